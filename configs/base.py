@@ -1,0 +1,144 @@
+"""Every key there is, with its default, meaning and unit.
+
+A config is `base.get_config()` with some keys changed; the result is locked, so that
+a misspelt key is an error. On the command line: `--config.item_tower.width=128`.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+ENCODER = r"items/text/encoder/"
+
+
+def get_config() -> ConfigDict:
+    """The default config, locked: text items, causal transformer, softmax."""
+    c = ConfigDict()
+    c.seed = 0  # of initial weights, order and dropout
+
+    c.data = ConfigDict()
+    c.data.source = "ml-100k"  # name in recjax/data/sources.py, or a directory
+    c.data.format = "atomic"  # atomic (RecBole) | csv | parquet
+    c.data.stem = ""  # first part of the file names; "" = the directory's name
+    c.data.split = "leave_one_out"  # leave_one_out | fixed
+    c.data.user = "user_id"  # column names
+    c.data.item = "item_id"
+    c.data.time = "timestamp"  # "" = the order of the file
+    c.data.rating = ""  # "" = none
+    c.data.history = "item_id_list"  # of fixed splits: item ids, spaces between
+    c.data.item_table = True  # whether there is an item file
+    c.data.history_length = 50  # H, items the user tower sees
+    c.data.windows = "last"  # newest H + 1 items of a sequence | all
+
+    c.text = ConfigDict()
+    c.text.encoder = "all-MiniLM-L6-v2"  # name, directory or hub id (owner/name)
+    c.text.template = "{movie_title} ({release_year}). {class}"  # item columns
+    c.text.title = "{movie_title}"  # how an item is called in the output
+    c.text.max_tokens = 32  # longer texts are cut
+    c.text.row_tokens = 64  # texts are packed into rows of so many tokens
+    c.text.rows_per_batch = 256  # rows at a time where the catalogue is encoded
+
+    c.item_tower = ConfigDict()
+    c.item_tower.sources = ("text",)  # of id, text
+    c.item_tower.combine = "sum"  # sum | concat | gate
+    c.item_tower.pooling = "mean"  # cls | mean | attention | pooler
+    c.item_tower.width = 64  # D of item and user vectors
+
+    c.user_tower = ConfigDict()
+    c.user_tower.name = "transformer"  # mean | transformer (causal)
+    c.user_tower.num_layers = 2
+    c.user_tower.num_heads = 2
+    c.user_tower.mlp_ratio = 4  # hidden width of the perceptron / D
+    c.user_tower.dropout = 0.2
+
+    c.head = ConfigDict()
+    c.head.name = "softmax"  # two_tower (cosine) | softmax (u W v + b)
+    c.head.temperature = 1.0  # scores are divided by it; learned in two_tower
+
+    c.loss = ConfigDict()
+    c.loss.name = "softmax"
+    c.loss.negatives = "all"  # all (the whole catalogue) | in_batch
+    c.loss.logq = True  # weight in-batch negatives by 1 / expected count
+
+    c.optim = ConfigDict()
+    c.optim.name = "adamw"  # adamw | sgd | adafactor
+    c.optim.b1 = 0.9
+    c.optim.b2 = 0.999
+    c.optim.eps = 1e-8
+    c.optim.momentum = 0.9  # of sgd
+    c.optim.clip_norm = 1.0  # of the global gradient norm; 0 = off
+    c.optim.weight_decay = 0.01  # times the learning rate
+    c.optim.wd_mults = ((r".*/kernel", 1.0), (r".*", 0.0))  # (regex, multiplier)
+
+    c.train = ConfigDict()
+    c.train.batch_size = 64  # B, users
+    c.train.dtype = "float32"  # of the computation: float32 | bfloat16
+    c.train.metric = "ndcg@10"  # on validation, for early stopping and the best state
+    c.train.checkpoint_seconds = 60.0  # at most so often, at the end of an epoch
+    c.train.phases = phases(towers={})
+
+    c.eval = ConfigDict()
+    c.eval.ks = (1, 5, 10, 20)
+    c.eval.batch_size = 256  # users
+    c.eval.mask_seen = True  # items of the user's history are no candidates
+    c.eval.resamples = 1000  # bootstrap samples of the 95% intervals
+    c.eval.like_threshold = 0.0  # ratings from here on are likes; 0 = no such report
+    c.eval.baselines = ("random", "popularity")
+    c.eval.before = True  # evaluate the encoder without training
+
+    c.mesh = ConfigDict()
+    c.mesh.data = 1  # devices that share the batch; -1 = all that are left
+    c.mesh.model = 1  # devices that share the weights
+    c.mesh.rules = (  # (regex, mesh axis per dimension)
+        (r".*/(kernel|embedding)", (None, "model")),
+        (r".*", ()),
+    )
+
+    c.report = ConfigDict()
+    c.report.every_steps = 10  # training scalars
+    c.report.examples = 5  # users shown with recommendations
+    c.report.metrics = ("hr@10", "ndcg@10", "mrr@10", "auc")  # columns of the table
+    return c.lock()
+
+
+def phases(**named: dict[str, Any]) -> ConfigDict:
+    """Phases in the order given, each with every key of a phase."""
+    out = ConfigDict(sort_keys=False)
+    for name, changes in named.items():
+        phase = ConfigDict()
+        phase.epochs = 20  # 0 skips the phase
+        phase.lr = 1e-3  # peak learning rate, before multipliers
+        phase.schedule = "constant"  # constant | linear | cosine decay
+        phase.warmup = 0.0  # share of the phase's steps
+        phase.patience = 5  # epochs without a better metric; 0 = never stop early
+        phase.lr_mults = freeze("all")  # (regex, multiplier); None = frozen
+        phase.lock()
+        for key, value in changes.items():
+            phase[key] = value
+        out[name] = phase
+    return out
+
+
+def freeze(
+    what: str | int, *, layers: int = 6, encoder: float = 1.0
+) -> tuple[tuple[str, float | None], ...]:
+    """Rules for the text encoder; everything else trains at multiplier 1.
+
+    Args:
+      what: 'all', 'none', 'embeddings', or k to train the top k layers (and what
+        pools above them).
+      layers: of the encoder.
+      encoder: learning-rate multiplier of the encoder's trained weights.
+    """
+    rest = (r".*", 1.0)
+    if what == "all":
+        return ((ENCODER + r".*", None), rest)
+    if what == "none":
+        return ((ENCODER + r".*", encoder), rest)
+    if what == "embeddings":
+        return ((ENCODER + r"embeddings/.*", None), (ENCODER + r".*", encoder), rest)
+    if not isinstance(what, int):
+        raise ValueError(f"freeze: {what!r}")
+    top = "|".join(str(i) for i in range(layers - what, layers))
+    trained = (ENCODER + rf"(layer_({top})|pool)/.*", encoder)
+    return (trained, (ENCODER + r".*", None), rest)

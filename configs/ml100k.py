@@ -1,0 +1,26 @@
+"""MovieLens 100K with items known by id, by text, or by both.
+
+    python -m recjax.main --config=configs/ml100k.py:id+text --workdir=runs/both
+
+The part after the colon is `id`, `text` or `id+text`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(sources: str = "text") -> ConfigDict:
+    """Leave-one-out, seen items masked, history of 50, width 64, frozen encoder."""
+    c = base.get_config()
+    c.data.rating = "rating"
+    c.eval.like_threshold = 4.0
+    c.item_tower.sources = tuple(sources.split("+"))
+    c.train.phases = base.phases(
+        towers={
+            "epochs": 60,
+            "lr": 1e-3,
+            "patience": 8,
+        }
+    )
+    return c

@@ -1,0 +1,1 @@
+"""Personalised recommendation with pretrained language models, in JAX."""

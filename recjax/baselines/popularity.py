@@ -1,0 +1,23 @@
+"""The most frequent training items, the same for everybody."""
+
+import numpy as np
+
+from recjax.data.batches import Queries
+from recjax.data.protocol import Rows
+
+
+class Popularity:
+    """Scores an item by its number of training events."""
+
+    def __init__(self, seed: int):
+        del seed
+
+    def fit(self, rows: Rows, num_items: int) -> None:
+        """Counts events."""
+        counts_N = np.bincount(rows.events(), minlength=num_items)
+        self.counts_N = counts_N.astype(np.float32)
+
+    def score(self, queries: Queries) -> np.ndarray:
+        """scores_BxN, a view of one row."""
+        shape = (len(queries.targets_B), len(self.counts_N))
+        return np.broadcast_to(self.counts_N, shape)

@@ -1,0 +1,22 @@
+"""Uniformly random scores: what a metric is worth by chance."""
+
+import numpy as np
+
+from recjax.data.batches import Queries
+from recjax.data.protocol import Rows
+
+
+class Random:
+    """Scores drawn anew for every batch from one seeded stream."""
+
+    def __init__(self, seed: int):
+        self.rng = np.random.default_rng(seed)
+
+    def fit(self, rows: Rows, num_items: int) -> None:
+        """Only remembers the size of the catalogue."""
+        del rows
+        self.num_items = num_items
+
+    def score(self, queries: Queries) -> np.ndarray:
+        """scores_BxN."""
+        return self.rng.random((len(queries.targets_B), self.num_items), np.float32)

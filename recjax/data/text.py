@@ -1,0 +1,130 @@
+"""Item texts -> token ids, and several short texts packed into one row.
+
+Item texts are short and uneven. Padding each to the longest would spend most of
+the encoder's time on nothing, so texts share rows of `width` tokens, and a segment
+number keeps each text's attention to itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tokenizers
+
+from recjax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of all N texts, one after another, and their N + 1 bounds."""
+
+    ids: np.ndarray
+    offsets: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each text, special tokens included."""
+        return np.diff(self.offsets)
+
+
+class Packed(NamedTuple):
+    """U texts in R rows of L tokens.
+
+    Attributes:
+      index_RxL: place of each token in `Tokens.ids`; 0 where nothing stands.
+      position_RxL: place of the token in its text.
+      segment_RxL: 1, 2, ... for the texts of a row; 0 where nothing stands.
+      owner_RxL: which of the U texts a token belongs to; U where nothing stands.
+      first_U: flat place (row * L + column) of each text's first token.
+    """
+
+    index_RxL: np.ndarray
+    position_RxL: np.ndarray
+    segment_RxL: np.ndarray
+    owner_RxL: np.ndarray
+    first_U: np.ndarray
+
+
+def tokenize(texts: Sequence[str], folder: Path, max_tokens: int) -> Tokens:
+    """Tokenises texts with the `tokenizer.json` of an encoder's directory.
+
+    Args:
+      texts: one per catalogue row.
+      folder: directory with `tokenizer.json`.
+      max_tokens: longer texts are cut, special tokens included.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as e:  # the Rust library raises a bare Exception
+        raise UserError(f"{path}: {e}") from None
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_tokens)
+    lists = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])])
+    flat = np.fromiter((i for ids in lists for i in ids), np.int32)
+    return Tokens(flat, offsets.astype(np.int64))
+
+
+def pack(
+    tokens: Tokens, rows_U: np.ndarray, *, width: int, multiple: int = 1
+) -> Packed:
+    """Packs the texts of some catalogue rows, best fit in order of falling length.
+
+    Args:
+      tokens: the whole catalogue's.
+      rows_U: catalogue rows; -1 is a place without a text.
+      width: L, at least the longest text.
+      multiple: R becomes a multiple of it, with empty rows.
+    """
+    lengths = np.where(rows_U >= 0, tokens.lengths[rows_U], 0)
+    open_rows: list[list[int]] = [[] for _ in range(width + 1)]  # by free tokens
+    used: list[list[int]] = []
+    for u in np.argsort(-lengths, kind="stable"):
+        n = int(lengths[u])
+        if n == 0:
+            break
+        free = next((f for f in range(n, width + 1) if open_rows[f]), None)
+        if free is None:
+            used.append([])
+            row, free = len(used) - 1, width
+        else:
+            row = open_rows[free].pop()
+        used[row].append(int(u))
+        open_rows[free - n].append(row)
+    num_rows = max(-(-len(used) // multiple), 1) * multiple
+    return _lay_out(tokens, rows_U, lengths, used, num_rows, width)
+
+
+def _lay_out(
+    tokens: Tokens,
+    rows_U: np.ndarray,
+    lengths: np.ndarray,
+    used: list[list[int]],
+    num_rows: int,
+    width: int,
+) -> Packed:
+    shape = (num_rows, width)
+    packed = Packed(
+        index_RxL=np.zeros(shape, np.int32),
+        position_RxL=np.zeros(shape, np.int32),
+        segment_RxL=np.zeros(shape, np.int32),
+        owner_RxL=np.full(shape, len(rows_U), np.int32),
+        first_U=np.zeros(len(rows_U), np.int32),
+    )
+    for row, members in enumerate(used):
+        start = 0
+        for segment, u in enumerate(members, 1):
+            part = slice(start, start + lengths[u])
+            first = tokens.offsets[rows_U[u]]
+            packed.index_RxL[row, part] = np.arange(first, first + lengths[u])
+            packed.position_RxL[row, part] = np.arange(lengths[u])
+            packed.segment_RxL[row, part] = segment
+            packed.owner_RxL[row, part] = u
+            packed.first_U[u] = row * width + start
+            start += lengths[u]
+    return packed

@@ -1,0 +1,230 @@
+"""Encode the catalogue once, rank it for every user, keep per-user values."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from recjax import metrics, sharding
+from recjax.baselines import Baseline
+from recjax.data.batches import Items, Packing, Queries, make_queries, round_up
+from recjax.data.protocol import Data, Rows
+from recjax.data.text import pack
+from recjax.models.recommender import Recommender
+from recjax.ranking import Ranked, rank, rank_queries
+from recjax.steps import Compiled
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Per-row results of one split, in the order of its rows.
+
+    Attributes:
+      values: `{metric: values_R}`.
+      target_score_R: the model's score of each target.
+      top_RxK: the best unseen items.
+    """
+
+    values: metrics.Values
+    target_score_R: np.ndarray
+    top_RxK: np.ndarray
+
+    def mean(self, metric: str) -> float:
+        """Mean of one metric over the rows."""
+        return float(self.values[metric].mean())
+
+
+def catalogue_chunks(
+    num_items: int, size: int, packing: Packing | None, multiple: int
+) -> list[Items]:
+    """The catalogue in order, in chunks of equal shape with at most `size` items."""
+    size = round_up(min(size, num_items), multiple)
+    chunks = []
+    for start in range(0, num_items, size):
+        rows_U = np.full(size, -1, np.int32)
+        part = np.arange(start, min(start + size, num_items))
+        rows_U[: len(part)] = part
+        packed = packing and pack(packing.tokens, rows_U, width=packing.width)
+        chunks.append(Items(rows_U, np.zeros(size, np.float32), packed))
+    if packing:
+        most = max(len(chunk.packed.index_RxL) for chunk in chunks)
+        rows = round_up(most, packing.multiple)
+        chunks = [
+            c._replace(
+                packed=pack(
+                    packing.tokens, c.rows_U, width=packing.width, multiple=rows
+                )
+            )
+            for c in chunks
+        ]
+    return chunks
+
+
+class Evaluator:
+    """Ranks the rows of a split by any scorer.
+
+    Args:
+      config: the whole config.
+      data: the split data set.
+      mesh: users are spread over its data axis.
+      say: receives messages about compilation.
+    """
+
+    def __init__(self, config: Any, data: Data, mesh: Mesh, say: Callable[[str], None]):
+        self.config, self.data, self.mesh, self.say = config, data, mesh, say
+        self._ranker = Compiled("rank", self._rank_scores, say)
+
+    def queries(self, rows: Rows) -> Iterator[Queries]:
+        """The split's rows as batches on the devices."""
+        c = self.config
+        for q in make_queries(
+            rows,
+            batch_size=round_up(c.eval.batch_size, self.mesh.shape["data"]),
+            history_length=c.data.history_length,
+            mask_seen=c.eval.mask_seen,
+        ):
+            yield jax.device_put(q, sharding.by_row(self.mesh, q))
+
+    def by_baseline(self, baseline: Baseline, rows: Rows) -> Evaluation:
+        """Evaluates a fitted baseline."""
+
+        def ranked(q: Queries) -> Ranked:
+            scores = np.ascontiguousarray(baseline.score(jax.device_get(q)))
+            scores = jax.device_put(scores, sharding.by_row(self.mesh, scores))
+            return self._ranker(scores, q)
+
+        return self._collect((q, ranked(q)) for q in self.queries(rows))
+
+    def by_text(self, vectors_NxE: jax.Array, rows: Rows) -> Evaluation:
+        """Evaluates text vectors as they are.
+
+        A user is the mean of the history's unit vectors; scores are cosines.
+        """
+
+        def scores(vectors_NxE: jax.Array, q: Queries) -> Ranked:
+            norm = jnp.linalg.norm(vectors_NxE, axis=1, keepdims=True)
+            unit_NxE = vectors_NxE / jnp.maximum(norm, 1e-9)
+            users_BxE = jnp.einsum(
+                "bhe,bh->be", unit_NxE[q.history_BxH], q.mask_BxH.astype(jnp.float32)
+            )
+            norm = jnp.linalg.norm(users_BxE, axis=1, keepdims=True)
+            return self._rank_scores(
+                users_BxE / jnp.maximum(norm, 1e-9) @ unit_NxE.T, q
+            )
+
+        run = Compiled("rank by text", scores, self.say)
+        return self._collect((q, run(vectors_NxE, q)) for q in self.queries(rows))
+
+    def by_model(self, scorer: "ModelScorer", params: Any, rows: Rows) -> Evaluation:
+        """Evaluates a parameter state: encodes the catalogue once, then ranks."""
+        index = scorer.encode_catalogue(params)
+        return self._collect(
+            (q, scorer.rank(params, index, q)) for q in self.queries(rows)
+        )
+
+    def _rank_scores(self, scores_BxN: jax.Array, q: Queries) -> Ranked:
+        return rank(scores_BxN, q.seen_BxS, q.targets_B, self.k)
+
+    @property
+    def k(self) -> int:
+        """How many of the best are kept."""
+        return min(max(self.config.eval.ks), self.data.num_items)
+
+    def _collect(self, pairs: Iterable[tuple[Queries, Ranked]]) -> Evaluation:
+        parts = []
+        for q, ranked in pairs:
+            keep = np.asarray(q.valid_B)
+            parts.append([np.asarray(x)[keep] for x in ranked])
+        above, equal, below, score, top, _ = (
+            np.concatenate(column) for column in zip(*parts, strict=True)
+        )
+        values = metrics.ranking_values(above, equal, below, self.config.eval.ks)
+        return Evaluation(values, score, top)
+
+
+class ModelScorer:
+    """A model's compiled evaluation functions over one catalogue.
+
+    Args:
+      model: with the phase's frozen blocks.
+      catalogue: per source, arrays of all items, on the devices.
+      chunks: the catalogue's items, of `catalogue_chunks`.
+      num_items: N.
+      k: how many of the best to keep.
+      say: receives messages about compilation.
+    """
+
+    def __init__(
+        self,
+        model: Recommender,
+        catalogue: Any,
+        chunks: list[Items],
+        num_items: int,
+        k: int,
+        say: Callable[[str], None],
+    ):
+        self.model, self.catalogue, self.chunks = model, catalogue, chunks
+        self.num_items, self.k = num_items, k
+        self._encode = Compiled("encode_items", self._encode_chunk, say)
+        self._rank = Compiled("rank_users", self._rank_batch, say)
+
+    def encode_catalogue(self, params: Any) -> tuple[jax.Array, ...]:
+        """vectors_NxD, candidates_NxD and bias_N of all items."""
+        parts = [self._encode(params, self.catalogue, chunk) for chunk in self.chunks]
+        if len(parts) == 1:
+            return tuple(x[: self.num_items] for x in parts[0])
+        return tuple(
+            jnp.concatenate(column)[: self.num_items]
+            for column in zip(*parts, strict=True)
+        )
+
+    def rank(self, params: Any, index: tuple[jax.Array, ...], q: Queries) -> Ranked:
+        """Ranks a batch of queries against an encoded catalogue."""
+        return self._rank(params, index, q)
+
+    def _encode_chunk(
+        self, params: Any, catalogue: Any, items: Items
+    ) -> tuple[jax.Array, ...]:
+        variables = {"params": params}
+        vectors = self.model.apply(
+            variables, catalogue, items, method=Recommender.encode_items
+        )
+        return vectors, *self.model.apply(
+            variables, vectors, items.rows_U, method=Recommender.rank_items
+        )
+
+    def _rank_batch(
+        self, params: Any, index: tuple[jax.Array, ...], q: Queries
+    ) -> Ranked:
+        vectors_NxD, candidates_NxD, bias_N = index
+        queries_BxD = self.model.apply(
+            {"params": params},
+            vectors_NxD[q.history_BxH],
+            q.mask_BxH,
+            method=Recommender.rank_users,
+        )
+        return rank_queries(queries_BxD, candidates_NxD, bias_N, q, self.k)
+
+
+def rating_results(
+    config: Any, data: Data, valid: Evaluation, test: Evaluation
+) -> dict[str, float] | None:
+    """Like or not, for the test events, calibrated on the validation events.
+
+    A rating of at least `eval.like_threshold` is a like (1), any other is none (0).
+    None where the data has no ratings or only one class.
+    """
+    if not config.data.rating or not config.eval.like_threshold:
+        return None
+    label_V = (data.valid.ratings_R >= config.eval.like_threshold).astype(np.float64)
+    label_R = (data.test.ratings_R >= config.eval.like_threshold).astype(np.float64)
+    if len(np.unique(label_V)) < 2:
+        return None
+    platt = metrics.fit_platt(valid.target_score_R.astype(np.float64), label_V)
+    return dict(
+        metrics.rating_report(test.target_score_R.astype(np.float64), label_R, platt)
+    )

@@ -1,0 +1,60 @@
+"""Flags only: `python -m recjax.main --config=configs/quickstart.py --workdir=DIR`."""
+
+import sys
+from typing import Any, NoReturn
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from recjax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file; FILE.py:ARG passes ARG to get_config."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Run directory. The same command again resumes the run."
+)
+_DEBUG = flags.DEFINE_bool("debug", False, "Show a traceback for user errors too.")
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser, with config mistakes as one line instead of a traceback."""
+    try:
+        rest = flags.FLAGS(argv)
+    except Exception as e:  # a config file may raise anything
+        if "--debug" in argv:
+            raise
+        _fail(f"config: {_first_line(e)}")
+    if len(rest) > 1:
+        _fail(f"unexpected argument {rest[1]!r}; options begin with --")
+    return rest
+
+
+def _first_line(e: BaseException) -> str:
+    text = str(e).strip().strip("'\"").splitlines()
+    return text[0].strip() if text else type(e).__name__
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def main(argv: Any) -> None:
+    """Runs the config in the run directory."""
+    del argv
+    logging.set_verbosity(logging.WARNING)  # orbax and jax tell much at INFO
+    if _CONFIG.value is None or not _WORKDIR.value:
+        _fail("--config=FILE.py and --workdir=DIR are required; see --help")
+    try:
+        from recjax import train  # after the flags: --help need not wait for jax
+
+        train.run(_CONFIG.value, _WORKDIR.value)
+    except UserError as e:
+        if _DEBUG.value:
+            raise
+        _fail(str(e))
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_parse_flags)

@@ -1,0 +1,1 @@
+"""Towers, heads and the pretrained encoder, as linen modules."""

@@ -1,0 +1,53 @@
+"""Multi-head attention as BERT and the user tower share it."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class Attention(nn.Module):
+    """Self-attention with parameters `query`, `key`, `value`, `output`.
+
+    Attributes:
+      num_heads: divides the width of the input.
+      dropout: of the attention weights.
+      dtype: of the computation; parameters stay float32, the softmax too.
+    """
+
+    num_heads: int
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x_BxLxD: jax.Array, mask_BxLxL: jax.Array, train: bool
+    ) -> jax.Array:
+        """Attends where the mask (query x key) is True."""
+        width = x_BxLxD.shape[-1]
+        shape = (self.num_heads, width // self.num_heads)
+
+        def project(name: str) -> jax.Array:
+            y = nn.Dense(width, dtype=self.dtype, name=name)(x_BxLxD)
+            return y.reshape(*y.shape[:-1], *shape)
+
+        query, key, value = project("query"), project("key"), project("value")
+        mask_Bx1xLxL = mask_BxLxL[:, None]
+        if train and self.dropout:
+            out = nn.dot_product_attention(
+                query,
+                key,
+                value,
+                mask=mask_Bx1xLxL,
+                dropout_rng=self.make_rng("dropout"),
+                dropout_rate=self.dropout,
+                broadcast_dropout=False,
+                deterministic=False,
+                dtype=self.dtype,
+                force_fp32_for_softmax=True,
+            )
+        else:
+            out = jax.nn.dot_product_attention(query, key, value, mask=mask_Bx1xLxL)
+        out = out.reshape(*out.shape[:-2], width)
+        return nn.Dense(width, dtype=self.dtype, name="output")(out)

@@ -1,0 +1,202 @@
+"""Item tower, user tower and head as one module.
+
+Every head scores a user and an item as `query . candidate + bias`, so that ranking,
+evaluation and serving need nothing but three arrays.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from recjax.errors import UserError
+from recjax.models.bert import BertConfig
+from recjax.models.items import COMBINE, POOLINGS, SOURCES, Catalogue, ItemTower
+from recjax.models.users import USER_TOWERS
+
+
+class TwoTowerHead(nn.Module):
+    """Cosine similarity divided by a learned temperature."""
+
+    num_items: int
+    temperature: float
+
+    def setup(self) -> None:
+        init = nn.initializers.constant(-jnp.log(self.temperature))
+        self.log_scale = self.param("log_scale", init, ())
+
+    def queries(self, users_xD: jax.Array) -> jax.Array:
+        """User vectors -> what is multiplied with the candidates."""
+        return _unit(users_xD) * jnp.exp(self.log_scale)
+
+    def candidates(
+        self, vectors_UxD: jax.Array, rows_U: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Item vectors -> candidates_UxD and bias_U."""
+        return _unit(vectors_UxD), jnp.zeros(rows_U.shape, jnp.float32)
+
+
+class SoftmaxHead(nn.Module):
+    """Bilinear scores `u W v + b` with a bias per item."""
+
+    num_items: int
+    temperature: float
+
+    def setup(self) -> None:
+        self.bias = self.param("bias", nn.initializers.zeros, (self.num_items,))
+        self.bilinear = Bilinear()
+
+    def queries(self, users_xD: jax.Array) -> jax.Array:
+        """User vectors -> what is multiplied with the candidates."""
+        return self.bilinear(users_xD.astype(jnp.float32)) / self.temperature
+
+    def candidates(
+        self, vectors_UxD: jax.Array, rows_U: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Item vectors -> candidates_UxD and bias_U."""
+        return vectors_UxD.astype(jnp.float32), self.bias[rows_U]
+
+
+class Bilinear(nn.Module):
+    """Square matrix that starts as the identity: the plain dot product."""
+
+    @nn.compact
+    def __call__(self, x_xD: jax.Array) -> jax.Array:
+        """X W."""
+
+        def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+            del key
+            return jnp.eye(shape[0])
+
+        width = x_xD.shape[-1]
+        return x_xD @ self.param("kernel", init, (width, width))
+
+
+HEADS: dict[str, Callable[[int, float], nn.Module]] = {
+    "two_tower": TwoTowerHead,
+    "softmax": SoftmaxHead,
+}
+
+
+class Recommender(nn.Module):
+    """Ranks items for users. `frozen_blocks`: see `items.TextSource`."""
+
+    num_items: int
+    width: int
+    item_sources: tuple[str, ...]
+    item_combine: str
+    item_pooling: str
+    encoder_config: BertConfig | None
+    user_tower: Callable[[Any], nn.Module]
+    head_name: str
+    head_temperature: float
+    frozen_blocks: int = 0
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        self.items = ItemTower(
+            self.num_items,
+            self.width,
+            self.item_sources,
+            self.item_combine,
+            self.item_pooling,
+            self.encoder_config,
+            self.frozen_blocks,
+            self.dtype,
+        )
+        self.users = self.user_tower(self.dtype)
+        self.head = HEADS[self.head_name](self.num_items, self.head_temperature)
+
+    def encode_items(
+        self, catalogue: Catalogue, items: Any, train: bool = False
+    ) -> jax.Array:
+        """The batch's distinct items, each once: vectors_UxD."""
+        return self.items(catalogue, items, train)
+
+    def encode_users(
+        self, history_BxHxD: jax.Array, mask_BxH: jax.Array, train: bool = False
+    ) -> jax.Array:
+        """One user vector per prefix: users_BxHxD."""
+        return self.users(history_BxHxD, mask_BxH, train)
+
+    def encode_prefix(
+        self, catalogue: Catalogue, packed: Any, blocks: int
+    ) -> jax.Array:
+        """States_RxLxE after the first `blocks` blocks of the text encoder."""
+        return self.items.text.encode(catalogue["text"], packed, stop=blocks - 1)
+
+    def pool_text(self, states_RxLxE: jax.Array, packed: Any) -> jax.Array:
+        """The text encoder's last block: pooled_UxE, before any projection."""
+        return self.items.text.pool_states(states_RxLxE, packed)
+
+    def rank_items(
+        self, vectors_UxD: jax.Array, rows_U: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """candidates_UxD and bias_U to score against `rank_users`."""
+        return self.head.candidates(vectors_UxD, rows_U)
+
+    def rank_users(self, history_BxHxD: jax.Array, mask_BxH: jax.Array) -> jax.Array:
+        """queries_BxD of whole histories."""
+        return self.head.queries(self.encode_users(history_BxHxD, mask_BxH)[:, -1])
+
+    def __call__(
+        self, catalogue: Catalogue, batch: Any, train: bool = False
+    ) -> jax.Array:
+        """A training batch's logits_BxTxU."""
+        items = batch.items
+        vectors_UxD = self.encode_items(catalogue, items, train)
+        history_BxHxD = vectors_UxD[batch.history_BxH]
+        users_BxHxD = self.encode_users(history_BxHxD, batch.mask_BxH, train)
+        num_targets = batch.targets_BxT.shape[1]
+        queries_BxTxD = self.head.queries(users_BxHxD[:, -num_targets:])
+        candidates_UxD, bias_U = self.head.candidates(vectors_UxD, items.rows_U)
+        return jnp.einsum("btd,ud->btu", queries_BxTxD, candidates_UxD) + bias_U
+
+
+def make_model(
+    config: Any, num_items: int, encoder_config: BertConfig | None
+) -> Recommender:
+    """Builds the module that `item_tower`, `user_tower` and `head` describe.
+
+    Raises:
+      UserError: a name that is in none of the tables, widths that do not divide.
+    """
+    choices = [
+        *(("item_tower.sources", name, SOURCES) for name in config.item_tower.sources),
+        ("item_tower.combine", config.item_tower.combine, COMBINE),
+        ("item_tower.pooling", config.item_tower.pooling, POOLINGS),
+        ("user_tower.name", config.user_tower.name, USER_TOWERS),
+        ("head.name", config.head.name, HEADS),
+    ]
+    for key, name, table in choices:
+        if name not in table:
+            raise UserError(f"{key}: {name!r} is not one of {', '.join(table)}")
+    if not config.item_tower.sources:
+        raise UserError("item_tower.sources: name at least one source")
+    if config.item_tower.width % config.user_tower.num_heads:
+        raise UserError(
+            f"item_tower.width {config.item_tower.width} is not divisible by "
+            f"user_tower.num_heads {config.user_tower.num_heads}"
+        )
+    users = config.user_tower.copy_and_resolve_references()
+    return Recommender(
+        num_items=num_items,
+        width=config.item_tower.width,
+        item_sources=tuple(config.item_tower.sources),
+        item_combine=config.item_tower.combine,
+        item_pooling=config.item_tower.pooling,
+        encoder_config=encoder_config,
+        user_tower=lambda dtype: USER_TOWERS[users.name](users, dtype),
+        head_name=config.head.name,
+        head_temperature=config.head.temperature,
+        dtype=jnp.dtype(config.train.dtype),
+    )
+
+
+def _unit(x_xD: jax.Array) -> jax.Array:
+    """Rows of length one, in float32; a zero row stays zero."""
+    x_xD = x_xD.astype(jnp.float32)
+    square = jnp.sum(x_xD * x_xD, axis=-1, keepdims=True)
+    return x_xD * jax.lax.rsqrt(jnp.maximum(square, 1e-12))

@@ -1,0 +1,145 @@
+"""The optimizer of a phase: schedule, learning-rate and decay multipliers by regex."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optax
+
+from recjax import trees
+from recjax.errors import UserError
+
+Schedule = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Optim:
+    """A phase's optimizer.
+
+    Attributes:
+      tx: transformation of the trainable parameters only, as a flat dict.
+      schedule: step -> learning rate before multipliers.
+      lr_mults: path -> multiplier; None means frozen.
+      wd_mults: path -> multiplier of the weight decay.
+    """
+
+    tx: optax.GradientTransformation
+    schedule: Schedule
+    lr_mults: trees.Flat
+    wd_mults: trees.Flat
+
+    @property
+    def trainable(self) -> list[str]:
+        """Paths that receive updates."""
+        return [path for path, mult in self.lr_mults.items() if mult is not None]
+
+
+def _adamw(c: Any) -> optax.GradientTransformation:
+    return optax.scale_by_adam(c.b1, c.b2, c.eps)
+
+
+def _sgd(c: Any) -> optax.GradientTransformation:
+    return optax.trace(c.momentum) if c.momentum else optax.identity()
+
+
+def _adafactor(c: Any) -> optax.GradientTransformation:
+    """Shazeer and Stern (2018), with external learning rate and no momentum."""
+    return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
+
+
+OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
+    "adamw": _adamw,
+    "sgd": _sgd,
+    "adafactor": _adafactor,
+}
+
+
+def _constant(lr: float, steps: int) -> Schedule:
+    del steps
+    return optax.constant_schedule(lr)
+
+
+def _linear(lr: float, steps: int) -> Schedule:
+    return optax.linear_schedule(lr, 0.0, max(steps, 1))
+
+
+def _cosine(lr: float, steps: int) -> Schedule:
+    return optax.cosine_decay_schedule(lr, max(steps, 1))
+
+
+SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
+    "constant": _constant,
+    "linear": _linear,
+    "cosine": _cosine,
+}
+
+
+def make_schedule(phase: Any, steps: int) -> Schedule:
+    """Linear warm-up over `phase.warmup` of the steps, then the decay by name."""
+    if phase.schedule not in SCHEDULES:
+        raise UserError(
+            f"train.phases: schedule {phase.schedule!r} is not one of "
+            f"{', '.join(SCHEDULES)}"
+        )
+    warmup = int(phase.warmup * steps)
+    decay = SCHEDULES[phase.schedule](phase.lr, steps - warmup)
+    if not warmup:
+        return decay
+    rise = optax.linear_schedule(phase.lr / warmup, phase.lr, max(warmup - 1, 1))
+    return optax.join_schedules([rise, decay], [warmup])
+
+
+def make(config: Any, phase: Any, paths: list[str], steps: int) -> Optim:
+    """Builds the optimizer of one phase.
+
+    Args:
+      config: `config.optim`.
+      phase: one of `config.train.phases`.
+      paths: of all parameters.
+      steps: of the phase.
+
+    Raises:
+      UserError: an unknown name, or a parameter that no rule matches.
+    """
+    if config.name not in OPTIMIZERS:
+        known = ", ".join(OPTIMIZERS)
+        raise UserError(f"optim.name: {config.name!r} is not one of {known}")
+    lr_mults = trees.match(phase.lr_mults, paths, "train.phases: lr_mults")
+    wd_mults = trees.match(config.wd_mults, paths, "optim.wd_mults")
+    schedule = make_schedule(phase, steps)
+
+    def decay(updates: Any, params: Any) -> Any:
+        return {
+            path: u + config.weight_decay * wd_mults[path] * params[path]
+            if wd_mults[path]
+            else u
+            for path, u in updates.items()
+        }
+
+    def multiply(updates: Any, params: Any) -> Any:
+        del params
+        return {path: u * lr_mults[path] for path, u in updates.items()}
+
+    chain = [OPTIMIZERS[config.name](config)]
+    if config.clip_norm:
+        chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    if config.weight_decay:
+        chain.append(optax.stateless(decay))
+    chain += [optax.stateless(multiply), optax.scale_by_learning_rate(schedule)]
+    return Optim(optax.chain(*chain), schedule, lr_mults, wd_mults)
+
+
+def split(params: trees.Flat, optim: Optim) -> tuple[trees.Flat, trees.Flat]:
+    """Trainable and frozen parameters, as flat dicts."""
+    trainable = {p: x for p, x in params.items() if optim.lr_mults[p] is not None}
+    return trainable, {p: x for p, x in params.items() if p not in trainable}
+
+
+def groups(optim: Optim) -> dict[str, float]:
+    """Distinct multipliers by the tower or encoder they belong to, for the logs."""
+    found: dict[str, float] = {}
+    for path, mult in optim.lr_mults.items():
+        if mult is not None:
+            name = "encoder" if "/encoder/" in path else path.split("/")[0]
+            found[name] = max(float(mult), found.get(name, 0.0))
+    return found

@@ -1,0 +1,377 @@
+"""What the user sees: console, TensorBoard, metrics.jsonl, results.json / .md."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorboardX
+from tqdm import tqdm
+
+from recjax import trees
+from recjax.data.protocol import Data, Rows
+from recjax.data.text import Tokens
+from recjax.metrics import Interval
+from recjax.optim import Optim
+
+Results = dict[str, Any]
+
+
+class Reporter:
+    """Writes one run's outputs; silent in every process but the first.
+
+    Args:
+      workdir: the run directory.
+      active: whether this process writes.
+      resume_step: records after this step are dropped, because a resumed run
+        writes them again; None starts anew.
+    """
+
+    def __init__(self, workdir: Path, *, active: bool, resume_step: int | None):
+        self.workdir, self.active = workdir, active
+        if not active:
+            return
+        self._jsonl = workdir / "metrics.jsonl"
+        kept = []
+        if resume_step is not None and self._jsonl.exists():
+            lines = self._jsonl.read_text().splitlines()
+            kept = [x for x in lines if json.loads(x)["step"] <= resume_step]
+        self._jsonl.write_text("".join(line + "\n" for line in kept))
+        purge = None if resume_step is None else resume_step + 1
+        self._writer = tensorboardX.SummaryWriter(str(workdir), purge_step=purge)
+
+    def say(self, text: str = "") -> None:
+        """Prints a line above a running progress bar."""
+        if self.active:
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Appends to metrics.jsonl and TensorBoard."""
+        if not self.active:
+            return
+        for tag, value in values.items():
+            self._writer.add_scalar(tag, value, step)
+        with self._jsonl.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def text(self, tag: str, markdown: str) -> None:
+        """A page in TensorBoard's text tab."""
+        if self.active:
+            self._writer.add_text(tag, markdown)
+
+    def hparams(self, values: Mapping[str, Any], results: Mapping[str, float]) -> None:
+        """One row of TensorBoard's hparams tab."""
+        if self.active:
+            simple = {
+                k: v if isinstance(v, bool | int | float | str) else json.dumps(v)
+                for k, v in values.items()
+            }
+            self._writer.add_hparams(simple, dict(results), name="hparams")
+
+    def bar(self, total: int, done: int, name: str, unit: str = "step") -> Any:
+        """A progress bar; every ten seconds where the output is no terminal."""
+        return tqdm(
+            total=total,
+            initial=done,
+            desc=name,
+            unit=unit,
+            file=sys.stdout,
+            disable=not self.active,
+            mininterval=0.2 if sys.stdout.isatty() else 10,
+            ncols=100 if not sys.stdout.isatty() else None,
+        )
+
+    def write(self, name: str, text: str) -> None:
+        """Writes a file of the run directory, whole or not at all."""
+        if self.active:
+            part = self.workdir / f".{name}.part"
+            part.write_text(text)
+            os.replace(part, self.workdir / name)
+
+    def close(self) -> None:
+        """Flushes the event file."""
+        if self.active:
+            self._writer.close()
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown table with aligned columns; all but the first are right-aligned."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    rule = ["-" * widths[0]] + ["-" * (w - 1) + ":" for w in widths[1:]]
+
+    def show(line: Sequence[str]) -> str:
+        cells = [line[0].ljust(widths[0])]
+        cells += [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)]
+        return "| " + " | ".join(cells) + " |"
+
+    return "\n".join([show(lines[0]), show(rule), *map(show, lines[1:])])
+
+
+def data_report(data: Data, tokens: Tokens | None, history_length: int) -> str:
+    """Sizes of the data set, its splits and its texts."""
+    lengths = np.diff(data.train.offsets) + 1
+    events_N = np.bincount(data.train.events(), minlength=data.num_items)
+    events = int(events_N.sum())
+    cells = max(len(data.user_ids) * data.num_items, 1)
+
+    def cold(rows: Rows) -> str:
+        share = (events_N[rows.targets_R] == 0).mean()
+        return f"{len(rows):,} rows, {share:.1%} of the targets never trained on"
+
+    median, most = int(np.median(lengths)), int(lengths.max())
+    longer = (lengths > history_length).mean()
+    rows = [
+        ("users", f"{len(data.user_ids):,}"),
+        ("items", f"{data.num_items:,}, {(events_N == 0).sum():,} without an event"),
+        ("training events", f"{events:,} ({events / cells:.2%} of users x items)"),
+        ("training rows", f"{len(data.train):,}"),
+        ("events a row", f"median {median}, most {most}, {longer:.0%} above H"),
+        ("validation", cold(data.valid)),
+        ("test", cold(data.test)),
+    ]
+    if tokens is not None:
+        t = tokens.lengths
+        rows.append(("tokens an item", f"mean {t.mean():.1f}, most {t.max()}"))
+    rows.append(("protocol", data.fingerprint))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in rows)
+
+
+class Meter:
+    """Progress bar and training scalars of a phase.
+
+    Metrics are read one step late, so that logging never waits for the device.
+
+    Args:
+      reporter: receives them.
+      name: of the phase.
+      metric: whose best value the bar shows.
+      total: steps of the phase.
+      done: of them, before this process began.
+      first_step: global step at the start of the phase.
+      every: steps between two records.
+      rates: step of the phase -> learning rates by tag.
+    """
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        *,
+        name: str,
+        metric: str,
+        total: int,
+        done: int,
+        first_step: int,
+        every: int,
+        rates: Callable[[int], dict[str, float]],
+    ):
+        self.reporter, self.metric, self.every = reporter, metric, every
+        self.first_step, self.rates, self.number = first_step, rates, done
+        self._bar = reporter.bar(total, done, name)
+        self._pending: tuple[int, Mapping[str, Any]] | None = None
+
+    def start_epoch(self, best: float) -> None:
+        """Starts the clock."""
+        self.best, self._start = best, time.perf_counter()
+        self._users, self._steps = 0, 0
+
+    def add(self, values: Mapping[str, Any], users: int) -> None:
+        """Takes a step's metrics, still being computed, and shows the last one's."""
+        if not self._steps:
+            self._start = time.perf_counter()  # the first step may have compiled
+        self._users, self._steps = self._users + users, self._steps + 1
+        self._show()
+        self._pending = (self.number, values)
+        self.number += 1
+        self._bar.update()
+
+    def end_epoch(self) -> None:
+        """Shows what is pending."""
+        self._show()
+
+    def close(self) -> None:
+        """Ends the bar."""
+        self._bar.close()
+
+    def _show(self) -> None:
+        if self._pending is None:
+            return
+        number, values = self._pending
+        self._pending = None
+        spent = max(time.perf_counter() - self._start, 1e-9)
+        loss = float(values["loss"])
+        self._bar.set_postfix_str(
+            f"loss {loss:.3f}, {self._users / spent:.0f} users/s, "
+            f"best {self.metric} {self.best:.4f}",
+            refresh=False,
+        )
+        if number % self.every == 0:
+            scalars = {
+                "train/loss": loss,
+                "train/grad_norm": float(values["grad_norm"]),
+                "time/step_ms": 1000 * spent / self._steps,
+                **self.rates(number),
+            }
+            self.reporter.scalars(self.first_step + number + 1, scalars)
+
+
+def full_param_table(params: trees.Flat, optim: Optim, lr: float) -> str:
+    """Markdown: path, shape, peak learning rate and decay of every parameter."""
+    rows = []
+    for path, x in params.items():
+        mult = optim.lr_mults[path]
+        shape = "x".join(map(str, x.shape)) or "scalar"
+        rate = "frozen" if mult is None else f"{lr * mult:.3g}"
+        decay = "" if mult is None else f"{optim.wd_mults[path]:g}"
+        rows.append([path, shape, rate, decay])
+    return table(["path", "shape", "learning rate", "decay"], rows)
+
+
+def param_table(params: trees.Flat, optim: Optim, lr: float) -> str:
+    """Parameters by module, with size, peak learning rate and what decays."""
+    modules: dict[tuple[str, str], list[str]] = {}
+    for path in params:
+        parts = path.split("/")
+        depth = next(
+            (i + 2 for i, p in enumerate(parts) if p == "encoder"),
+            min(2, len(parts) - 1),
+        )
+        mult = optim.lr_mults[path]
+        rate = "frozen" if mult is None else f"{lr * mult:.3g}"
+        modules.setdefault(("/".join(parts[:depth]) or path, rate), []).append(path)
+    rows = []
+    for (name, rate), paths in modules.items():
+        decayed = sum(trees.count({p: params[p]}) for p in paths if optim.wd_mults[p])
+        size = trees.count({p: params[p] for p in paths})
+        share = "" if rate == "frozen" else f"{decayed / max(size, 1):.0%}"
+        rows.append([name, f"{size:,}", rate, share])
+    return table(["parameters", "size", "learning rate", "decayed"], rows)
+
+
+def change_report(changes: Mapping[str, float], optim: Optim) -> str:
+    """What training did to the parameters, by module."""
+    groups: dict[str, list[float]] = {}
+    for path, change in changes.items():
+        if optim.lr_mults[path] is not None:
+            parts = path.split("/")
+            depth = next((i + 2 for i, p in enumerate(parts) if p == "encoder"), 2)
+            groups.setdefault("/".join(parts[:depth]), []).append(change)
+    lines = [
+        f"  {name}: {sum(c > 0 for c in values)} of {len(values)} arrays changed, "
+        f"by up to {max(values):.2g}"
+        for name, values in groups.items()
+    ]
+    frozen = [c for path, c in changes.items() if optim.lr_mults[path] is None]
+    if frozen:
+        moved = sum(c > 0 for c in frozen)
+        lines.append(
+            f"  frozen: {len(frozen) - moved} of {len(frozen)} arrays bit-identical"
+        )
+    return "\n".join(lines)
+
+
+def result_table(
+    named: Mapping[str, Mapping[str, Interval]], names: Sequence[str]
+) -> str:
+    """Rows of metrics with their 95% intervals."""
+
+    def cell(x: Interval) -> str:
+        return f"{x['value']:.4f} [{x['low']:.4f}, {x['high']:.4f}]"
+
+    rows = [
+        [row, *(cell(metrics[name]) for name in names)]
+        for row, metrics in named.items()
+    ]
+    return table(["test", *names], rows)
+
+
+def rating_text(r: Mapping[str, float]) -> str:
+    """Confusion matrix, accuracy and log loss."""
+    rows = [
+        ["like", str(r["true_positive"]), str(r["false_negative"])],
+        ["no like", str(r["false_positive"]), str(r["true_negative"])],
+    ]
+    return (
+        table(["truth", "says like", "says no like"], rows)
+        + f"\n\naccuracy {r['accuracy']:.3f}, AUC {r['auc']:.3f}, log loss "
+        f"{r['log_loss']:.4f} (always saying the share of likes: "
+        f"{r['log_loss_prior']:.4f})"
+    )
+
+
+def results_text(final: Results, metrics: Sequence[str]) -> str:
+    """`results.md`: the table, ratings, examples, protocol and time."""
+    named = dict(final["baselines"])
+    if "before" in final:
+        named["before (encoder untrained)"] = final["before"]
+    for name, phase in final["phases"].items():
+        named[f"after {name} ({phase['epochs']} epochs)"] = phase["test"]
+    last = list(final["phases"].values())[-1]
+    p = final["protocol"]
+    parts = [
+        result_table(named, metrics),
+        f"Values and 95% bootstrap intervals over users. {p['split']}, ranking "
+        f"{p['candidates']}, seen items {'' if p['mask_seen'] else 'not '}masked, ties "
+        f"{p['ties']}; protocol {final['fingerprint']}, seed {final['seed']}.",
+    ]
+    if last["rating"]:
+        parts.append("Like or not, probability calibrated on validation:")
+        parts.append(rating_text(last["rating"]))
+    parts.append("\n".join(f"- {line}" for line in last["examples"]))
+    parts.append(
+        "Seconds: " + ", ".join(f"{k} {v:.1f}" for k, v in final["seconds"].items())
+    )
+    return "\n\n".join(parts)
+
+
+def examples(
+    data: Data, titles: Sequence[str], top_RxK: np.ndarray, count: int, show: int = 3
+) -> list[str]:
+    """`liked X, Y -> Z` for users spread over the test rows.
+
+    X, Y are the newest items of the history, Z the best that the user has not seen.
+    """
+    lines = []
+    for row in np.linspace(0, len(data.test) - 1, count).astype(int):
+        liked = ", ".join(titles[i] for i in data.test.history(row)[-show:])
+        best = ", ".join(titles[i] for i in top_RxK[row, :show])
+        lines.append(f"liked {liked} -> {best}")
+    return lines
+
+
+def compact_config(config: Any) -> str:
+    """One line a section."""
+    lines = []
+    for section, values in config.items():
+        text = values.to_json() if hasattr(values, "to_json") else json.dumps(values)
+        lines.append(f"  {section}: {text}")
+    return "\n".join(lines)
+
+
+def flat_config(config: Any) -> dict[str, Any]:
+    """`{"item_tower.width": 64, ...}`."""
+    return _flat(json.loads(config.to_json()))
+
+
+def config_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The keys in which two configs differ."""
+    a, b = _flat(old), _flat(new)
+    keys = [k for k in {**a, **b} if a.get(k) != b.get(k)]
+    shown = [f"{k}: {a.get(k)} there, {b.get(k)} here" for k in keys[:3]]
+    return "; ".join(shown) + (f"; {len(keys) - 3} more" if len(keys) > 3 else "")
+
+
+def _flat(nested: Mapping[str, Any], stem: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{stem}{key}.")
+        else:
+            flat[stem + key] = value
+    return flat

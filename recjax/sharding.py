@@ -1,0 +1,64 @@
+"""Device mesh, and ordered regex rules -> where each array lies."""
+
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from recjax import trees
+from recjax.errors import UserError
+
+
+def make_mesh(config: Any) -> Mesh:
+    """A (data, model) mesh; -1 in `mesh.data` means all devices that are left.
+
+    Raises:
+      UserError: more devices asked for than there are.
+    """
+    data, model = config.data, config.model
+    have = jax.device_count()
+    if data == -1:
+        data = max(have // model, 1)
+    if data < 1 or model < 1 or data * model > have:
+        raise UserError(
+            f"mesh: ({data}, {model}) needs {data * model} devices, there are {have}"
+        )
+    return jax.make_mesh(
+        (data, model),
+        ("data", "model"),
+        axis_types=(AxisType.Auto,) * 2,
+        devices=jax.devices()[: data * model],
+    )
+
+
+def shard_params(flat: trees.Flat, mesh: Mesh, rules: trees.Rules) -> trees.Flat:
+    """Path -> NamedSharding by `(regex, axis per dimension)`.
+
+    A dimension that its mesh axis does not divide stays whole.
+    """
+    specs = trees.match(rules, flat, "mesh.rules")
+
+    def place(path: str, x: Any) -> NamedSharding:
+        axes = tuple(specs[path])[: len(x.shape)]
+        kept = [
+            axis if axis and size % mesh.shape[axis] == 0 else None
+            for axis, size in zip(axes, x.shape, strict=False)
+        ]
+        return NamedSharding(mesh, PartitionSpec(*kept))
+
+    return {path: place(path, x) for path, x in flat.items()}
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def by_row(mesh: Mesh, tree: Any) -> Any:
+    """First dimension over the data axis where it divides, else replicated."""
+
+    def place(x: Any) -> NamedSharding:
+        divides = len(x.shape) > 0 and x.shape[0] % mesh.shape["data"] == 0
+        return NamedSharding(mesh, PartitionSpec("data" if divides else None))
+
+    return jax.tree.map(place, tree)

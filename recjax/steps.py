@@ -1,0 +1,128 @@
+"""Train state, the pure train step, and the one place where functions are compiled."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from recjax import trees
+from recjax.losses import Loss
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What a step changes, and the frozen parameters it only reads.
+
+    `trainable` and `frozen` are flat `{path: array}` dicts.
+    """
+
+    step: jax.Array
+    trainable: trees.Flat
+    opt_state: Any
+    frozen: trees.Flat
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """All parameters, nested as linen wants them."""
+        return trees.unflatten({**self.trainable, **self.frozen})
+
+
+def train_step(
+    state: TrainState,
+    catalogue: Any,
+    batch: Any,
+    key: jax.Array,
+    *,
+    model: Any,
+    loss: Loss,
+    tx: optax.GradientTransformation,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update: the gradient is taken of the trainable parameters only.
+
+    Args:
+      state: before.
+      catalogue: per source, arrays of all items.
+      batch: a `Batch` with its items.
+      key: dropout key of the run; the step is folded in.
+      model: a `Recommender`.
+      loss: of `losses.LOSSES`.
+      tx: transformation of `state.trainable`.
+
+    Returns:
+      The state after, and scalar metrics `loss`, `grad_norm`, `targets`.
+    """
+    rngs = {"dropout": jax.random.fold_in(key, state.step)}
+    targets = jnp.maximum(batch.target_mask_BxT.sum(), 1)
+
+    def mean_loss(trainable: trees.Flat) -> jax.Array:
+        params = trees.unflatten({**trainable, **state.frozen})
+        logits_BxTxU = model.apply(
+            {"params": params}, catalogue, batch, True, rngs=rngs
+        )
+        loss_B = loss(
+            logits_BxTxU,
+            batch.targets_BxT,
+            batch.target_mask_BxT,
+            batch.items.log_weight_U,
+        )
+        return loss_B.sum() / targets
+
+    value, grads = jax.value_and_grad(mean_loss)(state.trainable)
+    updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
+    after = state.replace(
+        step=state.step + 1,
+        trainable=optax.apply_updates(state.trainable, updates),
+        opt_state=opt_state,
+    )
+    metrics = {
+        "loss": value,
+        "grad_norm": optax.global_norm(grads),
+        "targets": targets,
+    }
+    return after, metrics
+
+
+class Compiled:
+    """A jitted function that compiles ahead of time and says so.
+
+    Args:
+      name: for the messages.
+      function: pure.
+      say: receives one line for every new set of shapes.
+      donate: positions of arguments whose memory may be reused.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        say: Callable[[str], None],
+        donate: tuple[int, ...] = (),
+        out_shardings: Any = None,
+    ):
+        self.name, self.say, self.seconds = name, say, 0.0
+        self._jitted = jax.jit(
+            function, donate_argnums=donate, out_shardings=out_shardings
+        )
+        self._compiled: dict[Any, Any] = {}
+
+    def __call__(self, *args: Any) -> Any:
+        """Runs the function, compiling it first where the shapes are new."""
+        leaves, structure = jax.tree.flatten(args)
+        key = (structure, tuple((x.shape, x.dtype, x.sharding) for x in leaves))
+        if key not in self._compiled:
+            self.say(f"compiling {self.name} ...")
+            start = time.perf_counter()
+            self._compiled[key] = self._jitted.lower(*args).compile()
+            took = time.perf_counter() - start
+            self.seconds += took
+            self.say(f"compiled {self.name} in {took:.1f} s")
+        return self._compiled[key](*args)
+
+    def __len__(self) -> int:
+        """How many sets of shapes have been compiled."""
+        return len(self._compiled)

@@ -1,0 +1,75 @@
+"""Parameter trees as flat `{path: array}` dicts, and rules over their paths."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from recjax.errors import UserError
+
+Flat = dict[str, Any]
+Rules = Sequence[tuple[str, Any]]
+
+
+def flatten(tree: Mapping[str, Any]) -> Flat:
+    """Nested dict -> `{'items/text/encoder/layer_0/...': leaf}`."""
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of `flatten`."""
+    return traverse_util.unflatten_dict(dict(flat), sep="/")
+
+
+def match(rules: Rules, paths: Iterable[str], name: str) -> Flat:
+    """Gives every path the value of the first rule whose regex matches all of it.
+
+    Args:
+      rules: ordered `(regex, value)`; `re.fullmatch` on the path, first match wins.
+      paths: parameter paths.
+      name: where the rules stand in the config, for the error.
+
+    Raises:
+      UserError: a path no rule matches, or a rule that is not a regex.
+    """
+    compiled = []
+    for pattern, value in rules:
+        try:
+            compiled.append((re.compile(pattern), value))
+        except re.error as e:
+            raise UserError(f"{name}: {pattern!r} is not a regex ({e})") from None
+    values, missed = {}, []
+    for path in paths:
+        for regex, value in compiled:
+            if regex.fullmatch(path):
+                values[path] = value
+                break
+        else:
+            missed.append(path)
+    if missed:
+        raise UserError(
+            f"{name}: no rule matches {', '.join(missed)}; "
+            "end the list with ('.*', value)"
+        )
+    return values
+
+
+def count(flat: Mapping[str, Any]) -> int:
+    """Number of scalars."""
+    return sum(int(np.prod(x.shape)) for x in flat.values())
+
+
+def max_change(before: Flat, after: Flat) -> dict[str, float]:
+    """Largest absolute change of each parameter; 0.0 only if no bit differs."""
+    changes = {}
+    for path, old in jax.device_get(before).items():
+        new = np.asarray(after[path])
+        if old.tobytes() == new.tobytes():
+            changes[path] = 0.0
+        else:
+            delta = np.abs(new.astype(np.float64) - old.astype(np.float64)).max()
+            changes[path] = max(float(delta), np.finfo(np.float32).tiny)
+    return changes
