@@ -37,7 +37,7 @@ class Checkpoints:
 
         Args:
           step: global step; saving the same step again replaces it.
-          state: its frozen parameters are left out.
+          state: of the phase.
           best: the trainable parameters with the best validation metric.
           meta: JSON values.
         """
@@ -46,7 +46,7 @@ class Checkpoints:
         self._last.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_changing(state)),
+                state=ocp.args.StandardSave(state),
                 best=ocp.args.StandardSave(best),
                 meta=ocp.args.JsonSave(meta),
             ),
@@ -77,11 +77,11 @@ class Checkpoints:
         restored = self._last.restore(
             self._last.latest_step(),
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(_abstract(_changing(like))),
+                state=ocp.args.StandardRestore(_abstract(like)),
                 best=ocp.args.StandardRestore(_abstract(like.trainable)),
             ),
         )
-        return like.replace(**restored["state"]), restored["best"]
+        return restored["state"], restored["best"]
 
     def save_params(self, index: int, params: trees.Flat, meta: dict[str, Any]) -> None:
         """Saves all parameters as they enter phase `index`, and waits for it."""
@@ -120,11 +120,3 @@ def _abstract(tree: Any) -> Any:
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
     )
-
-
-def _changing(state: TrainState) -> dict[str, Any]:
-    return {
-        "step": state.step,
-        "trainable": state.trainable,
-        "opt_state": state.opt_state,
-    }

@@ -13,7 +13,7 @@ from recjax import metrics, sharding
 from recjax.baselines import Baseline
 from recjax.data.batches import Items, Packing, Queries, make_queries, round_up
 from recjax.data.protocol import Data, Rows
-from recjax.data.text import pack
+from recjax.data.text import Packed, pack
 from recjax.models.recommender import Recommender
 from recjax.ranking import Ranked, rank, rank_queries
 from recjax.steps import Compiled
@@ -43,25 +43,18 @@ def catalogue_chunks(
 ) -> list[Items]:
     """The catalogue in order, in chunks of equal shape with at most `size` items."""
     size = round_up(min(size, num_items), multiple)
-    chunks = []
-    for start in range(0, num_items, size):
-        rows_U = np.full(size, -1, np.int32)
-        part = np.arange(start, min(start + size, num_items))
-        rows_U[: len(part)] = part
-        packed = packing and pack(packing.tokens, rows_U, width=packing.width)
-        chunks.append(Items(rows_U, np.zeros(size, np.float32), packed))
+    rows_CxU = np.full((-(-num_items // size), size), -1, np.int32)
+    rows_CxU.flat[:num_items] = np.arange(num_items)
+    packs: list[Packed | None] = [None] * len(rows_CxU)
     if packing:
-        most = max(len(chunk.packed.index_RxL) for chunk in chunks)
-        rows = round_up(most, packing.multiple)
-        chunks = [
-            c._replace(
-                packed=pack(
-                    packing.tokens, c.rows_U, width=packing.width, multiple=rows
-                )
-            )
-            for c in chunks
+        tokens, width = packing.tokens, packing.width
+        first = [pack(tokens, rows_U, width=width) for rows_U in rows_CxU]
+        most = round_up(max(len(p.index_RxL) for p in first), packing.multiple)
+        packs = [
+            pack(tokens, rows_U, width=width, multiple=most) for rows_U in rows_CxU
         ]
-    return chunks
+    weight_U = np.zeros(size, np.float32)
+    return [Items(r, weight_U, p) for r, p in zip(rows_CxU, packs, strict=True)]
 
 
 class Evaluator:

@@ -1,41 +1,101 @@
 """Training losses: one value per user before any mean."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-Loss = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+Loss = Callable[..., jax.Array]
 
 
 def softmax(
-    logits_BxTxU: jax.Array,
+    queries_BxTxD: jax.Array,
+    candidates_UxD: jax.Array,
+    bias_U: jax.Array,
     targets_BxT: jax.Array,
     mask_BxT: jax.Array,
     log_weight_U: jax.Array,
 ) -> jax.Array:
     """Cross-entropy over U candidates, summed over each user's targets: loss_B.
 
-    The partition sum is `exp(s_target) + sum over other u of w_u exp(s_u)`. With
-    w = 1 over the whole catalogue this is the full softmax. In a batch where item u
-    is a target c_u times, w_u = c_u is the plain in-batch softmax with accidental
-    hits removed, and w_u = c_u / E[c_u] the logQ-corrected one (Bengio and Senecal,
-    2008; Yi et al., 2019), whose partition sum over the negatives is unbiased.
+    The score of candidate u is `query . candidate_u + bias_u`, the partition sum is
+    `exp(s_target) + sum over other u of w_u exp(s_u)`. With w = 1 over the whole
+    catalogue this is the full softmax. In a batch where item u is a target c_u times,
+    w_u = c_u is the plain in-batch softmax with accidental hits removed, and
+    w_u = c_u / E[c_u] the logQ-corrected one (Bengio and Senecal, 2008; Yi et al.,
+    2019), whose sum over the negatives is unbiased.
 
     Args:
-      logits_BxTxU: scores of the candidates.
+      queries_BxTxD: what is scored against the candidates.
+      candidates_UxD, bias_U: the candidates.
       targets_BxT: index of each target among the candidates.
       mask_BxT: which targets count.
-      log_weight_U: log w; -inf keeps a candidate out.
+      log_weight_U: log w; -inf keeps a candidate out, unless it is the target.
     """
-    logits_BxTxU = logits_BxTxU.astype(jnp.float32)
-    index_BxTx1 = targets_BxT[..., None]
-    target_BxT = jnp.take_along_axis(logits_BxTxU, index_BxTx1, axis=-1)[..., 0]
-    is_target = jnp.arange(logits_BxTxU.shape[-1]) == index_BxTx1
-    weighted = logits_BxTxU + jnp.where(is_target, 0.0, log_weight_U)
-    loss_BxT = jax.nn.logsumexp(weighted, axis=-1) - target_BxT
-    return jnp.where(mask_BxT, loss_BxT, 0.0).sum(axis=-1)
+    shape, width = targets_BxT.shape, queries_BxTxD.shape[-1]
+    loss_P = _cross_entropy(
+        queries_BxTxD.astype(jnp.float32).reshape(-1, width),
+        candidates_UxD.astype(jnp.float32),
+        bias_U,
+        targets_BxT.reshape(-1),
+        mask_BxT.reshape(-1),
+        log_weight_U,
+    )
+    return loss_P.reshape(shape).sum(axis=-1)
 
+
+# XLA's own gradient of the lines below makes several passes over the P x U scores;
+# written by hand it needs the exponentials once and two matrix products.
+
+
+@jax.custom_vjp
+def _cross_entropy(
+    queries_PxD: jax.Array,
+    candidates_UxD: jax.Array,
+    bias_U: jax.Array,
+    targets_P: jax.Array,
+    mask_P: jax.Array,
+    log_weight_U: jax.Array,
+) -> jax.Array:
+    args = (queries_PxD, candidates_UxD, bias_U, targets_P, mask_P, log_weight_U)
+    return _cross_entropy_fwd(*args)[0]
+
+
+def _cross_entropy_fwd(
+    queries_PxD: jax.Array,
+    candidates_UxD: jax.Array,
+    bias_U: jax.Array,
+    targets_P: jax.Array,
+    mask_P: jax.Array,
+    log_weight_U: jax.Array,
+) -> tuple[jax.Array, Any]:
+    scores_PxU = queries_PxD @ candidates_UxD.T + (bias_U + log_weight_U)[None]
+    target_P = (queries_PxD * candidates_UxD[targets_P]).sum(-1) + bias_U[targets_P]
+    most_P = jnp.maximum(scores_PxU.max(axis=-1), target_P)
+    is_target = jnp.arange(len(bias_U))[None] == targets_P[:, None]
+    exp_PxU = jnp.where(is_target, 0.0, jnp.exp(scores_PxU - most_P[:, None]))
+    exp_target_P = jnp.exp(target_P - most_P)
+    sum_P = exp_PxU.sum(axis=-1) + exp_target_P
+    loss_P = jnp.where(mask_P, jnp.log(sum_P) + most_P - target_P, 0.0)
+    kept = (queries_PxD, candidates_UxD, targets_P, mask_P, exp_PxU, sum_P)
+    return loss_P, (*kept, exp_target_P)
+
+
+def _cross_entropy_bwd(kept: Any, grad_P: jax.Array) -> tuple[jax.Array | None, ...]:
+    queries, candidates, targets_P, mask_P, exp_PxU, sum_P, exp_target_P = kept
+    grad_P = jnp.where(mask_P, grad_P, 0.0)
+    scale_P = grad_P / sum_P
+    push_P = exp_target_P * scale_P - grad_P  # of the target's own score
+    prob_PxU = exp_PxU * scale_P[:, None]
+    d_queries = prob_PxU @ candidates + candidates[targets_P] * push_P[:, None]
+    d_candidates = prob_PxU.T @ queries
+    d_candidates = d_candidates.at[targets_P].add(queries * push_P[:, None])
+    d_bias = prob_PxU.sum(axis=0).at[targets_P].add(push_P)
+    return d_queries, d_candidates, d_bias, None, None, None
+
+
+_cross_entropy.defvjp(_cross_entropy_fwd, _cross_entropy_bwd)
 
 LOSSES: dict[str, Loss] = {"softmax": softmax}
 NEGATIVES = ("all", "in_batch")

@@ -113,12 +113,15 @@ def run_phase(r: Run, index: int, name: str, params: trees.Flat, step: int) -> O
     r.spend("prefix", start)
 
     # State and step.
-    state = init_state(r, opt, trainable, frozen, step)
+    state = init_state(r, opt, trainable, step)
     step_fn = make_step(r, model, opt, state)
     key = r.put_whole(jax.random.key(c.seed + 1))
 
+    def nested(state: TrainState) -> dict[str, Any]:
+        return trees.unflatten({**state.trainable, **frozen})
+
     def validate(state: TrainState) -> Evaluation:
-        return r.evaluator.by_model(scorer, state.params, r.data.valid)
+        return r.evaluator.by_model(scorer, nested(state), r.data.valid)
 
     # Where the phase stands: at its start, or at the last save.
     iterator = iter(batches)
@@ -162,7 +165,7 @@ def run_phase(r: Run, index: int, name: str, params: trees.Flat, step: int) -> O
             batch = r.put(batch)
             if everything is not None:
                 batch = batch._replace(items=everything)
-            state, values = step_fn(state, catalogue, batch, key)
+            state, values = step_fn(state, frozen, catalogue, batch, key)
             meter.add(values, users)
         meter.end_epoch()
         stand["epoch"] += 1
@@ -193,9 +196,9 @@ def run_phase(r: Run, index: int, name: str, params: trees.Flat, step: int) -> O
     changed = report.change_report(trees.max_change(params, after), opt)
     say(changed)
     r.reporter.text(f"changes/{name}", changed)
-    nested = trees.unflatten(after)
-    valid = r.evaluator.by_model(scorer, nested, r.data.valid)
-    test = r.evaluator.by_model(scorer, nested, r.data.test)
+    best_params = trees.unflatten(after)
+    valid = r.evaluator.by_model(scorer, best_params, r.data.valid)
+    test = r.evaluator.by_model(scorer, best_params, r.data.test)
     now = int(state.step)
     r.reporter.scalars(now, {f"test/{m}": test.mean(m) for m in test.values})
     r.spend("test", start)
@@ -204,19 +207,8 @@ def run_phase(r: Run, index: int, name: str, params: trees.Flat, step: int) -> O
 
 
 def make_batches(r: Run, seed: int) -> TrainBatches:
-    """The training batches that the config asks for.
-
-    Raises:
-      UserError: an unknown kind of negatives or windows.
-    """
+    """The training batches that the config asks for."""
     c = r.config
-    for key, name, known in (
-        ("loss.name", c.loss.name, losses.LOSSES),
-        ("loss.negatives", c.loss.negatives, losses.NEGATIVES),
-        ("data.windows", c.data.windows, ("last", "all")),
-    ):
-        if name not in known:
-            raise UserError(f"{key}: {name!r} is not one of {', '.join(known)}")
     return TrainBatches(
         r.data.train,
         batch_size=round_up(c.train.batch_size, r.mesh.shape["data"]),
@@ -291,7 +283,7 @@ def encode_prefix(
 
 
 def init_state(
-    r: Run, opt: optim.Optim, trainable: trees.Flat, frozen: trees.Flat, step: int
+    r: Run, opt: optim.Optim, trainable: trees.Flat, step: int
 ) -> TrainState:
     """The state at the start of a phase; optimizer state placed like the weights."""
     trainable = jax.tree.map(jnp.copy, trainable)  # the step gives its memory away
@@ -299,7 +291,7 @@ def init_state(
         lambda x: x if isinstance(x.sharding, NamedSharding) else r.put_whole(x),
         opt.tx.init(trainable),
     )
-    return TrainState(r.put_whole(jnp.int32(step)), trainable, opt_state, frozen)
+    return TrainState(r.put_whole(jnp.int32(step)), trainable, opt_state)
 
 
 def make_step(
@@ -308,10 +300,8 @@ def make_step(
     """The compiled train step; state comes back placed as it went in."""
     loss = losses.LOSSES[r.config.loss.name]
 
-    def step(state: TrainState, catalogue: Any, batch: Any, key: Any) -> Any:
-        return train_step(
-            state, catalogue, batch, key, model=model, loss=loss, tx=opt.tx
-        )
+    def step(state: TrainState, *inputs: Any) -> Any:
+        return train_step(state, *inputs, model=model, loss=loss, tx=opt.tx)
 
     placed = jax.tree.map(lambda x: x.sharding, state)
     metrics = dict.fromkeys(

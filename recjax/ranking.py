@@ -4,6 +4,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array | np.ndarray
 
 
 class Ranked(NamedTuple):
@@ -24,9 +27,7 @@ class Ranked(NamedTuple):
     top_score_BxK: jax.Array
 
 
-def rank(
-    scores_BxN: jax.Array, seen_BxS: jax.Array, targets_B: jax.Array, k: int
-) -> Ranked:
+def rank(scores_BxN: Array, seen_BxS: Array, targets_B: Array, k: int) -> Ranked:
     """Ranks the catalogue for each user without what the user has seen.
 
     Args:
@@ -35,6 +36,7 @@ def rank(
       targets_B: catalogue row of the target, which must be a candidate.
       k: how many of the best to return.
     """
+    scores_BxN, targets_B = jnp.asarray(scores_BxN), jnp.asarray(targets_B)
     num_users, num_items = scores_BxN.shape
     user_Bx1 = jnp.arange(num_users)[:, None]
     seen_BxS = jnp.where(seen_BxS < 0, num_items, seen_BxS)  # beyond: dropped
@@ -53,7 +55,7 @@ def dot_scores(
     queries_BxD: jax.Array, candidates_NxD: jax.Array, bias_N: jax.Array
 ) -> jax.Array:
     """scores_BxN of every head: `query . candidate + bias`."""
-    return queries_BxD @ candidates_NxD.T + bias_N
+    return queries_BxD @ candidates_NxD.T + bias_N[None]
 
 
 def rank_queries(

@@ -8,31 +8,23 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding
 
 from recjax import trees
 from recjax.losses import Loss
 
 
-@flax.struct.dataclass
-class TrainState:
-    """What a step changes, and the frozen parameters it only reads.
-
-    `trainable` and `frozen` are flat `{path: array}` dicts.
-    """
+class TrainState(flax.struct.PyTreeNode):
+    """What a step changes; `trainable` is a flat `{path: array}` dict."""
 
     step: jax.Array
     trainable: trees.Flat
     opt_state: Any
-    frozen: trees.Flat
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """All parameters, nested as linen wants them."""
-        return trees.unflatten({**self.trainable, **self.frozen})
 
 
 def train_step(
     state: TrainState,
+    frozen: trees.Flat,
     catalogue: Any,
     batch: Any,
     key: jax.Array,
@@ -45,6 +37,7 @@ def train_step(
 
     Args:
       state: before.
+      frozen: the other parameters, only read.
       catalogue: per source, arrays of all items.
       batch: a `Batch` with its items.
       key: dropout key of the run; the step is folded in.
@@ -59,12 +52,10 @@ def train_step(
     targets = jnp.maximum(batch.target_mask_BxT.sum(), 1)
 
     def mean_loss(trainable: trees.Flat) -> jax.Array:
-        params = trees.unflatten({**trainable, **state.frozen})
-        logits_BxTxU = model.apply(
-            {"params": params}, catalogue, batch, True, rngs=rngs
-        )
+        params = trees.unflatten({**trainable, **frozen})
+        scored = model.apply({"params": params}, catalogue, batch, True, rngs=rngs)
         loss_B = loss(
-            logits_BxTxU,
+            *scored,
             batch.targets_BxT,
             batch.target_mask_BxT,
             batch.items.log_weight_U,
@@ -113,7 +104,7 @@ class Compiled:
     def __call__(self, *args: Any) -> Any:
         """Runs the function, compiling it first where the shapes are new."""
         leaves, structure = jax.tree.flatten(args)
-        key = (structure, tuple((x.shape, x.dtype, x.sharding) for x in leaves))
+        key = (structure, tuple((x.shape, x.dtype, _placement(x)) for x in leaves))
         if key not in self._compiled:
             self.say(f"compiling {self.name} ...")
             start = time.perf_counter()
@@ -126,3 +117,13 @@ class Compiled:
     def __len__(self) -> int:
         """How many sets of shapes have been compiled."""
         return len(self._compiled)
+
+
+def _placement(x: jax.Array) -> Any:
+    """Where an array lies, the same for equivalent shardings."""
+    if not isinstance(x.sharding, NamedSharding):
+        return x.sharding
+    axes = tuple(x.sharding.spec)
+    while axes and axes[-1] is None:
+        axes = axes[:-1]
+    return x.sharding.mesh, axes

@@ -71,5 +71,5 @@ def max_change(before: Flat, after: Flat) -> dict[str, float]:
             changes[path] = 0.0
         else:
             delta = np.abs(new.astype(np.float64) - old.astype(np.float64)).max()
-            changes[path] = max(float(delta), np.finfo(np.float32).tiny)
+            changes[path] = max(float(delta), float(np.finfo(np.float32).tiny))
     return changes

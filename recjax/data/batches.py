@@ -6,7 +6,7 @@ position, where the user's vector is read.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -120,7 +120,7 @@ class TrainBatches:
             .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
         )
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Any:
         """An endless grain iterator, with `get_state` and `set_state`."""
         return iter(self._dataset)
 

@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recjax.models.dropout import Dropout
+
 
 class Attention(nn.Module):
     """Self-attention with parameters `query`, `key`, `value`, `output`.
@@ -35,19 +37,18 @@ class Attention(nn.Module):
         query, key, value = project("query"), project("key"), project("value")
         mask_Bx1xLxL = mask_BxLxL[:, None]
         if train and self.dropout:
-            out = nn.dot_product_attention(
-                query,
-                key,
-                value,
-                mask=mask_Bx1xLxL,
-                dropout_rng=self.make_rng("dropout"),
-                dropout_rate=self.dropout,
-                broadcast_dropout=False,
-                deterministic=False,
-                dtype=self.dtype,
-                force_fp32_for_softmax=True,
-            )
+            out = self._drop_out(query, key, value, mask_Bx1xLxL)
         else:
             out = jax.nn.dot_product_attention(query, key, value, mask=mask_Bx1xLxL)
         out = out.reshape(*out.shape[:-2], width)
         return nn.Dense(width, dtype=self.dtype, name="output")(out)
+
+    def _drop_out(
+        self, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array
+    ) -> jax.Array:
+        """`jax.nn.dot_product_attention` with dropout on its weights."""
+        logits = jnp.einsum("bqhd,bkhd->bhqk", query, key).astype(jnp.float32)
+        logits = jnp.where(mask, logits * query.shape[-1] ** -0.5, -1e30)
+        weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+        weights = Dropout(self.dropout)(weights, train=True)
+        return jnp.einsum("bhqk,bkhd->bqhd", weights, value)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax.models.attention import Attention
+from recjax.models.dropout import Dropout
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": partial(jax.nn.gelu, approximate=False),
@@ -69,7 +70,7 @@ class Embeddings(nn.Module):
         x += embed(c.type_vocab_size, name="type")(type_RxL)
         x += embed(c.max_position_embeddings, name="position")(position_RxL)
         x = nn.LayerNorm(c.layer_norm_eps, dtype=self.dtype, name="norm")(x)
-        return nn.Dropout(c.hidden_dropout_prob)(x, deterministic=not train)
+        return Dropout(c.hidden_dropout_prob)(x, train)
 
 
 class Layer(nn.Module):
@@ -84,7 +85,11 @@ class Layer(nn.Module):
     ) -> jax.Array:
         """States in, states out; attention only where the mask is True."""
         c = self.config
-        drop = nn.Dropout(c.hidden_dropout_prob, deterministic=not train)
+        dropout: Callable[..., jax.Array] = Dropout(c.hidden_dropout_prob)
+
+        def drop(y: jax.Array) -> jax.Array:
+            return dropout(y, train)
+
         norm = partial(nn.LayerNorm, c.layer_norm_eps, dtype=self.dtype)
         attended = Attention(
             c.num_attention_heads,

@@ -198,6 +198,8 @@ class ItemTower(nn.Module):
             getattr(self, name)(catalogue.get(name, {}), items, train)
             for name in self.sources
         ]
+        if len(vectors) == 1:
+            return vectors[0]
         return COMBINE[self.combine](vectors, self.width)
 
 

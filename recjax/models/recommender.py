@@ -4,7 +4,7 @@ Every head scores a user and an item as `query . candidate + bias`, so that rank
 evaluation and serving need nothing but three arrays.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import flax.linen as nn
@@ -143,16 +143,15 @@ class Recommender(nn.Module):
 
     def __call__(
         self, catalogue: Catalogue, batch: Any, train: bool = False
-    ) -> jax.Array:
-        """A training batch's logits_BxTxU."""
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """A training batch's queries_BxTxD, candidates_UxD and bias_U."""
         items = batch.items
         vectors_UxD = self.encode_items(catalogue, items, train)
         history_BxHxD = vectors_UxD[batch.history_BxH]
         users_BxHxD = self.encode_users(history_BxHxD, batch.mask_BxH, train)
         num_targets = batch.targets_BxT.shape[1]
         queries_BxTxD = self.head.queries(users_BxHxD[:, -num_targets:])
-        candidates_UxD, bias_U = self.head.candidates(vectors_UxD, items.rows_U)
-        return jnp.einsum("btd,ud->btu", queries_BxTxD, candidates_UxD) + bias_U
+        return queries_BxTxD, *self.head.candidates(vectors_UxD, items.rows_U)
 
 
 def make_model(
@@ -163,7 +162,7 @@ def make_model(
     Raises:
       UserError: a name that is in none of the tables, widths that do not divide.
     """
-    choices = [
+    choices: list[tuple[str, str, Collection[str]]] = [
         *(("item_tower.sources", name, SOURCES) for name in config.item_tower.sources),
         ("item_tower.combine", config.item_tower.combine, COMBINE),
         ("item_tower.pooling", config.item_tower.pooling, POOLINGS),

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax.models.attention import Attention
+from recjax.models.dropout import Dropout
 
 
 class MeanTower(nn.Module):
@@ -38,7 +39,11 @@ class Block(nn.Module):
     ) -> jax.Array:
         """States in, states out."""
         width = x_BxHxD.shape[-1]
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        dropout: Callable[..., jax.Array] = Dropout(self.dropout)
+
+        def drop(y: jax.Array) -> jax.Array:
+            return dropout(y, train)
+
         y = nn.LayerNorm(dtype=self.dtype, name="attention_norm")(x_BxHxD)
         attention = Attention(
             self.num_heads, self.dropout, self.dtype, name="attention"
@@ -68,8 +73,8 @@ class TransformerTower(nn.Module):
         _, length, width = history_BxHxD.shape
         init = nn.initializers.normal(0.02)
         position_HxD = self.param("position", init, (length, width))
-        x = history_BxHxD + position_HxD.astype(self.dtype)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = history_BxHxD + position_HxD[None].astype(self.dtype)
+        x = Dropout(self.dropout)(x, train)
         causal_HxH = jnp.tril(jnp.ones((length, length), bool))
         mask_BxHxH = causal_HxH[None] & mask_BxH[:, None, :]
         for i in range(self.num_layers):

@@ -1,0 +1,29 @@
+"""MovieLens 100K, items known by their titles: frozen first, then fine-tuned.
+
+python -m recjax.main --config=configs/quickstart.py --workdir=runs/quickstart
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """Ids and text; towers over frozen vectors, then the encoder's top layer."""
+    c = base.get_config()
+    c.data.rating = "rating"
+    c.data.windows = "all"
+    c.eval.like_threshold = 4.0
+    c.item_tower.sources = ("id", "text")
+    c.user_tower.dropout = 0.3
+    c.train.phases = base.phases(
+        towers={"epochs": 15, "lr": 1e-3, "patience": 4},
+        top={
+            "epochs": 2,
+            "lr": 1e-3,
+            "schedule": "cosine",
+            "warmup": 0.1,
+            "lr_mults": base.freeze(1, encoder=0.1),
+        },
+    )
+    return c

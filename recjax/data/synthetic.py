@@ -1,0 +1,48 @@
+"""A tiny deterministic data set with a pattern to learn, for tests and first tries."""
+
+from pathlib import Path
+
+import numpy as np
+
+GENRES = ("comedy", "drama", "thriller", "western")
+
+
+def write_atomic(
+    folder: Path, *, num_users: int = 40, num_items: int = 24, length: int = 9
+) -> Path:
+    """Writes RecBole atomic files, both whole and in fixed splits.
+
+    Item i has genre i mod 4. A user walks through the items of one genre in order,
+    so that the next item follows from the last one. Some events share a time.
+
+    Args:
+      folder: made if missing; its name is the files' stem.
+      num_users: of the data set.
+      num_items: of the catalogue; one more has no event.
+      length: events of a user, at least 5.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    stem = folder / folder.name
+
+    items = ["item_id:token\ttitle:token_seq\tgenre:token_seq"]
+    for i in range(num_items + 1):
+        items.append(f"i{i}\tnumber {i}\t{GENRES[i % 4]}")
+    Path(f"{stem}.item").write_text("\n".join(items) + "\n")
+
+    events = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
+    header = "user_id:token\titem_id_list:token_seq\titem_id:token"
+    splits = {"train": [header], "valid": [header], "test": [header]}
+    for u in range(num_users):
+        first = int(rng.integers(num_items // 4))
+        walk = [(first + j) % (num_items // 4) * 4 + u % 4 for j in range(length)]
+        for j, i in enumerate(walk):
+            events.append(f"u{u}\ti{i}\t{1 + (u + j) % 5}\t{1000 + j // 2}")
+        for j in range(1, length):
+            part = {length - 1: "test", length - 2: "valid"}.get(j, "train")
+            history = " ".join(f"i{i}" for i in walk[:j])
+            splits[part].append(f"u{u}\t{history}\ti{walk[j]}")
+    Path(f"{stem}.inter").write_text("\n".join(events) + "\n")
+    for part, lines in splits.items():
+        Path(f"{stem}.{part}.inter").write_text("\n".join(lines) + "\n")
+    return folder

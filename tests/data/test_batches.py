@@ -1,0 +1,164 @@
+"""Batches: every event once, every item once, resumable."""
+
+import numpy as np
+import pytest
+
+from recjax.data.batches import Packing, TrainBatches, make_queries
+from recjax.data.protocol import Rows, load_data
+from recjax.data.text import Tokens, pack
+
+
+def batches(rows, **changes):
+    kw = {
+        "batch_size": 4,
+        "history_length": 3,
+        "windows": "last",
+        "negatives": "all",
+        "logq": True,
+        "num_items": 30,
+    }
+    return TrainBatches(rows, **{**kw, **changes})
+
+
+def sequences(*items, every_prefix=True):
+    history = [np.array(s[:-1], np.int32) for s in items]
+    return Rows(
+        np.arange(len(items)),
+        np.concatenate(history),
+        np.concatenate([[0], np.cumsum([len(h) for h in history])]),
+        np.array([s[-1] for s in items], np.int32),
+        np.full(len(items), np.nan),
+        every_prefix,
+    )
+
+
+def test_layout_by_hand():
+    b = batches(sequences([1, 2, 3, 4, 5], [6, 7])).make_batch(np.array([0, 1]))
+    assert b.history_BxH.tolist() == [[2, 3, 4], [0, 0, 6], [0] * 3, [0] * 3]
+    assert b.targets_BxT.tolist() == [[3, 4, 5], [0, 0, 7], [0] * 3, [0] * 3]
+    assert b.mask_BxH.sum(1).tolist() == [3, 1, 0, 0]
+    assert b.target_mask_BxT.sum(1).tolist() == [3, 1, 0, 0]
+
+
+def test_rows_cut_elsewhere_have_one_target():
+    rows = sequences([1, 2, 3, 4, 5], [6, 7], every_prefix=False)
+    b = batches(rows).make_batch(np.array([0, 1]))
+    assert b.history_BxH[:2].tolist() == [[2, 3, 4], [0, 0, 6]]
+    assert b.targets_BxT[:2].tolist() == [[5], [7]]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 50])
+def test_all_windows_ask_for_every_event_once(length):
+    rows = sequences([1, 2, 3, 4, 5, 6, 7], [8, 9], [10, 11, 12])
+    b = batches(rows, windows="all", history_length=length)
+    targets = []
+    for w in range(len(b.windows_Wx3)):
+        x = b.make_batch(np.array([w]))
+        targets += x.targets_BxT[x.target_mask_BxT].tolist()
+    assert sorted(targets) == [2, 3, 4, 5, 6, 7, 9, 11, 12]
+
+
+def test_in_batch_items_are_distinct_and_counted():
+    rows = sequences([1, 2, 1, 2], [2, 1, 3], [4, 5, 2])
+    made = batches(rows, negatives="in_batch", logq=False)
+    b = made.make_batch(np.array([0, 1, 2]))
+    real = b.items.rows_U[b.items.rows_U >= 0]
+    assert real.tolist() == [1, 2, 3, 4, 5]
+    # Targets: 2 1 2 | 1 3 | 5 2; item 4 is only in a history.
+    weights = np.exp(b.items.log_weight_U)
+    assert weights[:5].tolist() == pytest.approx([2, 3, 1, 0, 1])
+    assert (weights[5:] == 0).all()
+    plain = batches(rows).make_batch(np.array([0, 1, 2]))
+    mask = b.mask_BxH
+    assert (b.items.rows_U[b.history_BxH][mask] == plain.history_BxH[mask]).all()
+    mask = b.target_mask_BxT
+    assert (b.items.rows_U[b.targets_BxT][mask] == plain.targets_BxT[mask]).all()
+
+
+def test_expected_counts_are_those_of_the_batches(config):
+    rows = load_data(config).train
+    made = batches(rows, negatives="in_batch", batch_size=8)
+    total = np.zeros(30)
+    stream = iter(made)
+    for _ in range(made.steps_per_epoch):
+        b = next(stream)
+        targets = b.items.rows_U[b.targets_BxT][b.target_mask_BxT]
+        total += np.bincount(targets, minlength=30)
+    np.testing.assert_allclose(total / made.steps_per_epoch, made.expected_N)
+
+
+def test_an_epoch_is_a_shuffled_pass(config):
+    rows = load_data(config).train
+    made = batches(rows, batch_size=16)
+
+    def epoch(stream):
+        out = [next(stream) for _ in range(made.steps_per_epoch)]
+        return np.concatenate([b.targets_BxT[b.mask_BxH.any(1)] for b in out])
+
+    stream = iter(made)
+    first, second = epoch(stream), epoch(stream)
+    assert len(first) == len(second) == len(rows)
+    assert not np.array_equal(first, second)
+    assert sorted(map(tuple, first)) == sorted(map(tuple, second))
+
+
+def test_iterator_resumes_where_it_stood(config):
+    made = batches(load_data(config).train)
+    stream = iter(made)
+    for _ in range(7):
+        next(stream)
+    state = stream.get_state()
+    expected = [next(stream).targets_BxT for _ in range(12)]
+    again = iter(batches(load_data(config).train))
+    again.set_state(state)
+    for want in expected:
+        np.testing.assert_array_equal(next(again).targets_BxT, want)
+
+
+def test_number_of_shapes_is_bounded(config):
+    data = load_data(config)
+    made = batches(
+        data.train, negatives="in_batch", batch_size=4, num_items=data.num_items
+    )
+    lengths = np.arange(data.num_items) % 5 + 1
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    made.packing = Packing(Tokens(np.zeros(offsets[-1], np.int32), offsets), 16)
+    stream, shapes = iter(made), set()
+    for _ in range(50):
+        items = next(stream).items
+        shapes.add((items.rows_U.shape, items.packed.index_RxL.shape))
+    assert len(shapes) <= 3
+
+
+def test_queries():
+    rows = sequences([1, 2, 3, 4, 5], [6, 7, 6], every_prefix=False)
+    kw = {"batch_size": 3, "history_length": 2}
+    (q,) = make_queries(rows, mask_seen=True, **kw)
+    assert q.history_BxH.tolist() == [[3, 4], [6, 7], [0, 0]]
+    assert q.targets_B.tolist() == [5, 6, 0]
+    assert q.valid_B.tolist() == [True, True, False]
+    # The whole history is seen, but a target bought again stays a candidate.
+    assert q.seen_BxS.tolist() == [[1, 2, 3, 4], [7, -1, -1, -1], [-1] * 4]
+    (q,) = make_queries(rows, mask_seen=False, **kw)
+    assert (q.seen_BxS == -1).all()
+
+
+def test_packing_keeps_every_token():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 13, 40)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = Tokens(np.arange(offsets[-1], dtype=np.int32), offsets)
+    rows_U = np.append(rng.permutation(40)[:25], -1).astype(np.int32)
+    p = pack(tokens, rows_U, width=16, multiple=4)
+    filled = p.segment_RxL > 0
+    assert len(filled) % 4 == 0
+    assert filled.sum() == lengths[rows_U[:-1]].sum()
+    # The fewest rows there could be, but for the rounding.
+    assert len(filled) <= -(-filled.sum() // 16) + 4
+    for u, row in enumerate(rows_U[:-1]):
+        mine = p.owner_RxL == u
+        assert p.index_RxL[mine].tolist() == list(range(*offsets[row : row + 2]))
+        assert p.position_RxL[mine].tolist() == list(range(lengths[row]))
+        assert len(set(p.segment_RxL[mine])) == 1
+        assert p.index_RxL.ravel()[p.first_U[u]] == offsets[row]
+    assert (p.owner_RxL[~filled] == len(rows_U)).all()

@@ -1,0 +1,133 @@
+"""Splits, order and the fingerprint."""
+
+import numpy as np
+import pytest
+
+from recjax.data.protocol import load_data
+from recjax.errors import UserError
+
+
+def write(folder, inter, item=None, **more):
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"inter": inter, "item": item, **more}
+    for kind, lines in files.items():
+        if lines is not None:
+            name = f"{folder.name}.{kind.replace('_', '.')}"
+            (folder / name).write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def open_config(config, folder, **data):
+    config = config.copy_and_resolve_references().unlock()
+    config.data.source = str(folder)
+    for key, value in data.items():
+        config.data[key] = value
+    return config
+
+
+EVENTS = ["user_id:token\titem_id:token\ttimestamp:float"]
+ITEMS = ["item_id:token\ttitle:token_seq", *(f"{i}\tthing {i}" for i in "abcd")]
+
+
+def names(data, rows, row):
+    return "".join(data.item_ids[rows.history(row)]), data.item_ids[rows.targets_R[row]]
+
+
+def test_leave_one_out_in_stable_time_order(config, tmp_path):
+    events = ["u\tc\t2", "u\ta\t1", "u\tb\t2", "v\ta\t1", "v\tb\t0", "u\td\t2"]
+    folder = write(tmp_path / "x", EVENTS + events, ITEMS)
+    data = load_data(open_config(config, folder))
+    # u: a, then c, b, d with equal times in the order of the file.
+    assert names(data, data.train, 0) == ("a", "c")
+    assert names(data, data.valid, 0) == ("ac", "b")
+    assert names(data, data.test, 0) == ("acb", "d")
+    # v has two events: trained on, never asked.
+    assert names(data, data.train, 1) == ("b", "a")
+    assert len(data.valid) == len(data.test) == 1
+    assert data.train.every_prefix
+    assert sorted(data.item_ids[data.train.events()]) == list("aabc")
+
+
+def test_fixed_files(config, atomic_dir):
+    data = load_data(open_config(config, atomic_dir, split="fixed"))
+    assert (len(data.train), len(data.valid), len(data.test)) == (240, 40, 40)
+    assert not data.train.every_prefix
+    whole = load_data(config)
+    for fixed, cut in ((data.test, whole.test), (data.valid, whole.valid)):
+        order = np.argsort(fixed.users_R)
+        np.testing.assert_array_equal(fixed.targets_R[order], cut.targets_R)
+        history = [fixed.history(i) for i in order]
+        np.testing.assert_array_equal(np.concatenate(history), cut.flat)
+
+
+@pytest.mark.parametrize("file_format", ["csv", "parquet"])
+def test_other_formats_give_the_same_data(config, atomic_dir, tmp_path, file_format):
+    import polars as pl
+
+    from recjax.data.tables import read_table
+
+    folder = tmp_path / atomic_dir.name
+    folder.mkdir()
+    for kind in ("inter", "item"):
+        table = read_table(atomic_dir / f"{atomic_dir.name}.{kind}", "atomic")
+        path = folder / f"{folder.name}.{kind}.{file_format}"
+        if file_format == "csv":
+            table.write_csv(path)
+        else:
+            typed = {"timestamp": pl.Int64, "rating": pl.Float32}
+            table = table.cast({k: v for k, v in typed.items() if k in table.columns})
+            table.write_parquet(path)
+    a = load_data(open_config(config, atomic_dir, rating="rating"))
+    b = load_data(open_config(config, folder, format=file_format, rating="rating"))
+    for x, y in ((a.train, b.train), (a.valid, b.valid), (a.test, b.test)):
+        np.testing.assert_array_equal(x.flat, y.flat)
+        np.testing.assert_array_equal(x.targets_R, y.targets_R)
+        np.testing.assert_array_equal(x.ratings_R, y.ratings_R)
+    assert a.render("{title}") == b.render("{title}")
+
+
+def test_fingerprint_changes_with_the_protocol_only(config, atomic_dir):
+    def of(**changes):
+        c = open_config(config, atomic_dir)
+        for key, value in changes.items():
+            section, name = key.split("__")
+            c[section][name] = value
+        return load_data(c).fingerprint
+
+    same = of()
+    assert of(item_tower__width=32) == same
+    assert of(train__batch_size=8) == same
+    others = [
+        of(eval__mask_seen=False),
+        of(data__history_length=3),
+        of(data__time=""),
+        of(data__split="fixed"),
+    ]
+    assert len({same, *others}) == 5
+
+
+@pytest.mark.parametrize(
+    ("inter", "item", "message"),
+    [
+        (None, ITEMS, r"x\.inter: no such file"),
+        (EVENTS, ITEMS, "no interactions"),
+        (["user_id:token\titem:token"], ITEMS, "no column item_id; it has user_id, it"),
+        (["user_id\titem_id:token"], ITEMS, "header 'user_id' is not name:type"),
+        ([*EVENTS, "u\ta\t1", "u\tb\tx"], ITEMS, "row 3: timestamp is 'x', not a num"),
+        ([*EVENTS, "u\ta\tnan"], ITEMS, "row 2: timestamp is 'nan', not a number"),
+        ([*EVENTS, "u\ta\t1", "\tb\t2"], ITEMS, "row 3: user_id is empty"),
+        ([*EVENTS, "u\ta\t1", "u\tz\t2"], ITEMS, r"item 'z' .* is not in .*x\.item"),
+        ([*EVENTS, "u\ta\t1"], [*ITEMS, "a\tagain"], "item 'a' stands there twice"),
+        ([*EVENTS, "u\ta\t1", "u\tb\t2"], ITEMS, "leaves valid empty"),
+    ],
+)
+def test_bad_files_are_one_line(config, tmp_path, inter, item, message):
+    folder = write(tmp_path / "x", inter, item)
+    with pytest.raises(UserError, match=message) as e:
+        load_data(open_config(config, folder))
+    assert "\n" not in str(e.value)
+
+
+def test_unknown_template_field(config):
+    with pytest.raises(UserError, match=r"'titel'.*item_id, title, genre"):
+        load_data(config).render("{titel}")

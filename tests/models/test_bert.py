@@ -1,0 +1,146 @@
+"""Our BERT against Hugging Face's, and its loading, strict both ways."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from recjax import trees
+from recjax.data import sources
+from recjax.data.text import pack, tokenize
+from recjax.errors import UserError
+from recjax.models.bert import Bert
+from recjax.models.pretrained import load_config, load_params
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+TINY = FIXTURES / "tiny_bert"
+TEXTS = json.loads((FIXTURES / "texts.json").read_text())
+
+
+def load(folder: Path, pooler: bool = True):
+    bert = Bert(load_config(folder), pooler=pooler)
+    ids = np.zeros((1, 2), np.int32)
+    shapes = jax.eval_shape(bert.init, jax.random.key(0), ids, ids + 1)["params"]
+    flat = load_params(folder, trees.flatten(shapes), pooler=pooler)
+    return bert, {"params": trees.unflatten(flat)}
+
+
+def largest_difference(folder: Path, name: str) -> tuple[float, float]:
+    bert, variables = load(folder)
+    tokens = tokenize(TEXTS, folder, 48)
+    longest = tokens.lengths.max()
+    mask = np.arange(longest) < tokens.lengths[:, None]
+    ids = np.zeros(mask.shape, np.int32)
+    ids[mask] = tokens.ids
+    states, pooled = jax.jit(bert.apply)(variables, ids, mask.astype(np.int32))
+    expected = load_file(FIXTURES / f"{name}_expected.safetensors")
+    return (
+        float(np.abs(np.asarray(states)[mask] - expected["states_TxD"]).max()),
+        float(np.abs(np.asarray(pooled) - expected["pooled_UxD"]).max()),
+    )
+
+
+def test_tiny_bert_equals_hf():
+    states, pooled = largest_difference(TINY, "tiny_bert")
+    print(f"tiny: states {states:.2e}, pooled {pooled:.2e}")
+    assert states < 2e-5
+    assert pooled < 2e-5
+
+
+def test_minilm_equals_hf():
+    folder = sources.locate("all-MiniLM-L6-v2")
+    states, pooled = largest_difference(folder, "minilm")
+    print(f"MiniLM: states {states:.2e}, pooled {pooled:.2e}")
+    assert states < 2e-5
+    assert pooled < 2e-5
+
+
+def test_packed_rows_equal_one_text_a_row():
+    bert, variables = load(TINY)
+    tokens = tokenize(TEXTS, TINY, 48)
+    rows = np.arange(len(TEXTS), dtype=np.int32)
+    p = pack(tokens, rows, width=48)
+    assert len(p.index_RxL) < len(TEXTS)  # something is shared
+
+    def run(module, ids, position, segment):
+        return module.run_layers(module.embed(ids, position), segment)
+
+    ids = tokens.ids[p.index_RxL]
+    states = bert.apply(variables, ids, p.position_RxL, p.segment_RxL, method=run)
+    expected = load_file(FIXTURES / "tiny_bert_expected.safetensors")["states_TxD"]
+    got = np.zeros_like(expected)
+    filled = p.segment_RxL > 0
+    got[p.index_RxL[filled]] = np.asarray(states)[filled]
+    np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+def broken(tmp_path: Path, change) -> Path:
+    folder = tmp_path / "encoder"
+    shutil.copytree(TINY, folder)
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors")
+    return folder
+
+
+def test_one_error_lists_every_wrong_weight(tmp_path):
+    def change(w):
+        del w["encoder.layer.1.output.dense.bias"]
+        w["encoder.layer.7.output.dense.bias"] = np.zeros(16, np.float32)
+        w["unheard.of"] = np.zeros(1, np.float32)
+        w["pooler.dense.weight"] = np.zeros((16, 17), np.float32)
+
+    with pytest.raises(UserError) as e:
+        load(broken(tmp_path, change))
+    message = str(e.value)
+    assert "missing layer_1/mlp_down/bias" in message
+    assert "extra encoder.layer.7.output.dense.bias" in message
+    assert "extra unheard.of" in message
+    assert "pooler.dense.weight has shape (16, 17), not (16, 16)" in message
+    assert "\n" not in message
+
+
+def test_names_of_older_checkpoints_load(tmp_path):
+    def change(w):
+        for key in list(w):
+            value = w.pop(key)
+            old = key.replace("LayerNorm.weight", "LayerNorm.gamma")
+            w["bert." + old.replace("LayerNorm.bias", "LayerNorm.beta")] = value
+        w["cls.predictions.bias"] = np.zeros(3, np.float32)
+
+    _, variables = load(broken(tmp_path, change))
+    _, original = load(TINY)
+    jax.tree.map(np.testing.assert_array_equal, variables, original)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model_type", "gpt2", "model_type 'gpt2' is not one of"),
+        ("auto_map", {"AutoModel": "x.py"}, "remote code is never run"),
+        ("hidden_act", "swish", "hidden_act 'swish' is not one of"),
+        ("position_embedding_type", "relative_key", "only absolute position"),
+        ("vocab_size", None, "vocab_size"),
+    ],
+)
+def test_refused_configs(tmp_path, key, value, message):
+    folder = broken(tmp_path, lambda w: None)
+    raw = json.loads((folder / "config.json").read_text())
+    raw[key] = value
+    if value is None:
+        del raw[key]
+    (folder / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(UserError, match=message):
+        load(folder)
+
+
+def test_truncated_weights_are_one_line(tmp_path):
+    folder = broken(tmp_path, lambda w: None)
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(UserError, match="unreadable"):
+        load(folder)

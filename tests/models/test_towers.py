@@ -1,0 +1,206 @@
+"""Item and user towers, heads, and the frozen prefix."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from recjax import losses, sharding, train, trees
+from recjax.data.batches import Items
+from recjax.data.protocol import load_data
+from recjax.data.text import pack, tokenize
+from recjax.models.items import AttentionPool, pool_first, pool_mean
+from recjax.models.prefix import compute_prefix, count_frozen_blocks
+from recjax.models.pretrained import load_config
+from recjax.models.recommender import HEADS, Recommender, make_model
+from recjax.models.users import USER_TOWERS
+
+
+@pytest.fixture
+def texts(config):
+    """Everything a text model needs, on synthetic data."""
+    data = load_data(config)
+    folder = "tests/fixtures/tiny_bert"
+    from pathlib import Path
+
+    tokens = tokenize(data.render(config.text.template), Path(folder), 12)
+    model = make_model(config, data.num_items, load_config(Path(folder)))
+    mesh = sharding.make_mesh(config.mesh)
+    params = train.init_params(config, model, Path(folder), mesh)
+    rows_U = np.append(np.arange(data.num_items), -1).astype(np.int32)
+    packed = pack(tokens, rows_U, width=16)
+    items = Items(rows_U, np.where(rows_U < 0, -np.inf, 0).astype(np.float32), packed)
+    return data, tokens, model, params, items
+
+
+def with_sources(config, sources, **item_tower):
+    config = config.copy_and_resolve_references().unlock()
+    config.item_tower.sources = sources
+    for key, value in item_tower.items():
+        config.item_tower[key] = value
+    return config
+
+
+@pytest.mark.parametrize("sources", [("id",), ("text",), ("id", "text")])
+@pytest.mark.parametrize("combine", ["sum", "concat", "gate"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "attention", "pooler"])
+def test_every_item_tower_encodes_and_learns(config, texts, sources, combine, pooling):
+    data, tokens, model, _, items = texts
+    config = with_sources(config, sources, combine=combine, pooling=pooling)
+    encoder = model.encoder_config if "text" in sources else None
+    model = make_model(config, data.num_items, encoder)
+    variables = model.init(jax.random.key(0), *train._tiny_batch(6))
+    catalogue = {"text": {"ids_T": tokens.ids}}
+
+    def total(variables):
+        vectors = model.apply(
+            variables, catalogue, items, method=Recommender.encode_items
+        )
+        return (vectors[:-1] ** 2).sum(), vectors
+
+    (_, vectors), grads = jax.value_and_grad(total, has_aux=True)(variables)
+    assert vectors.shape == (data.num_items + 1, config.item_tower.width)
+    flat = trees.flatten(grads["params"])
+    silent = [
+        path
+        for path, g in flat.items()
+        if path.startswith("items/")
+        and not np.abs(g).max() > 0
+        # a key's bias shifts all scores alike; softmax does not see it
+        and not path.endswith("key/bias")
+    ]
+    assert not silent
+    assert np.isfinite(vectors[:-1]).all()
+
+
+def test_poolings_by_hand():
+    states = jnp.arange(12.0).reshape(1, 6, 2)
+
+    class P:
+        first_U = jnp.array([0, 2, 0])
+        owner_RxL = jnp.array([[0, 0, 1, 1, 1, 3]])
+
+    np.testing.assert_allclose(pool_first(states, P)[:2], states[0, [0, 2]])
+    mean = pool_mean(states, P)
+    np.testing.assert_allclose(mean, [[1, 2], [6, 7], [0, 0]])
+    pool = AttentionPool(4)
+    variables = pool.init(jax.random.key(0), states, P)
+    p = variables["params"]
+    scores = jnp.tanh(states[0] @ p["hidden"]["kernel"]) @ p["query"]["kernel"]
+    for u, part in ((0, slice(0, 2)), (1, slice(2, 5))):
+        weights = jax.nn.softmax(scores[part, 0])
+        want = (weights[:, None] * states[0, part]).sum(0)
+        np.testing.assert_allclose(pool.apply(variables, states, P)[u], want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", USER_TOWERS)
+def test_user_towers_are_causal(config, name):
+    tower = USER_TOWERS[name](config.user_tower, jnp.float32)
+    rng = np.random.default_rng(0)
+    history = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
+    mask = np.ones((2, 6), bool)
+    mask[1, :2] = False
+    variables = tower.init(jax.random.key(0), history, mask, False)
+
+    def reads(position):
+        def out(x):
+            return (tower.apply(variables, x, mask, False)[:, position] ** 2).sum()
+
+        return np.abs(jax.grad(out)(history)).max(-1) > 0
+
+    for position in range(2, 6):
+        expected = (np.arange(6) <= position) & mask
+        np.testing.assert_array_equal(reads(position), expected)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_score_as_they_say(name):
+    head = HEADS[name](5, 0.5)
+    rng = np.random.default_rng(0)
+    users, vectors = rng.normal(size=(3, 4)), rng.normal(size=(5, 4))
+    users, vectors = users.astype(np.float32), vectors.astype(np.float32)
+    rows = jnp.arange(5)
+
+    def run(module):
+        return module.queries(users), *module.candidates(vectors, rows)
+
+    variables = head.init(jax.random.key(0), method=run)
+    p = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape), variables)
+    queries, candidates, bias = head.apply(p, method=run)
+    scores = queries @ candidates.T + bias[None]
+    p = p["params"]
+    if name == "two_tower":
+        norms = np.linalg.norm(users, axis=1)[:, None] * np.linalg.norm(vectors, axis=1)
+        want = users @ vectors.T / norms * np.exp(p["log_scale"])
+    else:
+        want = users @ p["bilinear"]["kernel"] / 0.5 @ vectors.T + p["bias"][None]
+    np.testing.assert_allclose(scores, want, rtol=2e-5, atol=1e-5)
+
+
+def test_frozen_blocks_follow_from_what_is_trained(texts):
+    model = texts[2]
+    stem = "items/text/encoder/"
+    count = lambda *paths: count_frozen_blocks(model, paths)  # noqa: E731
+    assert count("users/norm/scale", "items/text/project/kernel") == 5
+    assert count(stem + "layer_2/mlp_up/kernel") == 3
+    assert count(stem + "layer_2/mlp_up/kernel", stem + "layer_0/mlp_up/bias") == 1
+    assert count(stem + "embeddings/norm/scale") == 0
+    assert count("items/text/pool/hidden/kernel") == 4
+    assert count(stem + "pool/kernel") == 4
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 4, 5])
+def test_cached_prefix_gives_the_same_loss_and_gradients(texts, blocks):
+    data, tokens, model, params, items = texts
+    model = model.clone(frozen_blocks=blocks)
+    ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
+    variables = {"params": trees.unflatten(params)}
+    cached = compute_prefix(
+        lambda p: model.apply(
+            variables, ids, p, blocks, method=Recommender.encode_prefix
+        ),
+        lambda s, p: model.apply(variables, s, p, method=Recommender.pool_text),
+        [(items.rows_U, items.packed)],
+        advance=lambda n: None,
+        blocks=blocks,
+        layers=3,
+        num_tokens=len(tokens.ids),
+        num_items=data.num_items,
+    )
+    assert list(cached) == ["vectors_NxE" if blocks == 5 else "states_TxE"]
+    rng = np.random.default_rng(0)
+    history = rng.integers(0, data.num_items, (4, 6))
+    targets, ones = rng.integers(0, data.num_items, (4, 6)), np.ones((4, 6), bool)
+
+    def loss(catalogue):
+        def f(params):
+            class B:
+                pass
+
+            b = B()
+            b.items, b.history_BxH, b.mask_BxH, b.targets_BxT = (
+                items,
+                history,
+                ones,
+                targets,
+            )
+            scored = model.apply(
+                {"params": trees.unflatten(params)},
+                catalogue,
+                b,
+                True,
+                rngs={"dropout": jax.random.key(3)},
+            )
+            return losses.softmax(*scored, targets, ones, items.log_weight_U).sum()
+
+        return f
+
+    names = [f"layer_{i}/" for i in range(blocks - 1)] + ["embeddings/"]
+    value, grads = jax.value_and_grad(loss(ids))(params)
+    got, got_grads = jax.value_and_grad(loss({"text": cached}))(params)
+    np.testing.assert_allclose(got, value, rtol=1e-6)
+    for path, g in grads.items():
+        if any(f"encoder/{name}" in path for name in names):
+            assert not np.abs(got_grads[path]).max()  # not computed at all
+        else:
+            np.testing.assert_allclose(got_grads[path], g, atol=2e-5, err_msg=path)

@@ -1,0 +1,193 @@
+"""The command line: one clear line and exit code 2 for every mistake."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = ROOT / "tests" / "fixtures" / "tiny_bert"
+
+
+def recjax(*args, cwd=ROOT, **env):
+    return subprocess.run(
+        [sys.executable, "-m", "recjax.main", *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "XLA_FLAGS": "", **env},
+        check=False,
+    )
+
+
+def write_config(folder, *lines):
+    body = "\n".join(f"    {line}" for line in lines)
+    path = folder / "my_config.py"
+    path.write_text(
+        "from configs import base\n\n\ndef get_config():\n"
+        f"    c = base.get_config()\n{body}\n    return c\n"
+    )
+    return path
+
+
+def assert_one_line(done, *words):
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def test_misspelt_key_in_the_config(tmp_path):
+    path = write_config(tmp_path, "c.train.batchsize = 3")
+    done = recjax(f"--config={path}", f"--workdir={tmp_path / 'r'}")
+    assert_one_line(done, "batchsize", "batch_size")
+
+
+def test_misspelt_key_on_the_command_line(tmp_path):
+    done = recjax(
+        "--config=configs/quickstart.py",
+        "--config.train.batchsize=3",
+        f"--workdir={tmp_path}",
+    )
+    assert_one_line(done, "batchsize")
+
+
+def test_wrong_type_on_the_command_line(tmp_path):
+    done = recjax(
+        "--config=configs/quickstart.py",
+        "--config.train.batch_size=many",
+        f"--workdir={tmp_path}",
+    )
+    assert_one_line(done, "many")
+
+
+def test_missing_config_file(tmp_path):
+    done = recjax("--config=configs/none.py", f"--workdir={tmp_path}")
+    assert_one_line(done, "configs/none.py")
+
+
+def test_config_with_a_syntax_error(tmp_path):
+    path = tmp_path / "bad.py"
+    path.write_text("def get_config(:\n")
+    assert_one_line(recjax(f"--config={path}", f"--workdir={tmp_path}"), "bad.py")
+
+
+@pytest.mark.parametrize("args", [(), ("--config=configs/quickstart.py",)])
+def test_missing_flags(args):
+    assert_one_line(recjax(*args), "--workdir=DIR")
+
+
+def test_unknown_flag(tmp_path):
+    assert_one_line(recjax("--wrkdir=x"), "wrkdir")
+
+
+def test_missing_file(tmp_path, atomic_dir):
+    (tmp_path / "empty").mkdir()
+    path = write_config(tmp_path, f"c.data.source = '{tmp_path / 'empty'}'")
+    done = recjax(f"--config={path}", f"--workdir={tmp_path / 'r'}")
+    assert_one_line(done, "empty.inter: no such file")
+
+
+def test_unknown_column(tmp_path, atomic_dir):
+    path = write_config(
+        tmp_path, f"c.data.source = '{atomic_dir}'", "c.data.time = 'when'"
+    )
+    done = recjax(f"--config={path}", f"--workdir={tmp_path / 'r'}")
+    assert_one_line(done, "no column when", "timestamp")
+
+
+def test_wrong_weight_shape(tmp_path, atomic_dir):
+    import shutil
+
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    shutil.copytree(TINY, tmp_path / "bert")
+    weights = load_file(tmp_path / "bert" / "model.safetensors")
+    weights["encoder.layer.0.output.dense.bias"] = np.zeros(3, np.float32)
+    save_file(weights, tmp_path / "bert" / "model.safetensors")
+    path = write_config(
+        tmp_path,
+        f"c.data.source = '{atomic_dir}'",
+        f"c.text.encoder = '{tmp_path / 'bert'}'",
+        "c.text.template = c.text.title = '{title}'",
+    )
+    done = recjax(f"--config={path}", f"--workdir={tmp_path / 'r'}")
+    assert_one_line(done, "encoder.layer.0.output.dense.bias", "(3,)", "(16,)")
+
+
+def test_corrupted_download(tmp_path):
+    """A registry that serves a wheel of the right name with other bytes in it."""
+    import zipfile
+
+    member = "recbole/dataset_example/ml-100k/ml-100k"
+    with zipfile.ZipFile(tmp_path / "recbole-1.2.1-py3-none-any.whl", "w") as z:
+        for kind in ("inter", "item", "user"):
+            z.writestr(f"{member}.{kind}", "user_id:token\n")
+        info = "recbole-1.2.1.dist-info"
+        z.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: recbole\nVersion: 1.2.1\n"
+        )
+        z.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        z.writestr(f"{info}/RECORD", "")
+    done = recjax(
+        "--config=configs/quickstart.py",
+        f"--workdir={tmp_path / 'r'}",
+        RECJAX_CACHE=str(tmp_path / "cache"),
+        PIP_NO_INDEX="1",
+        PIP_FIND_LINKS=str(tmp_path),
+    )
+    assert_one_line(done, "ml-100k.inter", "unexpected SHA-256")
+
+
+def test_unwritable_workdir(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = recjax("--config=configs/quickstart.py", f"--workdir={tmp_path}/file/run")
+    assert_one_line(done, "--workdir", "Not a directory")
+
+
+def test_help_needs_no_jax():
+    code = "import sys, recjax.main; print({'jax', 'flax', 'polars'} & {*sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
+    done = recjax("--help")
+    assert "--config" in done.stdout
+    assert "--workdir" in done.stdout
+
+
+def test_a_run_imports_neither_torch_nor_tensorflow(tmp_path, atomic_dir):
+    """The quickstart's two phases in a process where importing them fails loudly."""
+    code = f"""
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('torch', 'tensorflow'):
+            raise AssertionError('imported ' + name)
+
+sys.meta_path.insert(0, Refuse())
+import recjax
+from configs import quickstart
+from recjax import train
+from tests.conftest import shrink
+from pathlib import Path
+
+config = shrink(quickstart.get_config(), Path({str(atomic_dir)!r}))
+train.run(config, {str(tmp_path / "r")!r})
+assert not {{'torch', 'tensorflow'}} & set(sys.modules)
+print('clean')
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.stdout.endswith("clean\n"), done.stderr

@@ -1,0 +1,107 @@
+"""Freezing, multipliers, decay and schedules."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import base
+from recjax import optim
+from recjax.errors import UserError
+
+ENCODER = "items/text/encoder/"
+PARAMS = {
+    ENCODER + "embeddings/word/embedding": jnp.ones((3, 2)),
+    **{f"{ENCODER}layer_{i}/mlp_up/kernel": jnp.ones((2, 2)) for i in range(6)},
+    "users/norm/scale": jnp.ones(2),
+    "head/bilinear/kernel": jnp.ones((2, 2)),
+}
+
+
+def make(lr_mults, **changes):
+    config = base.get_config().optim.copy_and_resolve_references().unlock()
+    phase = base.phases(p={"lr_mults": lr_mults, "lr": 0.1}).p
+    for key, value in changes.items():
+        (phase if key in phase else config)[key] = value
+    return optim.make(config, phase, list(PARAMS), 10)
+
+
+@pytest.mark.parametrize(
+    ("what", "trained"),
+    [("all", []), ("none", "e012345"), ("embeddings", "012345"), (2, "45"), (0, [])],
+)
+def test_freezing_presets(what, trained):
+    opt = make(base.freeze(what, encoder=0.1))
+    for path, mult in opt.lr_mults.items():
+        if not path.startswith(ENCODER):
+            assert mult == 1.0
+        else:
+            name = path.removeprefix(ENCODER).removeprefix("layer_")[0]
+            assert mult == (0.1 if name in trained else None), path
+    trainable, frozen = optim.split(PARAMS, opt)
+    assert trainable.keys() | frozen.keys() == PARAMS.keys()
+    # Frozen weights have no optimizer state.
+    state = opt.tx.init(trainable)
+    moments = next(s for s in state if isinstance(s, optax.ScaleByAdamState))
+    assert moments.mu.keys() == trainable.keys()
+
+
+def test_adamw_with_multipliers_equals_optax():
+    opt = make(((r"head/.*", 0.5), (r".*", 1.0)), weight_decay=0.3, clip_norm=0.0)
+    grads = {path: jnp.full_like(x, 0.2) for path, x in PARAMS.items()}
+    updates, _ = opt.tx.update(grads, opt.tx.init(PARAMS), PARAMS)
+    for path in PARAMS:
+        lr = 0.05 if path.startswith("head") else 0.1
+        decay = 0.3 if path.endswith("kernel") else 0.0
+        reference = optax.adamw(lr, b1=0.9, b2=0.999, eps=1e-8, weight_decay=decay)
+        one = {path: PARAMS[path]}
+        want, _ = reference.update({path: grads[path]}, reference.init(one), one)
+        np.testing.assert_allclose(updates[path], want[path], rtol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "adafactor"])
+def test_every_optimizer_descends(name):
+    opt = make(((r".*", 1.0),), name=name, lr=0.01)
+    params, state = PARAMS, None
+    state = opt.tx.init(params)
+
+    def loss(p):
+        return sum((x**2).sum() for x in p.values())
+
+    first = loss(params)
+    for _ in range(5):
+        grads = {path: 2 * x for path, x in params.items()}
+        updates, state = opt.tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    assert loss(params) < first
+
+
+def test_clipping_bounds_the_step():
+    free = make(((r".*", 1.0),), name="sgd", momentum=0.0, clip_norm=0.0)
+    clipped = make(((r".*", 1.0),), name="sgd", momentum=0.0, clip_norm=1.0)
+    grads = {path: jnp.full_like(x, 100.0) for path, x in PARAMS.items()}
+    for opt, bound in ((free, None), (clipped, 0.1)):
+        no_decay = {path: jnp.zeros_like(x) for path, x in PARAMS.items()}
+        updates, _ = opt.tx.update(grads, opt.tx.init(PARAMS), no_decay)
+        norm = float(optax.global_norm(updates))
+        assert norm > 1 if bound is None else abs(norm - bound) < 1e-6
+
+
+def test_schedules():
+    def rates(**changes):
+        phase = base.phases(p={"lr": 1.0, **changes}).p
+        schedule = optim.make_schedule(phase, 10)
+        return [round(float(schedule(i)), 4) for i in range(11)]
+
+    assert rates() == [1.0] * 11
+    assert rates(warmup=0.4)[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rates(schedule="linear")[::5] == [1.0, 0.5, 0.0]
+    assert rates(schedule="cosine")[::5] == [1.0, 0.5, 0.0]
+    assert rates(schedule="linear", warmup=0.5)[5:] == [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
+
+
+def test_unknown_names():
+    with pytest.raises(UserError, match=r"optim\.name: 'lion' is not one of"):
+        make(((r".*", 1.0),), name="lion")
+    with pytest.raises(UserError, match="schedule 'step' is not one of"):
+        make(((r".*", 1.0),), schedule="step")

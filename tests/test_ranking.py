@@ -1,0 +1,32 @@
+"""One ranking for all: ties, seen items, broken scores."""
+
+import numpy as np
+
+from recjax.ranking import rank
+
+
+def run(scores, seen, target, k=2):
+    r = rank(
+        np.array([scores], np.float32),
+        np.array([seen], np.int32),
+        np.array([target], np.int32),
+        k,
+    )
+    counts = tuple(int(x[0]) for x in (r.above_B, r.equal_B, r.below_B))
+    return counts, r.top_BxK[0].tolist()
+
+
+def test_seen_items_are_no_candidates():
+    assert run([5, 4, 3, 2], [-1, -1], 2) == ((2, 0, 1), [0, 1])
+    assert run([5, 4, 3, 2], [0, -1], 2) == ((1, 0, 1), [1, 2])
+    assert run([5, 4, 3, 2], [0, 3], 2) == ((1, 0, 0), [1, 2])
+
+
+def test_ties_are_counted():
+    assert run([1, 1, 1, 0], [-1], 1)[0] == (0, 2, 1)
+    assert run([1, 1, 1, 0], [0], 1)[0] == (0, 1, 1)
+
+
+def test_nan_counts_against_the_model():
+    assert run([1, np.nan, 2, 0], [-1], 1)[0] == (0, 3, 0)
+    assert run([np.nan] * 4, [-1], 0)[0] == (0, 3, 0)
