@@ -98,13 +98,15 @@ class Checkpoints:
         return self._params.latest_step()
 
     def restore_params(
-        self, index: int, like: trees.Flat
+        self, index: int, like: trees.Flat | None = None
     ) -> tuple[trees.Flat, dict[str, Any]]:
-        """Parameters that enter phase `index`, placed like the ones given."""
+        """Parameters that enter phase `index`, placed like the ones given or as saved."""
         restored = self._params.restore(
             index,
             args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(_abstract(like)),
+                params=ocp.args.StandardRestore(
+                    None if like is None else _abstract(like)
+                ),
                 meta=ocp.args.JsonRestore(),
             ),
         )
