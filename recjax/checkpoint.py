@@ -100,7 +100,7 @@ class Checkpoints:
     def restore_params(
         self, index: int, like: trees.Flat | None = None
     ) -> tuple[trees.Flat, dict[str, Any]]:
-        """Parameters that enter phase `index`, placed like the ones given or as saved."""
+        """Parameters that enter phase `index`, placed like `like` or as saved."""
         restored = self._params.restore(
             index,
             args=ocp.args.Composite(
