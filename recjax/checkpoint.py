@@ -52,25 +52,15 @@ class Checkpoints:
             ),
         )
 
-    def last_step(self) -> int | None:
-        """Step up to which nothing that was recorded is lost; None before any save."""
-        steps = []
-        if (index := self.params_index()) is not None:
-            meta = ocp.args.Composite(meta=ocp.args.JsonRestore())
-            steps.append(self._params.restore(index, args=meta)["meta"]["step"])
-        if (last := self._last.latest_step()) is not None:
-            steps.append(last)
-        return max(steps, default=None)
-
     def last_meta(self) -> dict[str, Any] | None:
         """`meta` of the newest state; None where there is none."""
-        step = self._last.latest_step()
-        if step is None:
-            return None
-        restored = self._last.restore(
-            step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-        )
-        return restored["meta"]
+        return _meta(self._last)
+
+    def standing(self) -> dict[str, Any] | None:
+        """`meta` of the save that a resumed run continues from; None before any."""
+        last, entered = self.last_meta(), _meta(self._params)
+        inside = last and last["phase"] == self.params_index()
+        return last if inside else entered
 
     def restore_last(self, like: TrainState) -> tuple[TrainState, trees.Flat]:
         """The newest state and best parameters, placed like the ones given."""
@@ -122,3 +112,11 @@ def _abstract(tree: Any) -> Any:
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
     )
+
+
+def _meta(manager: ocp.CheckpointManager) -> dict[str, Any] | None:
+    step = manager.latest_step()
+    if step is None:
+        return None
+    meta = ocp.args.Composite(meta=ocp.args.JsonRestore())
+    return manager.restore(step, args=meta)["meta"]

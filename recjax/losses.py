@@ -50,15 +50,7 @@ def softmax(
 
 
 @jax.custom_vjp
-def _cross_entropy(
-    queries_PxD: jax.Array,
-    candidates_UxD: jax.Array,
-    bias_U: jax.Array,
-    targets_P: jax.Array,
-    mask_P: jax.Array,
-    log_weight_U: jax.Array,
-) -> jax.Array:
-    args = (queries_PxD, candidates_UxD, bias_U, targets_P, mask_P, log_weight_U)
+def _cross_entropy(*args: jax.Array) -> jax.Array:
     return _cross_entropy_fwd(*args)[0]
 
 

@@ -135,7 +135,6 @@ def run_phase(r: Run, index: int, name: str, params: trees.Flat, step: int) -> O
         best = jax.tree.map(jnp.copy, state.trainable)
         value = validate(state).mean(c.train.metric)
         say(f"validation {c.train.metric} before the first epoch: {value:.4f}")
-        r.reporter.scalars(step, {f"valid/{c.train.metric}": value})
         stand = {"epoch": 0, "best": value, "best_epoch": 0}
 
     # Epochs.
@@ -179,6 +178,7 @@ def run_phase(r: Run, index: int, name: str, params: trees.Flat, step: int) -> O
             stand["best"], stand["best_epoch"] = value, stand["epoch"]
         if time.perf_counter() - saved_at >= c.train.checkpoint_seconds:
             where = {"phase": index, "step": now, "stand": stand}
+            where["records"] = r.reporter.records
             where["iterator"] = json.dumps(_plain(iterator.get_state()))
             r.checkpoints.save_last(now, state, best, where)
             saved_at = time.perf_counter()

@@ -27,21 +27,22 @@ class Reporter:
     Args:
       workdir: the run directory.
       active: whether this process writes.
-      resume_step: records after this step are dropped, because a resumed run
-        writes them again; None starts anew.
+      resume: `{"records", "step"}` of the save that the run continues from: later
+        records are dropped, because they are written again; None starts anew.
     """
 
-    def __init__(self, workdir: Path, *, active: bool, resume_step: int | None):
-        self.workdir, self.active = workdir, active
+    def __init__(
+        self, workdir: Path, *, active: bool, resume: Mapping[str, int] | None
+    ):
+        self.workdir, self.active, self.records = workdir, active, 0
         if not active:
             return
         self._jsonl = workdir / "metrics.jsonl"
-        kept = []
-        if resume_step is not None and self._jsonl.exists():
-            lines = self._jsonl.read_text().splitlines()
-            kept = [x for x in lines if json.loads(x)["step"] <= resume_step]
+        lines = self._jsonl.read_text().splitlines() if self._jsonl.exists() else []
+        kept = lines[: resume["records"]] if resume else []
         self._jsonl.write_text("".join(line + "\n" for line in kept))
-        purge = None if resume_step is None else resume_step + 1
+        self.records = len(kept)
+        purge = resume["step"] + 1 if resume else None
         self._writer = tensorboardX.SummaryWriter(str(workdir), purge_step=purge)
 
     def say(self, text: str = "") -> None:
@@ -58,6 +59,7 @@ class Reporter:
             self._writer.add_scalar(tag, value, step)
         with self._jsonl.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
+        self.records += 1
 
     def text(self, tag: str, markdown: str) -> None:
         """A page in TensorBoard's text tab."""
@@ -174,20 +176,19 @@ class Meter:
         self.reporter, self.metric, self.every = reporter, metric, every
         self.first_step, self.rates, self.number = first_step, rates, done
         self._bar = reporter.bar(total, done, name)
-        self._pending: tuple[int, Mapping[str, Any]] | None = None
+        self._steps = 0  # of this process; the first one compiles and is not timed
+        self._mark: float | None = None
+        self._pending: tuple[int, int, Mapping[str, Any]] | None = None
 
     def start_epoch(self, best: float) -> None:
         """Starts the clock."""
-        self.best, self._start = best, time.perf_counter()
-        self._users, self._steps = 0, 0
+        self.best = best
+        self._mark = time.perf_counter() if self._steps else None
 
     def add(self, values: Mapping[str, Any], users: int) -> None:
         """Takes a step's metrics, still being computed, and shows the last one's."""
-        if not self._steps:
-            self._start = time.perf_counter()  # the first step may have compiled
-        self._users, self._steps = self._users + users, self._steps + 1
         self._show()
-        self._pending = (self.number, values)
+        self._pending = (self.number, users, values)
         self.number += 1
         self._bar.update()
 
@@ -202,22 +203,24 @@ class Meter:
     def _show(self) -> None:
         if self._pending is None:
             return
-        number, values = self._pending
+        number, users, values = self._pending
         self._pending = None
-        spent = max(time.perf_counter() - self._start, 1e-9)
-        loss = float(values["loss"])
+        loss = float(values["loss"])  # the step is done when this is known
+        now, before = time.perf_counter(), self._mark
+        self._mark, self._steps = now, self._steps + 1
+        speed = f"{users / (now - before):.0f} users/s, " if before else ""
         self._bar.set_postfix_str(
-            f"loss {loss:.3f}, {self._users / spent:.0f} users/s, "
-            f"best {self.metric} {self.best:.4f}",
+            f"loss {loss:.3f}, {speed}best {self.metric} {self.best:.4f}",
             refresh=False,
         )
         if number % self.every == 0:
             scalars = {
                 "train/loss": loss,
                 "train/grad_norm": float(values["grad_norm"]),
-                "time/step_ms": 1000 * spent / self._steps,
                 **self.rates(number),
             }
+            if before:
+                scalars["time/step_ms"] = 1000 * (now - before)
             self.reporter.scalars(self.first_step + number + 1, scalars)
 
 

@@ -51,7 +51,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     mesh = sharding.make_mesh(config.mesh)
     checkpoints = Checkpoints(folder)
     reporter = report.Reporter(
-        folder, active=jax.process_index() == 0, resume_step=checkpoints.last_step()
+        folder, active=jax.process_index() == 0, resume=checkpoints.standing()
     )
     say = reporter.say
 
@@ -90,7 +90,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
         if tokens is not None and config.eval.before:
             results["before"] = run_before(r, params)
         index, step = 0, 0
-        checkpoints.save_params(0, params, {"step": step, "results": results})
+        save(r, 0, params, step, results)
     else:
         params, meta = checkpoints.restore_params(index, params)
         step, results, r.seconds = meta["step"], meta["results"], meta["seconds"]
@@ -110,8 +110,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
         }
         r.spend("total", began)
         began = time.perf_counter()
-        meta = {"step": step, "results": results, "seconds": r.seconds}
-        checkpoints.save_params(i + 1, params, meta)
+        save(r, i + 1, params, step, results)
 
     # The end.
     last = results["phases"][names[-1]]
@@ -167,6 +166,15 @@ def init_params(
     flat |= jax.jit(lambda k: {path: init(k)[path] for path in fresh})(key)
     flat = {path: flat[path] for path in shapes}
     return jax.device_put(flat, sharding.shard_params(flat, mesh, config.mesh.rules))
+
+
+def save(
+    r: Run, index: int, params: trees.Flat, step: int, results: dict[str, Any]
+) -> None:
+    """Saves what enters phase `index`: parameters, results and accounts so far."""
+    meta: dict[str, Any] = {"step": step, "records": r.reporter.records}
+    meta |= {"results": results, "seconds": r.seconds}
+    r.checkpoints.save_params(index, params, meta)
 
 
 def run_baselines(r: Run) -> dict[str, dict[str, Interval]]:
