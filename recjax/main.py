@@ -21,18 +21,21 @@ def _parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, with config mistakes as one line instead of a traceback."""
     try:
         rest = flags.FLAGS(argv)
+        _ = _CONFIG.value and _CONFIG.value.seed  # an unreadable file raises only now
+    except OSError as e:
+        _fail(f"config: {_lines(e)[-1]}")
     except Exception as e:  # a config file may raise anything
         if "--debug" in argv:
             raise
-        _fail(f"config: {_first_line(e)}")
+        _fail(f"config: {_lines(e)[0]}")
     if len(rest) > 1:
         _fail(f"unexpected argument {rest[1]!r}; options begin with --")
     return rest
 
 
-def _first_line(e: BaseException) -> str:
+def _lines(e: BaseException) -> list[str]:
     text = str(e).strip().strip("'\"").splitlines()
-    return text[0].strip() if text else type(e).__name__
+    return [line.strip() for line in text] or [type(e).__name__]
 
 
 def _fail(message: str) -> NoReturn:

@@ -40,7 +40,7 @@ class Run:
         """How the catalogue's texts are packed."""
         assert self.tokens is not None
         width = max(self.config.text.row_tokens, int(self.tokens.lengths.max()))
-        return Packing(self.tokens, width, self.mesh.shape["data"])
+        return Packing(self.tokens, width, sharding.row_multiple(self.mesh))
 
     def chunks(self, packing: Packing | None) -> list[Items]:
         """The catalogue, in pieces whose texts fill `text.rows_per_batch` rows."""
@@ -49,7 +49,7 @@ class Run:
             tokens = self.config.text.rows_per_batch * packing.width
             size = int(tokens / max(float(packing.tokens.lengths.mean()), 1.0))
         return catalogue_chunks(
-            self.data.num_items, max(size, 1), packing, self.mesh.shape["data"]
+            self.data.num_items, max(size, 1), packing, sharding.row_multiple(self.mesh)
         )
 
     def put(self, tree: Any) -> Any:
@@ -217,7 +217,7 @@ def make_batches(r: Run, seed: int) -> TrainBatches:
         negatives=c.loss.negatives,
         logq=c.loss.logq,
         num_items=r.data.num_items,
-        multiple=r.mesh.shape["data"],
+        multiple=sharding.row_multiple(r.mesh),
         seed=seed,
     )
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorboardX
 from tqdm import tqdm
 
 from recjax import trees
@@ -17,6 +16,13 @@ from recjax.data.protocol import Data, Rows
 from recjax.data.text import Tokens
 from recjax.metrics import Interval
 from recjax.optim import Optim
+
+# tensorboardX imports torch where there is one, which takes seconds; it needs none.
+_hidden = sys.modules.setdefault("torch", None) is None  # type: ignore[arg-type]
+import tensorboardX  # noqa: E402
+
+if _hidden:
+    del sys.modules["torch"]
 
 Results = dict[str, Any]
 

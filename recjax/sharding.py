@@ -1,5 +1,6 @@
 """Device mesh, and ordered regex rules -> where each array lies."""
 
+import math
 from typing import Any
 
 import jax
@@ -52,6 +53,15 @@ def shard_params(flat: trees.Flat, mesh: Mesh, rules: trees.Rules) -> trees.Flat
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def row_multiple(mesh: Mesh) -> int:
+    """What a batch's rows are filled up to: a multiple of the data axis, and of 8.
+
+    Dropout bits depend on the shape they are drawn for. With 8, a mesh whose data
+    axis divides it computes what one device computes.
+    """
+    return math.lcm(mesh.shape["data"], 8)
 
 
 def by_row(mesh: Mesh, tree: Any) -> Any:

@@ -71,7 +71,7 @@ def train_step(
     )
     metrics = {
         "loss": value,
-        "grad_norm": optax.global_norm(grads),
+        "grad_norm": optax.tree.norm(grads),
         "targets": targets,
     }
     return after, metrics

@@ -1,5 +1,6 @@
 """The run, read top to bottom: data, model, baselines, phases, results."""
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -49,10 +50,21 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     # is the same on every mesh.
     jax.config.update("jax_threefry_partitionable", False)
     mesh = sharding.make_mesh(config.mesh)
-    checkpoints = Checkpoints(folder)
-    reporter = report.Reporter(
-        folder, active=jax.process_index() == 0, resume=checkpoints.standing()
-    )
+    with contextlib.closing(Checkpoints(folder)) as checkpoints:
+        active, standing = jax.process_index() == 0, checkpoints.standing()
+        reporter = report.Reporter(folder, active=active, resume=standing)
+        with contextlib.closing(reporter):
+            return _run(config, folder, mesh, checkpoints, reporter, began)
+
+
+def _run(
+    config: Any,
+    folder: Path,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    reporter: report.Reporter,
+    began: float,
+) -> dict[str, Any]:
     say = reporter.say
 
     # Data: files, splits, texts.
@@ -133,8 +145,6 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
         {**report.flat_config(config), "fingerprint": data.fingerprint},
         {f"test/{m}": x["value"] for m, x in last["test"].items()},
     )
-    checkpoints.close()
-    reporter.close()
     return final
 
 

@@ -7,6 +7,8 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+from pathlib import Path
+
 import jax
 import pytest
 from ml_collections import ConfigDict
@@ -16,6 +18,16 @@ from recjax.data import synthetic
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_threefry_partitionable", False)
+
+TINY_BERT = Path(__file__).parent / "fixtures" / "tiny_bert"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_once(tmp_path_factory):
+    """Tests that compile the same function share it."""
+    folder = tmp_path_factory.mktemp("compiled")
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +43,7 @@ def config(atomic_dir) -> ConfigDict:
 
 
 def shrink(c: ConfigDict, folder) -> ConfigDict:
-    """Any config, on synthetic data, a random encoder and two steps a phase."""
+    """Any config, on synthetic data with a random encoder, at most an epoch a phase."""
     c = c.copy_and_resolve_references().unlock()
     fixed = c.data.split == "fixed"
     c.data.source = str(folder)
@@ -41,7 +53,7 @@ def shrink(c: ConfigDict, folder) -> ConfigDict:
     c.data.history_length = 6
     if fixed:
         c.data.rating = ""
-    c.text.encoder = "tests/fixtures/tiny_bert"
+    c.text.encoder = str(TINY_BERT)
     c.text.template, c.text.title = "{title} {genre}", "{title}"
     c.text.max_tokens, c.text.row_tokens, c.text.rows_per_batch = 12, 16, 8
     c.item_tower.width, c.user_tower.num_layers = 8, 1

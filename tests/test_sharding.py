@@ -1,20 +1,20 @@
 """Eight devices as a (4, 2) mesh compute what one device computes."""
 
-import json
-
 import numpy as np
 import pytest
 
 from configs import base
-from recjax import train
-from tests.test_train import saved_params
+from recjax import train, trees
+from tests.test_train import TOP, records, saved_params
 
 
 @pytest.mark.parametrize("negatives", ["all", "in_batch"])
 def test_mesh_equals_one_device(config, tmp_path, negatives):
     """20 steps that train ids, the encoder's top layer, users and head, with dropout.
 
-    Losses within 1e-5 relative, parameters within 5e-5 absolute.
+    Losses within 1e-5 relative, parameters within 5e-5 absolute. The keys' biases
+    are left out: softmax does not see them, so that their gradients are rounding
+    alone, which Adam scales up to the learning rate.
     """
     c = config.unlock()
     c.loss.negatives = negatives
@@ -22,20 +22,26 @@ def test_mesh_equals_one_device(config, tmp_path, negatives):
     c.report.every_steps = 1
     c.train.batch_size = 8  # 40 users: 5 steps an epoch
     c.train.phases = base.phases(
-        top={"epochs": 4, "patience": 0, "lr_mults": base.freeze(1, layers=3)}
+        top={
+            "epochs": 4,
+            "lr": 1e-2,
+            "patience": 0,
+            "lr_mults": base.freeze(1, layers=3),
+        }
     )
     losses, params = [], []
     for shape in ((1, 1), (4, 2)):
         c.mesh.data, c.mesh.model = shape
         folder = tmp_path / f"{shape[0]}x{shape[1]}"
         train.run(c, str(folder))
-        records = [json.loads(x) for x in (folder / "metrics.jsonl").open()]
-        losses.append([r["train/loss"] for r in records if "train/loss" in r])
+        losses.append([r["train/loss"] for r in records(folder) if "train/loss" in r])
         params.append(saved_params(folder, 1))
     assert len(losses[0]) == 20
+    assert trees.max_change(saved_params(folder, 0), params[0])[TOP + "mlp_up/kernel"]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
     for path, x in params[0].items():
-        np.testing.assert_allclose(x, params[1][path], atol=5e-5, err_msg=path)
+        if not path.endswith("/key/bias"):
+            np.testing.assert_allclose(x, params[1][path], atol=5e-5, err_msg=path)
 
 
 def test_weights_are_spread_over_the_model_axis(config):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-GENRES = ("comedy", "drama", "thriller", "western")
+GENRES = ("action", "adventure", "drama", "thriller")
+WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def write_atomic(
@@ -12,13 +13,14 @@ def write_atomic(
 ) -> Path:
     """Writes RecBole atomic files, both whole and in fixed splits.
 
-    Item i has genre i mod 4. A user walks through the items of one genre in order,
-    so that the next item follows from the last one. Some events share a time.
+    Item i has genre i mod 4 and a title of its own. A user walks through the items
+    of one genre in order, so that the next item follows from the last one. Some
+    events share a time.
 
     Args:
       folder: made if missing; its name is the files' stem.
       num_users: of the data set.
-      num_items: of the catalogue; one more has no event.
+      num_items: of the catalogue, at most 99; one more has no event.
       length: events of a user, at least 5.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -27,7 +29,8 @@ def write_atomic(
 
     items = ["item_id:token\ttitle:token_seq\tgenre:token_seq"]
     for i in range(num_items + 1):
-        items.append(f"i{i}\tnumber {i}\t{GENRES[i % 4]}")
+        title = f"{WORDS[i // 10]} {WORDS[i % 10]}"
+        items.append(f"i{i}\t{title}\t{GENRES[i % 4]}")
     Path(f"{stem}.item").write_text("\n".join(items) + "\n")
 
     events = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]

@@ -15,9 +15,9 @@ from recjax.data.text import pack, tokenize
 from recjax.errors import UserError
 from recjax.models.bert import Bert
 from recjax.models.pretrained import load_config, load_params
+from tests.conftest import TINY_BERT
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-TINY = FIXTURES / "tiny_bert"
 TEXTS = json.loads((FIXTURES / "texts.json").read_text())
 
 
@@ -45,7 +45,7 @@ def largest_difference(folder: Path, name: str) -> tuple[float, float]:
 
 
 def test_tiny_bert_equals_hf():
-    states, pooled = largest_difference(TINY, "tiny_bert")
+    states, pooled = largest_difference(TINY_BERT, "tiny_bert")
     print(f"tiny: states {states:.2e}, pooled {pooled:.2e}")
     assert states < 2e-5
     assert pooled < 2e-5
@@ -60,8 +60,8 @@ def test_minilm_equals_hf():
 
 
 def test_packed_rows_equal_one_text_a_row():
-    bert, variables = load(TINY)
-    tokens = tokenize(TEXTS, TINY, 48)
+    bert, variables = load(TINY_BERT)
+    tokens = tokenize(TEXTS, TINY_BERT, 48)
     rows = np.arange(len(TEXTS), dtype=np.int32)
     p = pack(tokens, rows, width=48)
     assert len(p.index_RxL) < len(TEXTS)  # something is shared
@@ -80,7 +80,7 @@ def test_packed_rows_equal_one_text_a_row():
 
 def broken(tmp_path: Path, change) -> Path:
     folder = tmp_path / "encoder"
-    shutil.copytree(TINY, folder)
+    shutil.copytree(TINY_BERT, folder)
     weights = load_file(folder / "model.safetensors")
     change(weights)
     save_file(weights, folder / "model.safetensors")
@@ -113,7 +113,7 @@ def test_names_of_older_checkpoints_load(tmp_path):
         w["cls.predictions.bias"] = np.zeros(3, np.float32)
 
     _, variables = load(broken(tmp_path, change))
-    _, original = load(TINY)
+    _, original = load(TINY_BERT)
     jax.tree.map(np.testing.assert_array_equal, variables, original)
 
 

@@ -1,5 +1,7 @@
 """Item and user towers, heads, and the frozen prefix."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,13 +22,11 @@ from recjax.models.users import USER_TOWERS
 def texts(config):
     """Everything a text model needs, on synthetic data."""
     data = load_data(config)
-    folder = "tests/fixtures/tiny_bert"
-    from pathlib import Path
-
-    tokens = tokenize(data.render(config.text.template), Path(folder), 12)
-    model = make_model(config, data.num_items, load_config(Path(folder)))
+    folder = Path(config.text.encoder)
+    tokens = tokenize(data.render(config.text.template), folder, 12)
+    model = make_model(config, data.num_items, load_config(folder))
     mesh = sharding.make_mesh(config.mesh)
-    params = train.init_params(config, model, Path(folder), mesh)
+    params = train.init_params(config, model, folder, mesh)
     rows_U = np.append(np.arange(data.num_items), -1).astype(np.int32)
     packed = pack(tokens, rows_U, width=16)
     items = Items(rows_U, np.where(rows_U < 0, -np.inf, 0).astype(np.float32), packed)
@@ -41,9 +41,18 @@ def with_sources(config, sources, **item_tower):
     return config
 
 
-@pytest.mark.parametrize("sources", [("id",), ("text",), ("id", "text")])
-@pytest.mark.parametrize("combine", ["sum", "concat", "gate"])
-@pytest.mark.parametrize("pooling", ["cls", "mean", "attention", "pooler"])
+@pytest.mark.parametrize(
+    ("sources", "combine", "pooling"),
+    [
+        (("id",), "sum", "mean"),
+        (("text",), "concat", "cls"),
+        (("text",), "gate", "mean"),
+        (("text",), "sum", "pooler"),
+        (("id", "text"), "sum", "attention"),
+        (("id", "text"), "concat", "pooler"),
+        (("id", "text"), "gate", "cls"),
+    ],
+)
 def test_every_item_tower_encodes_and_learns(config, texts, sources, combine, pooling):
     data, tokens, model, _, items = texts
     config = with_sources(config, sources, combine=combine, pooling=pooling)
@@ -58,7 +67,8 @@ def test_every_item_tower_encodes_and_learns(config, texts, sources, combine, po
         )
         return (vectors[:-1] ** 2).sum(), vectors
 
-    (_, vectors), grads = jax.value_and_grad(total, has_aux=True)(variables)
+    gradient = jax.jit(jax.value_and_grad(total, has_aux=True))
+    (_, vectors), grads = gradient(variables)
     assert vectors.shape == (data.num_items + 1, config.item_tower.width)
     flat = trees.flatten(grads["params"])
     silent = [
@@ -196,11 +206,12 @@ def test_cached_prefix_gives_the_same_loss_and_gradients(texts, blocks):
         return f
 
     names = [f"layer_{i}/" for i in range(blocks - 1)] + ["embeddings/"]
-    value, grads = jax.value_and_grad(loss(ids))(params)
-    got, got_grads = jax.value_and_grad(loss({"text": cached}))(params)
+    value, grads = jax.jit(jax.value_and_grad(loss(ids)))(params)
+    got, got_grads = jax.jit(jax.value_and_grad(loss({"text": cached})))(params)
     np.testing.assert_allclose(got, value, rtol=1e-6)
     for path, g in grads.items():
         if any(f"encoder/{name}" in path for name in names):
             assert not np.abs(got_grads[path]).max()  # not computed at all
         else:
-            np.testing.assert_allclose(got_grads[path], g, atol=2e-5, err_msg=path)
+            atol = 1e-5 * max(float(np.abs(g).max()), 1.0)
+            np.testing.assert_allclose(got_grads[path], g, atol=atol, err_msg=path)
