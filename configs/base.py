@@ -75,7 +75,7 @@ def get_config() -> ConfigDict:
     c.train.dtype = "float32"  # of the computation: float32 | bfloat16
     c.train.metric = "ndcg@10"  # on validation, for early stopping and the best state
     c.train.checkpoint_seconds = 60.0  # at most so often, at the end of an epoch
-    c.train.phases = phases(towers={})
+    c.train.phases = (phase("towers"),)  # one after the other
 
     c.eval = ConfigDict()
     c.eval.ks = (1, 5, 10, 20)
@@ -101,22 +101,18 @@ def get_config() -> ConfigDict:
     return c.lock()
 
 
-def phases(**named: dict[str, Any]) -> ConfigDict:
-    """Phases in the order given, each with every key of a phase."""
-    out = ConfigDict(sort_keys=False)
-    for name, changes in named.items():
-        phase = ConfigDict()
-        phase.epochs = 20  # 0 skips the phase
-        phase.lr = 1e-3  # peak learning rate, before multipliers
-        phase.schedule = "constant"  # constant | linear | cosine decay
-        phase.warmup = 0.0  # share of the phase's steps
-        phase.patience = 5  # epochs without a better metric; 0 = never stop early
-        phase.lr_mults = freeze("all")  # (regex, multiplier); None = frozen
-        phase.lock()
-        for key, value in changes.items():
-            phase[key] = value
-        out[name] = phase
-    return out
+def phase(name: str, **changes: Any) -> ConfigDict:
+    """One phase; on the command line `'--config.train.phases[0].lr=1e-4'`."""
+    c = ConfigDict()
+    c.name = name
+    c.epochs = 20  # at most; 0 skips the phase
+    c.lr = 1e-3  # peak learning rate, before multipliers
+    c.schedule = "constant"  # constant | linear | cosine decay
+    c.warmup = 0.0  # share of the phase's steps
+    c.patience = 5  # epochs without a better metric; 0 = never stop early
+    c.lr_mults = freeze("all")  # (regex, multiplier); None = frozen
+    c.lock().update(changes)
+    return c
 
 
 def freeze(

@@ -16,11 +16,5 @@ def get_config(sources: str = "text") -> ConfigDict:
     c.data.rating = "rating"
     c.eval.like_threshold = 4.0
     c.item_tower.sources = tuple(sources.split("+"))
-    c.train.phases = base.phases(
-        towers={
-            "epochs": 60,
-            "lr": 1e-3,
-            "patience": 8,
-        }
-    )
+    c.train.phases = (base.phase("towers", epochs=60, lr=1e-3, patience=8),)
     return c

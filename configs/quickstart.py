@@ -16,14 +16,15 @@ def get_config() -> ConfigDict:
     c.eval.like_threshold = 4.0
     c.item_tower.sources = ("id", "text")
     c.user_tower.dropout = 0.3
-    c.train.phases = base.phases(
-        towers={"epochs": 15, "lr": 1e-3, "patience": 4},
-        top={
-            "epochs": 2,
-            "lr": 1e-3,
-            "schedule": "cosine",
-            "warmup": 0.1,
-            "lr_mults": base.freeze(1, encoder=0.1),
-        },
+    c.train.phases = (
+        base.phase("towers", epochs=15, lr=1e-3, patience=4),
+        base.phase(
+            "top",
+            epochs=2,
+            lr=1e-3,
+            schedule="cosine",
+            warmup=0.1,
+            lr_mults=base.freeze(1, encoder=0.1),
+        ),
     )
     return c

@@ -11,9 +11,8 @@ from jax.sharding import Mesh
 
 from recjax import metrics, sharding
 from recjax.baselines import Baseline
-from recjax.data.batches import Items, Packing, Queries, make_queries, round_up
+from recjax.data.batches import Items, Queries, make_queries, round_up
 from recjax.data.protocol import Data, Rows
-from recjax.data.text import Packed, pack
 from recjax.models.recommender import Recommender
 from recjax.ranking import Ranked, rank, rank_queries
 from recjax.steps import Compiled
@@ -36,25 +35,6 @@ class Evaluation:
     def mean(self, metric: str) -> float:
         """Mean of one metric over the rows."""
         return float(self.values[metric].mean())
-
-
-def catalogue_chunks(
-    num_items: int, size: int, packing: Packing | None, multiple: int
-) -> list[Items]:
-    """The catalogue in order, in chunks of equal shape with at most `size` items."""
-    size = round_up(min(size, num_items), multiple)
-    rows_CxU = np.full((-(-num_items // size), size), -1, np.int32)
-    rows_CxU.flat[:num_items] = np.arange(num_items)
-    packs: list[Packed | None] = [None] * len(rows_CxU)
-    if packing:
-        tokens, width = packing.tokens, packing.width
-        first = [pack(tokens, rows_U, width=width) for rows_U in rows_CxU]
-        most = round_up(max(len(p.index_RxL) for p in first), packing.multiple)
-        packs = [
-            pack(tokens, rows_U, width=width, multiple=most) for rows_U in rows_CxU
-        ]
-    weight_U = np.zeros(size, np.float32)
-    return [Items(r, weight_U, p) for r, p in zip(rows_CxU, packs, strict=True)]
 
 
 class Evaluator:

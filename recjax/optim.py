@@ -78,7 +78,7 @@ def make_schedule(phase: Any, steps: int) -> Schedule:
     """Linear warm-up over `phase.warmup` of the steps, then the decay by name."""
     if phase.schedule not in SCHEDULES:
         raise UserError(
-            f"train.phases: schedule {phase.schedule!r} is not one of "
+            f"phase {phase.name}: schedule {phase.schedule!r} is not one of "
             f"{', '.join(SCHEDULES)}"
         )
     warmup = int(phase.warmup * steps)
@@ -99,13 +99,15 @@ def make(config: Any, phase: Any, paths: list[str], steps: int) -> Optim:
       steps: of the phase.
 
     Raises:
-      UserError: an unknown name, or a parameter that no rule matches.
+      UserError: an unknown name, a parameter that no rule matches, or none to train.
     """
     if config.name not in OPTIMIZERS:
         known = ", ".join(OPTIMIZERS)
         raise UserError(f"optim.name: {config.name!r} is not one of {known}")
-    lr_mults = trees.match(phase.lr_mults, paths, "train.phases: lr_mults")
+    lr_mults = trees.match(phase.lr_mults, paths, f"phase {phase.name}: lr_mults")
     wd_mults = trees.match(config.wd_mults, paths, "optim.wd_mults")
+    if all(mult is None for mult in lr_mults.values()):
+        raise UserError(f"phase {phase.name}: lr_mults freeze every parameter")
     schedule = make_schedule(phase, steps)
 
     def decay(updates: Any, params: Any) -> Any:

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from recjax import report, sharding, trees
+from recjax import optim, report, sharding, summaries, trees
 from recjax.baselines import BASELINES
+from recjax.catalogue import encode_prefix
 from recjax.checkpoint import Checkpoints
 from recjax.data import sources
 from recjax.data.batches import Batch, Items
@@ -25,7 +26,8 @@ from recjax.metrics import Interval, with_intervals
 from recjax.models.prefix import TEXT
 from recjax.models.pretrained import load_config, load_params
 from recjax.models.recommender import Recommender, make_model
-from recjax.phase import Run, encode_prefix, run_phase
+from recjax.phase import run_phase
+from recjax.run import Run
 
 
 def run(config: Any, workdir: str) -> dict[str, Any]:
@@ -80,9 +82,9 @@ def _run(
     if config.data.item_table:
         titles = data.render(config.text.title)
     say(f"\ndata: {config.data.source}, {config.data.split}")
-    say(report.data_report(data, tokens, config.data.history_length))
+    say(summaries.data_report(data, tokens, config.data.history_length))
     say(f"\nconfig, resolved, in {folder / 'config.json'}:")
-    say(report.compact_config(config))
+    say(summaries.compact_config(config))
     reporter.text("config", f"```json\n{config.to_json(indent=2)}\n```")
 
     # Model: random towers, pretrained encoder.
@@ -93,9 +95,11 @@ def _run(
     r.spend("load", began)
 
     # Results without training, then after each phase; all of them saved as they come.
-    names = [name for name, phase in config.train.phases.items() if phase.epochs]
-    if not names:
+    phases = [phase for phase in config.train.phases if phase.epochs]
+    if not phases:
         raise UserError("train.phases: no phase has any epochs")
+    for phase in phases:  # what is wrong with the last one is said now
+        optim.make(config.optim, phase, list(params), steps=1)
     index = checkpoints.params_index()
     if index is None:
         results: dict[str, Any] = {"baselines": run_baselines(r), "phases": {}}
@@ -106,17 +110,17 @@ def _run(
     else:
         params, meta = checkpoints.restore_params(index, params)
         step, results, r.seconds = meta["step"], meta["results"], meta["seconds"]
-        say(f"\nresuming: {index} of {len(names)} phases are done")
-    for i in range(index, len(names)):
-        outcome = run_phase(r, i, names[i], params, step)
+        say(f"\nresuming: {index} of {len(phases)} phases are done")
+    for i in range(index, len(phases)):
+        outcome = run_phase(r, i, phases[i], params, step)
         params, step = outcome.params, outcome.step
-        results["phases"][names[i]] = {
+        results["phases"][phases[i].name] = {
             "test": intervals(r, outcome.test),
             "valid": intervals(r, outcome.valid),
             "rating": rating_results(config, data, outcome.valid, outcome.test),
             "epochs": outcome.epochs,
             "trainable": outcome.trained,
-            "examples": report.examples(
+            "examples": summaries.examples(
                 data, titles, outcome.test.top_RxK, config.report.examples
             ),
         }
@@ -125,7 +129,7 @@ def _run(
         save(r, i + 1, params, step, results)
 
     # The end.
-    last = results["phases"][names[-1]]
+    last = results["phases"][phases[-1].name]
     final = {
         "fingerprint": data.fingerprint,
         "protocol": data.protocol,
@@ -136,13 +140,13 @@ def _run(
         "params": {"total": trees.count(params), "trainable": last["trainable"]},
         "seconds": {k: round(v, 2) for k, v in r.seconds.items()},
     }
-    text = report.results_text(final, config.report.metrics)
+    text = summaries.results_text(final, config.report.metrics)
     say(f"\n{text}")
     reporter.write("results.md", text + "\n")
     reporter.write("results.json", json.dumps(final, indent=2) + "\n")
     reporter.text("results", text)
     reporter.hparams(
-        {**report.flat_config(config), "fingerprint": data.fingerprint},
+        {**summaries.flat_config(config), "fingerprint": data.fingerprint},
         {f"test/{m}": x["value"] for m, x in last["test"].items()},
     )
     return final
@@ -236,7 +240,7 @@ def _open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
     except OSError as e:
         raise UserError(f"--workdir {folder}: {e.strerror}") from None
     if (old := path.read_text()) != text:
-        changes = report.config_changes(json.loads(old), json.loads(text))
+        changes = summaries.config_changes(json.loads(old), json.loads(text))
         raise UserError(
             f"--workdir {folder} holds a run of another config ({changes}); "
             "choose another directory"
@@ -262,6 +266,9 @@ def _check_names(c: Any) -> None:
     ):
         if name not in known:
             raise UserError(f"{key}: {name!r} is not one of {', '.join(known)}")
+    phases = [phase.name for phase in c.train.phases]
+    if len(set(phases)) < len(phases):
+        raise UserError(f"train.phases: two of {', '.join(phases)} have one name")
 
 
 def _check_max_tokens(config: Any, limit: int) -> None:

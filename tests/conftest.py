@@ -58,6 +58,6 @@ def shrink(c: ConfigDict, folder) -> ConfigDict:
     c.text.max_tokens, c.text.row_tokens, c.text.rows_per_batch = 12, 16, 8
     c.item_tower.width, c.user_tower.num_layers = 8, 1
     c.train.batch_size, c.eval.batch_size, c.eval.resamples = 16, 16, 20
-    for phase in c.train.phases.values():
+    for phase in c.train.phases:
         phase.epochs = min(phase.epochs, 1)
     return c.lock()

@@ -39,4 +39,4 @@ def test_base_declares_every_key_with_a_comment():
 
 def test_phases_refuse_unknown_keys():
     with pytest.raises((AttributeError, KeyError)):
-        base.phases(p={"epoch": 1})
+        base.phase("towers", epoch=1)

@@ -21,14 +21,8 @@ def test_mesh_equals_one_device(config, tmp_path, negatives):
     c.item_tower.sources = ("id", "text")
     c.report.every_steps = 1
     c.train.batch_size = 8  # 40 users: 5 steps an epoch
-    c.train.phases = base.phases(
-        top={
-            "epochs": 4,
-            "lr": 1e-2,
-            "patience": 0,
-            "lr_mults": base.freeze(1, layers=3),
-        }
-    )
+    top = base.freeze(1, layers=3)
+    c.train.phases = (base.phase("top", epochs=4, lr=1e-2, patience=0, lr_mults=top),)
     losses, params = [], []
     for shape in ((1, 1), (4, 2)):
         c.mesh.data, c.mesh.model = shape

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from recjax import phase, train, trees
+from recjax import evaluate, train, trees
 from recjax.checkpoint import Checkpoints
 from recjax.errors import UserError
 from tests.conftest import shrink
@@ -25,14 +25,10 @@ def two_phases(atomic_dir):
     c.user_tower.dropout = 0.05
     c.train.batch_size = 8  # 40 users: 5 steps an epoch
     c.train.checkpoint_seconds = 0.0
-    c.train.phases = base.phases(
-        towers={"epochs": 3, "lr": 1e-2},
-        top={
-            "epochs": 4,
-            "lr": 1e-2,
-            "patience": 0,
-            "lr_mults": base.freeze(1, layers=3),
-        },
+    top = base.freeze(1, layers=3)
+    c.train.phases = (
+        base.phase("towers", epochs=3, lr=1e-2),
+        base.phase("top", epochs=4, lr=1e-2, patience=0, lr_mults=top),
     )
     return c.lock()
 
@@ -129,15 +125,15 @@ def test_resumed_equals_uninterrupted(whole, tmp_path, monkeypatch, killed_at):
     class KilledError(Exception):
         pass
 
-    calls, evaluate = [], phase.Evaluator.by_model
+    calls, by_model = [], evaluate.Evaluator.by_model
 
     def dying(self, *args):
         calls.append(args)
         if len(calls) == killed_at:
             raise KilledError
-        return evaluate(self, *args)
+        return by_model(self, *args)
 
-    monkeypatch.setattr(phase.Evaluator, "by_model", dying)
+    monkeypatch.setattr(evaluate.Evaluator, "by_model", dying)
     with pytest.raises(KilledError):
         train.run(whole.config, str(tmp_path))
     resumed = train.run(whole.config, str(tmp_path))
@@ -160,9 +156,7 @@ def test_early_stopping_keeps_the_best(config, tmp_path, capsys):
     c = config.unlock()
     c.item_tower.sources = ("id", "text")
     # The first epochs help, the huge rate that follows the warm-up destroys.
-    c.train.phases = base.phases(
-        p={"epochs": 30, "lr": 0.5, "warmup": 1.0, "patience": 3}
-    )
+    c.train.phases = (base.phase("p", epochs=30, lr=0.5, warmup=1.0, patience=3),)
     c.optim.clip_norm = 0.0
     final = train.run(c.lock(), str(tmp_path))
     out = capsys.readouterr().out
@@ -213,6 +207,26 @@ def test_wrong_values_are_one_line(config, tmp_path, key, value, message):
 
 
 @pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schedule": "step"}, "phase last: schedule 'step' is not one of"),
+        ({"lr_mults": ((".*", None),)}, "phase last: lr_mults freeze every parameter"),
+        ({"lr_mults": (("users/.*", 1.0),)}, "phase last: lr_mults: no rule matches"),
+        ({"name": "first"}, "train.phases: two of first, first have one name"),
+    ],
+)
+def test_a_wrong_last_phase_is_found_before_the_first(
+    config, tmp_path, changes, message
+):
+    c = config.unlock()
+    last = {"name": "last", **changes}
+    c.train.phases = (base.phase("first"), base.phase(last.pop("name"), **last))
+    with pytest.raises(UserError, match=message):
+        train.run(c.lock(), str(tmp_path))
+    assert not list(tmp_path.glob("checkpoints/params/*"))
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"train.dtype": "bfloat16"},
@@ -232,9 +246,8 @@ def test_every_choice_runs(config, tmp_path, changes):
     for key, value in changes.items():
         section, name = key.split(".")
         c[section][name] = value
-    c.train.phases = base.phases(
-        all={"epochs": 1, "lr_mults": base.freeze("none", layers=3)}
-    )
+    everything = base.freeze("none", layers=3)
+    c.train.phases = (base.phase("all", epochs=1, lr_mults=everything),)
     final = train.run(c.lock(), str(tmp_path))
     assert np.isfinite(final["test"]["auc"]["value"])
 

@@ -151,16 +151,11 @@ class TrainBatches:
             Items(rows_U, log_weight_U, self._pack(rows_U)),
         )
 
-    def catalogue_items(self, num_items: int) -> Items:
+    def all_items(self) -> Items:
         """The whole catalogue as the candidates of every batch."""
-        rows_U = np.full(round_up(num_items, self.multiple), -1, np.int32)
-        rows_U[:num_items] = np.arange(num_items)
-        log_weight_U = np.where(rows_U >= 0, 0, -np.inf).astype(np.float32)
-        packed = None
-        if self.packing:
-            p = self.packing
-            packed = pack(p.tokens, rows_U, width=p.width, multiple=p.multiple)
-        return Items(rows_U, log_weight_U, packed)
+        size = len(self.expected_N)
+        (items,) = catalogue_chunks(size, size, self.packing, self.multiple)
+        return items
 
     def _sequence(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and targets of a window (row, start, end)."""
@@ -177,6 +172,25 @@ class TrainBatches:
         packed = pack(p.tokens, rows_U, width=p.width)
         num_rows = _bucket(len(packed.index_RxL), p.multiple)
         return pack(p.tokens, rows_U, width=p.width, multiple=num_rows)
+
+
+def catalogue_chunks(
+    num_items: int, size: int, packing: Packing | None, multiple: int
+) -> list[Items]:
+    """The catalogue in order, in chunks of equal shape with at most `size` items."""
+    size = round_up(min(size, num_items), multiple)
+    rows_CxU = np.full((-(-num_items // size), size), -1, np.int32)
+    rows_CxU.flat[:num_items] = np.arange(num_items)
+    packs: list[Packed | None] = [None] * len(rows_CxU)
+    if packing:
+        tokens, width = packing.tokens, packing.width
+        first = [pack(tokens, rows_U, width=width) for rows_U in rows_CxU]
+        most = round_up(max(len(p.index_RxL) for p in first), packing.multiple)
+        packs = [
+            pack(tokens, rows_U, width=width, multiple=most) for rows_U in rows_CxU
+        ]
+    weight_CxU = np.where(rows_CxU >= 0, 0, -np.inf).astype(np.float32)
+    return [Items(*chunk) for chunk in zip(rows_CxU, weight_CxU, packs, strict=True)]
 
 
 def make_queries(

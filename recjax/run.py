@@ -1,0 +1,59 @@
+"""What every part of a run needs; built once, by `train.run`."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from recjax import sharding
+from recjax.checkpoint import Checkpoints
+from recjax.data.batches import Items, Packing, catalogue_chunks
+from recjax.data.protocol import Data
+from recjax.data.text import Tokens
+from recjax.evaluate import Evaluator
+from recjax.models.recommender import Recommender
+from recjax.report import Reporter
+
+
+@dataclass
+class Run:
+    """The parts of a run, and the seconds each part of it has taken."""
+
+    config: Any
+    data: Data
+    tokens: Tokens | None
+    model: Recommender
+    mesh: Mesh
+    evaluator: Evaluator
+    reporter: Reporter
+    checkpoints: Checkpoints
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def packing(self) -> Packing:
+        """How the catalogue's texts are packed."""
+        assert self.tokens is not None
+        width = max(self.config.text.row_tokens, int(self.tokens.lengths.max()))
+        return Packing(self.tokens, width, sharding.row_multiple(self.mesh))
+
+    def chunks(self, packing: Packing | None) -> list[Items]:
+        """The catalogue, in pieces whose texts fill `text.rows_per_batch` rows."""
+        size = self.data.num_items
+        if packing:
+            tokens = self.config.text.rows_per_batch * packing.width
+            size = int(tokens / max(float(packing.tokens.lengths.mean()), 1.0))
+        multiple = sharding.row_multiple(self.mesh)
+        return catalogue_chunks(self.data.num_items, max(size, 1), packing, multiple)
+
+    def put(self, tree: Any) -> Any:
+        """Onto the devices, first dimensions over the data axis."""
+        return jax.device_put(tree, sharding.by_row(self.mesh, tree))
+
+    def put_whole(self, tree: Any) -> Any:
+        """Onto every device."""
+        return jax.device_put(tree, sharding.replicated(self.mesh))
+
+    def spend(self, what: str, since: float) -> None:
+        """Adds the time since `since` to one of the run's accounts, in seconds."""
+        self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - since

@@ -1,0 +1,216 @@
+"""What people read: data report, parameter tables, results, recommendations."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from recjax import trees
+from recjax.data.protocol import Data, Rows
+from recjax.data.text import Tokens
+from recjax.metrics import Interval
+from recjax.optim import Optim
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown table with aligned columns; all but the first are right-aligned."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    rule = ["-" * widths[0]] + ["-" * (w - 1) + ":" for w in widths[1:]]
+
+    def show(line: Sequence[str]) -> str:
+        cells = [line[0].ljust(widths[0])]
+        cells += [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)]
+        return "| " + " | ".join(cells) + " |"
+
+    return "\n".join([show(lines[0]), show(rule), *map(show, lines[1:])])
+
+
+def data_report(data: Data, tokens: Tokens | None, history_length: int) -> str:
+    """Sizes of the data set, its splits and its texts."""
+    lengths = np.diff(data.train.offsets) + 1
+    events_N = np.bincount(data.train.events(), minlength=data.num_items)
+    events = int(events_N.sum())
+    cells = max(len(data.user_ids) * data.num_items, 1)
+
+    def cold(rows: Rows) -> str:
+        share = (events_N[rows.targets_R] == 0).mean()
+        return f"{len(rows):,} rows, {share:.1%} of the targets never trained on"
+
+    median, most = int(np.median(lengths)), int(lengths.max())
+    longer = (lengths > history_length).mean()
+    rows = [
+        ("users", f"{len(data.user_ids):,}"),
+        ("items", f"{data.num_items:,}, {(events_N == 0).sum():,} without an event"),
+        ("training events", f"{events:,} ({events / cells:.2%} of users x items)"),
+        ("training rows", f"{len(data.train):,}"),
+        ("events a row", f"median {median}, most {most}, {longer:.0%} above H"),
+        ("validation", cold(data.valid)),
+        ("test", cold(data.test)),
+    ]
+    if tokens is not None:
+        t = tokens.lengths
+        rows.append(("tokens an item", f"mean {t.mean():.1f}, most {t.max()}"))
+    rows.append(("protocol", data.fingerprint))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in rows)
+
+
+def full_param_table(params: trees.Flat, optim: Optim, lr: float) -> str:
+    """Markdown: path, shape, peak learning rate and decay of every parameter."""
+    rows = []
+    for path, x in params.items():
+        mult = optim.lr_mults[path]
+        shape = "x".join(map(str, x.shape)) or "scalar"
+        rate = "frozen" if mult is None else f"{lr * mult:.3g}"
+        decay = "" if mult is None else f"{optim.wd_mults[path]:g}"
+        rows.append([path, shape, rate, decay])
+    return table(["path", "shape", "learning rate", "decay"], rows)
+
+
+def param_table(params: trees.Flat, optim: Optim, lr: float) -> str:
+    """Parameters by module, with size, peak learning rate and what decays."""
+    modules: dict[tuple[str, str], list[str]] = {}
+    for path in params:
+        parts = path.split("/")
+        depth = next(
+            (i + 2 for i, p in enumerate(parts) if p == "encoder"),
+            min(2, len(parts) - 1),
+        )
+        mult = optim.lr_mults[path]
+        rate = "frozen" if mult is None else f"{lr * mult:.3g}"
+        modules.setdefault(("/".join(parts[:depth]) or path, rate), []).append(path)
+    rows = []
+    for (name, rate), paths in modules.items():
+        decayed = sum(trees.count({p: params[p]}) for p in paths if optim.wd_mults[p])
+        size = trees.count({p: params[p] for p in paths})
+        share = "" if rate == "frozen" else f"{decayed / max(size, 1):.0%}"
+        rows.append([name, f"{size:,}", rate, share])
+    return table(["parameters", "size", "learning rate", "decayed"], rows)
+
+
+def change_report(changes: Mapping[str, float], optim: Optim) -> str:
+    """What training did to the parameters, by module."""
+    groups: dict[str, list[float]] = {}
+    for path, change in changes.items():
+        if optim.lr_mults[path] is not None:
+            parts = path.split("/")
+            depth = next((i + 2 for i, p in enumerate(parts) if p == "encoder"), 2)
+            groups.setdefault("/".join(parts[:depth]), []).append(change)
+    lines = [
+        f"  {name}: {sum(c > 0 for c in values)} of {len(values)} arrays changed, "
+        f"by up to {max(values):.2g}"
+        for name, values in groups.items()
+    ]
+    frozen = [c for path, c in changes.items() if optim.lr_mults[path] is None]
+    if frozen:
+        moved = sum(c > 0 for c in frozen)
+        lines.append(
+            f"  frozen: {len(frozen) - moved} of {len(frozen)} arrays bit-identical"
+        )
+    return "\n".join(lines)
+
+
+def result_table(
+    named: Mapping[str, Mapping[str, Interval]], names: Sequence[str]
+) -> str:
+    """Rows of metrics with their 95% intervals."""
+
+    def cell(x: Interval) -> str:
+        return f"{x['value']:.4f} [{x['low']:.4f}, {x['high']:.4f}]"
+
+    rows = [
+        [row, *(cell(metrics[name]) for name in names)]
+        for row, metrics in named.items()
+    ]
+    return table(["test", *names], rows)
+
+
+def rating_text(r: Mapping[str, float]) -> str:
+    """Confusion matrix, accuracy and log loss."""
+    rows = [
+        ["like", str(r["true_positive"]), str(r["false_negative"])],
+        ["no like", str(r["false_positive"]), str(r["true_negative"])],
+    ]
+    return (
+        table(["truth", "says like", "says no like"], rows)
+        + f"\n\naccuracy {r['accuracy']:.3f}, AUC {r['auc']:.3f}, log loss "
+        f"{r['log_loss']:.4f} (always saying the share of likes: "
+        f"{r['log_loss_prior']:.4f})"
+    )
+
+
+def results_text(final: dict[str, Any], metrics: Sequence[str]) -> str:
+    """`results.md`: the table, ratings, examples, protocol and time."""
+    named = dict(final["baselines"])
+    if "before" in final:
+        named["before (encoder untrained)"] = final["before"]
+    for name, phase in final["phases"].items():
+        named[f"after {name} ({phase['epochs']} epochs)"] = phase["test"]
+    last = list(final["phases"].values())[-1]
+    p = final["protocol"]
+    parts = [
+        result_table(named, metrics),
+        f"Values and 95% bootstrap intervals over users. {p['split']}, ranking "
+        f"{p['candidates']}, seen items {'' if p['mask_seen'] else 'not '}masked, ties "
+        f"{p['ties']}; protocol {final['fingerprint']}, seed {final['seed']}.",
+    ]
+    if last["rating"]:
+        parts.append("Like or not, probability calibrated on validation:")
+        parts.append(rating_text(last["rating"]))
+    parts.append("\n".join(f"- {line}" for line in last["examples"]))
+    parts.append(
+        "Seconds: " + ", ".join(f"{k} {v:.1f}" for k, v in final["seconds"].items())
+    )
+    return "\n\n".join(parts)
+
+
+def examples(
+    data: Data, titles: Sequence[str], top_RxK: np.ndarray, count: int, show: int = 3
+) -> list[str]:
+    """`liked X, Y -> Z` for users spread over the test rows.
+
+    X, Y are the newest items of the history, Z the best that the user has not seen.
+    """
+    lines = []
+    for row in np.linspace(0, len(data.test) - 1, count).astype(int):
+        liked = ", ".join(titles[i] for i in data.test.history(row)[-show:])
+        best = ", ".join(titles[i] for i in top_RxK[row, :show])
+        lines.append(f"liked {liked} -> {best}")
+    return lines
+
+
+def compact_config(config: Any) -> str:
+    """One line a section."""
+    lines = []
+    for section, values in config.items():
+        text = values.to_json() if hasattr(values, "to_json") else json.dumps(values)
+        lines.append(f"  {section}: {text}")
+    return "\n".join(lines)
+
+
+def flat_config(config: Any) -> dict[str, Any]:
+    """`{"item_tower.width": 64, ...}`."""
+    return _flat(json.loads(config.to_json()))
+
+
+def config_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The keys in which two configs differ."""
+    a, b = _flat(old), _flat(new)
+    keys = [k for k in {**a, **b} if a.get(k) != b.get(k)]
+    shown = [f"{k}: {a.get(k)} there, {b.get(k)} here" for k in keys[:3]]
+    return "; ".join(shown) + (f"; {len(keys) - 3} more" if len(keys) > 3 else "")
+
+
+def _flat(nested: Mapping[str, Any], stem: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{stem}{key}.")
+        elif value and isinstance(value, list) and isinstance(value[0], dict):
+            for i, part in enumerate(value):
+                flat |= _flat(part, f"{stem}{key}[{i}].")
+        else:
+            flat[stem + key] = value
+    return flat
