@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
 
     c.user_tower = ConfigDict()
     c.user_tower.name = "transformer"  # mean | transformer (causal)
+    c.user_tower.position = "relative"  # absolute | relative, of a transformer
     c.user_tower.num_layers = 2
     c.user_tower.num_heads = 2
     c.user_tower.mlp_ratio = 4  # hidden width of the perceptron / D

@@ -182,6 +182,7 @@ def test_another_config_in_the_same_directory_is_refused(config, tmp_path):
         ("item_tower.combine", "mul", "item_tower.combine: 'mul' is not one of"),
         ("item_tower.width", 9, "width 9 is not divisible"),
         ("user_tower.name", "rnn", "user_tower.name: 'rnn' is not one of"),
+        ("user_tower.position", "polar", "user_tower.position: 'polar' is not one of"),
         ("head.name", "mlp", "head.name: 'mlp' is not one of"),
         ("loss.negatives", "hard", "loss.negatives: 'hard' is not one of"),
         ("data.windows", "some", "data.windows: 'some' is not one of"),

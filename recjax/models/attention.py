@@ -24,9 +24,13 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BxLxD: jax.Array, mask_BxLxL: jax.Array, train: bool
+        self,
+        x_BxLxD: jax.Array,
+        mask_BxLxL: jax.Array,
+        train: bool,
+        bias_1xAxLxL: jax.Array | None = None,
     ) -> jax.Array:
-        """Attends where the mask (query x key) is True."""
+        """Attends where the mask (query x key) is True; the bias adds to A heads."""
         width = x_BxLxD.shape[-1]
         shape = (self.num_heads, width // self.num_heads)
 
@@ -37,18 +41,28 @@ class Attention(nn.Module):
         query, key, value = project("query"), project("key"), project("value")
         mask_Bx1xLxL = mask_BxLxL[:, None]
         if train and self.dropout:
-            out = self._drop_out(query, key, value, mask_Bx1xLxL)
+            out = self._drop_out(query, key, value, mask_Bx1xLxL, bias_1xAxLxL)
         else:
-            out = jax.nn.dot_product_attention(query, key, value, mask=mask_Bx1xLxL)
+            out = jax.nn.dot_product_attention(
+                query, key, value, bias=bias_1xAxLxL, mask=mask_Bx1xLxL
+            )
         out = out.reshape(*out.shape[:-2], width)
         return nn.Dense(width, dtype=self.dtype, name="output")(out)
 
     def _drop_out(
-        self, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        mask: jax.Array,
+        bias: jax.Array | None,
     ) -> jax.Array:
         """`jax.nn.dot_product_attention` with dropout on its weights."""
         logits = jnp.einsum("bqhd,bkhd->bhqk", query, key).astype(jnp.float32)
-        logits = jnp.where(mask, logits * query.shape[-1] ** -0.5, -1e30)
+        logits *= query.shape[-1] ** -0.5
+        if bias is not None:
+            logits += bias
+        logits = jnp.where(mask, logits, -1e30)
         weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
         weights = Dropout(self.dropout)(weights, train=True)
         return jnp.einsum("bhqk,bkhd->bqhd", weights, value)

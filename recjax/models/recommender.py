@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from recjax.errors import UserError
 from recjax.models.bert import BertConfig
 from recjax.models.items import COMBINE, POOLINGS, SOURCES, Catalogue, ItemTower
-from recjax.models.users import USER_TOWERS
+from recjax.models.users import POSITIONS, USER_TOWERS
 
 
 class TwoTowerHead(nn.Module):
@@ -167,6 +167,7 @@ def make_model(
         ("item_tower.combine", config.item_tower.combine, COMBINE),
         ("item_tower.pooling", config.item_tower.pooling, POOLINGS),
         ("user_tower.name", config.user_tower.name, USER_TOWERS),
+        ("user_tower.position", config.user_tower.position, POSITIONS),
         ("head.name", config.head.name, HEADS),
     ]
     for key, name, table in choices:

@@ -35,7 +35,11 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BxHxD: jax.Array, mask_BxHxH: jax.Array, train: bool
+        self,
+        x_BxHxD: jax.Array,
+        mask_BxHxH: jax.Array,
+        bias_1xAxHxH: jax.Array | None,
+        train: bool,
     ) -> jax.Array:
         """States in, states out."""
         width = x_BxHxD.shape[-1]
@@ -48,7 +52,7 @@ class Block(nn.Module):
         attention = Attention(
             self.num_heads, self.dropout, self.dtype, name="attention"
         )
-        x_BxHxD += drop(attention(y, mask_BxHxH, train))
+        x_BxHxD += drop(attention(y, mask_BxHxH, train, bias_1xAxHxH))
         y = nn.LayerNorm(dtype=self.dtype, name="mlp_norm")(x_BxHxD)
         y = nn.Dense(self.mlp_ratio * width, dtype=self.dtype, name="mlp_up")(y)
         y = drop(jax.nn.gelu(y))
@@ -56,9 +60,38 @@ class Block(nn.Module):
         return x_BxHxD + drop(y)
 
 
-class TransformerTower(nn.Module):
-    """Causal transformer over the history (Kang and McAuley, SASRec, 2018)."""
+class AgeBias(nn.Module):
+    """Learned attention bias per head and age, the number of events since the item.
 
+    Starts with heads that forget at different rates (Press et al., ALiBi, 2022).
+    """
+
+    num_heads: int
+
+    @nn.compact
+    def __call__(self, length: int) -> jax.Array:
+        """bias_1xAxHxH for A heads."""
+
+        def init(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+            del key
+            slope_A = 0.5 ** (1.0 + jnp.arange(shape[0]))
+            return -slope_A[:, None] * jnp.arange(shape[1])[None]
+
+        age_AxH = self.param("bias", init, (self.num_heads, length))
+        place_H = jnp.arange(length)
+        age_HxH = jnp.maximum(place_H[:, None] - place_H[None], 0)
+        return age_AxH[:, age_HxH][None]
+
+
+class TransformerTower(nn.Module):
+    """Causal transformer over the history (Kang and McAuley, SASRec, 2018).
+
+    Attributes:
+      position: 'absolute' adds a learned vector per place, as SASRec does;
+        'relative' biases the attention by age.
+    """
+
+    position: str
     num_layers: int
     num_heads: int
     mlp_ratio: int
@@ -71,9 +104,13 @@ class TransformerTower(nn.Module):
     ) -> jax.Array:
         """users_BxHxD; position h sees the items up to h."""
         _, length, width = history_BxHxD.shape
-        init = nn.initializers.normal(0.02)
-        position_HxD = self.param("position", init, (length, width))
-        x = history_BxHxD + position_HxD[None].astype(self.dtype)
+        x, bias = history_BxHxD, None
+        if self.position == "relative":
+            bias = AgeBias(self.num_heads, name="age")(length)
+        else:
+            init = nn.initializers.normal(0.02)
+            position_HxD = self.param("position", init, (length, width))
+            x = x + position_HxD[None].astype(self.dtype)
         x = Dropout(self.dropout)(x, train)
         causal_HxH = jnp.tril(jnp.ones((length, length), bool))
         mask_BxHxH = causal_HxH[None] & mask_BxH[:, None, :]
@@ -85,13 +122,14 @@ class TransformerTower(nn.Module):
                 self.dtype,
                 name=f"block_{i}",
             )
-            x = block(x, mask_BxHxH, train)
+            x = block(x, mask_BxHxH, bias, train)
         return nn.LayerNorm(dtype=self.dtype, name="norm")(x)
 
 
+POSITIONS = ("absolute", "relative")
 USER_TOWERS: dict[str, Callable[[Any, Any], nn.Module]] = {
     "mean": lambda c, dtype: MeanTower(),
     "transformer": lambda c, dtype: TransformerTower(
-        c.num_layers, c.num_heads, c.mlp_ratio, c.dropout, dtype
+        c.position, c.num_layers, c.num_heads, c.mlp_ratio, c.dropout, dtype
     ),
 }

@@ -103,8 +103,12 @@ def test_poolings_by_hand():
         np.testing.assert_allclose(pool.apply(variables, states, P)[u], want, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", USER_TOWERS)
-def test_user_towers_are_causal(config, name):
+@pytest.mark.parametrize(
+    ("name", "position"),
+    [*((name, "relative") for name in USER_TOWERS), ("transformer", "absolute")],
+)
+def test_user_towers_are_causal(config, name, position):
+    config.unlock().user_tower.position = position
     tower = USER_TOWERS[name](config.user_tower, jnp.float32)
     rng = np.random.default_rng(0)
     history = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
