@@ -21,14 +21,15 @@ def get_config() -> ConfigDict:
     c.data.format = "atomic"  # atomic (RecBole) | csv | parquet
     c.data.stem = ""  # first part of the file names; "" = the directory's name
     c.data.split = "leave_one_out"  # leave_one_out | fixed
-    c.data.user = "user_id"  # column names
-    c.data.item = "item_id"
-    c.data.time = "timestamp"  # "" = the order of the file
+    c.data.user = "user_id"  # column of the interactions, as the next four
+    c.data.item = "item_id"  # in the interactions and in the item file
+    c.data.time = "timestamp"  # seconds or ISO dates; "" = the order of the file
     c.data.rating = ""  # "" = none
     c.data.history = "item_id_list"  # of fixed splits: item ids, spaces between
     c.data.item_table = True  # whether there is an item file
     c.data.history_length = 50  # H, items the user tower sees
-    c.data.windows = "last"  # newest H + 1 items of a sequence | all
+    c.data.shuffle_ties = True  # training only: events of one time in any order
+    c.data.windows = "all"  # newest H + 1 items of a sequence | all
 
     c.text = ConfigDict()
     c.text.encoder = "all-MiniLM-L6-v2"  # name, directory or hub id (owner/name)
@@ -47,25 +48,25 @@ def get_config() -> ConfigDict:
     c.user_tower = ConfigDict()
     c.user_tower.name = "transformer"  # mean | transformer (causal)
     c.user_tower.position = "relative"  # absolute | relative, of a transformer
-    c.user_tower.num_layers = 2
-    c.user_tower.num_heads = 2
+    c.user_tower.num_layers = 2  # of a transformer
+    c.user_tower.num_heads = 2  # of its attention; divides D
     c.user_tower.mlp_ratio = 4  # hidden width of the perceptron / D
-    c.user_tower.dropout = 0.2
+    c.user_tower.dropout = 0.2  # of inputs, attention and perceptrons
 
     c.head = ConfigDict()
     c.head.name = "softmax"  # two_tower (cosine) | softmax (u W v + b)
     c.head.temperature = 1.0  # scores are divided by it; learned in two_tower
 
     c.loss = ConfigDict()
-    c.loss.name = "softmax"
+    c.loss.name = "softmax"  # softmax (cross-entropy)
     c.loss.negatives = "all"  # all (the whole catalogue) | in_batch
     c.loss.logq = True  # weight in-batch negatives by 1 / expected count
 
     c.optim = ConfigDict()
     c.optim.name = "adamw"  # adamw | sgd | adafactor
-    c.optim.b1 = 0.9
-    c.optim.b2 = 0.999
-    c.optim.eps = 1e-8
+    c.optim.b1 = 0.9  # of adamw: decay of the mean of the gradients
+    c.optim.b2 = 0.999  # of their squares
+    c.optim.eps = 1e-8  # added to the root
     c.optim.momentum = 0.9  # of sgd
     c.optim.clip_norm = 1.0  # of the global gradient norm; 0 = off
     c.optim.weight_decay = 0.01  # times the learning rate
@@ -79,12 +80,12 @@ def get_config() -> ConfigDict:
     c.train.phases = (phase("towers"),)  # one after the other
 
     c.eval = ConfigDict()
-    c.eval.ks = (1, 5, 10, 20)
+    c.eval.ks = (1, 5, 10, 20)  # cut-offs of the metrics
     c.eval.batch_size = 256  # users
     c.eval.mask_seen = True  # items of the user's history are no candidates
     c.eval.resamples = 1000  # bootstrap samples of the 95% intervals
     c.eval.like_threshold = 0.0  # ratings from here on are likes; 0 = no such report
-    c.eval.baselines = ("random", "popularity")
+    c.eval.baselines = ("random", "popularity")  # beside every result
     c.eval.before = True  # evaluate the encoder without training
 
     c.mesh = ConfigDict()
@@ -105,37 +106,38 @@ def get_config() -> ConfigDict:
 def phase(name: str, **changes: Any) -> ConfigDict:
     """One phase; on the command line `'--config.train.phases[0].lr=1e-4'`."""
     c = ConfigDict()
-    c.name = name
+    c.name = name  # in tables and logs
     c.epochs = 20  # at most; 0 skips the phase
     c.lr = 1e-3  # peak learning rate, before multipliers
     c.schedule = "constant"  # constant | linear | cosine decay
     c.warmup = 0.0  # share of the phase's steps
     c.patience = 5  # epochs without a better metric; 0 = never stop early
+    c.ema = 0.0  # decay per step of the averaged weights that are kept; 0 = off
     c.lr_mults = freeze("all")  # (regex, multiplier); None = frozen
     c.lock().update(changes)
     return c
 
 
 def freeze(
-    what: str | int, *, layers: int = 6, encoder: float = 1.0
+    what: str | int, *, layers: int | None = None, encoder: float = 1.0
 ) -> tuple[tuple[str, float | None], ...]:
     """Rules for the text encoder; everything else trains at multiplier 1.
 
     Args:
       what: 'all', 'none', 'embeddings', or k to train the top k layers (and what
         pools above them).
-      layers: of the encoder.
+      layers: of the encoder; needed for k.
       encoder: learning-rate multiplier of the encoder's trained weights.
     """
     rest = (r".*", 1.0)
-    if what == "all":
+    if what in ("all", 0):
         return ((ENCODER + r".*", None), rest)
     if what == "none":
         return ((ENCODER + r".*", encoder), rest)
     if what == "embeddings":
         return ((ENCODER + r"embeddings/.*", None), (ENCODER + r".*", encoder), rest)
-    if not isinstance(what, int):
-        raise ValueError(f"freeze: {what!r}")
+    if not isinstance(what, int) or layers is None or not 0 < what <= layers:
+        raise ValueError(f"freeze: {what!r} of {layers} layers")
     top = "|".join(str(i) for i in range(layers - what, layers))
     trained = (ENCODER + rf"(layer_({top})|pool)/.*", encoder)
     return (trained, (ENCODER + r".*", None), rest)

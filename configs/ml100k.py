@@ -11,10 +11,14 @@ from configs import base
 
 
 def get_config(sources: str = "text") -> ConfigDict:
-    """Leave-one-out, seen items masked, history of 50, width 64, frozen encoder."""
+    """Leave-one-out, seen items masked, history of 50, frozen encoder."""
     c = base.get_config()
     c.data.rating = "rating"
     c.eval.like_threshold = 4.0
     c.item_tower.sources = tuple(sources.split("+"))
-    c.train.phases = (base.phase("towers", epochs=60, lr=1e-3, patience=8),)
+    c.item_tower.width = 128
+    c.user_tower.num_heads = 4
+    c.user_tower.dropout = 0.5
+    c.train.batch_size = 128
+    c.train.phases = (base.phase("towers", epochs=50, lr=1e-3, ema=0.99, patience=8),)
     return c

@@ -1,4 +1,4 @@
-"""MovieLens 100K, items known by their titles: frozen first, then fine-tuned.
+"""MovieLens 100K, items known by id and text: frozen first, then fine-tuned.
 
 python -m recjax.main --config=configs/quickstart.py --workdir=runs/quickstart
 """
@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
             lr=1e-3,
             schedule="cosine",
             warmup=0.1,
-            lr_mults=base.freeze(1, encoder=0.1),
+            lr_mults=base.freeze(1, layers=6, encoder=0.1),
         ),
     )
     return c

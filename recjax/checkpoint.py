@@ -36,13 +36,11 @@ class Checkpoints:
         """Saves in the background what a resumed run needs.
 
         Args:
-          step: global step; saving the same step again replaces it.
+          step: global step, larger than that of the last save.
           state: of the phase.
           best: the trainable parameters with the best validation metric.
           meta: JSON values.
         """
-        if step in self._last.all_steps():
-            self._last.delete(step)
         self._last.save(
             step,
             args=ocp.args.Composite(

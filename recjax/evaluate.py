@@ -111,8 +111,8 @@ class Evaluator:
         parts = []
         for q, ranked in pairs:
             keep = np.asarray(q.valid_B)
-            parts.append([np.asarray(x)[keep] for x in ranked])
-        above, equal, below, score, top, _ = (
+            parts.append([np.asarray(x)[keep] for x in ranked[:5]])
+        above, equal, below, score, top = (
             np.concatenate(column) for column in zip(*parts, strict=True)
         )
         values = metrics.ranking_values(above, equal, below, self.config.eval.ks)

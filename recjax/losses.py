@@ -24,7 +24,7 @@ def softmax(
     catalogue this is the full softmax. In a batch where item u is a target c_u times,
     w_u = c_u is the plain in-batch softmax with accidental hits removed, and
     w_u = c_u / E[c_u] the logQ-corrected one (Bengio and Senecal, 2008; Yi et al.,
-    2019), whose sum over the negatives is unbiased.
+    2019), whose sum is unbiased over batches; a user's own targets are always there.
 
     Args:
       queries_BxTxD: what is scored against the candidates.
@@ -34,6 +34,8 @@ def softmax(
       log_weight_U: log w; -inf keeps a candidate out, unless it is the target.
     """
     shape, width = targets_BxT.shape, queries_BxTxD.shape[-1]
+    # What stands where nothing counts may be anything; zero keeps the gradient clean.
+    queries_BxTxD = jnp.where(mask_BxT[..., None], queries_BxTxD, 0)
     loss_P = _cross_entropy(
         queries_BxTxD.astype(jnp.float32).reshape(-1, width),
         candidates_UxD.astype(jnp.float32),

@@ -40,12 +40,20 @@ def ranking_values(
 
 
 def with_intervals(
-    values: Values, *, resamples: int, seed: int = 0, level: float = 0.95
+    values: Values,
+    users_R: np.ndarray,
+    *,
+    resamples: int,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> dict[str, Interval]:
-    """Means with percentile bootstrap intervals over the rows (Efron, 1979).
+    """Means over the rows with percentile bootstrap intervals (Efron, 1979).
+
+    Users are drawn with all their rows, because rows of one user are alike.
 
     Args:
       values: per-row values, all of the same rows.
+      users_R: whose row it is.
       resamples: number of bootstrap samples; the same for every metric.
       seed: of the resampling.
       level: coverage of the interval.
@@ -55,12 +63,15 @@ def with_intervals(
     """
     names = list(values)
     table_RxM = np.stack([values[name] for name in names], axis=1)
-    size = len(table_RxM)
+    _, users_R, rows_V = np.unique(users_R, return_inverse=True, return_counts=True)
+    sums_VxM = np.zeros((len(rows_V), len(names)))
+    np.add.at(sums_VxM, users_R, table_RxM)
+    size = len(rows_V)
     rng = np.random.default_rng(seed)
     means = np.empty((resamples, len(names)))
     for i in range(resamples):
-        counts_R = np.bincount(rng.integers(size, size=size), minlength=size)
-        means[i] = counts_R @ table_RxM / size
+        drawn_V = np.bincount(rng.integers(size, size=size), minlength=size)
+        means[i] = drawn_V @ sums_VxM / (drawn_V @ rows_V)
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     return {

@@ -28,11 +28,6 @@ class Optim:
     lr_mults: trees.Flat
     wd_mults: trees.Flat
 
-    @property
-    def trainable(self) -> list[str]:
-        """Paths that receive updates."""
-        return [path for path, mult in self.lr_mults.items() if mult is not None]
-
 
 def _adamw(c: Any) -> optax.GradientTransformation:
     return optax.scale_by_adam(c.b1, c.b2, c.eps)
@@ -99,7 +94,8 @@ def make(config: Any, phase: Any, paths: list[str], steps: int) -> Optim:
       steps: of the phase.
 
     Raises:
-      UserError: an unknown name, a parameter that no rule matches, or none to train.
+      UserError: an unknown name, a parameter that no rule matches, a rule to train
+        that matches nothing, or nothing to train.
     """
     if config.name not in OPTIMIZERS:
         known = ", ".join(OPTIMIZERS)
@@ -108,6 +104,11 @@ def make(config: Any, phase: Any, paths: list[str], steps: int) -> Optim:
     wd_mults = trees.match(config.wd_mults, paths, "optim.wd_mults")
     if all(mult is None for mult in lr_mults.values()):
         raise UserError(f"phase {phase.name}: lr_mults freeze every parameter")
+    for pattern in trees.unused(phase.lr_mults, paths):
+        raise UserError(
+            f"phase {phase.name}: lr_mults: {pattern!r} is to train something, but "
+            "matches no parameter"
+        )
     schedule = make_schedule(phase, steps)
 
     def decay(updates: Any, params: Any) -> Any:
@@ -138,7 +139,7 @@ def split(params: trees.Flat, optim: Optim) -> tuple[trees.Flat, trees.Flat]:
 
 
 def groups(optim: Optim) -> dict[str, float]:
-    """Distinct multipliers by the tower or encoder they belong to, for the logs."""
+    """Largest multiplier by the tower or encoder it belongs to, for the logs."""
     found: dict[str, float] = {}
     for path, mult in optim.lr_mults.items():
         if mult is not None:

@@ -1,6 +1,7 @@
 """One training phase: frozen prefix, epochs with early stopping, the best state."""
 
 import json
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from jax.sharding import NamedSharding
 from recjax import losses, optim, report, sharding, summaries, trees
 from recjax.catalogue import make_catalogue
 from recjax.data.batches import Items, TrainBatches, round_up
+from recjax.errors import UserError
 from recjax.evaluate import Evaluation, ModelScorer
 from recjax.models.prefix import count_frozen_blocks
 from recjax.models.recommender import Recommender
@@ -118,7 +120,7 @@ def set_up(
         candidates = r.put(batches.all_items())
     r.spend("prefix", start)
 
-    state = init_state(r, opt, trainable, step)
+    state = init_state(r, opt, trainable, step, average=config.ema > 0)
     return Phase(
         index=index,
         config=config,
@@ -132,7 +134,7 @@ def set_up(
         scorer=ModelScorer(
             model, catalogue, chunks, r.data.num_items, r.evaluator.k, say
         ),
-        step=make_step(r, model, opt, state),
+        step=make_step(r, model, opt, state, config.ema),
     ), state
 
 
@@ -149,8 +151,8 @@ def fit(
         iterator.set_state(json.loads(meta["iterator"]))
         say(f"resuming after epoch {stand.epoch} of phase {phase.config.name}")
     else:
-        best = jax.tree.map(jnp.copy, state.trainable)
-        value = validate(r, phase, state.trainable).mean(metric)
+        best = jax.tree.map(jnp.copy, state.result)
+        value = validate(r, phase, state.result).mean(metric)
         say(f"validation {metric} before the first epoch: {value:.4f}")
         stand = Standing(epoch=0, best=value, best_epoch=0)
 
@@ -173,16 +175,21 @@ def fit(
             meter.add(values, users)
         meter.end_epoch()
         stand.epoch += 1
-        evaluation = validate(r, phase, state.trainable)
+        if not math.isfinite(meter.loss):
+            raise UserError(
+                f"phase {phase.config.name}: the loss is {meter.loss} in epoch "
+                f"{stand.epoch}; try a smaller learning rate"
+            )
+        evaluation = validate(r, phase, state.result)
         now = int(state.step)
         r.reporter.scalars(
             now, {f"valid/{m}": evaluation.mean(m) for m in evaluation.values}
         )
         if (value := evaluation.mean(metric)) > stand.best:
-            best = jax.tree.map(jnp.copy, state.trainable)
+            best = jax.tree.map(jnp.copy, state.result)
             stand.best, stand.best_epoch = value, stand.epoch
         if time.perf_counter() - saved_at >= c.train.checkpoint_seconds:
-            where = {"phase": phase.index, "step": now, "stand": vars(stand)}
+            where = {"phase": phase.index, "step": now, "stand": {**vars(stand)}}
             where["records"] = r.reporter.records
             where["iterator"] = json.dumps(_plain(iterator.get_state()))
             r.checkpoints.save_last(now, state, best, where)
@@ -253,12 +260,13 @@ def make_batches(r: Run, seed: int) -> TrainBatches:
         logq=c.loss.logq,
         num_items=r.data.num_items,
         multiple=sharding.row_multiple(r.mesh),
+        shuffle_ties=c.data.shuffle_ties,
         seed=seed,
     )
 
 
 def init_state(
-    r: Run, opt: optim.Optim, trainable: trees.Flat, step: int
+    r: Run, opt: optim.Optim, trainable: trees.Flat, step: int, *, average: bool
 ) -> TrainState:
     """The state at the start of a phase; optimizer state placed like the weights."""
     trainable = jax.tree.map(jnp.copy, trainable)  # the step gives its memory away
@@ -266,17 +274,18 @@ def init_state(
         lambda x: x if isinstance(x.sharding, NamedSharding) else r.put_whole(x),
         opt.tx.init(trainable),
     )
-    return TrainState(r.put_whole(jnp.int32(step)), trainable, opt_state)
+    mean = jax.tree.map(jnp.copy, trainable) if average else {}
+    return TrainState(r.put_whole(jnp.int32(step)), trainable, mean, opt_state)
 
 
 def make_step(
-    r: Run, model: Recommender, opt: optim.Optim, state: TrainState
+    r: Run, model: Recommender, opt: optim.Optim, state: TrainState, ema: float
 ) -> Compiled:
     """The compiled train step; state comes back placed as it went in."""
     loss = losses.LOSSES[r.config.loss.name]
 
     def step(state: TrainState, *inputs: Any) -> Any:
-        return train_step(state, *inputs, model=model, loss=loss, tx=opt.tx)
+        return train_step(state, *inputs, model=model, loss=loss, tx=opt.tx, ema=ema)
 
     placed = jax.tree.map(lambda x: x.sharding, state)
     metrics = dict.fromkeys(

@@ -128,6 +128,7 @@ class Meter:
     ):
         self.reporter, self.metric, self.every = reporter, metric, every
         self.first_step, self.rates, self.number = first_step, rates, done
+        self.loss = float("nan")  # of the last step that was shown
         self._bar = reporter.bar(total, done, name)
         self._steps = 0  # of this process; the first one compiles and is not timed
         self._mark: float | None = None
@@ -159,6 +160,7 @@ class Meter:
         number, users, values = self._pending
         self._pending = None
         loss = float(values["loss"])  # the step is done when this is known
+        self.loss = loss
         now, before = time.perf_counter(), self._mark
         self._mark, self._steps = now, self._steps + 1
         speed = f"{users / (now - before):.0f} users/s, " if before else ""

@@ -15,11 +15,21 @@ from recjax.losses import Loss
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """What a step changes; `trainable` is a flat `{path: array}` dict."""
+    """What a step changes; parameters are flat `{path: array}` dicts.
+
+    Attributes:
+      average: running mean of `trainable`; empty where there is none.
+    """
 
     step: jax.Array
     trainable: trees.Flat
+    average: trees.Flat
     opt_state: Any
+
+    @property
+    def result(self) -> trees.Flat:
+        """The parameters that are evaluated and kept."""
+        return self.average or self.trainable
 
 
 def train_step(
@@ -32,6 +42,7 @@ def train_step(
     model: Any,
     loss: Loss,
     tx: optax.GradientTransformation,
+    ema: float,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update: the gradient is taken of the trainable parameters only.
 
@@ -44,6 +55,7 @@ def train_step(
       model: a `Recommender`.
       loss: of `losses.LOSSES`.
       tx: transformation of `state.trainable`.
+      ema: decay of `state.average` (Polyak and Juditsky, 1992).
 
     Returns:
       The state after, and scalar metrics `loss`, `grad_norm`, `targets`.
@@ -64,9 +76,14 @@ def train_step(
 
     value, grads = jax.value_and_grad(mean_loss)(state.trainable)
     updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
+    trainable: Any = optax.apply_updates(state.trainable, updates)
     after = state.replace(
         step=state.step + 1,
-        trainable=optax.apply_updates(state.trainable, updates),
+        trainable=trainable,
+        average={
+            path: ema * x + (1 - ema) * trainable[path]
+            for path, x in state.average.items()
+        },
         opt_state=opt_state,
     )
     metrics = {

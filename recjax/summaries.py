@@ -73,14 +73,9 @@ def param_table(params: trees.Flat, optim: Optim, lr: float) -> str:
     """Parameters by module, with size, peak learning rate and what decays."""
     modules: dict[tuple[str, str], list[str]] = {}
     for path in params:
-        parts = path.split("/")
-        depth = next(
-            (i + 2 for i, p in enumerate(parts) if p == "encoder"),
-            min(2, len(parts) - 1),
-        )
         mult = optim.lr_mults[path]
         rate = "frozen" if mult is None else f"{lr * mult:.3g}"
-        modules.setdefault(("/".join(parts[:depth]) or path, rate), []).append(path)
+        modules.setdefault((_module(path), rate), []).append(path)
     rows = []
     for (name, rate), paths in modules.items():
         decayed = sum(trees.count({p: params[p]}) for p in paths if optim.wd_mults[p])
@@ -95,9 +90,7 @@ def change_report(changes: Mapping[str, float], optim: Optim) -> str:
     groups: dict[str, list[float]] = {}
     for path, change in changes.items():
         if optim.lr_mults[path] is not None:
-            parts = path.split("/")
-            depth = next((i + 2 for i, p in enumerate(parts) if p == "encoder"), 2)
-            groups.setdefault("/".join(parts[:depth]), []).append(change)
+            groups.setdefault(_module(path), []).append(change)
     lines = [
         f"  {name}: {sum(c > 0 for c in values)} of {len(values)} arrays changed, "
         f"by up to {max(values):.2g}"
@@ -145,7 +138,7 @@ def results_text(final: dict[str, Any], metrics: Sequence[str]) -> str:
     """`results.md`: the table, ratings, examples, protocol and time."""
     named = dict(final["baselines"])
     if "before" in final:
-        named["before (encoder untrained)"] = final["before"]
+        named["before (encoder as it came)"] = final["before"]
     for name, phase in final["phases"].items():
         named[f"after {name} ({phase['epochs']} epochs)"] = phase["test"]
     last = list(final["phases"].values())[-1]
@@ -167,11 +160,16 @@ def results_text(final: dict[str, Any], metrics: Sequence[str]) -> str:
 
 
 def examples(
-    data: Data, titles: Sequence[str], top_RxK: np.ndarray, count: int, show: int = 3
+    data: Data,
+    titles: Sequence[str],
+    top_RxK: np.ndarray,
+    count: int,
+    show: int = 3,
 ) -> list[str]:
     """`liked X, Y -> Z` for users spread over the test rows.
 
     X, Y are the newest items of the history, Z the best that the user has not seen.
+    Choosing an item counts as liking it, whatever its rating.
     """
     lines = []
     for row in np.linspace(0, len(data.test) - 1, count).astype(int):
@@ -214,3 +212,10 @@ def _flat(nested: Mapping[str, Any], stem: str = "") -> dict[str, Any]:
         else:
             flat[stem + key] = value
     return flat
+
+
+def _module(path: str) -> str:
+    """The module that a parameter is shown under; inside the encoder, the layer."""
+    parts = path.split("/")
+    last = parts.index("encoder") + 2 if "encoder" in parts else 2
+    return "/".join(parts[: min(last, len(parts) - 1)])

@@ -4,28 +4,25 @@ import contextlib
 import json
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from recjax import optim, report, sharding, summaries, trees
 from recjax.baselines import BASELINES
 from recjax.catalogue import encode_prefix
 from recjax.checkpoint import Checkpoints
+from recjax.checks import check_config, open_workdir
 from recjax.data import sources
-from recjax.data.batches import Batch, Items
-from recjax.data.protocol import load_data
-from recjax.data.text import Tokens, pack, tokenize
+from recjax.data.protocol import Rows, load_data
+from recjax.data.text import tokenize
 from recjax.errors import UserError
 from recjax.evaluate import Evaluation, Evaluator, rating_results
-from recjax.losses import LOSSES, NEGATIVES
 from recjax.metrics import Interval, with_intervals
-from recjax.models.prefix import TEXT
-from recjax.models.pretrained import load_config, load_params
-from recjax.models.recommender import Recommender, make_model
+from recjax.models.pretrained import load_config
+from recjax.models.recommender import make_model
+from recjax.params import init_params
 from recjax.phase import run_phase
 from recjax.run import Run
 
@@ -45,8 +42,8 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     """
     began = time.perf_counter()
     folder = Path(workdir)
-    _check_names(config)
-    if done := _open_workdir(config, folder):
+    check_config(config)
+    if done := open_workdir(config, folder):
         return done
     # Dropout bits cost a third of a small step otherwise; the stream they come from
     # is the same on every mesh.
@@ -96,8 +93,6 @@ def _run(
 
     # Results without training, then after each phase; all of them saved as they come.
     phases = [phase for phase in config.train.phases if phase.epochs]
-    if not phases:
-        raise UserError("train.phases: no phase has any epochs")
     for phase in phases:  # what is wrong with the last one is said now
         optim.make(config.optim, phase, list(params), steps=1)
     index = checkpoints.params_index()
@@ -106,17 +101,26 @@ def _run(
         if tokens is not None and config.eval.before:
             results["before"] = run_before(r, params)
         index, step = 0, 0
+        r.spend("total", began)
+        began = time.perf_counter()
         save(r, 0, params, step, results)
     else:
         params, meta = checkpoints.restore_params(index, params)
-        step, results, r.seconds = meta["step"], meta["results"], meta["seconds"]
+        if meta["fingerprint"] != data.fingerprint:
+            raise UserError(
+                f"--workdir {folder}: its data was of protocol {meta['fingerprint']}, "
+                f"now it is {data.fingerprint}; choose another directory"
+            )
+        step, results = meta["step"], meta["results"]
+        for what, seconds in meta["seconds"].items():
+            r.seconds[what] = r.seconds.get(what, 0.0) + seconds
         say(f"\nresuming: {index} of {len(phases)} phases are done")
     for i in range(index, len(phases)):
         outcome = run_phase(r, i, phases[i], params, step)
         params, step = outcome.params, outcome.step
         results["phases"][phases[i].name] = {
-            "test": intervals(r, outcome.test),
-            "valid": intervals(r, outcome.valid),
+            "test": intervals(r, outcome.test, data.test),
+            "valid": intervals(r, outcome.valid, data.valid),
             "rating": rating_results(config, data, outcome.valid, outcome.test),
             "epochs": outcome.epochs,
             "trainable": outcome.trained,
@@ -152,42 +156,13 @@ def _run(
     return final
 
 
-def init_params(
-    config: Any, model: Recommender, encoder_dir: Path | None, mesh: Mesh
-) -> trees.Flat:
-    """Random towers and the pretrained encoder, as a flat dict on the devices.
-
-    The encoder's random weights are never computed: XLA drops what is not returned.
-
-    Raises:
-      UserError: weights that do not fit the encoder's config.
-    """
-    catalogue, batch = _tiny_batch(config.data.history_length)
-
-    def init(key: jax.Array) -> trees.Flat:
-        return trees.flatten(model.init(key, catalogue, batch)["params"])
-
-    key = jax.random.key(config.seed)
-    shapes = jax.eval_shape(init, key)
-    stem = TEXT + "encoder/"
-    flat: trees.Flat = {}
-    if encoder_dir is not None:
-        expected = {p[len(stem) :]: x for p, x in shapes.items() if p.startswith(stem)}
-        pooler = config.item_tower.pooling == "pooler"
-        loaded = load_params(encoder_dir, expected, pooler=pooler)
-        flat = {stem + path: x for path, x in loaded.items()}
-    fresh = [path for path in shapes if path not in flat]
-    flat |= jax.jit(lambda k: {path: init(k)[path] for path in fresh})(key)
-    flat = {path: flat[path] for path in shapes}
-    return jax.device_put(flat, sharding.shard_params(flat, mesh, config.mesh.rules))
-
-
 def save(
     r: Run, index: int, params: trees.Flat, step: int, results: dict[str, Any]
 ) -> None:
     """Saves what enters phase `index`: parameters, results and accounts so far."""
     meta: dict[str, Any] = {"step": step, "records": r.reporter.records}
     meta |= {"results": results, "seconds": r.seconds}
+    meta["fingerprint"] = r.data.fingerprint
     r.checkpoints.save_params(index, params, meta)
 
 
@@ -199,7 +174,7 @@ def run_baselines(r: Run) -> dict[str, dict[str, Interval]]:
         baseline = BASELINES[name](r.config.seed)
         baseline.fit(r.data.train, r.data.num_items)
         evaluation = r.evaluator.by_baseline(baseline, r.data.test)
-        results[name] = intervals(r, evaluation)
+        results[name] = intervals(r, evaluation, r.data.test)
     r.spend("baselines", start)
     return results
 
@@ -217,58 +192,13 @@ def run_before(r: Run, params: trees.Flat) -> dict[str, Interval]:
     vectors_NxE = encode_prefix(r, model, params, blocks)["vectors_NxE"]
     evaluation = r.evaluator.by_text(r.put_whole(vectors_NxE), r.data.test)
     r.spend("before", start)
-    return intervals(r, evaluation)
+    return intervals(r, evaluation, r.data.test)
 
 
-def intervals(r: Run, evaluation: Evaluation) -> dict[str, Interval]:
-    """Means over the rows with bootstrap intervals."""
-    return with_intervals(evaluation.values, resamples=r.config.eval.resamples)
-
-
-def _open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
-    """Makes the run directory; returns the results of a finished run.
-
-    Raises:
-      UserError: the directory cannot be written or belongs to another config.
-    """
-    text = config.to_json(indent=2) + "\n"
-    path = folder / "config.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            path.write_text(text)
-    except OSError as e:
-        raise UserError(f"--workdir {folder}: {e.strerror}") from None
-    if (old := path.read_text()) != text:
-        changes = summaries.config_changes(json.loads(old), json.loads(text))
-        raise UserError(
-            f"--workdir {folder} holds a run of another config ({changes}); "
-            "choose another directory"
-        )
-    if (folder / "results.json").exists():
-        print(f"{folder} holds a finished run:\n")
-        print((folder / "results.md").read_text())
-        return json.loads((folder / "results.json").read_text())
-    return None
-
-
-def _check_names(c: Any) -> None:
-    """Refuses unknown names before any time is spent."""
-    metrics = [f"{m}@{k}" for m in ("hr", "ndcg", "mrr") for k in c.eval.ks]
-    for key, name, known in (
-        ("loss.name", c.loss.name, LOSSES),
-        ("loss.negatives", c.loss.negatives, NEGATIVES),
-        ("data.windows", c.data.windows, ("last", "all")),
-        ("train.dtype", c.train.dtype, ("float32", "bfloat16")),
-        ("train.metric", c.train.metric, (*metrics, "auc")),
-        *(("eval.baselines", name, BASELINES) for name in c.eval.baselines),
-        *(("report.metrics", name, (*metrics, "auc")) for name in c.report.metrics),
-    ):
-        if name not in known:
-            raise UserError(f"{key}: {name!r} is not one of {', '.join(known)}")
-    phases = [phase.name for phase in c.train.phases]
-    if len(set(phases)) < len(phases):
-        raise UserError(f"train.phases: two of {', '.join(phases)} have one name")
+def intervals(r: Run, evaluation: Evaluation, rows: Rows) -> dict[str, Interval]:
+    """Means over the rows with bootstrap intervals over their users."""
+    resamples = r.config.eval.resamples
+    return with_intervals(evaluation.values, rows.users_R, resamples=resamples)
 
 
 def _check_max_tokens(config: Any, limit: int) -> None:
@@ -277,20 +207,3 @@ def _check_max_tokens(config: Any, limit: int) -> None:
             f"text.max_tokens: {config.text.max_tokens} is not within 3 and {limit}, "
             "the encoder's positions"
         )
-
-
-class _Shapes(NamedTuple):
-    """The smallest input that shows a model all its shapes."""
-
-    catalogue: dict[str, Any]
-    batch: Batch
-
-
-def _tiny_batch(history_length: int) -> _Shapes:
-    tokens = Tokens(np.zeros(1, np.int32), np.array([0, 1]))
-    rows_U = np.zeros(1, np.int32)
-    items = Items(rows_U, np.zeros(1, np.float32), pack(tokens, rows_U, width=1))
-    history_BxH = np.zeros((1, history_length), np.int32)
-    one_BxT = np.zeros((1, 1), np.int32)
-    batch = Batch(history_BxH, history_BxH == 0, one_BxT, one_BxT == 0, items)
-    return _Shapes({"text": {"ids_T": jnp.zeros(1, jnp.int32)}}, batch)

@@ -57,6 +57,16 @@ def match(rules: Rules, paths: Iterable[str], name: str) -> Flat:
     return values
 
 
+def unused(rules: Rules, paths: Iterable[str]) -> list[str]:
+    """Patterns but '.*' with a value other than None that are no path's first match."""
+    first = match([(p, i) for i, (p, _) in enumerate(rules)], paths, "rules").values()
+    return [
+        pattern
+        for i, (pattern, value) in enumerate(rules)
+        if value is not None and pattern != ".*" and i not in first
+    ]
+
+
 def count(flat: Mapping[str, Any]) -> int:
     """Number of scalars."""
     return sum(int(np.prod(x.shape)) for x in flat.values())
@@ -71,5 +81,6 @@ def max_change(before: Flat, after: Flat) -> dict[str, float]:
             changes[path] = 0.0
         else:
             delta = np.abs(new.astype(np.float64) - old.astype(np.float64)).max()
-            changes[path] = max(float(delta), float(np.finfo(np.float32).tiny))
+            least = float(np.finfo(np.float32).tiny)
+            changes[path] = max(float(np.nan_to_num(delta, nan=np.inf)), least)
     return changes

@@ -1,6 +1,9 @@
 """Strict JAX for every test, on eight CPU devices."""
 
+import json
 import os
+import re
+import shutil
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -12,6 +15,7 @@ from pathlib import Path
 import jax
 import pytest
 from ml_collections import ConfigDict
+from safetensors.numpy import load_file, save_file
 
 from configs import base
 from recjax.data import synthetic
@@ -36,13 +40,29 @@ def atomic_dir(tmp_path_factory):
     return synthetic.write_atomic(tmp_path_factory.mktemp("data") / "tiny")
 
 
+@pytest.fixture(scope="session")
+def six_layers(tmp_path_factory):
+    """The tiny encoder with its three layers twice: as many as MiniLM has."""
+    folder = tmp_path_factory.mktemp("six") / "bert"
+    shutil.copytree(TINY_BERT, folder)
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**raw, "num_hidden_layers": 6}))
+    weights = load_file(folder / "model.safetensors")
+    for name in list(weights):
+        if "layer." in name:
+            head, number, tail = re.split(r"(?<=layer\.)(\d)", name)
+            weights[f"{head}{int(number) + 3}{tail}"] = weights[name]
+    save_file(weights, folder / "model.safetensors")
+    return folder
+
+
 @pytest.fixture
 def config(atomic_dir) -> ConfigDict:
     """The base config, shrunk to seconds, over synthetic data and a tiny encoder."""
     return shrink(base.get_config(), atomic_dir)
 
 
-def shrink(c: ConfigDict, folder) -> ConfigDict:
+def shrink(c: ConfigDict, folder: Path, encoder: Path = TINY_BERT) -> ConfigDict:
     """Any config, on synthetic data with a random encoder, at most an epoch a phase."""
     c = c.copy_and_resolve_references().unlock()
     fixed = c.data.split == "fixed"
@@ -53,7 +73,7 @@ def shrink(c: ConfigDict, folder) -> ConfigDict:
     c.data.history_length = 6
     if fixed:
         c.data.rating = ""
-    c.text.encoder = str(TINY_BERT)
+    c.text.encoder = str(encoder)
     c.text.template, c.text.title = "{title} {genre}", "{title}"
     c.text.max_tokens, c.text.row_tokens, c.text.rows_per_batch = 12, 16, 8
     c.item_tower.width, c.user_tower.num_layers = 8, 1

@@ -162,7 +162,7 @@ def test_help_needs_no_jax():
     assert "--workdir" in done.stdout
 
 
-def test_a_run_imports_neither_torch_nor_tensorflow(tmp_path, atomic_dir):
+def test_a_run_imports_neither_torch_nor_tensorflow(tmp_path, atomic_dir, six_layers):
     """The quickstart's two phases where both are installed but refuse to load."""
     for name in ("torch", "tensorflow"):
         (tmp_path / name).mkdir()
@@ -176,7 +176,8 @@ from configs import quickstart
 from recjax import train
 from tests.conftest import shrink
 
-config = shrink(quickstart.get_config(), Path({str(atomic_dir)!r}))
+data, encoder = Path({str(atomic_dir)!r}), Path({str(six_layers)!r})
+config = shrink(quickstart.get_config(), data, encoder)
 train.run(config, {str(tmp_path / "r")!r})
 assert not {{'torch', 'tensorflow'}} & set(sys.modules)
 print('clean')

@@ -31,7 +31,7 @@ def make(lr_mults, **changes):
     [("all", []), ("none", "e012345"), ("embeddings", "012345"), (2, "45"), (0, [])],
 )
 def test_freezing_presets(what, trained):
-    opt = make(base.freeze(what, encoder=0.1))
+    opt = make(base.freeze(what, layers=6, encoder=0.1))
     for path, mult in opt.lr_mults.items():
         if not path.startswith(ENCODER):
             assert mult == 1.0
@@ -44,6 +44,13 @@ def test_freezing_presets(what, trained):
     state = opt.tx.init(trainable)
     moments = next(s for s in state if isinstance(s, optax.ScaleByAdamState))
     assert moments.mu.keys() == trainable.keys()
+
+
+def test_a_rule_that_trains_nothing_is_refused():
+    with pytest.raises(UserError, match=r"'items/text/encoder/layer_9/\.\*' is to"):
+        make(((ENCODER + r"layer_9/.*", 0.1), (r".*", 1.0)))
+    with pytest.raises(ValueError, match="freeze: 2 of None layers"):
+        base.freeze(2)
 
 
 def test_adamw_with_multipliers_equals_optax():

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +12,14 @@ import pytest
 
 from configs import base
 from recjax import evaluate, train, trees
+from recjax.baselines import BASELINES
 from recjax.checkpoint import Checkpoints
 from recjax.errors import UserError
+from recjax.losses import LOSSES, NEGATIVES
+from recjax.models.items import COMBINE, POOLINGS, SOURCES
+from recjax.models.recommender import HEADS
+from recjax.models.users import POSITIONS, USER_TOWERS
+from recjax.optim import OPTIMIZERS, SCHEDULES
 from tests.conftest import shrink
 
 TOP = "items/text/encoder/layer_2/"
@@ -28,7 +35,7 @@ def two_phases(atomic_dir):
     top = base.freeze(1, layers=3)
     c.train.phases = (
         base.phase("towers", epochs=3, lr=1e-2),
-        base.phase("top", epochs=4, lr=1e-2, patience=0, lr_mults=top),
+        base.phase("top", epochs=4, lr=1e-2, patience=0, ema=0.5, lr_mults=top),
     )
     return c.lock()
 
@@ -41,7 +48,8 @@ def saved_params(workdir, index):
 
 
 def records(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
 
 
 class WholeRun(NamedTuple):
@@ -195,6 +203,10 @@ def test_another_config_in_the_same_directory_is_refused(config, tmp_path):
         ("eval.baselines", ("oracle",), "eval.baselines: 'oracle' is not one of"),
         ("train.metric", "ndcg@7", "train.metric: 'ndcg@7' is not one of"),
         ("train.dtype", "float12", "train.dtype: 'float12' is not one of"),
+        ("train.batch_size", 0, "train.batch_size: 0 is not at least 1"),
+        ("eval.ks", (0, 10), "eval.ks: 0 is not at least 1"),
+        ("user_tower.dropout", 1.0, "user_tower.dropout: 1.0 is not at least 0 and"),
+        ("head.temperature", 0.0, "head.temperature: 0.0 is not at least"),
         ("mesh.data", 64, r"mesh: \(64, 1\) needs 64 devices, there are 8"),
     ],
 )
@@ -227,30 +239,86 @@ def test_a_wrong_last_phase_is_found_before_the_first(
     assert not list(tmp_path.glob("checkpoints/params/*"))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"train.dtype": "bfloat16"},
-        {"loss.negatives": "in_batch"},
-        {"loss.negatives": "in_batch", "loss.logq": False},
-        {"head.name": "two_tower", "head.temperature": 0.1},
-        {"user_tower.name": "mean"},
-        {"optim.name": "adafactor"},
-        {"eval.mask_seen": False},
-        {"data.windows": "all"},
-        {"item_tower.sources": ("id", "text"), "item_tower.combine": "gate"},
-        {"item_tower.sources": ("id",), "data.item_table": False},
-    ],
-)
-def test_every_choice_runs(config, tmp_path, changes):
+CHOICES = {
+    "data.windows": ("last", "all"),
+    "eval.mask_seen": (True, False),
+    "head.name": HEADS,
+    "item_tower.combine": COMBINE,
+    "item_tower.pooling": POOLINGS,
+    "loss.logq": (True, False),
+    "loss.name": LOSSES,
+    "loss.negatives": NEGATIVES,
+    "optim.name": OPTIMIZERS,
+    "train.dtype": ("float32", "bfloat16"),
+    "user_tower.name": USER_TOWERS,
+    "user_tower.position": POSITIONS,
+}
+
+
+@pytest.mark.parametrize("turn", range(max(map(len, CHOICES.values()))))
+def test_every_name_runs(config, tmp_path, turn):
+    """Run i takes the i-th name of every table, again from the first at its end."""
     c = config.unlock()
-    for key, value in changes.items():
+    c.item_tower.sources = tuple(SOURCES)
+    c.eval.baselines = tuple(BASELINES)
+    for key, names in CHOICES.items():
         section, name = key.split(".")
-        c[section][name] = value
-    everything = base.freeze("none", layers=3)
-    c.train.phases = (base.phase("all", epochs=1, lr_mults=everything),)
+        c[section][name] = list(names)[turn % len(names)]
+    schedule = list(SCHEDULES)[turn % len(SCHEDULES)]
+    rules = base.freeze("none", layers=3)
+    c.train.phases = (
+        base.phase("p", epochs=1, ema=0.5, schedule=schedule, lr_mults=rules),
+    )
     final = train.run(c.lock(), str(tmp_path))
-    assert np.isfinite(final["test"]["auc"]["value"])
+    for row in (final["test"], final["before"], *final["baselines"].values()):
+        assert np.isfinite(row["auc"]["value"])
+    assert final["baselines"].keys() == BASELINES.keys()
+
+
+def test_ids_alone_need_no_item_file(config, tmp_path):
+    c = config.unlock()
+    c.item_tower.sources, c.data.item_table = ("id",), False
+    final = train.run(c.lock(), str(tmp_path))
+    assert "before" not in final
+    assert " -> i" in (tmp_path / "results.md").read_text()
+
+
+def test_averaged_weights_are_kept(config, tmp_path):
+    """With a decay that forgets nothing, what is kept is what was there before."""
+    c = config.unlock()
+    c.train.phases = (base.phase("p", epochs=2, lr=1e-2, ema=1 - 1e-9),)
+    train.run(c.lock(), str(tmp_path / "still"))
+    before, after = (saved_params(tmp_path / "still", i) for i in range(2))
+    assert max(trees.max_change(before, after).values()) < 1e-5
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path):
+    c = config.unlock()
+    c.optim.clip_norm = 0.0
+    c.train.phases = (base.phase("p", epochs=3, lr=1e30),)
+    with pytest.raises(UserError, match=r"phase p: the loss is .* in epoch"):
+        train.run(c.lock(), str(tmp_path))
+
+
+def test_a_wrong_value_does_not_spoil_the_directory(config, tmp_path):
+    c = config.unlock()
+    c.text.template = "{nothing}"
+    with pytest.raises(UserError, match="template"):
+        train.run(c, str(tmp_path))
+    c.text.template = "{title}"
+    assert train.run(c, str(tmp_path))["test"]
+
+
+def test_other_data_is_not_resumed(config, atomic_dir, tmp_path):
+    folder = shutil.copytree(atomic_dir, tmp_path / atomic_dir.name)
+    c = config.unlock()
+    c.data.source = str(folder)
+    train.run(c, str(tmp_path / "run"))
+    (tmp_path / "run" / "results.json").unlink()
+    path = folder / f"{folder.name}.inter"
+    path.write_text(path.read_text().replace("u1\ti1\t", "u1\ti2\t"))
+    with pytest.raises(UserError, match="its data was of protocol"):
+        train.run(c, str(tmp_path / "run"))
 
 
 def test_ratings_are_reported(config, tmp_path):

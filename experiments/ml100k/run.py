@@ -2,7 +2,8 @@
 
     python experiments/ml100k/run.py --out=runs/ml100k
 
-Finished runs are not repeated. The table goes to `experiments/ml100k/README.md`.
+Finished runs are not repeated. The whole table goes to
+`experiments/ml100k/README.md`, a part of it to the directory of the runs.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 METRICS = ("hr@10", "ndcg@10", "mrr@10", "auc")
+SOURCES, SEEDS = ["id", "text", "id+text"], [0, 1, 2]
 HERE = Path(__file__).parent
 
 
@@ -21,10 +23,11 @@ def main() -> None:
     """Runs what is missing, one run at a time, and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/ml100k"))
-    parser.add_argument("--sources", nargs="+", default=["id", "text", "id+text"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--sources", nargs="+", default=SOURCES)
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     args = parser.parse_args()
-    rows = {}
+    rows: dict[str, dict] = {}
+    kinds: set[str] = set()
     for sources in args.sources:
         results = [run(args.out, sources, seed) for seed in args.seeds]
         last = list(results[0]["phases"])[-1]
@@ -33,9 +36,13 @@ def main() -> None:
             "epochs": [r["phases"][last]["epochs"] for r in results],
             "minutes": [r["seconds"]["total"] / 60 for r in results],
         }
-        kinds = {r["fingerprint"] for r in results}
-        assert len(kinds) == 1, kinds
-    (HERE / "README.md").write_text(page(rows, results[0], args.seeds))
+        kinds |= {r["fingerprint"] for r in results}
+    if len(kinds) > 1:
+        sys.exit(f"error: runs of different protocols: {', '.join(sorted(kinds))}")
+    text = page(rows, results[0], args.seeds)
+    whole = args.sources == SOURCES and args.seeds == SEEDS
+    (HERE if whole else args.out).joinpath("README.md").write_text(text)
+    print(text)
 
 
 def run(out: Path, sources: str, seed: int) -> dict:

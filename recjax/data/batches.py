@@ -82,6 +82,8 @@ class TrainBatches:
       logq: whether in-batch candidates are weighted by 1 / expected count.
       num_items: N.
       multiple: U becomes a multiple of it.
+      shuffle_ties: whether events of one time stand in a new order in every epoch:
+        the order in the file says nothing.
       seed: of the order.
     """
 
@@ -96,19 +98,21 @@ class TrainBatches:
         logq: bool,
         num_items: int,
         multiple: int = 1,
+        shuffle_ties: bool = False,
         seed: int = 0,
     ):
         self.rows, self.length, self.batch_size = rows, history_length, batch_size
         self.negatives, self.logq, self.multiple = negatives, logq, multiple
+        self.shuffle_ties = shuffle_ties
         self.packing: Packing | None = None  # set where texts have to be encoded
         self.num_targets = history_length if rows.every_prefix else 1
         self.windows_Wx3 = _cut_windows(rows, history_length, windows)
-        counts = np.zeros(num_items)
-        for window in self.windows_Wx3:
-            np.add.at(counts, self._sequence(window)[1], 1)
-        # A batch holds a random batch_size of the W windows.
-        share = min(batch_size / len(self.windows_Wx3), 1.0)
-        self.expected_N = counts * share
+        self.num_items = num_items
+        self.share_N = np.zeros(num_items)  # how often a window has an item as target
+        if logq and negatives == "in_batch":
+            for window in self.windows_Wx3:
+                np.add.at(self.share_N, self._sequence(window, None)[1], 1)
+            self.share_N /= len(self.windows_Wx3)
         self.steps_per_epoch = -(-len(self.windows_Wx3) // batch_size)
         self._dataset = (
             grain.MapDataset.range(len(self.windows_Wx3))
@@ -116,7 +120,7 @@ class TrainBatches:
             .shuffle()
             .batch(batch_size)
             .repeat()
-            .map(self.make_batch)
+            .random_map(self.make_batch)
             .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
         )
 
@@ -124,14 +128,16 @@ class TrainBatches:
         """An endless grain iterator, with `get_state` and `set_state`."""
         return iter(self._dataset)
 
-    def make_batch(self, chosen: np.ndarray) -> Batch:
-        """Batch of the chosen windows."""
+    def make_batch(
+        self, chosen: np.ndarray, rng: np.random.Generator | None = None
+    ) -> Batch:
+        """Batch of the chosen windows; ties stay as they are without `rng`."""
         shape = (self.batch_size, self.length)
         history_BxH, mask_BxH = np.zeros(shape, np.int32), np.zeros(shape, bool)
         shape = (self.batch_size, self.num_targets)
         targets_BxT, target_mask_BxT = np.zeros(shape, np.int32), np.zeros(shape, bool)
         for b, window in enumerate(self.windows_Wx3[chosen]):
-            inputs, targets = self._sequence(window)
+            inputs, targets = self._sequence(window, rng)
             _fill_left(history_BxH, mask_BxH, b, inputs)
             _fill_left(targets_BxT, target_mask_BxT, b, targets)
         if self.negatives == "all":
@@ -141,7 +147,7 @@ class TrainBatches:
         rows_U = np.full(_bucket(len(distinct), self.multiple), -1, np.int32)
         rows_U[: len(distinct)] = distinct
         log_weight_U = np.full(len(rows_U), -np.inf, np.float32)
-        expected = self.expected_N[rows] if self.logq else 1.0
+        expected = self.share_N[rows] * len(chosen) if self.logq else 1.0
         log_weight_U[np.searchsorted(distinct, rows)] = np.log(counts / expected)
         return Batch(
             np.where(mask_BxH, np.searchsorted(distinct, history_BxH), 0),
@@ -153,15 +159,19 @@ class TrainBatches:
 
     def all_items(self) -> Items:
         """The whole catalogue as the candidates of every batch."""
-        size = len(self.expected_N)
+        size = self.num_items
         (items,) = catalogue_chunks(size, size, self.packing, self.multiple)
         return items
 
-    def _sequence(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _sequence(
+        self, window: np.ndarray, rng: np.random.Generator | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and targets of a window (row, start, end)."""
         row, start, end = window
-        sequence = np.append(self.rows.history(row), self.rows.targets_R[row])
-        part = sequence[start:end]
+        part = self.rows.sequence(row)[start:end]
+        times = self.rows.sequence_times(row)
+        if rng is not None and self.shuffle_ties and times is not None:
+            part = part[np.lexsort((rng.random(len(part)), times[start:end]))]
         return part[:-1], part[1:][-self.num_targets :]
 
     def _pack(self, rows_U: np.ndarray) -> Packed | None:

@@ -26,6 +26,8 @@ class Rows:
       ratings_R: rating of the target event, NaN where the data has none.
       every_prefix: whether each item of a history is a training target too
         (a whole sequence) or only `targets_R` (rows cut elsewhere).
+      times: time of each event in `flat`, where it is known; of the targets in
+        `target_times_R`.
     """
 
     users_R: np.ndarray
@@ -34,6 +36,8 @@ class Rows:
     targets_R: np.ndarray
     ratings_R: np.ndarray
     every_prefix: bool = False
+    times: np.ndarray | None = None
+    target_times_R: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.targets_R)
@@ -41,6 +45,17 @@ class Rows:
     def history(self, row: int) -> np.ndarray:
         """Catalogue rows of one history, oldest first."""
         return self.flat[self.offsets[row] : self.offsets[row + 1]]
+
+    def sequence(self, row: int) -> np.ndarray:
+        """Catalogue rows of one history and its target."""
+        return np.append(self.history(row), self.targets_R[row])
+
+    def sequence_times(self, row: int) -> np.ndarray | None:
+        """Times of `sequence`; None where they are not known."""
+        if self.times is None or self.target_times_R is None:
+            return None
+        history = self.times[self.offsets[row] : self.offsets[row + 1]]
+        return np.append(history, self.target_times_R[row])
 
     def events(self) -> np.ndarray:
         """Catalogue rows of all training events, each once."""
@@ -116,15 +131,15 @@ def fingerprint(protocol: dict[str, Any]) -> str:
 def _split_leave_one_out(config: Any, folder: Path) -> Data:
     """Last event of each user = test, last but one = valid, the rest = train.
 
-    Users with fewer than three events are only trained on. Events are ordered by
-    time; equal times keep the order of the file (a stable sort).
+    Users with two events are only trained on, users with one not at all. Events are
+    ordered by time; equal times keep the order of the file (a stable sort).
     """
     c = config.data
     path = tables.find_table(folder, c.stem, "inter", c.format)
     table = tables.read_table(path, c.format)
     user_ids, users = np.unique(tables.texts(table, c.user, path), return_inverse=True)
     item_names = tables.texts(table, c.item, path)
-    times = tables.numbers(table, c.time, path) if c.time else np.zeros(len(table))
+    times = tables.times(table, c.time, path) if c.time else np.arange(len(table))
     ratings = np.full(len(table), np.nan)
     if c.rating:
         ratings = tables.numbers(table, c.rating, path)
@@ -135,7 +150,7 @@ def _split_leave_one_out(config: Any, folder: Path) -> Data:
     item_ids = items[c.item].to_numpy()
     rows = _look_up(item_names, item_ids, path, item_path)
     order = np.lexsort((np.arange(len(table)), times, users))
-    rows, ratings = rows[order], ratings[order]
+    rows, ratings, times = rows[order], ratings[order], times[order]
     bounds = np.concatenate([[0], np.cumsum(np.bincount(users))])
 
     def cut(drop: int, least: int, every_prefix: bool) -> Rows:
@@ -143,8 +158,20 @@ def _split_leave_one_out(config: Any, folder: Path) -> Data:
         who = np.flatnonzero(np.diff(bounds) >= least)
         keep = np.diff(bounds)[who] - np.where(np.diff(bounds)[who] >= 3, drop, 0)
         last = bounds[who] + keep - 1
-        pieces = [rows[bounds[u] : e] for u, e in zip(who, last, strict=True)]
-        return _make_rows(who, pieces, rows[last], ratings[last], every_prefix)
+        inside = np.concatenate(
+            [np.arange(bounds[u], e) for u, e in zip(who, last, strict=True)]
+            or [np.zeros(0, np.int64)]
+        )
+        return Rows(
+            users_R=who.astype(np.int32),
+            flat=rows[inside],
+            offsets=np.concatenate([[0], np.cumsum(last - bounds[who])]),
+            targets_R=rows[last],
+            ratings_R=ratings[last],
+            every_prefix=every_prefix,
+            times=times[inside],
+            target_times_R=times[last],
+        )
 
     train = cut(2, 2, every_prefix=True)
     return _finish(
@@ -174,12 +201,16 @@ def _split_fixed(config: Any, folder: Path) -> Data:
             [tables.texts(t, c.user, p) for t, p in zip(parts, paths, strict=True)]
         )
     )
-    seen = np.concatenate([t[c.item].to_numpy() for t in parts])
-    items, item_path = _read_items(config, folder, seen)
+    seen = [
+        np.array(" ".join(tables.texts(t, column, p)).split())
+        for t, p in zip(parts, paths, strict=True)
+        for column in (c.history, c.item)
+    ]
+    items, item_path = _read_items(config, folder, np.concatenate(seen))
     item_ids = items[c.item].to_numpy()
 
     def read(table: pl.DataFrame, path: Path) -> Rows:
-        lists = [text.split(" ") for text in tables.texts(table, c.history, path)]
+        lists = [text.split() for text in tables.texts(table, c.history, path)]
         names = np.array([name for part in lists for name in part])
         flat = _look_up(names, item_ids, path, item_path)
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in lists])])
@@ -243,25 +274,6 @@ def _look_up(
     return rows.astype(np.int32)
 
 
-def _make_rows(
-    users: np.ndarray,
-    histories: list[np.ndarray],
-    targets: np.ndarray,
-    ratings: np.ndarray,
-    every_prefix: bool,
-) -> Rows:
-    offsets = np.concatenate([[0], np.cumsum([len(h) for h in histories])])
-    flat = np.concatenate([*histories, np.zeros(0, np.int32)])
-    return Rows(
-        users.astype(np.int32),
-        flat.astype(np.int32),
-        offsets.astype(np.int64),
-        targets.astype(np.int32),
-        ratings,
-        every_prefix,
-    )
-
-
 def _finish(
     config: Any,
     *,
@@ -276,7 +288,7 @@ def _finish(
     c = config.data
     protocol = {
         "files": {p.name: sources.sha256(p) for p in files if p},
-        "columns": [c.user, c.item, c.time, c.rating],
+        "columns": [c.user, c.item, c.time if c.split != "fixed" else c.history],
         "order": "time, then file order" if c.time else "file order",
         "split": c.split,
         "history": c.history_length,

@@ -77,8 +77,9 @@ def locate(name: str, *, hub: bool = False) -> Path:
         return path
     if hub and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return _locate_hub(name)
+    others = "nor a directory" + (" nor a hub id (owner/name)" if hub else "")
     raise UserError(
-        f"{name!r} is neither a known name ({', '.join(PACKAGES)}) nor a directory"
+        f"{name!r} is neither a known name ({', '.join(PACKAGES)}) {others}"
     )
 
 

@@ -83,6 +83,33 @@ def numbers(table: pl.DataFrame, column: str, path: Path) -> np.ndarray:
     return values.to_numpy()
 
 
+def times(table: pl.DataFrame, column: str, path: Path) -> np.ndarray:
+    """A column of seconds, or of dates as ISO 8601 writes them, as float64 seconds.
+
+    Raises:
+      UserError: no such column, or a row whose value is neither.
+    """
+    require(table, [column], path)
+    values = table[column]
+    if values.dtype == pl.String:
+        dates = values.str.to_datetime(strict=False, time_zone="UTC")
+        seconds = values.cast(pl.Float64, strict=False)
+        values = seconds.zip_with(seconds.is_not_null(), _seconds(dates))
+        if values.is_null().any():
+            line = _line(values.is_null())
+            raise UserError(
+                f"{path}: row {line}: {column} is {table[column][line - 2]!r}, neither "
+                "seconds nor a date"
+            )
+    elif values.dtype.is_temporal():
+        values = _seconds(values)
+    return numbers(pl.DataFrame({column: values}), column, path)
+
+
+def _seconds(dates: pl.Series) -> pl.Series:
+    return dates.dt.epoch("us").cast(pl.Float64) / 1e6
+
+
 def require(table: pl.DataFrame, columns: Sequence[str], path: Path) -> None:
     """Raises a `UserError` that names every missing column and those there are."""
     missing = [c for c in columns if c not in table.columns]

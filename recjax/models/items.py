@@ -26,7 +26,11 @@ class IdSource(nn.Module):
         del arrays, train
         init = nn.initializers.normal(self.width**-0.5)
         embed = nn.Embed(
-            self.num_items, self.width, embedding_init=init, dtype=self.dtype
+            self.num_items,
+            self.width,
+            embedding_init=init,
+            dtype=self.dtype,
+            name="vectors",
         )
         return embed(items.rows_U)
 
@@ -176,7 +180,7 @@ COMBINE: dict[str, Callable[[Sequence[jax.Array], int], jax.Array]] = {
 
 
 class ItemTower(nn.Module):
-    """Sources by name, combined, with dropout on the result."""
+    """Sources by name, combined."""
 
     num_items: int
     width: int

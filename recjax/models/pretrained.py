@@ -15,7 +15,7 @@ from recjax.trees import Flat
 
 MODEL_TYPES = ("bert",)
 
-# HF key (without a leading "bert.") -> (our path, whether the matrix is transposed).
+# HF key (without a leading "bert.") -> our path and the names of its leaves.
 _LAYER = r"encoder\.layer\.(\d+)\."
 _NORM = {"weight": "scale", "gamma": "scale", "bias": "bias", "beta": "bias"}
 _DENSE = {"weight": "kernel", "bias": "bias"}

@@ -1,5 +1,8 @@
 """Batches: every event once, every item once, resumable."""
 
+import dataclasses
+import itertools
+
 import numpy as np
 import pytest
 
@@ -75,16 +78,47 @@ def test_in_batch_items_are_distinct_and_counted():
     assert (b.items.rows_U[b.targets_BxT][mask] == plain.targets_BxT[mask]).all()
 
 
-def test_expected_counts_are_those_of_the_batches(config):
-    rows = load_data(config).train
-    made = batches(rows, negatives="in_batch", batch_size=8)
-    total = np.zeros(30)
-    stream = iter(made)
-    for _ in range(made.steps_per_epoch):
-        b = next(stream)
-        targets = b.items.rows_U[b.targets_BxT][b.target_mask_BxT]
-        total += np.bincount(targets, minlength=30)
-    np.testing.assert_allclose(total / made.steps_per_epoch, made.expected_N)
+@pytest.mark.parametrize("size", [2, 3])
+def test_logq_makes_the_partition_sum_unbiased(size):
+    """Every batch of 4 rows, enumerated: the mean over batches of the weighted sum
+    equals the sum over the catalogue; without the correction it does not."""
+    rows = sequences([9, 0], [9, 0], [9, 1], [9, 2])
+    exp_scores = np.exp([0.3, -1.0, 0.7])
+
+    def mean_sum(logq):
+        made = batches(rows, negatives="in_batch", logq=logq)
+        sums = []
+        for chosen in itertools.combinations(range(4), size):
+            items = made.make_batch(np.array(chosen)).items
+            real = (items.rows_U >= 0) & (items.rows_U < 3)
+            weights = np.exp(items.log_weight_U[real])
+            sums.append((weights * exp_scores[items.rows_U[real]]).sum())
+        return np.mean(sums)
+
+    np.testing.assert_allclose(mean_sum(True), exp_scores.sum(), rtol=1e-6)
+    assert abs(mean_sum(False) - exp_scores.sum()) > 0.05
+
+
+def test_ties_are_shuffled_in_training_and_nothing_else():
+    rows = dataclasses.replace(
+        sequences([1, 2, 3, 4, 5, 6]),
+        times=np.array([10.0, 10, 20, 30, 30]),
+        target_times_R=np.array([30.0]),
+    )
+
+    def drawn(**changes):
+        made = batches(rows, history_length=5, batch_size=1, **changes)
+        out = set()
+        for seed in range(60):
+            b = made.make_batch(np.array([0]), np.random.default_rng(seed))
+            out.add((b.history_BxH[0, 0], *b.targets_BxT[0]))
+        return out
+
+    assert drawn(shuffle_ties=False) == {(1, 2, 3, 4, 5, 6)}
+    ties = itertools.product(
+        itertools.permutations([1, 2]), itertools.permutations([4, 5, 6])
+    )
+    assert drawn(shuffle_ties=True) == {(*a, 3, *b) for a, b in ties}
 
 
 def test_an_epoch_is_a_shuffled_pass(config):

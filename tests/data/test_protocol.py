@@ -113,8 +113,12 @@ def test_fingerprint_changes_with_the_protocol_only(config, atomic_dir):
         (EVENTS, ITEMS, "no interactions"),
         (["user_id:token\titem:token"], ITEMS, "no column item_id; it has user_id, it"),
         (["user_id\titem_id:token"], ITEMS, "header 'user_id' is not name:type"),
-        ([*EVENTS, "u\ta\t1", "u\tb\tx"], ITEMS, "row 3: timestamp is 'x', not a num"),
-        ([*EVENTS, "u\ta\tnan"], ITEMS, "row 2: timestamp is 'nan', not a number"),
+        (
+            [*EVENTS, "u\ta\t1", "u\tb\tx"],
+            ITEMS,
+            "row 3: timestamp is 'x', neither",
+        ),
+        ([*EVENTS, "u\ta\tnan"], ITEMS, "row 2: timestamp is nan, not a number"),
         ([*EVENTS, "u\ta\t1", "\tb\t2"], ITEMS, "row 3: user_id is empty"),
         ([*EVENTS, "u\ta\t1", "u\tz\t2"], ITEMS, r"item 'z' .* is not in .*x\.item"),
         ([*EVENTS, "u\ta\t1"], [*ITEMS, "a\tagain"], "item 'a' stands there twice"),
@@ -126,6 +130,33 @@ def test_bad_files_are_one_line(config, tmp_path, inter, item, message):
     with pytest.raises(UserError, match=message) as e:
         load_data(open_config(config, folder))
     assert "\n" not in str(e.value)
+
+
+def test_dates_are_times_and_ties_keep_theirs(config, tmp_path):
+    days = ["2024-01-03T00:00:02", "2024-01-01", "2024-01-03 00:00:02", "2023-12-31"]
+    events = [f"u\t{i}\t{day}" for i, day in zip("abcd", days, strict=True)]
+    folder = write(tmp_path / "x", [*EVENTS, *events, "u\td\t2025-01-01"], ITEMS)
+    data = load_data(open_config(config, folder))
+    assert names(data, data.test, 0) == ("dbac", "d")
+    a, b, c, d, last = data.test.sequence_times(0)
+    assert c == d
+    assert (b - a, last - d) == (86400, 363 * 86400 + 86398)
+    assert data.train.sequence_times(0).tolist() == [a, b, c]
+
+
+def test_fixed_splits_without_an_item_file(config, tmp_path):
+    """Items are those of histories and targets; one stands in a history only."""
+    header = "user_id:token\titem_id_list:token_seq\titem_id:token"
+    parts = {
+        f"{part}_inter": [header, f"u\t1  {item} \t3"]
+        for part, item in (("train", 10), ("valid", 2), ("test", 2))
+    }
+    folder = write(tmp_path / "x", None, **parts)
+    data = load_data(
+        open_config(config, folder, split="fixed", item_table=False, rating="")
+    )
+    assert data.item_ids.tolist() == ["1", "10", "2", "3"]
+    assert data.train.sequence(0).tolist() == [0, 1, 3]
 
 
 def test_unknown_template_field(config):

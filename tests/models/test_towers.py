@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax import losses, sharding, train, trees
+from recjax import losses, sharding, trees
 from recjax.data.batches import Items
 from recjax.data.protocol import load_data
 from recjax.data.text import pack, tokenize
@@ -16,6 +16,7 @@ from recjax.models.prefix import compute_prefix, count_frozen_blocks
 from recjax.models.pretrained import load_config
 from recjax.models.recommender import HEADS, Recommender, make_model
 from recjax.models.users import USER_TOWERS
+from recjax.params import init_params, smallest_input
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def texts(config):
     tokens = tokenize(data.render(config.text.template), folder, 12)
     model = make_model(config, data.num_items, load_config(folder))
     mesh = sharding.make_mesh(config.mesh)
-    params = train.init_params(config, model, folder, mesh)
+    params = init_params(config, model, folder, mesh)
     rows_U = np.append(np.arange(data.num_items), -1).astype(np.int32)
     packed = pack(tokens, rows_U, width=16)
     items = Items(rows_U, np.where(rows_U < 0, -np.inf, 0).astype(np.float32), packed)
@@ -58,7 +59,7 @@ def test_every_item_tower_encodes_and_learns(config, texts, sources, combine, po
     config = with_sources(config, sources, combine=combine, pooling=pooling)
     encoder = model.encoder_config if "text" in sources else None
     model = make_model(config, data.num_items, encoder)
-    variables = model.init(jax.random.key(0), *train._tiny_batch(6))
+    variables = model.init(jax.random.key(0), *smallest_input(6))
     catalogue = {"text": {"ids_T": tokens.ids}}
 
     def total(variables):

@@ -1,0 +1,106 @@
+"""What is wrong with a config, said before any time is spent."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from recjax import summaries
+from recjax.baselines import BASELINES
+from recjax.errors import UserError
+from recjax.losses import LOSSES, NEGATIVES
+
+AT_LEAST_ONE = (
+    "data.history_length",
+    "text.row_tokens",
+    "text.rows_per_batch",
+    "item_tower.width",
+    "user_tower.num_layers",
+    "user_tower.num_heads",
+    "user_tower.mlp_ratio",
+    "train.batch_size",
+    "eval.batch_size",
+    "eval.resamples",
+    "mesh.model",
+    "report.every_steps",
+)
+
+
+def check_config(c: Any) -> None:
+    """Refuses unknown names and numbers out of range.
+
+    Raises:
+      UserError: names the key, the value and what is allowed.
+    """
+    metrics = [f"{m}@{k}" for m in ("hr", "ndcg", "mrr") for k in c.eval.ks]
+    for key, name, known in (
+        ("loss.name", c.loss.name, LOSSES),
+        ("loss.negatives", c.loss.negatives, NEGATIVES),
+        ("data.windows", c.data.windows, ("last", "all")),
+        ("train.dtype", c.train.dtype, ("float32", "bfloat16")),
+        ("train.metric", c.train.metric, (*metrics, "auc")),
+        *(("eval.baselines", name, BASELINES) for name in c.eval.baselines),
+        *(("report.metrics", name, (*metrics, "auc")) for name in c.report.metrics),
+    ):
+        if name not in known:
+            raise UserError(f"{key}: {name!r} is not one of {', '.join(known)}")
+    for key in AT_LEAST_ONE:
+        _check(key, _get(c, key), least=1)
+    for k in c.eval.ks:
+        _check("eval.ks", k, least=1)
+    _check("user_tower.dropout", c.user_tower.dropout, least=0, below=0.99)
+    _check("head.temperature", c.head.temperature, least=1e-6)
+    for key in ("optim.clip_norm", "optim.weight_decay", "train.checkpoint_seconds"):
+        _check(key, _get(c, key), least=0)
+    for phase in c.train.phases:
+        _check(f"phase {phase.name}: epochs", phase.epochs, least=0)
+        _check(f"phase {phase.name}: lr", phase.lr, least=0)
+        _check(f"phase {phase.name}: warmup", phase.warmup, least=0, below=1.01)
+        _check(f"phase {phase.name}: ema", phase.ema, least=0, below=1)
+    names = [phase.name for phase in c.train.phases]
+    if len(set(names)) < len(names):
+        raise UserError(f"train.phases: two of {', '.join(names)} have one name")
+    if not any(phase.epochs for phase in c.train.phases):
+        raise UserError("train.phases: no phase has any epochs")
+
+
+def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
+    """Makes the run directory; returns the results of a finished run.
+
+    A directory where nothing was trained yet takes the new config.
+
+    Raises:
+      UserError: the directory cannot be written or belongs to another config.
+    """
+    text = config.to_json(indent=2) + "\n"
+    path, params = folder / "config.json", folder / "checkpoints" / "params"
+    begun = params.is_dir() and any(p.name.isdigit() for p in params.iterdir())
+    if begun and path.exists() and (old := path.read_text()) != text:
+        changes = summaries.config_changes(json.loads(old), json.loads(text))
+        raise UserError(
+            f"--workdir {folder} holds a run of another config ({changes}); "
+            "choose another directory"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / ".config.json.part"
+        part.write_text(text)
+        os.replace(part, path)
+    except OSError as e:
+        raise UserError(f"--workdir {folder}: {e.strerror}") from None
+    if (folder / "results.json").exists():
+        print(f"{folder} holds a finished run:\n")
+        print((folder / "results.md").read_text())
+        return json.loads((folder / "results.json").read_text())
+    return None
+
+
+def _get(c: Any, key: str) -> Any:
+    section, name = key.split(".")
+    return c[section][name]
+
+
+def _check(key: str, value: Any, *, least: float, below: float = float("inf")) -> None:
+    if not least <= value < below:
+        limit = "" if below == float("inf") else f" and below {below:g}"
+        raise UserError(f"{key}: {value} is not at least {least:g}{limit}")

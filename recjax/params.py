@@ -1,0 +1,68 @@
+"""Initial parameters: random towers and the pretrained encoder."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from recjax import sharding, trees
+from recjax.data.batches import Batch, Items
+from recjax.data.text import Tokens, pack
+from recjax.models.prefix import TEXT
+from recjax.models.pretrained import load_params
+from recjax.models.recommender import Recommender
+
+
+def init_params(
+    config: Any, model: Recommender, encoder_dir: Path | None, mesh: Mesh
+) -> trees.Flat:
+    """Random towers and the pretrained encoder, as a flat dict on the devices.
+
+    The encoder's random weights are never computed: XLA drops what is not returned.
+
+    Raises:
+      UserError: weights that do not fit the encoder's config.
+    """
+    smallest = smallest_input(config.data.history_length)
+
+    def init(key: jax.Array) -> trees.Flat:
+        return trees.flatten(model.init(key, *smallest)["params"])
+
+    key = jax.random.key(config.seed)
+    shapes = jax.eval_shape(init, key)
+    stem = TEXT + "encoder/"
+    flat: trees.Flat = {}
+    if encoder_dir is not None:
+        expected = {p[len(stem) :]: x for p, x in shapes.items() if p.startswith(stem)}
+        pooler = config.item_tower.pooling == "pooler"
+        weights = load_params(encoder_dir, expected, pooler=pooler)
+        flat = {stem + path: x for path, x in weights.items()}
+
+    def init_rest(key: jax.Array) -> trees.Flat:
+        return {path: x for path, x in init(key).items() if path not in loaded}
+
+    loaded = set(flat)
+    flat |= jax.jit(init_rest)(key)
+    flat = {path: flat[path] for path in shapes}
+    return jax.device_put(flat, sharding.shard_params(flat, mesh, config.mesh.rules))
+
+
+class Smallest(NamedTuple):
+    """The smallest input that shows a model all its shapes."""
+
+    catalogue: dict[str, Any]
+    batch: Batch
+
+
+def smallest_input(history_length: int) -> Smallest:
+    """One user, one item of one token."""
+    tokens = Tokens(np.zeros(1, np.int32), np.array([0, 1]))
+    rows_U = np.zeros(1, np.int32)
+    items = Items(rows_U, np.zeros(1, np.float32), pack(tokens, rows_U, width=1))
+    history_BxH = np.zeros((1, history_length), np.int32)
+    one_BxT = np.zeros((1, 1), np.int32)
+    batch = Batch(history_BxH, history_BxH == 0, one_BxT, one_BxT == 0, items)
+    return Smallest({"text": {"ids_T": jnp.zeros(1, jnp.int32)}}, batch)
