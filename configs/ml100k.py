@@ -16,9 +16,7 @@ def get_config(sources: str = "text") -> ConfigDict:
     c.data.rating = "rating"
     c.eval.like_threshold = 4.0
     c.item_tower.sources = tuple(sources.split("+"))
-    c.item_tower.width = 128
-    c.user_tower.num_heads = 4
-    c.user_tower.dropout = 0.5
+    c.user_tower.dropout = 0.4
     c.train.batch_size = 128
-    c.train.phases = (base.phase("towers", epochs=50, lr=1e-3, ema=0.99, patience=8),)
+    c.train.phases = (base.phase("towers", epochs=60, lr=2e-3, ema=0.99, patience=8),)
     return c

@@ -12,19 +12,20 @@ def get_config() -> ConfigDict:
     """Ids and text; towers over frozen vectors, then the encoder's top layer."""
     c = base.get_config()
     c.data.rating = "rating"
-    c.data.windows = "all"
     c.eval.like_threshold = 4.0
     c.item_tower.sources = ("id", "text")
     c.user_tower.dropout = 0.3
+    c.train.batch_size = 128
     c.train.phases = (
-        base.phase("towers", epochs=15, lr=1e-3, patience=4),
+        base.phase("towers", epochs=12, lr=2e-3, ema=0.98),
         base.phase(
             "top",
-            epochs=2,
+            epochs=3,
             lr=1e-3,
             schedule="cosine",
             warmup=0.1,
-            lr_mults=base.freeze(1, layers=6, encoder=0.1),
+            ema=0.9,
+            lr_mults=base.freeze(1, layers=6, encoder=0.2),
         ),
     )
     return c

@@ -1,6 +1,7 @@
 """The command line: one clear line and exit code 2 for every mistake."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,27 @@ def test_wrong_type_on_the_command_line(tmp_path):
         f"--workdir={tmp_path}",
     )
     assert_one_line(done, "many")
+
+
+def test_every_flag_of_the_readme_is_understood(tmp_path):
+    text = (ROOT / "README.md").read_text()
+    options = re.findall(r"--config\.[^\s'`]+=[^\s'`]+", text)
+    assert any("phases[1]" in option for option in options)
+    done = recjax(
+        "--config=configs/quickstart.py",
+        *options,
+        "--config.data.source=/no/where",
+        f"--workdir={tmp_path}",
+    )
+    assert_one_line(done, "needs", "devices")  # mesh.model=2 on one device
+    options = [option for option in options if ".mesh." not in option]
+    done = recjax(
+        "--config=configs/quickstart.py",
+        *options,
+        "--config.data.source=/no/where",
+        f"--workdir={tmp_path}",
+    )
+    assert_one_line(done, "/no/where")
 
 
 def test_missing_config_file(tmp_path):
