@@ -34,7 +34,6 @@ def main() -> None:
         rows[sources] = {
             **{m: [r["test"][m]["value"] for r in results] for m in METRICS},
             "epochs": [r["phases"][last]["epochs"] for r in results],
-            "minutes": [r["seconds"]["total"] / 60 for r in results],
         }
         kinds |= {r["fingerprint"] for r in results}
     if len(kinds) > 1:
@@ -71,12 +70,12 @@ def page(rows: dict, result: dict, seeds: list[int]) -> str:
     ]
     for name, value in result["baselines"].items():
         cells = [f"{value[m]['value']:.4f}" for m in METRICS]
-        lines.append(f"| ({name}) | " + " | ".join(cells) + " | | |")
+        lines.append(f"| ({name}) | " + " | ".join(cells) + " | |")
     for sources, values in rows.items():
         cells = []
         for name in names:
             x = values[name]
-            digits = 1 if name in ("epochs", "minutes") else 4
+            digits = 1 if name == "epochs" else 4
             spread = np.std(x, ddof=1) if len(x) > 1 else 0.0
             cells.append(f"{np.mean(x):.{digits}f} ± {spread:.{digits}f}")
         lines.append(f"| {sources} | " + " | ".join(cells) + " |")
