@@ -1,5 +1,14 @@
-"""Flags only: `python -m recjax.main --config=configs/quickstart.py --workdir=DIR`."""
+"""Trains and evaluates a recommender.
 
+python -m recjax.main --config=configs/quickstart.py --workdir=runs/quickstart
+
+Any key of the config can be set: --config.train.batch_size=32 (configs/base.py has
+them all).
+"""
+
+import ast
+import contextlib
+import re
 import sys
 from typing import Any, NoReturn
 
@@ -22,20 +31,25 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
         _ = _CONFIG.value and _CONFIG.value.seed  # an unreadable file raises only now
+    except SystemExit:  # absl exits with 1 after --help
+        sys.exit(0)
     except OSError as e:
         _fail(f"config: {_lines(e)[-1]}")
     except Exception as e:  # a config file may raise anything
         if "--debug" in argv:
             raise
-        _fail(f"config: {_lines(e)[0]}")
+        _fail(f"config: {' '.join(_lines(e))}")
     if len(rest) > 1:
         _fail(f"unexpected argument {rest[1]!r}; options begin with --")
     return rest
 
 
 def _lines(e: BaseException) -> list[str]:
-    text = str(e).strip().strip("'\"").splitlines()
-    return [line.strip() for line in text] or [type(e).__name__]
+    said = str(e)
+    with contextlib.suppress(ValueError, SyntaxError):
+        said = str(ast.literal_eval(said))  # a KeyError quotes what it says
+    said = re.sub(r" Other fields present: .*\n", "\n", said, flags=re.DOTALL)
+    return [line.strip() for line in said.splitlines() if line.strip()] or [repr(e)]
 
 
 def _fail(message: str) -> NoReturn:

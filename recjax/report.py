@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from tqdm import tqdm
 # tensorboardX imports torch where there is one, which takes seconds; it needs none.
 _hidden = sys.modules.setdefault("torch", None) is None  # type: ignore[arg-type]
 import tensorboardX  # noqa: E402
+from tensorboardX.proto.summary_pb2 import Summary  # noqa: E402
+from tensorboardX.summary import hparams as make_hparams  # noqa: E402
 
 if _hidden:
     del sys.modules["torch"]
@@ -52,8 +54,9 @@ class Reporter:
         """Appends to metrics.jsonl and TensorBoard."""
         if not self.active:
             return
-        for tag, value in values.items():
-            self._writer.add_scalar(tag, value, step)
+        # `add_scalar` would write ndcg_10 for ndcg@10.
+        each = [Summary.Value(tag=tag, simple_value=x) for tag, x in values.items()]
+        self._writer.file_writer.add_summary(Summary(value=each), step)
         with self._jsonl.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         self.records += 1
@@ -63,14 +66,20 @@ class Reporter:
         if self.active:
             self._writer.add_text(tag, markdown)
 
-    def hparams(self, values: Mapping[str, Any], results: Mapping[str, float]) -> None:
-        """One row of TensorBoard's hparams tab."""
+    def hparams(self, values: Mapping[str, Any], tags: Iterable[str]) -> None:
+        """The run's row in TensorBoard's hparams tab: what it was made with.
+
+        Args:
+          values: by key of the config.
+          tags: of the scalars whose newest values stand beside them.
+        """
         if self.active:
             simple = {
                 k: v if isinstance(v, bool | int | float | str) else json.dumps(v)
                 for k, v in values.items()
             }
-            self._writer.add_hparams(simple, dict(results), name="hparams")
+            for summary in make_hparams(simple, dict.fromkeys(tags)):
+                self._writer.file_writer.add_summary(summary)
 
     def bar(self, total: int, done: int, name: str, unit: str = "step") -> Any:
         """A progress bar; every ten seconds where the output is no terminal."""

@@ -151,7 +151,7 @@ def _run(
     reporter.text("results", text)
     reporter.hparams(
         {**summaries.flat_config(config), "fingerprint": data.fingerprint},
-        {f"test/{m}": x["value"] for m, x in last["test"].items()},
+        [f"test/{metric}" for metric in last["test"]],
     )
     return final
 

@@ -35,6 +35,7 @@ def write_config(folder, *lines):
 
 
 def assert_one_line(done, *words):
+    assert "\\" not in done.stderr
     assert done.returncode == 2, done.stderr
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1, done.stderr
@@ -180,6 +181,7 @@ def test_help_needs_no_jax():
     )
     assert done.stdout.strip() == "set()"
     done = recjax("--help")
+    assert done.returncode == 0
     assert "--config" in done.stdout
     assert "--workdir" in done.stdout
 

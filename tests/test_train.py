@@ -120,9 +120,17 @@ def test_tensorboard_reads_the_run(whole):
 
     events = event_accumulator.EventAccumulator(str(whole.workdir))
     events.Reload()
-    assert "train/loss" in events.Tags()["scalars"]
+    assert {"train/loss", "valid/ndcg@10"} <= set(events.Tags()["scalars"])
+    (shown,) = {e.value for e in events.Scalars("test/hr@10")[-1:]}
+    assert shown == pytest.approx(whole.final["test"]["hr@10"]["value"])
     assert {"config/text_summary", "results/text_summary"} <= set(
         events.Tags()["tensors"]
+    )
+    started = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    for words in (b"item_tower.width", b"train.phases[1].ema", b"fingerprint"):
+        assert words in started
+    assert (
+        b"test/ndcg@10" in events.PluginTagToContent("hparams")["_hparams_/experiment"]
     )
 
 
