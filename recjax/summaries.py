@@ -171,6 +171,7 @@ def examples(
     X, Y are the newest items of the history, Z the best that the user has not seen.
     Choosing an item counts as liking it, whatever its rating.
     """
+    titles = [f'"{title}"' if "," in title else title for title in titles]
     lines = []
     for row in np.linspace(0, len(data.test) - 1, count).astype(int):
         liked = ", ".join(titles[i] for i in data.test.history(row)[-show:])
