@@ -1,6 +1,9 @@
 """MovieLens 100K, items known by id and text: frozen first, then fine-tuned.
 
-python -m recjax.main --config=configs/quickstart.py --workdir=runs/quickstart
+    python -m recjax.main --config=configs/quickstart.py --workdir=runs/quickstart
+
+Three and a half minutes on two CPU cores. Test HR@10 / NDCG@10 with seed 0: .184 / .094
+after the first phase, .202 / .103 after the second.
 """
 
 from ml_collections import ConfigDict
