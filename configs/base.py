@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     c.data.item_table = True  # whether there is an item file
     c.data.history_length = 50  # H, items the user tower sees
     c.data.shuffle_ties = True  # training only: events of one time in any order
-    c.data.windows = "all"  # newest H + 1 items of a sequence | all
+    c.data.windows = "all"  # last (newest H + 1 items of a sequence) | all
 
     c.text = ConfigDict()
     c.text.encoder = "all-MiniLM-L6-v2"  # name, directory or hub id (owner/name)

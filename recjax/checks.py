@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ from recjax import summaries
 from recjax.baselines import BASELINES
 from recjax.errors import UserError
 from recjax.losses import LOSSES, NEGATIVES
+from recjax.models.items import COMBINE, POOLINGS, SOURCES
+from recjax.models.recommender import HEADS
+from recjax.models.users import POSITIONS, USER_TOWERS
 
 AT_LEAST_ONE = (
     "data.history_length",
@@ -33,7 +37,13 @@ def check_config(c: Any) -> None:
       UserError: names the key, the value and what is allowed.
     """
     metrics = [f"{m}@{k}" for m in ("hr", "ndcg", "mrr") for k in c.eval.ks]
-    for key, name, known in (
+    choices: list[tuple[str, str, Collection[str]]] = [
+        *(("item_tower.sources", name, SOURCES) for name in c.item_tower.sources),
+        ("item_tower.combine", c.item_tower.combine, COMBINE),
+        ("item_tower.pooling", c.item_tower.pooling, POOLINGS),
+        ("user_tower.name", c.user_tower.name, USER_TOWERS),
+        ("user_tower.position", c.user_tower.position, POSITIONS),
+        ("head.name", c.head.name, HEADS),
         ("loss.name", c.loss.name, LOSSES),
         ("loss.negatives", c.loss.negatives, NEGATIVES),
         ("data.windows", c.data.windows, ("last", "all")),
@@ -41,13 +51,23 @@ def check_config(c: Any) -> None:
         ("train.metric", c.train.metric, (*metrics, "auc")),
         *(("eval.baselines", name, BASELINES) for name in c.eval.baselines),
         *(("report.metrics", name, (*metrics, "auc")) for name in c.report.metrics),
-    ):
+    ]
+    for key, name, known in choices:
         if name not in known:
             raise UserError(f"{key}: {name!r} is not one of {', '.join(known)}")
     for key in AT_LEAST_ONE:
         _check(key, _get(c, key), least=1)
     for k in c.eval.ks:
         _check("eval.ks", k, least=1)
+    if not c.item_tower.sources:
+        raise UserError("item_tower.sources: name at least one source")
+    if c.user_tower.name == "transformer" and c.item_tower.width % (
+        heads := c.user_tower.num_heads
+    ):
+        raise UserError(
+            f"item_tower.width {c.item_tower.width} is not divisible by "
+            f"user_tower.num_heads {heads}"
+        )
     _check("user_tower.dropout", c.user_tower.dropout, least=0, below=0.99)
     _check("head.temperature", c.head.temperature, least=1e-6)
     for key in ("optim.clip_norm", "optim.weight_decay", "train.checkpoint_seconds"):
@@ -64,6 +84,15 @@ def check_config(c: Any) -> None:
         raise UserError("train.phases: no phase has any epochs")
 
 
+def check_max_tokens(c: Any, limit: int) -> None:
+    """Refuses texts longer than the encoder has positions for."""
+    if not 2 < c.text.max_tokens <= limit:
+        raise UserError(
+            f"text.max_tokens: {c.text.max_tokens} is not within 3 and {limit}, the "
+            "encoder's positions"
+        )
+
+
 def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
     """Makes the run directory; returns the results of a finished run.
 
@@ -74,8 +103,13 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
     """
     text = config.to_json(indent=2) + "\n"
     path, params = folder / "config.json", folder / "checkpoints" / "params"
-    begun = params.is_dir() and any(p.name.isdigit() for p in params.iterdir())
-    if begun and path.exists() and (old := path.read_text()) != text:
+    results = folder / "results.json"
+    saved = params.is_dir() and any(p.name.isdigit() for p in params.iterdir())
+    if (
+        (saved or results.exists())
+        and path.exists()
+        and (old := path.read_text()) != text
+    ):
         changes = summaries.config_changes(json.loads(old), json.loads(text))
         raise UserError(
             f"--workdir {folder} holds a run of another config ({changes}); "
@@ -88,10 +122,10 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
         os.replace(part, path)
     except OSError as e:
         raise UserError(f"--workdir {folder}: {e.strerror}") from None
-    if (folder / "results.json").exists():
+    if results.exists():
         print(f"{folder} holds a finished run:\n")
         print((folder / "results.md").read_text())
-        return json.loads((folder / "results.json").read_text())
+        return json.loads(results.read_text())
     return None
 
 

@@ -42,9 +42,8 @@ def init_params(
         flat = {stem + path: x for path, x in weights.items()}
 
     def init_rest(key: jax.Array) -> trees.Flat:
-        return {path: x for path, x in init(key).items() if path not in loaded}
+        return {path: x for path, x in init(key).items() if path not in flat}
 
-    loaded = set(flat)
     flat |= jax.jit(init_rest)(key)
     flat = {path: flat[path] for path in shapes}
     return jax.device_put(flat, sharding.shard_params(flat, mesh, config.mesh.rules))

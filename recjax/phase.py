@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
@@ -189,7 +189,7 @@ def fit(
             best = jax.tree.map(jnp.copy, state.result)
             stand.best, stand.best_epoch = value, stand.epoch
         if time.perf_counter() - saved_at >= c.train.checkpoint_seconds:
-            where = {"phase": phase.index, "step": now, "stand": {**vars(stand)}}
+            where = {"phase": phase.index, "step": now, "stand": asdict(stand)}
             where["records"] = r.reporter.records
             where["iterator"] = json.dumps(_plain(iterator.get_state()))
             r.checkpoints.save_last(now, state, best, where)

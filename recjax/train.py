@@ -13,7 +13,7 @@ from recjax import optim, report, sharding, summaries, trees
 from recjax.baselines import BASELINES
 from recjax.catalogue import encode_prefix
 from recjax.checkpoint import Checkpoints
-from recjax.checks import check_config, open_workdir
+from recjax.checks import check_config, check_max_tokens, open_workdir
 from recjax.data import sources
 from recjax.data.protocol import Rows, load_data
 from recjax.data.text import tokenize
@@ -73,7 +73,7 @@ def _run(
         encoder_dir = sources.locate(config.text.encoder, hub=True)
         encoder_config = load_config(encoder_dir)
         texts = data.render(config.text.template)
-        _check_max_tokens(config, encoder_config.max_position_embeddings)
+        check_max_tokens(config, encoder_config.max_position_embeddings)
         tokens = tokenize(texts, encoder_dir, config.text.max_tokens)
     titles = data.item_ids.tolist()
     if config.data.item_table:
@@ -131,29 +131,7 @@ def _run(
         r.spend("total", began)
         began = time.perf_counter()
         save(r, i + 1, params, step, results)
-
-    # The end.
-    last = results["phases"][phases[-1].name]
-    final = {
-        "fingerprint": data.fingerprint,
-        "protocol": data.protocol,
-        "seed": config.seed,
-        "test": last["test"],
-        "valid": last["valid"],
-        **results,
-        "params": {"total": trees.count(params), "trainable": last["trainable"]},
-        "seconds": {k: round(v, 2) for k, v in r.seconds.items()},
-    }
-    text = summaries.results_text(final, config.report.metrics)
-    say(f"\n{text}")
-    reporter.write("results.md", text + "\n")
-    reporter.write("results.json", json.dumps(final, indent=2) + "\n")
-    reporter.text("results", text)
-    reporter.hparams(
-        {**summaries.flat_config(config), "fingerprint": data.fingerprint},
-        [f"test/{metric}" for metric in last["test"]],
-    )
-    return final
+    return finish(r, results, params)
 
 
 def save(
@@ -164,6 +142,31 @@ def save(
     meta |= {"results": results, "seconds": r.seconds}
     meta["fingerprint"] = r.data.fingerprint
     r.checkpoints.save_params(index, params, meta)
+
+
+def finish(r: Run, results: dict[str, Any], params: trees.Flat) -> dict[str, Any]:
+    """Shows and writes the results; returns `results.json`."""
+    last = list(results["phases"].values())[-1]
+    final = {
+        "fingerprint": r.data.fingerprint,
+        "protocol": r.data.protocol,
+        "seed": r.config.seed,
+        "test": last["test"],
+        "valid": last["valid"],
+        **results,
+        "params": {"total": trees.count(params), "trainable": last["trainable"]},
+        "seconds": {k: round(v, 2) for k, v in r.seconds.items()},
+    }
+    text = summaries.results_text(final, r.config.report.metrics)
+    r.reporter.say(f"\n{text}")
+    r.reporter.write("results.md", text + "\n")
+    r.reporter.write("results.json", json.dumps(final, indent=2) + "\n")
+    r.reporter.text("results", text)
+    r.reporter.hparams(
+        {**summaries.flat_config(r.config), "fingerprint": r.data.fingerprint},
+        [f"test/{metric}" for metric in last["test"]],
+    )
+    return final
 
 
 def run_baselines(r: Run) -> dict[str, dict[str, Interval]]:
@@ -199,11 +202,3 @@ def intervals(r: Run, evaluation: Evaluation, rows: Rows) -> dict[str, Interval]
     """Means over the rows with bootstrap intervals over their users."""
     resamples = r.config.eval.resamples
     return with_intervals(evaluation.values, rows.users_R, resamples=resamples)
-
-
-def _check_max_tokens(config: Any, limit: int) -> None:
-    if not 2 < config.text.max_tokens <= limit:
-        raise UserError(
-            f"text.max_tokens: {config.text.max_tokens} is not within 3 and {limit}, "
-            "the encoder's positions"
-        )

@@ -185,6 +185,7 @@ def test_early_stopping_keeps_the_best(config, tmp_path, capsys):
 
 def test_another_config_in_the_same_directory_is_refused(config, tmp_path):
     train.run(config, str(tmp_path))
+    shutil.rmtree(tmp_path / "checkpoints")  # a finished run still is one
     other = config.copy_and_resolve_references().unlock()
     other.item_tower.width = 16
     with pytest.raises(UserError, match=r"item_tower\.width: 8 there, 16 here"):

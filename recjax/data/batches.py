@@ -169,9 +169,10 @@ class TrainBatches:
         """Inputs and targets of a window (row, start, end)."""
         row, start, end = window
         part = self.rows.sequence(row)[start:end]
-        times = self.rows.sequence_times(row)
-        if rng is not None and self.shuffle_ties and times is not None:
-            part = part[np.lexsort((rng.random(len(part)), times[start:end]))]
+        if rng is not None and self.shuffle_ties:
+            times = self.rows.sequence_times(row)
+            if times is not None:
+                part = part[np.lexsort((rng.random(len(part)), times[start:end]))]
         return part[:-1], part[1:][-self.num_targets :]
 
     def _pack(self, rows_U: np.ndarray) -> Packed | None:

@@ -4,17 +4,16 @@ Every head scores a user and an item as `query . candidate + bias`, so that rank
 evaluation and serving need nothing but three arrays.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from recjax.errors import UserError
 from recjax.models.bert import BertConfig
-from recjax.models.items import COMBINE, POOLINGS, SOURCES, Catalogue, ItemTower
-from recjax.models.users import POSITIONS, USER_TOWERS
+from recjax.models.items import Catalogue, ItemTower
+from recjax.models.users import USER_TOWERS
 
 
 class TwoTowerHead(nn.Module):
@@ -157,29 +156,7 @@ class Recommender(nn.Module):
 def make_model(
     config: Any, num_items: int, encoder_config: BertConfig | None
 ) -> Recommender:
-    """Builds the module that `item_tower`, `user_tower` and `head` describe.
-
-    Raises:
-      UserError: a name that is in none of the tables, widths that do not divide.
-    """
-    choices: list[tuple[str, str, Collection[str]]] = [
-        *(("item_tower.sources", name, SOURCES) for name in config.item_tower.sources),
-        ("item_tower.combine", config.item_tower.combine, COMBINE),
-        ("item_tower.pooling", config.item_tower.pooling, POOLINGS),
-        ("user_tower.name", config.user_tower.name, USER_TOWERS),
-        ("user_tower.position", config.user_tower.position, POSITIONS),
-        ("head.name", config.head.name, HEADS),
-    ]
-    for key, name, table in choices:
-        if name not in table:
-            raise UserError(f"{key}: {name!r} is not one of {', '.join(table)}")
-    if not config.item_tower.sources:
-        raise UserError("item_tower.sources: name at least one source")
-    if config.item_tower.width % config.user_tower.num_heads:
-        raise UserError(
-            f"item_tower.width {config.item_tower.width} is not divisible by "
-            f"user_tower.num_heads {config.user_tower.num_heads}"
-        )
+    """Builds the module that `item_tower`, `user_tower` and `head` describe."""
     users = config.user_tower.copy_and_resolve_references()
     return Recommender(
         num_items=num_items,
