@@ -114,8 +114,6 @@ def make(config: Any, phase: Any, paths: list[str], steps: int) -> Optim:
     def decay(updates: Any, params: Any) -> Any:
         return {
             path: u + config.weight_decay * wd_mults[path] * params[path]
-            if wd_mults[path]
-            else u
             for path, u in updates.items()
         }
 
