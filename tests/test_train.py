@@ -284,6 +284,15 @@ def test_every_name_runs(config, tmp_path, turn):
     assert final["baselines"].keys() == BASELINES.keys()
 
 
+def test_before_pools_by_the_mean_where_pooling_is_learned(config, tmp_path):
+    before = {}
+    for pooling in ("attention", "mean", "cls"):
+        c = config.copy_and_resolve_references().unlock()
+        c.item_tower.pooling = pooling
+        before[pooling] = train.run(c, str(tmp_path / pooling))["before"]
+    assert before["attention"] == before["mean"] != before["cls"]
+
+
 def test_ids_alone_need_no_item_file(config, tmp_path):
     c = config.unlock()
     c.item_tower.sources, c.data.item_table = ("id",), False
