@@ -60,6 +60,7 @@ def get_config() -> ConfigDict:
     c.loss = ConfigDict()
     c.loss.name = "softmax"  # softmax (cross-entropy)
     c.loss.negatives = "all"  # all (the whole catalogue) | in_batch
+    c.loss.smoothing = 0.0  # share of the target's label that all candidates get
     c.loss.logq = True  # weight in-batch negatives by 1 / expected count
 
     c.optim = ConfigDict()

@@ -69,6 +69,7 @@ def check_config(c: Any) -> None:
             f"user_tower.num_heads {heads}"
         )
     _check("user_tower.dropout", c.user_tower.dropout, least=0, below=0.99)
+    _check("loss.smoothing", c.loss.smoothing, least=0, below=1)
     _check("head.temperature", c.head.temperature, least=1e-6)
     for key in ("optim.clip_norm", "optim.weight_decay", "train.checkpoint_seconds"):
         _check(key, _get(c, key), least=0)

@@ -1,5 +1,6 @@
 """Training losses: one value per user before any mean."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ def softmax(
     targets_BxT: jax.Array,
     mask_BxT: jax.Array,
     log_weight_U: jax.Array,
+    *,
+    smoothing: float = 0.0,
 ) -> jax.Array:
     """Cross-entropy over U candidates, summed over each user's targets: loss_B.
 
@@ -26,24 +29,33 @@ def softmax(
     w_u = c_u / E[c_u] the logQ-corrected one (Bengio and Senecal, 2008; Yi et al.,
     2019), whose sum is unbiased over batches; a user's own targets are always there.
 
+    Label smoothing (Szegedy et al., 2016) takes a share of the target's label and
+    spreads it over the candidates by w.
+
     Args:
       queries_BxTxD: what is scored against the candidates.
       candidates_UxD, bias_U: the candidates.
       targets_BxT: index of each target among the candidates.
       mask_BxT: which targets count.
       log_weight_U: log w; -inf keeps a candidate out, unless it is the target.
+      smoothing: the share, at least 0 and below 1.
     """
     shape, width = targets_BxT.shape, queries_BxTxD.shape[-1]
     # What stands where nothing counts may be anything; zero keeps the gradient clean.
     queries_BxTxD = jnp.where(mask_BxT[..., None], queries_BxTxD, 0)
+    queries_PxD = queries_BxTxD.astype(jnp.float32).reshape(-1, width)
+    candidates_UxD = candidates_UxD.astype(jnp.float32)
+    targets_P, mask_P = targets_BxT.reshape(-1), mask_BxT.reshape(-1)
     loss_P = _cross_entropy(
-        queries_BxTxD.astype(jnp.float32).reshape(-1, width),
-        candidates_UxD.astype(jnp.float32),
-        bias_U,
-        targets_BxT.reshape(-1),
-        mask_BxT.reshape(-1),
-        log_weight_U,
+        queries_PxD, candidates_UxD, bias_U, targets_P, mask_P, log_weight_U
     )
+    if smoothing:
+        # Linear in the scores: the mean score is the score of the mean candidate.
+        share_U = jax.nn.softmax(log_weight_U)
+        above_PxD = candidates_UxD[targets_P] - (share_U @ candidates_UxD)[None]
+        above_P = bias_U[targets_P] - share_U @ bias_U
+        above_P += (queries_PxD * above_PxD).sum(-1)
+        loss_P += smoothing * jnp.where(mask_P, above_P, 0.0)
     return loss_P.reshape(shape).sum(axis=-1)
 
 
@@ -91,5 +103,7 @@ def _cross_entropy_bwd(kept: Any, grad_P: jax.Array) -> tuple[jax.Array | None, 
 
 _cross_entropy.defvjp(_cross_entropy_fwd, _cross_entropy_bwd)
 
-LOSSES: dict[str, Loss] = {"softmax": softmax}
+LOSSES: dict[str, Callable[[Any], Loss]] = {
+    "softmax": lambda c: functools.partial(softmax, smoothing=c.smoothing),
+}
 NEGATIVES = ("all", "in_batch")

@@ -282,7 +282,7 @@ def make_step(
     r: Run, model: Recommender, opt: optim.Optim, state: TrainState, ema: float
 ) -> Compiled:
     """The compiled train step; state comes back placed as it went in."""
-    loss = losses.LOSSES[r.config.loss.name]
+    loss = losses.LOSSES[r.config.loss.name](r.config.loss)
 
     def step(state: TrainState, *inputs: Any) -> Any:
         return train_step(state, *inputs, model=model, loss=loss, tx=opt.tx, ema=ema)

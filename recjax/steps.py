@@ -53,7 +53,7 @@ def train_step(
       batch: a `Batch` with its items.
       key: dropout key of the run; the step is folded in.
       model: a `Recommender`.
-      loss: of `losses.LOSSES`.
+      loss: made by one of `losses.LOSSES`.
       tx: transformation of `state.trainable`.
       ema: decay of `state.average` (Polyak and Juditsky, 1992).
 

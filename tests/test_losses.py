@@ -8,17 +8,20 @@ import pytest
 from recjax.losses import softmax
 
 
-def plain(queries, candidates, bias, targets, mask, log_weight):
+def plain(queries, candidates, bias, targets, mask, log_weight, *, smoothing):
     """The docstring of `softmax`, as naive JAX that autodiff can see through."""
     logits = jnp.einsum("btd,ud->btu", queries, candidates) + bias[None, None]
     one_hot = jax.nn.one_hot(targets, len(bias)) > 0
-    target = jnp.where(one_hot, logits, 0).sum(-1)
     weighted = logits + jnp.where(one_hot, 0.0, log_weight[None, None])
-    return jnp.where(mask, jax.nn.logsumexp(weighted, -1) - target, 0).sum(-1)
+    label = (1 - smoothing) * one_hot
+    label += smoothing * (jnp.exp(log_weight) / jnp.exp(log_weight).sum())[None, None]
+    logprob = logits - jax.nn.logsumexp(weighted, -1, keepdims=True)
+    return jnp.where(mask, -(label * logprob).sum(-1), 0).sum(-1)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("weights", ["all", "some"])
-def test_value_and_every_gradient_equal_autodiff(weights):
+def test_value_and_every_gradient_equal_autodiff(weights, smoothing):
     rng = np.random.default_rng(0)
     queries = rng.normal(size=(3, 4, 5)).astype(np.float32)
     candidates = rng.normal(size=(7, 5)).astype(np.float32)
@@ -34,7 +37,8 @@ def test_value_and_every_gradient_equal_autodiff(weights):
 
     def total(f):
         return lambda q, c, b: (
-            f(q, c, b, targets, mask, log_weight) * jnp.array([1.0, 2.0, 3.0])
+            f(q, c, b, targets, mask, log_weight, smoothing=smoothing)
+            * jnp.array([1.0, 2.0, 3.0])
         ).sum()
 
     args = (queries, candidates, bias)
