@@ -111,7 +111,8 @@ class TrainBatches:
         self.share_N = np.zeros(num_items)  # how often a window has an item as target
         if logq and negatives == "in_batch":
             for window in self.windows_Wx3:
-                np.add.at(self.share_N, self._sequence(window, None)[1], 1)
+                part, chance = self._target_chances(window)
+                np.add.at(self.share_N, part, chance)
             self.share_N /= len(self.windows_Wx3)
         self.steps_per_epoch = -(-len(self.windows_Wx3) // batch_size)
         self._dataset = (
@@ -175,14 +176,27 @@ class TrainBatches:
                 part = part[np.lexsort((rng.random(len(part)), times[start:end]))]
         return part[:-1], part[1:][-self.num_targets :]
 
+    def _target_chances(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Items of a window (row, start, end) and how likely each is a target.
+
+        Events of one time take each other's places in equal shares.
+        """
+        row, start, end = window
+        is_target = np.arange(end - start) >= max(end - start - self.num_targets, 1)
+        times = self.rows.sequence_times(row) if self.shuffle_ties else None
+        if times is None:
+            return self.rows.sequence(row)[start:end], is_target.astype(float)
+        _, tie = np.unique(times[start:end], return_inverse=True)
+        chance = np.bincount(tie, is_target) / np.bincount(tie)
+        return self.rows.sequence(row)[start:end], chance[tie]
+
     def _pack(self, rows_U: np.ndarray) -> Packed | None:
         """Texts of a batch's items, in a number of rows from the same ladder as U."""
         if not self.packing:
             return None
         p = self.packing
         packed = pack(p.tokens, rows_U, width=p.width)
-        num_rows = _bucket(len(packed.index_RxL), p.multiple)
-        return pack(p.tokens, rows_U, width=p.width, multiple=num_rows)
+        return packed.fill_up(_bucket(len(packed.index_RxL), p.multiple))
 
 
 def catalogue_chunks(
@@ -195,11 +209,9 @@ def catalogue_chunks(
     packs: list[Packed | None] = [None] * len(rows_CxU)
     if packing:
         tokens, width = packing.tokens, packing.width
-        first = [pack(tokens, rows_U, width=width) for rows_U in rows_CxU]
-        most = round_up(max(len(p.index_RxL) for p in first), packing.multiple)
-        packs = [
-            pack(tokens, rows_U, width=width, multiple=most) for rows_U in rows_CxU
-        ]
+        some = [pack(tokens, rows_U, width=width) for rows_U in rows_CxU]
+        most = round_up(max(len(p.index_RxL) for p in some), packing.multiple)
+        packs = [p.fill_up(most) for p in some]
     weight_CxU = np.where(rows_CxU >= 0, 0, -np.inf).astype(np.float32)
     return [Items(*chunk) for chunk in zip(rows_CxU, weight_CxU, packs, strict=True)]
 
@@ -238,11 +250,11 @@ def round_up(n: int, multiple: int) -> int:
 
 
 def _fill_left(
-    values_BxW: np.ndarray, mask_BxW: np.ndarray, b: int, values: np.ndarray
+    out_BxH: np.ndarray, mask_BxH: np.ndarray, b: int, values: np.ndarray
 ) -> None:
     if len(values):
-        values_BxW[b, -len(values) :] = values
-        mask_BxW[b, -len(values) :] = True
+        out_BxH[b, -len(values) :] = values
+        mask_BxH[b, -len(values) :] = True
 
 
 def _bucket(n: int, multiple: int) -> int:

@@ -46,6 +46,21 @@ class Packed(NamedTuple):
     owner_RxL: np.ndarray
     first_U: np.ndarray
 
+    def fill_up(self, num_rows: int) -> "Packed":
+        """The same texts with empty rows behind them, up to `num_rows`."""
+
+        def fill(x_RxL: np.ndarray, value: int) -> np.ndarray:
+            rows = ((0, num_rows - len(x_RxL)), (0, 0))
+            return np.pad(x_RxL, rows, constant_values=value)
+
+        return Packed(
+            fill(self.index_RxL, 0),
+            fill(self.position_RxL, 0),
+            fill(self.segment_RxL, 0),
+            fill(self.owner_RxL, len(self.first_U)),
+            self.first_U,
+        )
+
 
 def tokenize(texts: Sequence[str], folder: Path, max_tokens: int) -> Tokens:
     """Tokenises texts with the `tokenizer.json` of an encoder's directory.
@@ -70,16 +85,13 @@ def tokenize(texts: Sequence[str], folder: Path, max_tokens: int) -> Tokens:
     return Tokens(flat, offsets.astype(np.int64))
 
 
-def pack(
-    tokens: Tokens, rows_U: np.ndarray, *, width: int, multiple: int = 1
-) -> Packed:
+def pack(tokens: Tokens, rows_U: np.ndarray, *, width: int) -> Packed:
     """Packs the texts of some catalogue rows, best fit in order of falling length.
 
     Args:
       tokens: the whole catalogue's.
       rows_U: catalogue rows; -1 is a place without a text.
       width: L, at least the longest text.
-      multiple: R becomes a multiple of it, with empty rows.
     """
     lengths = np.where(rows_U >= 0, tokens.lengths[rows_U], 0)
     open_rows: list[list[int]] = [[] for _ in range(width + 1)]  # by free tokens
@@ -96,8 +108,7 @@ def pack(
             row = open_rows[free].pop()
         used[row].append(int(u))
         open_rows[free - n].append(row)
-    num_rows = max(-(-len(used) // multiple), 1) * multiple
-    return _lay_out(tokens, rows_U, lengths, used, num_rows, width)
+    return _lay_out(tokens, rows_U, lengths, used, width)
 
 
 def _lay_out(
@@ -105,10 +116,9 @@ def _lay_out(
     rows_U: np.ndarray,
     lengths: np.ndarray,
     used: list[list[int]],
-    num_rows: int,
     width: int,
 ) -> Packed:
-    shape = (num_rows, width)
+    shape = (max(len(used), 1), width)
     packed = Packed(
         index_RxL=np.zeros(shape, np.int32),
         position_RxL=np.zeros(shape, np.int32),

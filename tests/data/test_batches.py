@@ -99,6 +99,31 @@ def test_logq_makes_the_partition_sum_unbiased(size):
     assert abs(mean_sum(False) - exp_scores.sum()) > 0.05
 
 
+def test_logq_expects_what_shuffled_ties_bring():
+    """Items 1 and 2 are tied at the start, where no target stands: each is a target
+    in half of the orders. Counted over many orders, the weighted sum is unbiased."""
+    rows = dataclasses.replace(
+        sequences([1, 2, 3, 4]),
+        times=np.array([10.0, 10, 20]),
+        target_times_R=np.array([30.0]),
+    )
+    made = batches(
+        rows, history_length=5, batch_size=1, negatives="in_batch", shuffle_ties=True
+    )
+    assert made.share_N[:6].tolist() == [0, 0.5, 0.5, 1, 1, 0]
+    sums = []
+    for seed in range(400):
+        items = made.make_batch(np.array([0]), np.random.default_rng(seed)).items
+        sums.append(np.exp(items.log_weight_U[np.isin(items.rows_U, (1, 2, 3))]).sum())
+    assert set(sums) == {3.0}  # 1 / 0.5 for one of the two, 1 for item 3
+    last = batches(
+        dataclasses.replace(rows, every_prefix=False, times=np.array([10.0, 10, 30])),
+        negatives="in_batch",
+        shuffle_ties=True,
+    )
+    assert last.share_N[:6].tolist() == [0, 0, 0, 0.5, 0.5, 0]
+
+
 def test_ties_are_shuffled_in_training_and_nothing_else():
     rows = dataclasses.replace(
         sequences([1, 2, 3, 4, 5, 6]),
@@ -183,12 +208,14 @@ def test_packing_keeps_every_token():
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = Tokens(np.arange(offsets[-1], dtype=np.int32), offsets)
     rows_U = np.append(rng.permutation(40)[:25], -1).astype(np.int32)
-    p = pack(tokens, rows_U, width=16, multiple=4)
+    least = len(pack(tokens, rows_U, width=16).index_RxL)
+    p = pack(tokens, rows_U, width=16).fill_up(least + 3)
     filled = p.segment_RxL > 0
-    assert len(filled) % 4 == 0
+    assert len(filled) == least + 3
+    assert not filled[least:].any()
     assert filled.sum() == lengths[rows_U[:-1]].sum()
-    # The fewest rows there could be, but for the rounding.
-    assert len(filled) <= -(-filled.sum() // 16) + 4
+    # The fewest rows there could be, or one more.
+    assert least <= -(-filled.sum() // 16) + 1
     for u, row in enumerate(rows_U[:-1]):
         mine = p.owner_RxL == u
         assert p.index_RxL[mine].tolist() == list(range(*offsets[row : row + 2]))
