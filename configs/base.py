@@ -27,8 +27,10 @@ def get_config() -> ConfigDict:
     c.data.rating = ""  # "" = none
     c.data.history = "item_id_list"  # of fixed splits: item ids, spaces between
     c.data.item_table = True  # whether there is an item file
+    c.data.user_table = False  # whether there is a user file
     c.data.history_length = 50  # H, items the user tower sees
     c.data.shuffle_ties = True  # training only: events of one time in any order
+    c.data.reverse = 0.0  # training only: share of windows read backwards
     c.data.windows = "all"  # last (newest H + 1 items of a sequence) | all
 
     c.text = ConfigDict()

@@ -15,10 +15,12 @@ from configs import base
 def get_config(sources: str = "text") -> ConfigDict:
     """Leave-one-out, seen items masked, history of 50, frozen encoder."""
     c = base.get_config()
-    c.data.rating = "rating"
+    c.data.rating, c.data.user_table = "rating", True
     c.eval.like_threshold = 4.0
     c.item_tower.sources = tuple(sources.split("+"))
+    c.data.reverse = 0.3
     c.user_tower.dropout = 0.4
+    c.loss.smoothing = 0.2
     c.train.batch_size = 128
-    c.train.phases = (base.phase("towers", epochs=60, lr=2e-3, ema=0.99, patience=8),)
+    c.train.phases = (base.phase("towers", epochs=80, lr=2e-3, ema=0.99, patience=15),)
     return c

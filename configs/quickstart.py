@@ -14,7 +14,7 @@ from configs import base
 def get_config() -> ConfigDict:
     """Ids and text; towers over frozen vectors, then the encoder's top layer."""
     c = base.get_config()
-    c.data.rating = "rating"
+    c.data.rating, c.data.user_table = "rating", True
     c.eval.like_threshold = 4.0
     c.item_tower.sources = ("id", "text")
     c.user_tower.dropout = 0.3

@@ -8,11 +8,14 @@ from typing import Any
 
 from recjax import summaries
 from recjax.baselines import BASELINES
+from recjax.data.protocol import SPLITS
+from recjax.data.tables import SUFFIXES
 from recjax.errors import UserError
 from recjax.losses import LOSSES, NEGATIVES
 from recjax.models.items import COMBINE, POOLINGS, SOURCES
 from recjax.models.recommender import HEADS
 from recjax.models.users import POSITIONS, USER_TOWERS
+from recjax.optim import OPTIMIZERS, SCHEDULES
 
 AT_LEAST_ONE = (
     "data.history_length",
@@ -36,6 +39,11 @@ def check_config(c: Any) -> None:
     Raises:
       UserError: names the key, the value and what is allowed.
     """
+    phases = c.train.phases
+    if not phases or not all(hasattr(p, "lr_mults") for p in phases):
+        raise UserError(f"train.phases: {phases!r} is not a tuple of base.phase(...)")
+    if not c.eval.ks or not all(isinstance(k, int) for k in c.eval.ks):
+        raise UserError(f"eval.ks: {tuple(c.eval.ks)} are no cut-offs")
     metrics = [f"{m}@{k}" for m in ("hr", "ndcg", "mrr") for k in c.eval.ks]
     choices: list[tuple[str, str, Collection[str]]] = [
         *(("item_tower.sources", name, SOURCES) for name in c.item_tower.sources),
@@ -44,7 +52,11 @@ def check_config(c: Any) -> None:
         ("user_tower.name", c.user_tower.name, USER_TOWERS),
         ("user_tower.position", c.user_tower.position, POSITIONS),
         ("head.name", c.head.name, HEADS),
+        ("data.split", c.data.split, SPLITS),
+        ("data.format", c.data.format, SUFFIXES),
         ("loss.name", c.loss.name, LOSSES),
+        ("optim.name", c.optim.name, OPTIMIZERS),
+        *((f"phase {p.name}: schedule", p.schedule, SCHEDULES) for p in phases),
         ("loss.negatives", c.loss.negatives, NEGATIVES),
         ("data.windows", c.data.windows, ("last", "all")),
         ("train.dtype", c.train.dtype, ("float32", "bfloat16")),
@@ -59,8 +71,9 @@ def check_config(c: Any) -> None:
         _check(key, _get(c, key), least=1)
     for k in c.eval.ks:
         _check("eval.ks", k, least=1)
-    if not c.item_tower.sources:
-        raise UserError("item_tower.sources: name at least one source")
+    sources = tuple(c.item_tower.sources)
+    if not sources or len(set(sources)) < len(sources):
+        raise UserError(f"item_tower.sources: {sources} has to name one, none twice")
     if c.user_tower.name == "transformer" and c.item_tower.width % (
         heads := c.user_tower.num_heads
     ):
@@ -68,20 +81,23 @@ def check_config(c: Any) -> None:
             f"item_tower.width {c.item_tower.width} is not divisible by "
             f"user_tower.num_heads {heads}"
         )
+    _check("seed", c.seed, least=0)
+    _check("report.examples", c.report.examples, least=0)
     _check("user_tower.dropout", c.user_tower.dropout, least=0, below=0.99)
+    _check("data.reverse", c.data.reverse, least=0, below=1.01)
     _check("loss.smoothing", c.loss.smoothing, least=0, below=1)
     _check("head.temperature", c.head.temperature, least=1e-6)
     for key in ("optim.clip_norm", "optim.weight_decay", "train.checkpoint_seconds"):
         _check(key, _get(c, key), least=0)
-    for phase in c.train.phases:
+    for phase in phases:
         _check(f"phase {phase.name}: epochs", phase.epochs, least=0)
         _check(f"phase {phase.name}: lr", phase.lr, least=0)
         _check(f"phase {phase.name}: warmup", phase.warmup, least=0, below=1.01)
         _check(f"phase {phase.name}: ema", phase.ema, least=0, below=1)
-    names = [phase.name for phase in c.train.phases]
+    names = [phase.name for phase in phases]
     if len(set(names)) < len(names):
         raise UserError(f"train.phases: two of {', '.join(names)} have one name")
-    if not any(phase.epochs for phase in c.train.phases):
+    if not any(phase.epochs for phase in phases):
         raise UserError("train.phases: no phase has any epochs")
 
 

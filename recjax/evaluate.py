@@ -111,7 +111,7 @@ class Evaluator:
         parts = []
         for q, ranked in pairs:
             keep = np.asarray(q.valid_B)
-            parts.append([np.asarray(x)[keep] for x in ranked[:5]])
+            parts.append([np.asarray(x)[keep] for x in ranked])
         above, equal, below, score, top = (
             np.concatenate(column) for column in zip(*parts, strict=True)
         )
@@ -189,15 +189,15 @@ def rating_results(
     """Like or not, for the test events, calibrated on the validation events.
 
     A rating of at least `eval.like_threshold` is a like (1), any other is none (0).
-    None where the data has no ratings or only one class.
+    None where the data has no ratings, or one of the two only one class.
     """
     if not config.data.rating or not config.eval.like_threshold:
         return None
-    label_V = (data.valid.ratings_R >= config.eval.like_threshold).astype(np.float64)
-    label_R = (data.test.ratings_R >= config.eval.like_threshold).astype(np.float64)
-    if len(np.unique(label_V)) < 2:
+    labels, scores = [], []
+    for rows, evaluation in ((data.valid, valid), (data.test, test)):
+        labels.append((rows.ratings_R >= config.eval.like_threshold).astype(np.float64))
+        scores.append(evaluation.target_score_R.astype(np.float64))
+    if any(len(np.unique(label_R)) < 2 for label_R in labels):
         return None
-    platt = metrics.fit_platt(valid.target_score_R.astype(np.float64), label_V)
-    return dict(
-        metrics.rating_report(test.target_score_R.astype(np.float64), label_R, platt)
-    )
+    platt = metrics.fit_platt(scores[0], labels[0])
+    return dict(metrics.rating_report(scores[1], labels[1], platt))

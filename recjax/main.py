@@ -35,6 +35,9 @@ def _parse_flags(argv: list[str]) -> list[str]:
         sys.exit(0)
     except OSError as e:
         _fail(f"config: {_lines(e)[-1]}")
+    except IndexError:  # --config.train.phases[5]
+        beyond = [arg for arg in argv if re.match(r"--?config\.[^=]*\[", arg)]
+        _fail(f"config: no such part: {' '.join(beyond)}")
     except Exception as e:  # a config file may raise anything
         if "--debug" in argv:
             raise

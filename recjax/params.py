@@ -1,5 +1,6 @@
 """Initial parameters: random towers and the pretrained encoder."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +15,15 @@ from recjax.data.text import Tokens, pack
 from recjax.models.prefix import TEXT
 from recjax.models.pretrained import load_params
 from recjax.models.recommender import Recommender
+from recjax.steps import Compiled
 
 
 def init_params(
-    config: Any, model: Recommender, encoder_dir: Path | None, mesh: Mesh
+    config: Any,
+    model: Recommender,
+    encoder_dir: Path | None,
+    mesh: Mesh,
+    say: Callable[[str], None],
 ) -> trees.Flat:
     """Random towers and the pretrained encoder, as a flat dict on the devices.
 
@@ -44,9 +50,9 @@ def init_params(
     def init_rest(key: jax.Array) -> trees.Flat:
         return {path: x for path, x in init(key).items() if path not in flat}
 
-    flat |= jax.jit(init_rest)(key)
+    flat |= Compiled("init", init_rest, say)(key)
     flat = {path: flat[path] for path in shapes}
-    return jax.device_put(flat, sharding.shard_params(flat, mesh, config.mesh.rules))
+    return jax.device_put(flat, sharding.param_shardings(flat, mesh, config.mesh.rules))
 
 
 class Smallest(NamedTuple):

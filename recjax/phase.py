@@ -118,7 +118,7 @@ def set_up(
     candidates = None
     if c.loss.negatives == "all":
         candidates = r.put(batches.all_items())
-    r.spend("prefix", start)
+    r.spend_since("prefix", start)
 
     state = init_state(r, opt, trainable, step, average=config.ema > 0)
     return Phase(
@@ -156,14 +156,23 @@ def fit(
         say(f"validation {metric} before the first epoch: {value:.4f}")
         stand = Standing(epoch=0, best=value, best_epoch=0)
 
-    start = saved_at = time.perf_counter()
+    saved_at, saved_epoch = time.perf_counter(), stand.epoch
     key = r.put_whole(jax.random.key(c.seed + 1))
     meter = make_meter(r, phase, stand)
+
+    def save() -> None:
+        where: dict[str, Any] = {"phase": phase.index, "step": int(state.step)}
+        where |= {"stand": asdict(stand), "records": r.reporter.records}
+        where["iterator"] = json.dumps(_plain(iterator.get_state()))
+        where["seconds"] = r.accounts()
+        r.checkpoints.save_last(int(state.step), state, best, where)
+
     while stand.epoch < phase.config.epochs:
         waited = stand.epoch - stand.best_epoch
         if phase.config.patience and waited >= phase.config.patience:
             say(f"stopping early: no better {metric} for {waited} epochs")
             break
+        start, compiled = time.perf_counter(), phase.step.seconds
         meter.start_epoch(stand.best)
         for _ in range(phase.batches.steps_per_epoch):
             batch = next(iterator)
@@ -181,22 +190,22 @@ def fit(
                 f"{stand.epoch}; try a smaller learning rate"
             )
         evaluation = validate(r, phase, state.result)
-        now = int(state.step)
         r.reporter.scalars(
-            now, {f"valid/{m}": evaluation.mean(m) for m in evaluation.values}
+            int(state.step),
+            {f"valid/{m}": evaluation.mean(m) for m in evaluation.values},
         )
         if (value := evaluation.mean(metric)) > stand.best:
             best = jax.tree.map(jnp.copy, state.result)
             stand.best, stand.best_epoch = value, stand.epoch
+        compiled = phase.step.seconds - compiled
+        r.spend("compile", compiled)
+        r.spend_since("train", start + compiled)
         if time.perf_counter() - saved_at >= c.train.checkpoint_seconds:
-            where = {"phase": phase.index, "step": now, "stand": asdict(stand)}
-            where["records"] = r.reporter.records
-            where["iterator"] = json.dumps(_plain(iterator.get_state()))
-            r.checkpoints.save_last(now, state, best, where)
-            saved_at = time.perf_counter()
+            save()
+            saved_at, saved_epoch = time.perf_counter(), stand.epoch
+    if stand.epoch > saved_epoch:
+        save()
     meter.close()
-    r.spend("train", start + phase.step.seconds)
-    r.seconds["compile"] = r.seconds.get("compile", 0.0) + phase.step.seconds
     return state, best, stand
 
 
@@ -219,7 +228,7 @@ def conclude(
     test = r.evaluator.by_model(phase.scorer, phase.nested(best), r.data.test)
     step = int(state.step)
     r.reporter.scalars(step, {f"test/{m}": test.mean(m) for m in test.values})
-    r.spend("test", start)
+    r.spend_since("test", start)
     return Outcome(after, step, stand.epoch, trees.count(best), valid, test)
 
 
@@ -261,6 +270,7 @@ def make_batches(r: Run, seed: int) -> TrainBatches:
         num_items=r.data.num_items,
         multiple=sharding.row_multiple(r.mesh),
         shuffle_ties=c.data.shuffle_ties,
+        reverse=c.data.reverse,
         seed=seed,
     )
 

@@ -16,7 +16,7 @@ class Ranked(NamedTuple):
       above_B, equal_B, below_B: candidates other than the target that score higher,
         the same, lower. A NaN compares as equal, so that it counts against.
       target_score_B: the target's own score.
-      top_BxK, top_score_BxK: the best candidates, best first.
+      top_BxK: the best candidates, best first.
     """
 
     above_B: jax.Array
@@ -24,7 +24,6 @@ class Ranked(NamedTuple):
     below_B: jax.Array
     target_score_B: jax.Array
     top_BxK: jax.Array
-    top_score_BxK: jax.Array
 
 
 def rank(scores_BxN: Array, seen_BxS: Array, targets_B: Array, k: int) -> Ranked:
@@ -47,8 +46,8 @@ def rank(scores_BxN: Array, seen_BxS: Array, targets_B: Array, k: int) -> Ranked
     below_B = (candidate_BxN & (scores_BxN < target_Bx1)).sum(axis=1)
     equal_B = candidate_BxN.sum(axis=1) - 1 - above_B - below_B
     shown_BxN = jnp.where(candidate_BxN, scores_BxN, -jnp.inf)
-    top_score_BxK, top_BxK = jax.lax.top_k(shown_BxN, k)
-    return Ranked(above_B, equal_B, below_B, target_Bx1[:, 0], top_BxK, top_score_BxK)
+    _, top_BxK = jax.lax.top_k(shown_BxN, k)
+    return Ranked(above_B, equal_B, below_B, target_Bx1[:, 0], top_BxK)
 
 
 def dot_scores(

@@ -19,7 +19,12 @@ from recjax.report import Reporter
 
 @dataclass
 class Run:
-    """The parts of a run, and the seconds each part of it has taken."""
+    """The parts of a run, and the seconds each part of it has taken.
+
+    Attributes:
+      began: when this process began, by `time.perf_counter`.
+      seconds: by part, those of processes that were interrupted included.
+    """
 
     config: Any
     data: Data
@@ -29,6 +34,7 @@ class Run:
     evaluator: Evaluator
     reporter: Reporter
     checkpoints: Checkpoints
+    began: float
     seconds: dict[str, float] = field(default_factory=dict)
 
     def packing(self) -> Packing:
@@ -54,6 +60,15 @@ class Run:
         """Onto every device."""
         return jax.device_put(tree, sharding.replicated(self.mesh))
 
-    def spend(self, what: str, since: float) -> None:
-        """Adds the time since `since` to one of the run's accounts, in seconds."""
-        self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - since
+    def spend(self, what: str, seconds: float) -> None:
+        """Adds to one of the run's accounts."""
+        self.seconds[what] = self.seconds.get(what, 0.0) + seconds
+
+    def spend_since(self, what: str, start: float) -> None:
+        """Adds what has passed since `start`, of `time.perf_counter`."""
+        self.spend(what, time.perf_counter() - start)
+
+    def accounts(self) -> dict[str, float]:
+        """Seconds by part, and in all."""
+        total = self.seconds.get("total", 0.0) + time.perf_counter() - self.began
+        return {**self.seconds, "total": total}

@@ -14,13 +14,15 @@ def make_mesh(config: Any) -> Mesh:
     """A (data, model) mesh; -1 in `mesh.data` means all devices that are left.
 
     Raises:
-      UserError: more devices asked for than there are.
+      UserError: more devices asked for than there are, or none.
     """
     data, model = config.data, config.model
+    if data < 1 and data != -1:
+        raise UserError(f"mesh.data: {data} is neither at least 1 nor -1")
     have = jax.device_count()
     if data == -1:
         data = max(have // model, 1)
-    if data < 1 or model < 1 or data * model > have:
+    if data * model > have:
         raise UserError(
             f"mesh: ({data}, {model}) needs {data * model} devices, there are {have}"
         )
@@ -32,12 +34,22 @@ def make_mesh(config: Any) -> Mesh:
     )
 
 
-def shard_params(flat: trees.Flat, mesh: Mesh, rules: trees.Rules) -> trees.Flat:
+def param_shardings(
+    flat: trees.Flat, mesh: Mesh, rules: trees.Rules
+) -> dict[str, NamedSharding]:
     """Path -> NamedSharding by `(regex, axis per dimension)`.
 
     A dimension that its mesh axis does not divide stays whole.
+
+    Raises:
+      UserError: a parameter without a rule, or an axis that the mesh does not have.
     """
     specs = trees.match(rules, flat, "mesh.rules")
+    for _, axes in rules:
+        for axis in axes:
+            if axis is not None and axis not in mesh.axis_names:
+                known = ", ".join(mesh.axis_names)
+                raise UserError(f"mesh.rules: {axis!r} is not one of {known}")
 
     def place(path: str, x: Any) -> NamedSharding:
         axes = tuple(specs[path])[: len(x.shape)]

@@ -38,10 +38,12 @@ def data_report(data: Data, tokens: Tokens | None, history_length: int) -> str:
         share = (events_N[rows.targets_R] == 0).mean()
         return f"{len(rows):,} rows, {share:.1%} of the targets never trained on"
 
+    known = ", ".join(data.users.columns[1:])
+    known = known and f", with {known}"
     median, most = int(np.median(lengths)), int(lengths.max())
     longer = (lengths > history_length).mean()
     rows = [
-        ("users", f"{len(data.user_ids):,}"),
+        ("users", f"{len(data.user_ids):,}{known}"),
         ("items", f"{data.num_items:,}, {(events_N == 0).sum():,} without an event"),
         ("training events", f"{events:,} ({events / cells:.2%} of users x items)"),
         ("training rows", f"{len(data.train):,}"),
@@ -163,20 +165,23 @@ def examples(
     data: Data,
     titles: Sequence[str],
     top_RxK: np.ndarray,
+    *,
     count: int,
+    like: float,
     show: int = 3,
 ) -> list[str]:
     """`liked X, Y -> Z` for users spread over the test rows.
 
-    X, Y are the newest items of the history, Z the best that the user has not seen.
-    Choosing an item counts as liking it, whatever its rating.
+    X, Y are the newest items of the history that were rated at least `like`, Z the
+    best candidates. Where ratings are not known, or `like` is 0, choosing an item
+    counts as liking it.
     """
     titles = [f'"{title}"' if "," in title else title for title in titles]
     lines = []
     for row in np.linspace(0, len(data.test) - 1, count).astype(int):
-        liked = ", ".join(titles[i] for i in data.test.history(row)[-show:])
+        liked = ", ".join(titles[i] for i in data.test.liked(row, like)[-show:])
         best = ", ".join(titles[i] for i in top_RxK[row, :show])
-        lines.append(f"liked {liked} -> {best}")
+        lines.append(f"liked {liked or 'nothing'} -> {best}")
     return lines
 
 

@@ -74,7 +74,12 @@ def _run(
         encoder_config = load_config(encoder_dir)
         texts = data.render(config.text.template)
         check_max_tokens(config, encoder_config.max_position_embeddings)
-        tokens = tokenize(texts, encoder_dir, config.text.max_tokens)
+        tokens = tokenize(
+            texts,
+            encoder_dir,
+            max_tokens=config.text.max_tokens,
+            vocab_size=encoder_config.vocab_size,
+        )
     titles = data.item_ids.tolist()
     if config.data.item_table:
         titles = data.render(config.text.title)
@@ -86,10 +91,10 @@ def _run(
 
     # Model: random towers, pretrained encoder.
     model = make_model(config, data.num_items, encoder_config)
-    params = init_params(config, model, encoder_dir, mesh)
+    params = init_params(config, model, encoder_dir, mesh, say)
     evaluator = Evaluator(config, data, mesh, say)
-    r = Run(config, data, tokens, model, mesh, evaluator, reporter, checkpoints)
-    r.spend("load", began)
+    r = Run(config, data, tokens, model, mesh, evaluator, reporter, checkpoints, began)
+    r.spend_since("load", began)
 
     # Results without training, then after each phase; all of them saved as they come.
     phases = [phase for phase in config.train.phases if phase.epochs]
@@ -101,8 +106,6 @@ def _run(
         if tokens is not None and config.eval.before:
             results["before"] = run_before(r, params)
         index, step = 0, 0
-        r.spend("total", began)
-        began = time.perf_counter()
         save(r, 0, params, step, results)
     else:
         params, meta = checkpoints.restore_params(index, params)
@@ -112,8 +115,8 @@ def _run(
                 f"now it is {data.fingerprint}; choose another directory"
             )
         step, results = meta["step"], meta["results"]
-        for what, seconds in meta["seconds"].items():
-            r.seconds[what] = r.seconds.get(what, 0.0) + seconds
+        for what, seconds in (checkpoints.standing() or meta)["seconds"].items():
+            r.spend(what, seconds)
         say(f"\nresuming: {index} of {len(phases)} phases are done")
     for i in range(index, len(phases)):
         outcome = run_phase(r, i, phases[i], params, step)
@@ -125,11 +128,13 @@ def _run(
             "epochs": outcome.epochs,
             "trainable": outcome.trained,
             "examples": summaries.examples(
-                data, titles, outcome.test.top_RxK, config.report.examples
+                data,
+                titles,
+                outcome.test.top_RxK,
+                count=config.report.examples,
+                like=config.eval.like_threshold,
             ),
         }
-        r.spend("total", began)
-        began = time.perf_counter()
         save(r, i + 1, params, step, results)
     return finish(r, results, params)
 
@@ -139,7 +144,7 @@ def save(
 ) -> None:
     """Saves what enters phase `index`: parameters, results and accounts so far."""
     meta: dict[str, Any] = {"step": step, "records": r.reporter.records}
-    meta |= {"results": results, "seconds": r.seconds}
+    meta |= {"results": results, "seconds": r.accounts()}
     meta["fingerprint"] = r.data.fingerprint
     r.checkpoints.save_params(index, params, meta)
 
@@ -155,12 +160,14 @@ def finish(r: Run, results: dict[str, Any], params: trees.Flat) -> dict[str, Any
         "valid": last["valid"],
         **results,
         "params": {"total": trees.count(params), "trainable": last["trainable"]},
-        "seconds": {k: round(v, 2) for k, v in r.seconds.items()},
+        "seconds": {k: round(v, 2) for k, v in r.accounts().items()},
     }
     text = summaries.results_text(final, r.config.report.metrics)
     r.reporter.say(f"\n{text}")
     r.reporter.write("results.md", text + "\n")
-    r.reporter.write("results.json", json.dumps(final, indent=2) + "\n")
+    r.reporter.write(
+        "results.json", json.dumps(final, indent=2, allow_nan=False) + "\n"
+    )
     r.reporter.text("results", text)
     r.reporter.hparams(
         {**summaries.flat_config(r.config), "fingerprint": r.data.fingerprint},
@@ -178,7 +185,7 @@ def run_baselines(r: Run) -> dict[str, dict[str, Interval]]:
         baseline.fit(r.data.train, r.data.num_items)
         evaluation = r.evaluator.by_baseline(baseline, r.data.test)
         results[name] = intervals(r, evaluation, r.data.test)
-    r.spend("baselines", start)
+    r.spend_since("baselines", start)
     return results
 
 
@@ -194,7 +201,7 @@ def run_before(r: Run, params: trees.Flat) -> dict[str, Interval]:
     blocks = model.encoder_config.num_hidden_layers + 2
     vectors_NxE = encode_prefix(r, model, params, blocks)["vectors_NxE"]
     evaluation = r.evaluator.by_text(r.put_whole(vectors_NxE), r.data.test)
-    r.spend("before", start)
+    r.spend_since("before", start)
     return intervals(r, evaluation, r.data.test)
 
 

@@ -33,13 +33,16 @@ def match(rules: Rules, paths: Iterable[str], name: str) -> Flat:
       name: where the rules stand in the config, for the error.
 
     Raises:
-      UserError: a path no rule matches, or a rule that is not a regex.
+      UserError: a path no rule matches, or what is no rule.
     """
     compiled = []
-    for pattern, value in rules:
+    for rule in rules:
+        if isinstance(rule, str | float | int) or len(rule) != 2:
+            raise UserError(f"{name}: {rule!r} is not a pair (regex, value)")
+        pattern, value = rule
         try:
             compiled.append((re.compile(pattern), value))
-        except re.error as e:
+        except (re.error, TypeError) as e:
             raise UserError(f"{name}: {pattern!r} is not a regex ({e})") from None
     values, missed = {}, []
     for path in paths:
@@ -57,13 +60,19 @@ def match(rules: Rules, paths: Iterable[str], name: str) -> Flat:
     return values
 
 
-def unused(rules: Rules, paths: Iterable[str]) -> list[str]:
-    """Patterns but '.*' with a value other than None that are no path's first match."""
+def unused(rules: Rules, paths: Sequence[str]) -> list[str]:
+    """Patterns but '.*' that decide about no path.
+
+    A pattern with a value has to be some path's first match; one with None, which
+    freezes, has to match some path, be it one that an earlier rule takes.
+    """
     first = match([(p, i) for i, (p, _) in enumerate(rules)], paths, "rules").values()
     return [
         pattern
         for i, (pattern, value) in enumerate(rules)
-        if value is not None and pattern != ".*" and i not in first
+        if pattern != ".*"
+        and i not in first
+        and (value is not None or not any(re.fullmatch(pattern, p) for p in paths))
     ]
 
 

@@ -89,6 +89,19 @@ def test_every_flag_of_the_readme_is_understood(tmp_path):
     assert_one_line(done, "/no/where")
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--config.train.phases=3", "train.phases"),
+        ("--config.train.phases[5].epochs=1", "no such part: --config.train.phases[5]"),
+        ("--config.seed=-1", "seed: -1 is not at least 0"),
+    ],
+)
+def test_options_that_make_no_sense(tmp_path, option, words):
+    done = recjax("--config=configs/quickstart.py", option, f"--workdir={tmp_path}")
+    assert_one_line(done, words)
+
+
 def test_missing_config_file(tmp_path):
     done = recjax("--config=configs/none.py", f"--workdir={tmp_path}")
     assert_one_line(done, "configs/none.py")

@@ -7,20 +7,23 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import pytest
 
 from configs import base
-from recjax import evaluate, train, trees
+from recjax import evaluate, phase, train, trees
 from recjax.baselines import BASELINES
 from recjax.checkpoint import Checkpoints
 from recjax.errors import UserError
 from recjax.losses import LOSSES, NEGATIVES
 from recjax.models.items import COMBINE, POOLINGS, SOURCES
-from recjax.models.recommender import HEADS
+from recjax.models.pretrained import load_config
+from recjax.models.recommender import HEADS, Recommender, make_model
 from recjax.models.users import POSITIONS, USER_TOWERS
 from recjax.optim import OPTIMIZERS, SCHEDULES
-from tests.conftest import shrink
+from recjax.params import smallest_input
+from tests.conftest import TINY_BERT, shrink
 
 TOP = "items/text/encoder/layer_2/"
 
@@ -168,6 +171,41 @@ def test_resumed_equals_uninterrupted(whole, tmp_path, monkeypatch, killed_at):
     assert without_times(tmp_path) == without_times(whole.workdir)
 
 
+def test_seconds_of_an_interrupted_run_are_kept(whole, tmp_path, monkeypatch):
+    """The clock runs on from the last save, and the last epoch of a phase is saved."""
+    c = whole.config.copy_and_resolve_references().unlock()
+    c.train.checkpoint_seconds = 1e9
+    conclude = phase.conclude
+
+    def dying(r, *args):
+        r.seconds["load"] += 1000  # not saved: the phase's state already was
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(phase, "conclude", dying)
+    original = Checkpoints.save_last
+
+    def slow(self, step, state, best, meta):
+        meta["seconds"] = {k: v + 100 for k, v in meta["seconds"].items()}
+        original(self, step, state, best, meta)
+
+    monkeypatch.setattr(Checkpoints, "save_last", slow)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(c, str(tmp_path))
+    monkeypatch.setattr(phase, "conclude", conclude)
+    c.train.phases = c.train.phases[:1]
+    with pytest.raises(UserError, match="another config"):
+        train.run(c, str(tmp_path))
+    c = whole.config.copy_and_resolve_references().unlock()
+    c.train.checkpoint_seconds = 1e9
+    final = train.run(c, str(tmp_path))
+    for split in ("test", "valid"):
+        assert final[split] == whole.final[split]
+    seconds = final["seconds"]
+    assert 100 < seconds["total"] < 1000
+    assert 100 < seconds["train"] < 200
+    assert 100 < seconds["load"] < 200
+
+
 def test_early_stopping_keeps_the_best(config, tmp_path, capsys):
     c = config.unlock()
     c.item_tower.sources = ("id", "text")
@@ -217,6 +255,14 @@ def test_another_config_in_the_same_directory_is_refused(config, tmp_path):
         ("user_tower.dropout", 1.0, "user_tower.dropout: 1.0 is not at least 0 and"),
         ("loss.smoothing", 1.0, "loss.smoothing: 1.0 is not at least 0 and below 1"),
         ("head.temperature", 0.0, "head.temperature: 0.0 is not at least"),
+        ("item_tower.sources", ("id", "id"), "has to name one, none twice"),
+        ("optim.name", "lion", "optim.name: 'lion' is not one of"),
+        ("text.template", "{title.x}", "has no attribute 'x' does not fit"),
+        ("eval.ks", (), r"eval.ks: \(\) are no cut-offs"),
+        ("eval.ks", (10.5, 10), r"eval.ks: \(10.5, 10\) are no cut-offs"),
+        ("report.examples", -1, "report.examples: -1 is not at least 0"),
+        ("mesh.rules", (("x/.*", ("modle",)), (".*", ())), "'modle' is not one of da"),
+        ("mesh.data", 0, "mesh.data: 0 is neither at least 1 nor -1"),
         ("mesh.data", 64, r"mesh: \(64, 1\) needs 64 devices, there are 8"),
     ],
 )
@@ -232,7 +278,7 @@ def test_wrong_values_are_one_line(config, tmp_path, key, value, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schedule": "step"}, "phase last: schedule 'step' is not one of"),
+        ({"schedule": "step"}, "phase last: schedule: 'step' is not one of"),
         ({"lr_mults": ((".*", None),)}, "phase last: lr_mults freeze every parameter"),
         ({"lr_mults": (("users/.*", 1.0),)}, "phase last: lr_mults: no rule matches"),
         ({"name": "first"}, "train.phases: two of first, first have one name"),
@@ -250,6 +296,7 @@ def test_a_wrong_last_phase_is_found_before_the_first(
 
 
 CHOICES = {
+    "data.reverse": (0.0, 0.5),
     "data.windows": ("last", "all"),
     "eval.mask_seen": (True, False),
     "head.name": HEADS,
@@ -349,3 +396,46 @@ def test_ratings_are_reported(config, tmp_path):
     counts = ("true_positive", "false_positive", "false_negative", "true_negative")
     assert sum(r[c] for c in counts) == 40
     assert "says like" in (tmp_path / "results.md").read_text()
+
+
+def test_ratings_of_one_class_are_not_reported(config, tmp_path):
+    c = config.unlock()
+    c.data.rating, c.eval.like_threshold = "rating", 0.5
+    final = train.run(c.lock(), str(tmp_path))
+    assert final["phases"]["towers"]["rating"] is None
+
+
+def test_half_precision_is_used(config):
+    for dtype in ("float32", "bfloat16"):
+        c = config.copy_and_resolve_references().unlock()
+        c.train.dtype, c.item_tower.sources = dtype, ("id", "text")
+        model = make_model(c, 25, load_config(TINY_BERT))
+        smallest = smallest_input(c.data.history_length)
+        variables = model.init(jax.random.key(0), *smallest)
+        assert all(x.dtype == "float32" for x in jax.tree.leaves(variables))
+        vectors = model.apply(
+            variables,
+            smallest.catalogue,
+            smallest.batch.items,
+            method=Recommender.encode_items,
+        )
+        assert vectors.dtype == dtype
+
+
+def test_what_is_computed_once_trains_the_same(config, tmp_path):
+    """A frozen encoder, cached, against one that runs in every step at rate 0."""
+    encoder = shutil.copytree(TINY_BERT, tmp_path / "bert")
+    raw = json.loads((encoder / "config.json").read_text())
+    raw |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (encoder / "config.json").write_text(json.dumps(raw))
+    params, values = {}, {}
+    for name, rate in (("cached", None), ("plain", 0.0)):
+        c = config.copy_and_resolve_references().unlock()
+        c.text.encoder, c.optim.clip_norm, c.optim.eps = str(encoder), 0.0, 1e-5
+        rules = ((base.ENCODER + ".*", rate), (".*", 1.0))
+        c.train.phases = (base.phase("p", epochs=3, lr=1e-2, lr_mults=rules),)
+        final = train.run(c.lock(), str(tmp_path / name))
+        params[name], values[name] = saved_params(tmp_path / name, 1), final["test"]
+    for path, x in params["plain"].items():
+        np.testing.assert_allclose(params["cached"][path], x, atol=1e-5, err_msg=path)
+    assert values["cached"]["auc"] == pytest.approx(values["plain"]["auc"], abs=1e-3)

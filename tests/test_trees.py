@@ -21,6 +21,9 @@ def test_every_path_must_match():
         trees.match(((r".*/kernel", 1),), PATHS, "optim.wd_mults")
     with pytest.raises(UserError, match="is not a regex"):
         trees.match((("(", 1),), PATHS, "x")
+    for no_rule in ((".*", 1.0), ((".*", 1.0, 2.0),), (3,)):  # the first lacks a comma
+        with pytest.raises(UserError, match=r"x: .* is not a pair \(regex, value\)"):
+            trees.match(no_rule, PATHS, "x")
 
 
 def test_max_change_sees_every_bit():

@@ -31,8 +31,12 @@ def main() -> None:
     for sources in args.sources:
         results = [run(args.out, sources, seed) for seed in args.seeds]
         last = list(results[0]["phases"])[-1]
+        if not rows:
+            for name in results[0]["baselines"]:
+                rows[f"({name})"] = columns([r["baselines"][name] for r in results])
         rows[sources] = {
-            **{m: [r["test"][m]["value"] for r in results] for m in METRICS},
+            **columns([r["test"] for r in results]),
+            "valid ndcg@10": [r["valid"]["ndcg@10"]["value"] for r in results],
             "epochs": [r["phases"][last]["epochs"] for r in results],
         }
         kinds |= {r["fingerprint"] for r in results}
@@ -61,20 +65,25 @@ def run(out: Path, sources: str, seed: int) -> dict:
     return json.loads((workdir / "results.json").read_text())
 
 
+def columns(results: list[dict]) -> dict[str, list[float]]:
+    """Each metric's values by seed."""
+    return {m: [r[m]["value"] for r in results] for m in METRICS}
+
+
 def page(rows: dict, result: dict, seeds: list[int]) -> str:
     """The README of this folder."""
-    names = list(next(iter(rows.values())))
+    names = [*METRICS, "valid ndcg@10", "epochs"]
     lines = [
         "| items known by | " + " | ".join(names) + " |",
         "|---|" + "---:|" * len(names),
     ]
-    for name, value in result["baselines"].items():
-        cells = [f"{value[m]['value']:.4f}" for m in METRICS]
-        lines.append(f"| ({name}) | " + " | ".join(cells) + " | |")
     for sources, values in rows.items():
         cells = []
         for name in names:
-            x = values[name]
+            x = values.get(name)
+            if x is None:
+                cells.append("")
+                continue
             digits = 1 if name == "epochs" else 4
             spread = np.std(x, ddof=1) if len(x) > 1 else 0.0
             cells.append(f"{np.mean(x):.{digits}f} ± {spread:.{digits}f}")
@@ -86,6 +95,7 @@ def page(rows: dict, result: dict, seeds: list[int]) -> str:
             for hr, ndcg in zip(values["hr@10"], values["ndcg@10"], strict=True)
         )
         for sources, values in rows.items()
+        if "epochs" in values
     ]
     p = result["protocol"]
     seen = "masked" if p["mask_seen"] else "not masked"

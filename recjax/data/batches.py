@@ -84,6 +84,9 @@ class TrainBatches:
       multiple: U becomes a multiple of it.
       shuffle_ties: whether events of one time stand in a new order in every epoch:
         the order in the file says nothing.
+      reverse: share of the windows that are read from the newest item to the oldest,
+        where every item is a target: what follows an item also leads to it (Liu et
+        al., ASReP, 2021, train so before the real training).
       seed: of the order.
     """
 
@@ -99,11 +102,13 @@ class TrainBatches:
         num_items: int,
         multiple: int = 1,
         shuffle_ties: bool = False,
+        reverse: float = 0.0,
         seed: int = 0,
     ):
         self.rows, self.length, self.batch_size = rows, history_length, batch_size
         self.negatives, self.logq, self.multiple = negatives, logq, multiple
         self.shuffle_ties = shuffle_ties
+        self.reverse = reverse if rows.every_prefix else 0.0
         self.packing: Packing | None = None  # set where texts have to be encoded
         self.num_targets = history_length if rows.every_prefix else 1
         self.windows_Wx3 = _cut_windows(rows, history_length, windows)
@@ -132,7 +137,7 @@ class TrainBatches:
     def make_batch(
         self, chosen: np.ndarray, rng: np.random.Generator | None = None
     ) -> Batch:
-        """Batch of the chosen windows; ties stay as they are without `rng`."""
+        """Batch of the chosen windows, in the order of the data without `rng`."""
         shape = (self.batch_size, self.length)
         history_BxH, mask_BxH = np.zeros(shape, np.int32), np.zeros(shape, bool)
         shape = (self.batch_size, self.num_targets)
@@ -174,6 +179,8 @@ class TrainBatches:
             times = self.rows.sequence_times(row)
             if times is not None:
                 part = part[np.lexsort((rng.random(len(part)), times[start:end]))]
+        if rng is not None and self.reverse and rng.random() < self.reverse:
+            part = part[::-1]
         return part[:-1], part[1:][-self.num_targets :]
 
     def _target_chances(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -182,10 +189,11 @@ class TrainBatches:
         Events of one time take each other's places in equal shares.
         """
         row, start, end = window
-        is_target = np.arange(end - start) >= max(end - start - self.num_targets, 1)
+        target = np.arange(end - start) >= max(end - start - self.num_targets, 1)
+        is_target = (1 - self.reverse) * target + self.reverse * target[::-1]
         times = self.rows.sequence_times(row) if self.shuffle_ties else None
         if times is None:
-            return self.rows.sequence(row)[start:end], is_target.astype(float)
+            return self.rows.sequence(row)[start:end], is_target
         _, tie = np.unique(times[start:end], return_inverse=True)
         chance = np.bincount(tie, is_target) / np.bincount(tie)
         return self.rows.sequence(row)[start:end], chance[tie]

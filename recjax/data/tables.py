@@ -9,6 +9,9 @@ import polars as pl
 from recjax.errors import UserError
 
 SUFFIXES = {"atomic": "", "csv": ".csv", "parquet": ".parquet"}
+ISO_DATE = (
+    r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
+)
 ATOMIC_TYPES = ("token", "token_seq", "float", "float_seq")
 
 
@@ -21,16 +24,15 @@ def find_table(folder: Path, stem: str, kind: str, file_format: str) -> Path:
       kind: `inter`, `item`, `train.inter`, ...
       file_format: a key of `SUFFIXES`.
     """
-    if file_format not in SUFFIXES:
-        known = ", ".join(SUFFIXES)
-        raise UserError(f"data.format: {file_format!r} is not one of {known}")
     return folder / f"{stem or folder.resolve().name}.{kind}{SUFFIXES[file_format]}"
 
 
 def read_table(path: Path, file_format: str) -> pl.DataFrame:
     """Reads one table; atomic and CSV columns come as strings, empty ones as "".
 
-    Atomic headers `name:type` lose their type, which must be one of `ATOMIC_TYPES`.
+    Lists of a Parquet file become their elements with spaces between, as they stand
+    in an atomic file; columns of other nested types are left out. Atomic headers
+    `name:type` lose their type, which must be one of `ATOMIC_TYPES`.
 
     Raises:
       UserError: the file is missing or cannot be parsed.
@@ -39,7 +41,7 @@ def read_table(path: Path, file_format: str) -> pl.DataFrame:
         raise UserError(f"{path}: no such file")
     try:
         if file_format == "parquet":
-            return pl.read_parquet(path)
+            return _join_lists(pl.read_parquet(path))
         table = pl.read_csv(
             path,
             separator="\t" if file_format == "atomic" else ",",
@@ -87,22 +89,26 @@ def times(table: pl.DataFrame, column: str, path: Path) -> np.ndarray:
     """A column of seconds, or of dates as ISO 8601 writes them, as float64 seconds.
 
     Raises:
-      UserError: no such column, or a row whose value is neither.
+      UserError: no such column, a row whose value is neither, or a column of times
+        of day or durations.
     """
     require(table, [column], path)
     values = table[column]
     if values.dtype == pl.String:
-        dates = values.str.to_datetime(strict=False, time_zone="UTC")
+        iso = values.set(~values.str.contains(ISO_DATE).fill_null(False), None)
+        dates = iso.str.to_datetime(strict=False, time_zone="UTC")
         seconds = values.cast(pl.Float64, strict=False)
         values = seconds.zip_with(seconds.is_not_null(), _seconds(dates))
         if values.is_null().any():
             line = _line(values.is_null())
             raise UserError(
                 f"{path}: row {line}: {column} is {table[column][line - 2]!r}, neither "
-                "seconds nor a date"
+                "seconds nor a date like 2024-05-31 or 2024-05-31T12:00:00"
             )
-    elif values.dtype.is_temporal():
+    elif values.dtype in (pl.Date, pl.Datetime):
         values = _seconds(values)
+    elif not values.dtype.is_numeric():
+        raise UserError(f"{path}: {column} is of type {values.dtype}, not a time")
     return numbers(pl.DataFrame({column: values}), column, path)
 
 
@@ -117,6 +123,18 @@ def require(table: pl.DataFrame, columns: Sequence[str], path: Path) -> None:
         raise UserError(
             f"{path}: no column {', '.join(missing)}; it has {', '.join(table.columns)}"
         )
+
+
+def _join_lists(table: pl.DataFrame) -> pl.DataFrame:
+    out = {}
+    for column in table.iter_columns():
+        if isinstance(column.dtype, pl.Array):
+            column = column.arr.to_list()
+        if isinstance(column.dtype, pl.List) and not column.dtype.inner.is_nested():
+            column = column.cast(pl.List(pl.String)).list.join(" ")
+        if not column.dtype.is_nested() and column.dtype not in (pl.Binary, pl.Object):
+            out[column.name] = column
+    return pl.DataFrame(out)
 
 
 def _strip_types(table: pl.DataFrame, path: Path) -> pl.DataFrame:

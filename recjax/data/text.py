@@ -62,13 +62,19 @@ class Packed(NamedTuple):
         )
 
 
-def tokenize(texts: Sequence[str], folder: Path, max_tokens: int) -> Tokens:
+def tokenize(
+    texts: Sequence[str], folder: Path, *, max_tokens: int, vocab_size: int
+) -> Tokens:
     """Tokenises texts with the `tokenizer.json` of an encoder's directory.
 
     Args:
       texts: one per catalogue row.
       folder: directory with `tokenizer.json`.
       max_tokens: longer texts are cut, special tokens included.
+      vocab_size: of the encoder.
+
+    Raises:
+      UserError: no readable file, or one with tokens that the encoder does not know.
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
@@ -82,6 +88,11 @@ def tokenize(texts: Sequence[str], folder: Path, max_tokens: int) -> Tokens:
     lists = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
     offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])])
     flat = np.fromiter((i for ids in lists for i in ids), np.int32)
+    if flat.max(initial=0) >= vocab_size:
+        raise UserError(
+            f"{path}: has a token {flat.max()}, but config.json beside it says "
+            f"vocab_size {vocab_size}"
+        )
     return Tokens(flat, offsets.astype(np.int64))
 
 

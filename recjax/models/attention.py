@@ -58,7 +58,9 @@ class Attention(nn.Module):
         bias: jax.Array | None,
     ) -> jax.Array:
         """`jax.nn.dot_product_attention` with dropout on its weights."""
-        logits = jnp.einsum("bqhd,bkhd->bhqk", query, key).astype(jnp.float32)
+        logits = jnp.einsum(
+            "bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32
+        )
         logits *= query.shape[-1] ** -0.5
         if bias is not None:
             logits += bias

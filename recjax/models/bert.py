@@ -56,7 +56,7 @@ class Embeddings(nn.Module):
         type_RxL: jax.Array | None,
         train: bool,
     ) -> jax.Array:
-        """Token ids -> states_RxLxD. No token types means all are of type 0."""
+        """Token ids -> states_RxLxE. No token types means all are of type 0."""
         c = self.config
         embed = partial(
             nn.Embed,
@@ -81,7 +81,7 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_RxLxD: jax.Array, mask_RxLxL: jax.Array, train: bool
+        self, x_RxLxE: jax.Array, mask_RxLxL: jax.Array, train: bool
     ) -> jax.Array:
         """States in, states out; attention only where the mask is True."""
         c = self.config
@@ -96,8 +96,8 @@ class Layer(nn.Module):
             c.attention_probs_dropout_prob,
             self.dtype,
             name="attention",
-        )(x_RxLxD, mask_RxLxL, train)
-        x = norm(name="attention_norm")(x_RxLxD + drop(attended))
+        )(x_RxLxE, mask_RxLxL, train)
+        x = norm(name="attention_norm")(x_RxLxE + drop(attended))
         y = nn.Dense(c.intermediate_size, dtype=self.dtype, name="mlp_up")(x)
         y = ACTIVATIONS[c.hidden_act](y)
         y = nn.Dense(c.hidden_size, dtype=self.dtype, name="mlp_down")(y)
@@ -129,12 +129,12 @@ class Bert(nn.Module):
         type_RxL: jax.Array | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """Block 0: token ids -> states_RxLxD."""
+        """Block 0: token ids -> states_RxLxE."""
         return self.embeddings(ids_RxL, position_RxL, type_RxL, train)
 
     def run_layers(
         self,
-        x_RxLxD: jax.Array,
+        x_RxLxE: jax.Array,
         segment_RxL: jax.Array,
         start: int = 0,
         stop: int | None = None,
@@ -146,14 +146,14 @@ class Bert(nn.Module):
         hold several texts; 0 marks padding.
         """
         mask_RxLxL = segment_RxL[:, :, None] == segment_RxL[:, None, :]
-        x_RxLxD = x_RxLxD.astype(self.dtype)
+        x_RxLxE = x_RxLxE.astype(self.dtype)
         for layer in self.layer[start:stop]:
-            x_RxLxD = layer(x_RxLxD, mask_RxLxL, train)
-        return x_RxLxD
+            x_RxLxE = layer(x_RxLxE, mask_RxLxL, train)
+        return x_RxLxE
 
-    def pool_first(self, first_UxD: jax.Array) -> jax.Array:
+    def pool_first(self, first_UxE: jax.Array) -> jax.Array:
         """HF's pooled output of the first tokens' states."""
-        return jnp.tanh(self.pool(first_UxD))
+        return jnp.tanh(self.pool(first_UxE))
 
     def __call__(
         self,
@@ -162,7 +162,7 @@ class Bert(nn.Module):
         type_RxL: jax.Array | None = None,
         train: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """One text a row: last hidden states_RxLxD, and pooled_RxD or None."""
+        """One text a row: last hidden states_RxLxE, and pooled_RxE or None."""
         position_RxL = jnp.broadcast_to(jnp.arange(ids_RxL.shape[1]), ids_RxL.shape)
         x = self.embed(ids_RxL, position_RxL, type_RxL, train)
         x = self.run_layers(x, segment_RxL, train=train)

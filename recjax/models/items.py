@@ -165,7 +165,7 @@ def combine_concat(vectors: Sequence[jax.Array], width: int) -> jax.Array:
 
 
 def combine_gate(vectors: Sequence[jax.Array], width: int) -> jax.Array:
-    """Per-feature softmax weights over the sources, computed from all of them."""
+    """Sources weighted per feature by a softmax over them, times how many there are."""
     x = jnp.concatenate(vectors, axis=-1)
     gate = nn.Dense(width * len(vectors), dtype=x.dtype, name="gate")(x)
     gate = jax.nn.softmax(gate.reshape(*x.shape[:-1], len(vectors), width), axis=-2)

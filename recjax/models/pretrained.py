@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,8 @@ def load_config(folder: Path) -> BertConfig:
         raise UserError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
         raise UserError(f"{path}: not JSON ({e})") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: not a JSON object")
     if raw.get("model_type") not in MODEL_TYPES or "auto_map" in raw:
         raise UserError(
             f"{path}: model_type {raw.get('model_type')!r} is not one of "
@@ -69,6 +71,17 @@ def load_config(folder: Path) -> BertConfig:
         config = BertConfig(**{k: v for k, v in raw.items() if k in known})
     except TypeError as e:
         raise UserError(f"{path}: {str(e).partition(') ')[2]}") from None
+    for field in fields(BertConfig):
+        value, kind = getattr(config, field.name), type(field.default)
+        if field.default is MISSING:
+            kind = int
+        if not isinstance(value, kind if kind is not float else int | float):
+            raise UserError(f"{path}: {field.name} {value!r} is no {kind.__name__}")
+    if config.hidden_size % config.num_attention_heads:
+        raise UserError(
+            f"{path}: hidden_size {config.hidden_size} is not divisible by "
+            f"num_attention_heads {config.num_attention_heads}"
+        )
     if raw.get("position_embedding_type", "absolute") != "absolute":
         raise UserError(f"{path}: only absolute position embeddings are supported")
     if config.hidden_act not in ACTIVATIONS:

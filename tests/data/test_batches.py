@@ -124,6 +124,23 @@ def test_logq_expects_what_shuffled_ties_bring():
     assert last.share_N[:6].tolist() == [0, 0, 0, 0.5, 0.5, 0]
 
 
+def test_windows_are_read_backwards():
+    rows = sequences([1, 2, 3, 4])
+    made = batches(rows, batch_size=1, negatives="in_batch", reverse=0.25)
+    assert made.share_N[:6].tolist() == [0, 0.25, 1, 1, 0.75, 0]
+    drawn, sums = [], []
+    for seed in range(400):
+        items = (b := made.make_batch(np.array([0]), np.random.default_rng(seed))).items
+        drawn.append(items.rows_U[b.targets_BxT[0]].tolist())
+        sums.append(np.exp(items.log_weight_U[items.rows_U >= 0]).sum())
+    assert set(map(tuple, drawn)) == {(2, 3, 4), (3, 2, 1)}
+    assert np.mean([d == [3, 2, 1] for d in drawn]) == pytest.approx(0.25, abs=0.07)
+    assert np.mean(sums) == pytest.approx(4, rel=0.1)
+    cut = sequences([1, 2, 3, 4], every_prefix=False)  # the target is the last one
+    b = batches(cut, reverse=1.0).make_batch(np.array([0]), np.random.default_rng(0))
+    assert b.targets_BxT[0].tolist() == [4]
+
+
 def test_ties_are_shuffled_in_training_and_nothing_else():
     rows = dataclasses.replace(
         sequences([1, 2, 3, 4, 5, 6]),

@@ -1,6 +1,9 @@
 """Splits, order and the fingerprint."""
 
+import datetime
+
 import numpy as np
+import polars as pl
 import pytest
 
 from recjax.data.protocol import load_data
@@ -62,8 +65,6 @@ def test_fixed_files(config, atomic_dir):
 
 @pytest.mark.parametrize("file_format", ["csv", "parquet"])
 def test_other_formats_give_the_same_data(config, atomic_dir, tmp_path, file_format):
-    import polars as pl
-
     from recjax.data.tables import read_table
 
     folder = tmp_path / atomic_dir.name
@@ -102,8 +103,13 @@ def test_fingerprint_changes_with_the_protocol_only(config, atomic_dir):
         of(data__history_length=3),
         of(data__time=""),
         of(data__split="fixed"),
+        of(data__rating="rating", eval__like_threshold=3.0),
+        of(data__rating="rating", eval__like_threshold=4.0),
     ]
-    assert len({same, *others}) == 5
+    assert len({same, *others}) == 7
+    assert of(data__rating="rating") == of(eval__like_threshold=4.0) == same
+    fixed = of(data__split="fixed")
+    assert fixed == of(data__split="fixed", data__time="")  # it has no use for times
 
 
 @pytest.mark.parametrize(
@@ -117,6 +123,11 @@ def test_fingerprint_changes_with_the_protocol_only(config, atomic_dir):
             [*EVENTS, "u\ta\t1", "u\tb\tx"],
             ITEMS,
             "row 3: timestamp is 'x', neither",
+        ),
+        (
+            [*EVENTS, "u\ta\t05/06/2024"],
+            ITEMS,
+            "row 2: timestamp is '05/06/2024', neither",
         ),
         ([*EVENTS, "u\ta\tnan"], ITEMS, "row 2: timestamp is nan, not a number"),
         ([*EVENTS, "u\ta\t1", "\tb\t2"], ITEMS, "row 3: user_id is empty"),
@@ -144,6 +155,58 @@ def test_dates_are_times_and_ties_keep_theirs(config, tmp_path):
     assert data.train.sequence_times(0).tolist() == [a, b, c]
 
 
+def test_lists_of_parquet_files(config, tmp_path):
+    """Histories may be lists; nested columns that nobody asks for do no harm."""
+    folder = tmp_path / "x"
+    folder.mkdir()
+    for part, item in (("train", "a"), ("valid", "b"), ("test", "d")):
+        table = {"user_id": ["u"], "item_id_list": [["a", "c"]], "item_id": [item]}
+        pl.DataFrame(table).write_parquet(folder / f"x.{part}.inter.parquet")
+    ids = list("abcd")
+    items = {"item_id": ids, "tags": [["x", "y"]] * 4, "odd": [{"k": [1]}] * 4}
+    pl.DataFrame(items).write_parquet(folder / "x.item.parquet")
+    data = load_data(open_config(config, folder, split="fixed", format="parquet"))
+    assert names(data, data.test, 0) == ("ac", "d")
+    assert data.render("{tags}")[0] == "x y"
+    assert "odd" not in data.items.columns
+
+
+def test_times_of_day_are_no_times(config, tmp_path):
+    folder = write(tmp_path / "x", None)
+    noon = [datetime.time(12)] * 3
+    events = {"user_id": ["u"] * 3, "item_id": list("abc"), "timestamp": noon}
+    pl.DataFrame(events).write_parquet(folder / "x.inter.parquet")
+    with pytest.raises(UserError, match="timestamp is of type Time, not a time"):
+        load_data(open_config(config, folder, format="parquet", item_table=False))
+
+
+def test_users_in_the_order_of_their_index(config, tmp_path):
+    events = [f"{u}\t{i}\t1" for u in "vu" for i in "abc"]
+    users = ["user_id:token\tage:float", "w\t1", "v\t30", "u\t20"]
+    folder = write(tmp_path / "x", EVENTS + events, ITEMS, user=users)
+    data = load_data(open_config(config, folder, user_table=True))
+    assert data.user_ids.tolist() == data.users["user_id"].to_list() == ["u", "v"]
+    assert data.users["age"].to_list() == ["20", "30"]
+    assert load_data(open_config(config, folder)).users.columns == ["user_id"]
+    write(folder, EVENTS + events, ITEMS, user=users[:-1])
+    with pytest.raises(UserError, match=r"x\.user: no user 'u' \(and 0 more\)"):
+        load_data(open_config(config, folder, user_table=True))
+    write(folder, EVENTS + events, ITEMS, user=[*users, "v\t3"])
+    with pytest.raises(UserError, match="user 'v' stands there twice"):
+        load_data(open_config(config, folder, user_table=True))
+
+
+def test_what_was_liked(config, tmp_path):
+    events = ["user_id:token\titem_id:token\ttimestamp:float\trating:float"]
+    events += ["u\ta\t1\t5", "u\tb\t2\t2", "u\tc\t3\t4", "u\td\t4\t5"]
+    folder = write(tmp_path / "x", events, ITEMS)
+    data = load_data(open_config(config, folder, rating="rating"))
+    assert data.item_ids[data.test.liked(0, 4.0)].tolist() == ["a", "c"]
+    assert data.item_ids[data.test.liked(0, 0.0)].tolist() == ["a", "b", "c"]
+    data = load_data(open_config(config, folder))
+    assert data.item_ids[data.test.liked(0, 4.0)].tolist() == ["a", "b", "c"]
+
+
 def test_fixed_splits_without_an_item_file(config, tmp_path):
     """Items are those of histories and targets; one stands in a history only."""
     header = "user_id:token\titem_id_list:token_seq\titem_id:token"
@@ -162,3 +225,6 @@ def test_fixed_splits_without_an_item_file(config, tmp_path):
 def test_unknown_template_field(config):
     with pytest.raises(UserError, match=r"'titel'.*item_id, title, genre"):
         load_data(config).render("{titel}")
+    for template in ("{title.x}", "{title[x]}", "{", "{}"):
+        with pytest.raises(UserError, match="does not fit; the item table has"):
+            load_data(config).render(template)

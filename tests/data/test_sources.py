@@ -1,8 +1,10 @@
 """Fetching: verified, cached, and never silently wrong."""
 
 import hashlib
+import os
 import subprocess
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +21,7 @@ def registry(monkeypatch, tmp_path):
     digest = hashlib.sha256(GOOD).hexdigest()
     package = sources.Package("toy==1", "toy/data", {"toy.inter": digest})
     monkeypatch.setitem(sources.PACKAGES, "toy", package)
-    state = {"calls": 0, "content": GOOD, "fail": False, "junk": False}
+    state = {"calls": 0, "content": GOOD, "fail": False, "junk": False, "flip": False}
 
     def pip(command, **kwargs):
         state["calls"] += 1
@@ -34,6 +36,13 @@ def registry(monkeypatch, tmp_path):
         else:
             with zipfile.ZipFile(wheel, "w") as z:
                 z.writestr("toy/data/toy.inter", state["content"])
+        if state["flip"]:  # a compressed wheel with damage inside
+            content = os.urandom(4096)
+            with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as z:
+                z.writestr("toy/data/toy.inter", content.hex())
+            data = bytearray(Path(wheel).read_bytes())
+            data[200:260] = bytes(60)
+            Path(wheel).write_bytes(data)
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", pip)
@@ -68,8 +77,9 @@ def test_no_network_is_one_line(registry):
         sources.locate("toy")
 
 
-def test_broken_wheel_is_one_line(registry):
-    registry["junk"] = True
+@pytest.mark.parametrize("how", ["junk", "flip"])
+def test_broken_wheel_is_one_line(registry, how):
+    registry[how] = True
     with pytest.raises(UserError, match="is corrupt"):
         sources.locate("toy")
 

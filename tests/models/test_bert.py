@@ -31,7 +31,7 @@ def load(folder: Path, pooler: bool = True):
 
 def largest_difference(folder: Path, name: str) -> tuple[float, float]:
     bert, variables = load(folder)
-    tokens = tokenize(TEXTS, folder, 48)
+    tokens = tokenize(TEXTS, folder, max_tokens=48, vocab_size=30522)
     longest = tokens.lengths.max()
     mask = np.arange(longest) < tokens.lengths[:, None]
     ids = np.zeros(mask.shape, np.int32)
@@ -61,7 +61,7 @@ def test_minilm_equals_hf():
 
 def test_packed_rows_equal_one_text_a_row():
     bert, variables = load(TINY_BERT)
-    tokens = tokenize(TEXTS, TINY_BERT, 48)
+    tokens = tokenize(TEXTS, TINY_BERT, max_tokens=48, vocab_size=30522)
     rows = np.arange(len(TEXTS), dtype=np.int32)
     p = pack(tokens, rows, width=48)
     assert len(p.index_RxL) < len(TEXTS)  # something is shared
@@ -144,3 +144,25 @@ def test_truncated_weights_are_one_line(tmp_path):
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(UserError, match="unreadable"):
         load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ([], "not a JSON object"),
+        ({"num_attention_heads": 3}, "hidden_size 16 is not divisible by num_att"),
+        ({"num_attention_heads": "two"}, "num_attention_heads 'two' is no int"),
+        ({"layer_norm_eps": None}, "layer_norm_eps None is no float"),
+    ],
+)
+def test_configs_that_fit_no_encoder(tmp_path, change, message):
+    raw = json.loads((TINY_BERT / "config.json").read_text())
+    raw = change if isinstance(change, list) else raw | change
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(UserError, match=message):
+        load_config(tmp_path)
+
+
+def test_a_tokenizer_of_another_vocabulary():
+    with pytest.raises(UserError, match=r"has a token .* vocab_size 20$"):
+        tokenize(TEXTS, TINY_BERT, max_tokens=48, vocab_size=20)

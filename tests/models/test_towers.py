@@ -24,10 +24,12 @@ def texts(config):
     """Everything a text model needs, on synthetic data."""
     data = load_data(config)
     folder = Path(config.text.encoder)
-    tokens = tokenize(data.render(config.text.template), folder, 12)
+    tokens = tokenize(
+        data.render(config.text.template), folder, max_tokens=12, vocab_size=10**6
+    )
     model = make_model(config, data.num_items, load_config(folder))
     mesh = sharding.make_mesh(config.mesh)
-    params = init_params(config, model, folder, mesh)
+    params = init_params(config, model, folder, mesh, print)
     rows_U = np.append(np.arange(data.num_items), -1).astype(np.int32)
     packed = pack(tokens, rows_U, width=16)
     items = Items(rows_U, np.where(rows_U < 0, -np.inf, 0).astype(np.float32), packed)

@@ -1,0 +1,71 @@
+"""Scorers without training, against numpy by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from recjax import metrics, sharding
+from recjax.baselines import BASELINES
+from recjax.data.protocol import load_data
+from recjax.evaluate import Evaluator
+
+
+@pytest.fixture
+def data(config):
+    return load_data(config)
+
+
+@pytest.fixture
+def evaluator(config, data):
+    return Evaluator(config, data, sharding.make_mesh(config.mesh), print)
+
+
+def by_hand(data, config, scores_of):
+    """Metrics of `scores_of(history)`, one row at a time."""
+    counts = []
+    for row in range(len(data.test)):
+        history, target = data.test.history(row), data.test.targets_R[row]
+        scores = np.asarray(scores_of(history), np.float64)
+        candidates = np.setdiff1d(np.arange(data.num_items), history)
+        candidates = np.union1d(candidates, target)
+        others = scores[candidates[candidates != target]]
+        s = scores[target]
+        counts.append([(others > s).sum(), (others == s).sum(), (others < s).sum()])
+    return metrics.ranking_values(*np.array(counts).T, config.eval.ks)
+
+
+def test_popularity(config, data, evaluator):
+    baseline = BASELINES["popularity"](0)
+    baseline.fit(data.train, data.num_items)
+    counts = np.zeros(data.num_items)
+    for row in range(len(data.train)):
+        for item in data.train.sequence(row):
+            counts[item] += 1
+    values = evaluator.by_baseline(baseline, data.test).values
+    for name, want in by_hand(data, config, lambda history: counts).items():
+        np.testing.assert_allclose(values[name], want, err_msg=name)
+
+
+def test_random_is_seeded(data, evaluator):
+    def auc(seed):
+        baseline = BASELINES["random"](seed)
+        baseline.fit(data.train, data.num_items)
+        return evaluator.by_baseline(baseline, data.test).values["auc"].tolist()
+
+    assert auc(0) == auc(0) != auc(1)
+    assert np.mean(auc(0)) == pytest.approx(0.5, abs=0.15)
+
+
+def test_text_as_it_came(config, data, evaluator):
+    """The user is the mean of the newest H unit vectors; scores are cosines."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(data.num_items, 5)).astype(np.float32)
+
+    def scores(history):
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        user = unit[history[-config.data.history_length :]].mean(0)
+        return unit @ user / np.linalg.norm(user)
+
+    values = evaluator.by_text(jnp.asarray(vectors), data.test).values
+    for name, want in by_hand(data, config, scores).items():
+        np.testing.assert_allclose(values[name], want, err_msg=name)
