@@ -172,38 +172,28 @@ def test_resumed_equals_uninterrupted(whole, tmp_path, monkeypatch, killed_at):
 
 
 def test_seconds_of_an_interrupted_run_are_kept(whole, tmp_path, monkeypatch):
-    """The clock runs on from the last save, and the last epoch of a phase is saved."""
+    """Killed after the last epoch of a phase, which is saved however short it was."""
     c = whole.config.copy_and_resolve_references().unlock()
     c.train.checkpoint_seconds = 1e9
-    conclude = phase.conclude
+    save_last = Checkpoints.save_last
 
-    def dying(r, *args):
-        r.seconds["load"] += 1000  # not saved: the phase's state already was
+    def after_100_seconds(self, step, state, best, meta):
+        meta["seconds"] = {k: v + 100 for k, v in meta["seconds"].items()}
+        save_last(self, step, state, best, meta)
+
+    def dying(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(phase, "conclude", dying)
-    original = Checkpoints.save_last
-
-    def slow(self, step, state, best, meta):
-        meta["seconds"] = {k: v + 100 for k, v in meta["seconds"].items()}
-        original(self, step, state, best, meta)
-
-    monkeypatch.setattr(Checkpoints, "save_last", slow)
-    with pytest.raises(KeyboardInterrupt):
-        train.run(c, str(tmp_path))
-    monkeypatch.setattr(phase, "conclude", conclude)
-    c.train.phases = c.train.phases[:1]
-    with pytest.raises(UserError, match="another config"):
-        train.run(c, str(tmp_path))
-    c = whole.config.copy_and_resolve_references().unlock()
-    c.train.checkpoint_seconds = 1e9
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save_last", after_100_seconds)
+        patch.setattr(phase, "conclude", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(c, str(tmp_path))
     final = train.run(c, str(tmp_path))
     for split in ("test", "valid"):
         assert final[split] == whole.final[split]
     seconds = final["seconds"]
-    assert 100 < seconds["total"] < 1000
-    assert 100 < seconds["train"] < 200
-    assert 100 < seconds["load"] < 200
+    assert all(100 < seconds[what] < 200 for what in ("total", "load", "train"))
 
 
 def test_early_stopping_keeps_the_best(config, tmp_path, capsys):
