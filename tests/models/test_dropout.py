@@ -38,7 +38,6 @@ def test_attention_is_the_same_function_in_training(dtype):
     want = attention.apply(variables, x, mask, False, bias)
     got = attention.apply(variables, x, mask, True, bias, rngs=KEY)
     assert got.dtype == dtype
-    atol = 1e-6 if dtype == jnp.float32 else 0.02
     np.testing.assert_allclose(
-        got.astype(jnp.float32), want.astype(jnp.float32), atol=atol
+        got.astype(jnp.float32), want.astype(jnp.float32), atol=1e-6
     )
