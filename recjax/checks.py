@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def check_config(c: Any) -> None:
     phases = c.train.phases
     if not phases or not all(hasattr(p, "lr_mults") for p in phases):
         raise UserError(f"train.phases: {phases!r} is not a tuple of base.phase(...)")
-    if not c.eval.ks or not all(isinstance(k, int) for k in c.eval.ks):
+    if not c.eval.ks or not all(type(k) is int for k in c.eval.ks):
         raise UserError(f"eval.ks: {tuple(c.eval.ks)} are no cut-offs")
     metrics = [f"{m}@{k}" for m in ("hr", "ndcg", "mrr") for k in c.eval.ks]
     choices: list[tuple[str, str, Collection[str]]] = [
@@ -84,12 +85,21 @@ def check_config(c: Any) -> None:
     _check("seed", c.seed, least=0)
     _check("report.examples", c.report.examples, least=0)
     _check("user_tower.dropout", c.user_tower.dropout, least=0, below=0.99)
+    for key in ("optim.b1", "optim.b2", "optim.momentum"):
+        _check(key, _get(c, key), least=0, below=1)
+    _check("optim.eps", c.optim.eps, least=1e-30)
+    if "text" in sources and not c.text.template.strip():
+        raise UserError("text.template: empty, but item_tower.sources has text")
+    if c.eval.like_threshold and not c.data.rating:
+        raise UserError("eval.like_threshold: needs a column of ratings, data.rating")
     _check("data.reverse", c.data.reverse, least=0, below=1.01)
     _check("loss.smoothing", c.loss.smoothing, least=0, below=1)
     _check("head.temperature", c.head.temperature, least=1e-6)
     for key in ("optim.clip_norm", "optim.weight_decay", "train.checkpoint_seconds"):
         _check(key, _get(c, key), least=0)
     for phase in phases:
+        if not re.fullmatch(r"[\w-]+", phase.name):
+            raise UserError(f"train.phases: name {phase.name!r} is not a word")
         _check(f"phase {phase.name}: epochs", phase.epochs, least=0)
         _check(f"phase {phase.name}: lr", phase.lr, least=0)
         _check(f"phase {phase.name}: warmup", phase.warmup, least=0, below=1.01)
@@ -116,7 +126,8 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
     A directory where nothing was trained yet takes the new config.
 
     Raises:
-      UserError: the directory cannot be written or belongs to another config.
+      UserError: the directory cannot be written, belongs to another config, or holds
+        a damaged file.
     """
     text = config.to_json(indent=2) + "\n"
     path, params = folder / "config.json", folder / "checkpoints" / "params"
@@ -127,7 +138,7 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
         and path.exists()
         and (old := path.read_text()) != text
     ):
-        changes = summaries.config_changes(json.loads(old), json.loads(text))
+        changes = summaries.config_changes(_load(path, old), json.loads(text))
         raise UserError(
             f"--workdir {folder} holds a run of another config ({changes}); "
             "choose another directory"
@@ -140,10 +151,18 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
     except OSError as e:
         raise UserError(f"--workdir {folder}: {e.strerror}") from None
     if results.exists():
+        done = _load(results, results.read_text())
         print(f"{folder} holds a finished run:\n")
-        print((folder / "results.md").read_text())
-        return json.loads(results.read_text())
+        print(summaries.results_text(done, config.report.metrics))
+        return done
     return None
+
+
+def _load(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as e:
+        raise UserError(f"{path}: damaged ({e}); delete it to write it anew") from None
 
 
 def _get(c: Any, key: str) -> Any:

@@ -25,7 +25,7 @@ class Evaluation:
     Attributes:
       values: `{metric: values_R}`.
       target_score_R: the model's score of each target.
-      top_RxK: the best unseen items.
+      top_RxK: the best candidates; -1 where there are fewer.
     """
 
     values: metrics.Values
@@ -200,4 +200,5 @@ def rating_results(
     if any(len(np.unique(label_R)) < 2 for label_R in labels):
         return None
     platt = metrics.fit_platt(scores[0], labels[0])
-    return dict(metrics.rating_report(scores[1], labels[1], platt))
+    share = float(labels[0].mean())
+    return dict(metrics.rating_report(scores[1], labels[1], platt, share))

@@ -10,6 +10,7 @@ import ast
 import contextlib
 import re
 import sys
+import textwrap
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
@@ -51,7 +52,15 @@ def _lines(e: BaseException) -> list[str]:
     said = str(e)
     with contextlib.suppress(ValueError, SyntaxError):
         said = str(ast.literal_eval(said))  # a KeyError quotes what it says
+    if "Traceback (most recent call last)" in said:  # of the config file's own code
+        places = re.findall(r'File "([^"]+)", line (\d+), in get_config', said)
+        where = "{}, line {}: ".format(*places[-1]) if places else ""
+        error = re.split(r"^(?=\w+(?:Error|Exception): )", said, flags=re.MULTILINE)[-1]
+        return [where + textwrap.shorten(error, 200, placeholder=" ...")]
     said = re.sub(r" Other fields present: .*\n", "\n", said, flags=re.DOTALL)
+    said = re.sub(
+        r"^'(\w+)'\s+Did you mean (\"\w+\").*", r"no key '\1'; did you mean \2?", said
+    )
     return [line.strip() for line in said.splitlines() if line.strip()] or [repr(e)]
 
 
@@ -63,7 +72,10 @@ def _fail(message: str) -> NoReturn:
 def main(argv: Any) -> None:
     """Runs the config in the run directory."""
     del argv
-    logging.set_verbosity(logging.WARNING)  # orbax and jax tell much at INFO
+    # Orbax and jax tell much, among it that they clean up after an interruption.
+    logging.set_verbosity(logging.WARNING if _DEBUG.value else logging.ERROR)
+    if _CONFIG.value is None and flags.FLAGS["config"].present:
+        _fail("config: its get_config() returns None")
     if _CONFIG.value is None or not _WORKDIR.value:
         _fail("--config=FILE.py and --workdir=DIR are required; see --help")
     try:
@@ -74,6 +86,10 @@ def main(argv: Any) -> None:
         if _DEBUG.value:
             raise
         _fail(str(e))
+    except OSError as e:  # permissions, a full disk: nothing that a trace would explain
+        if _DEBUG.value or not e.strerror:
+            raise
+        _fail(f"{e.filename or 'files'}: {e.strerror}")
 
 
 if __name__ == "__main__":

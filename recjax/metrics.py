@@ -109,7 +109,10 @@ def fit_platt(score_R: np.ndarray, label_R: np.ndarray) -> tuple[float, float]:
 
 
 def rating_report(
-    score_R: np.ndarray, label_R: np.ndarray, platt: tuple[float, float]
+    score_R: np.ndarray,
+    label_R: np.ndarray,
+    platt: tuple[float, float],
+    share: float,
 ) -> Mapping[str, float]:
     """Confusion matrix at probability one half, accuracy and log loss.
 
@@ -117,14 +120,15 @@ def rating_report(
       score_R: the model's scores of the events.
       label_R: 1 = like, 0 = not.
       platt: of `fit_platt`, fitted on other events.
+      share: of likes among these.
 
     Returns:
       Counts `true_positive`, `false_positive`, `false_negative`, `true_negative`;
-      `accuracy`; `log_loss` in nats; `log_loss_prior`, that of always predicting the
-      share of likes; `auc` of liked above not liked events.
+      `accuracy`; `log_loss` in nats; `log_loss_prior`, that of always predicting
+      `share`; `auc` of liked above not liked events.
     """
     p_R = np.clip(_sigmoid(platt[0] * score_R + platt[1]), 1e-7, 1 - 1e-7)
-    share = np.clip(label_R.mean(), 1e-7, 1 - 1e-7)
+    share = float(np.clip(share, 1e-7, 1 - 1e-7))
     says = p_R >= 0.5
     likes = label_R == 1
     return {
@@ -134,9 +138,7 @@ def rating_report(
         "true_negative": int((~says & ~likes).sum()),
         "accuracy": float((says == likes).mean()),
         "log_loss": float(-np.log(np.where(likes, p_R, 1 - p_R)).mean()),
-        "log_loss_prior": float(
-            -(share * np.log(share) + (1 - share) * np.log1p(-share))
-        ),
+        "log_loss_prior": float(-np.log(np.where(likes, share, 1 - share)).mean()),
         "auc": _auc(score_R, likes),
     }
 

@@ -102,8 +102,9 @@ def make(config: Any, phase: Any, paths: list[str], steps: int) -> Optim:
     for pattern in trees.unused(phase.lr_mults, paths):
         if dict(phase.lr_mults)[pattern] is None and _of_no_source(pattern, paths):
             continue
+        why = ": the items have no text" if _of_no_source(pattern, paths) else ""
         raise UserError(
-            f"phase {phase.name}: lr_mults: {pattern!r} decides about no parameter"
+            f"phase {phase.name}: lr_mults: {pattern!r} decides about no parameter{why}"
         )
     schedule = make_schedule(phase, steps)
 

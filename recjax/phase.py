@@ -185,6 +185,7 @@ def fit(
         meter.end_epoch()
         stand.epoch += 1
         if not math.isfinite(meter.loss):
+            meter.close()
             raise UserError(
                 f"phase {phase.config.name}: the loss is {meter.loss} in epoch "
                 f"{stand.epoch}; try a smaller learning rate"

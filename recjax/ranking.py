@@ -16,7 +16,7 @@ class Ranked(NamedTuple):
       above_B, equal_B, below_B: candidates other than the target that score higher,
         the same, lower. A NaN compares as equal, so that it counts against.
       target_score_B: the target's own score.
-      top_BxK: the best candidates, best first.
+      top_BxK: the best candidates, best first; -1 where there are fewer than K.
     """
 
     above_B: jax.Array
@@ -47,6 +47,8 @@ def rank(scores_BxN: Array, seen_BxS: Array, targets_B: Array, k: int) -> Ranked
     equal_B = candidate_BxN.sum(axis=1) - 1 - above_B - below_B
     shown_BxN = jnp.where(candidate_BxN, scores_BxN, -jnp.inf)
     _, top_BxK = jax.lax.top_k(shown_BxN, k)
+    there_BxK = jnp.take_along_axis(candidate_BxN, top_BxK, axis=1)
+    top_BxK = jnp.where(there_BxK, top_BxK, -1)
     return Ranked(above_B, equal_B, below_B, target_Bx1[:, 0], top_BxK)
 
 

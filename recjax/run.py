@@ -70,5 +70,6 @@ class Run:
 
     def accounts(self) -> dict[str, float]:
         """Seconds by part, and in all."""
-        total = self.seconds.get("total", 0.0) + time.perf_counter() - self.began
-        return {**self.seconds, "total": total}
+        parts = {**self.seconds}
+        before = parts.pop("total", 0.0)
+        return {**parts, "total": before + time.perf_counter() - self.began}

@@ -82,7 +82,7 @@ def param_table(params: trees.Flat, optim: Optim, lr: float) -> str:
     for (name, rate), paths in modules.items():
         decayed = sum(trees.count({p: params[p]}) for p in paths if optim.wd_mults[p])
         size = trees.count({p: params[p] for p in paths})
-        share = "" if rate == "frozen" else f"{decayed / max(size, 1):.0%}"
+        share = "" if rate == "frozen" else f"{100 * decayed // max(size, 1)}%"
         rows.append([name, f"{size:,}", rate, share])
     return table(["parameters", "size", "learning rate", "decayed"], rows)
 
@@ -131,7 +131,7 @@ def rating_text(r: Mapping[str, float]) -> str:
     return (
         table(["truth", "says like", "says no like"], rows)
         + f"\n\naccuracy {r['accuracy']:.3f}, AUC {r['auc']:.3f}, log loss "
-        f"{r['log_loss']:.4f} (always saying the share of likes: "
+        f"{r['log_loss']:.4f} (always saying the share of likes on validation: "
         f"{r['log_loss_prior']:.4f})"
     )
 
@@ -152,7 +152,10 @@ def results_text(final: dict[str, Any], metrics: Sequence[str]) -> str:
         f"{p['ties']}; protocol {final['fingerprint']}, seed {final['seed']}.",
     ]
     if last["rating"]:
-        parts.append("Like or not, probability calibrated on validation:")
+        parts.append(
+            "Like or not, by a model of choices that never saw a rating (probability "
+            "calibrated on validation):"
+        )
         parts.append(rating_text(last["rating"]))
     parts.append("\n".join(f"- {line}" for line in last["examples"]))
     parts.append(
@@ -180,7 +183,7 @@ def examples(
     lines = []
     for row in np.linspace(0, len(data.test) - 1, count).astype(int):
         liked = ", ".join(titles[i] for i in data.test.liked(row, like)[-show:])
-        best = ", ".join(titles[i] for i in top_RxK[row, :show])
+        best = ", ".join(titles[i] for i in top_RxK[row, :show] if i >= 0)
         lines.append(f"liked {liked or 'nothing'} -> {best}")
     return lines
 

@@ -115,9 +115,11 @@ def _run(
                 f"now it is {data.fingerprint}; choose another directory"
             )
         step, results = meta["step"], meta["results"]
-        for what, seconds in (checkpoints.standing() or meta)["seconds"].items():
+        at = checkpoints.standing() or meta
+        for what, seconds in at["seconds"].items():
             r.spend(what, seconds)
-        say(f"\nresuming: {index} of {len(phases)} phases are done")
+        inside = "inside the next one" if "phase" in at else "the next one starts anew"
+        say(f"\nresuming: {index} of {len(phases)} phases are done, {inside}")
     for i in range(index, len(phases)):
         outcome = run_phase(r, i, phases[i], params, step)
         params, step = outcome.params, outcome.step

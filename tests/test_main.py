@@ -56,7 +56,7 @@ def test_misspelt_key_on_the_command_line(tmp_path):
         "--config.train.batchsize=3",
         f"--workdir={tmp_path}",
     )
-    assert_one_line(done, "batchsize")
+    assert_one_line(done, "no key 'batchsize'; did you mean \"batch_size\"?")
 
 
 def test_wrong_type_on_the_command_line(tmp_path):
@@ -100,6 +100,23 @@ def test_every_flag_of_the_readme_is_understood(tmp_path):
 def test_options_that_make_no_sense(tmp_path, option, words):
     done = recjax("--config=configs/quickstart.py", option, f"--workdir={tmp_path}")
     assert_one_line(done, words)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("c.item_tower.width = 'a'", "line 6: TypeError: Could not override field 'wi"),
+        ("c.train.phases = base.phase('x')", "line 6: TypeError"),
+        ("base.freeze('al')", "line 6: ValueError: freeze: 'al' of None layers"),
+        ("return None", "its get_config() returns None"),
+    ],
+)
+def test_config_files_that_go_wrong(tmp_path, line, words):
+    path = write_config(tmp_path, line)
+    done = recjax(f"--config={path}", f"--workdir={tmp_path / 'r'}")
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 2
+    assert words in done.stderr.strip().splitlines()[-1]
 
 
 def test_missing_config_file(tmp_path):

@@ -75,11 +75,11 @@ def test_platt_recovers_the_truth():
 def test_rating_report_by_hand():
     score = np.array([2.0, 1.0, -1.0, -2.0])
     label = np.array([1.0, 0.0, 1.0, 0.0])
-    r = metrics.rating_report(score, label, (1.0, 0.0))
+    r = metrics.rating_report(score, label, (1.0, 0.0), 0.25)
     counts = ("true_positive", "false_positive", "false_negative", "true_negative")
     assert [r[c] for c in counts] == [1, 1, 1, 1]
     p = 1 / (1 + np.exp(-score))
     expected = -np.log([p[0], 1 - p[1], p[2], 1 - p[3]]).mean()
     np.testing.assert_allclose(r["log_loss"], expected)
-    np.testing.assert_allclose(r["log_loss_prior"], np.log(2))
+    np.testing.assert_allclose(r["log_loss_prior"], -(np.log(0.25) + np.log(0.75)) / 2)
     np.testing.assert_allclose(r["auc"], 0.75)

@@ -20,6 +20,7 @@ def test_seen_items_are_no_candidates():
     assert run([5, 4, 3, 2], [-1, -1], 2) == ((2, 0, 1), [0, 1])
     assert run([5, 4, 3, 2], [0, -1], 2) == ((1, 0, 1), [1, 2])
     assert run([5, 4, 3, 2], [0, 3], 2) == ((1, 0, 0), [1, 2])
+    assert run([5, 4, 3, 2], [0, 3], 2, k=4)[1] == [1, 2, -1, -1]  # no more there
 
 
 def test_ties_are_counted():

@@ -115,7 +115,9 @@ def test_run_directory(whole, capsys):
 
     # The same command again shows the results.
     assert train.run(whole.config, str(whole.workdir)) == results
-    assert "holds a finished run" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "holds a finished run" in shown
+    assert (whole.workdir / "results.md").read_text() in shown
 
 
 def test_tensorboard_reads_the_run(whole):
@@ -218,6 +220,10 @@ def test_another_config_in_the_same_directory_is_refused(config, tmp_path):
     other.item_tower.width = 16
     with pytest.raises(UserError, match=r"item_tower\.width: 8 there, 16 here"):
         train.run(other, str(tmp_path))
+    for file in ("results.json", "config.json"):
+        (tmp_path / file).write_text("{")
+        with pytest.raises(UserError, match=f"{file}: damaged"):
+            train.run(config, str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -250,6 +256,9 @@ def test_another_config_in_the_same_directory_is_refused(config, tmp_path):
         ("text.template", "{title.x}", "has no attribute 'x' does not fit"),
         ("eval.ks", (), r"eval.ks: \(\) are no cut-offs"),
         ("eval.ks", (10.5, 10), r"eval.ks: \(10.5, 10\) are no cut-offs"),
+        ("optim.b1", 1.5, "optim.b1: 1.5 is not at least 0 and below 1"),
+        ("text.template", "", "text.template: empty, but item_tower.sources has text"),
+        ("eval.like_threshold", 4.0, "eval.like_threshold: needs a column of ratings"),
         ("report.examples", -1, "report.examples: -1 is not at least 0"),
         ("mesh.rules", (("x/.*", ("modle",)), (".*", ())), "'modle' is not one of da"),
         ("mesh.data", 0, "mesh.data: 0 is neither at least 1 nor -1"),
@@ -271,6 +280,7 @@ def test_wrong_values_are_one_line(config, tmp_path, key, value, message):
         ({"schedule": "step"}, "phase last: schedule: 'step' is not one of"),
         ({"lr_mults": ((".*", None),)}, "phase last: lr_mults freeze every parameter"),
         ({"lr_mults": (("users/.*", 1.0),)}, "phase last: lr_mults: no rule matches"),
+        ({"name": "a/b"}, "train.phases: name 'a/b' is not a word"),
         ({"name": "first"}, "train.phases: two of first, first have one name"),
     ],
 )

@@ -280,6 +280,8 @@ def _read_described(path: Path, file_format: str, key: str) -> pl.DataFrame:
     """A table with one row per value of `key`, all columns as strings."""
     table = tables.read_table(path, file_format)
     values, counts = np.unique(tables.texts(table, key, path), return_counts=True)
+    if not len(values):
+        raise UserError(f"{path}: no rows")
     if (counts > 1).any():
         what, twice = key.removesuffix("_id"), values[counts > 1][0]
         raise UserError(f"{path}: {what} {twice!r} stands there twice")

@@ -72,11 +72,12 @@ def load_config(folder: Path) -> BertConfig:
     except TypeError as e:
         raise UserError(f"{path}: {str(e).partition(') ')[2]}") from None
     for field in fields(BertConfig):
-        value, kind = getattr(config, field.name), type(field.default)
-        if field.default is MISSING:
-            kind = int
-        if not isinstance(value, kind if kind is not float else int | float):
+        value: Any = getattr(config, field.name)
+        kind = int if field.default is MISSING else type(field.default)
+        if not isinstance(value, int | float if kind is float else kind):
             raise UserError(f"{path}: {field.name} {value!r} is no {kind.__name__}")
+        if kind is int and value < 1:
+            raise UserError(f"{path}: {field.name} {value} is not at least 1")
     if config.hidden_size % config.num_attention_heads:
         raise UserError(
             f"{path}: hidden_size {config.hidden_size} is not divisible by "

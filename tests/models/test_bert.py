@@ -152,6 +152,7 @@ def test_truncated_weights_are_one_line(tmp_path):
         ([], "not a JSON object"),
         ({"num_attention_heads": 3}, "hidden_size 16 is not divisible by num_att"),
         ({"num_attention_heads": "two"}, "num_attention_heads 'two' is no int"),
+        ({"num_attention_heads": 0}, "num_attention_heads 0 is not at least 1"),
         ({"layer_norm_eps": None}, "layer_norm_eps None is no float"),
     ],
 )
