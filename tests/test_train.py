@@ -437,5 +437,5 @@ def test_what_is_computed_once_trains_the_same(config, tmp_path):
         final = train.run(c.lock(), str(tmp_path / name))
         params[name], values[name] = saved_params(tmp_path / name, 1), final["test"]
     for path, x in params["plain"].items():
-        np.testing.assert_allclose(params["cached"][path], x, atol=1e-5, err_msg=path)
+        np.testing.assert_allclose(params["cached"][path], x, atol=1e-4, err_msg=path)
     assert values["cached"]["auc"] == pytest.approx(values["plain"]["auc"], abs=1e-3)
