@@ -7,7 +7,7 @@ import numpy as np
 
 from recjax import trees
 from recjax.data.batches import Packing
-from recjax.models.prefix import TEXT, compute_prefix
+from recjax.models.prefix import compute_prefix
 from recjax.models.recommender import Recommender
 from recjax.run import Run
 from recjax.steps import Compiled
@@ -43,7 +43,7 @@ def encode_prefix(
     packing = r.packing()
     chunks = r.chunks(packing)
     ids = r.put_whole({"text": {"ids_T": packing.tokens.ids}})
-    text = {path: x for path, x in params.items() if path.startswith(TEXT)}
+    text = {path: x for path, x in params.items() if path.startswith(trees.TEXT)}
     assert model.encoder_config is not None
 
     def encode(flat: trees.Flat, packed: Any) -> jax.Array:

@@ -18,19 +18,43 @@ from recjax.models.recommender import HEADS
 from recjax.models.users import POSITIONS, USER_TOWERS
 from recjax.optim import OPTIMIZERS, SCHEDULES
 
-AT_LEAST_ONE = (
-    "data.history_length",
-    "text.row_tokens",
-    "text.rows_per_batch",
-    "item_tower.width",
-    "user_tower.num_layers",
-    "user_tower.num_heads",
-    "user_tower.mlp_ratio",
-    "train.batch_size",
-    "eval.batch_size",
-    "eval.resamples",
-    "mesh.model",
-    "report.every_steps",
+# (at least, below, keys)
+INF = float("inf")
+RANGES = (
+    (
+        1,
+        INF,
+        (
+            "data.history_length",
+            "text.row_tokens",
+            "text.rows_per_batch",
+            "item_tower.width",
+            "user_tower.num_layers",
+            "user_tower.num_heads",
+            "user_tower.mlp_ratio",
+            "train.batch_size",
+            "eval.batch_size",
+            "eval.resamples",
+            "mesh.model",
+            "report.every_steps",
+        ),
+    ),
+    (
+        0,
+        INF,
+        (
+            "seed",
+            "optim.clip_norm",
+            "optim.weight_decay",
+            "train.checkpoint_seconds",
+            "report.examples",
+        ),
+    ),
+    (0, 1, ("loss.smoothing", "optim.b1", "optim.b2", "optim.momentum")),
+    (0, 1.01, ("data.reverse",)),
+    (0, 0.99, ("user_tower.dropout",)),
+    (1e-6, INF, ("head.temperature",)),
+    (1e-30, INF, ("optim.eps",)),
 )
 
 
@@ -45,31 +69,12 @@ def check_config(c: Any) -> None:
         raise UserError(f"train.phases: {phases!r} is not a tuple of base.phase(...)")
     if not c.eval.ks or not all(type(k) is int for k in c.eval.ks):
         raise UserError(f"eval.ks: {tuple(c.eval.ks)} are no cut-offs")
-    metrics = [f"{m}@{k}" for m in ("hr", "ndcg", "mrr") for k in c.eval.ks]
-    choices: list[tuple[str, str, Collection[str]]] = [
-        *(("item_tower.sources", name, SOURCES) for name in c.item_tower.sources),
-        ("item_tower.combine", c.item_tower.combine, COMBINE),
-        ("item_tower.pooling", c.item_tower.pooling, POOLINGS),
-        ("user_tower.name", c.user_tower.name, USER_TOWERS),
-        ("user_tower.position", c.user_tower.position, POSITIONS),
-        ("head.name", c.head.name, HEADS),
-        ("data.split", c.data.split, SPLITS),
-        ("data.format", c.data.format, SUFFIXES),
-        ("loss.name", c.loss.name, LOSSES),
-        ("optim.name", c.optim.name, OPTIMIZERS),
-        *((f"phase {p.name}: schedule", p.schedule, SCHEDULES) for p in phases),
-        ("loss.negatives", c.loss.negatives, NEGATIVES),
-        ("data.windows", c.data.windows, ("last", "all")),
-        ("train.dtype", c.train.dtype, ("float32", "bfloat16")),
-        ("train.metric", c.train.metric, (*metrics, "auc")),
-        *(("eval.baselines", name, BASELINES) for name in c.eval.baselines),
-        *(("report.metrics", name, (*metrics, "auc")) for name in c.report.metrics),
-    ]
-    for key, name, known in choices:
-        if name not in known:
-            raise UserError(f"{key}: {name!r} is not one of {', '.join(known)}")
-    for key in AT_LEAST_ONE:
-        _check(key, _get(c, key), least=1)
+    _check_names(c)
+    for least, below, keys in RANGES:
+        for key in keys:
+            section, _, name = key.rpartition(".")
+            value = c[section][name] if section else c[name]
+            _check(key, value, least=least, below=below)
     for k in c.eval.ks:
         _check("eval.ks", k, least=1)
     sources = tuple(c.item_tower.sources)
@@ -82,33 +87,11 @@ def check_config(c: Any) -> None:
             f"item_tower.width {c.item_tower.width} is not divisible by "
             f"user_tower.num_heads {heads}"
         )
-    _check("seed", c.seed, least=0)
-    _check("report.examples", c.report.examples, least=0)
-    _check("user_tower.dropout", c.user_tower.dropout, least=0, below=0.99)
-    for key in ("optim.b1", "optim.b2", "optim.momentum"):
-        _check(key, _get(c, key), least=0, below=1)
-    _check("optim.eps", c.optim.eps, least=1e-30)
     if "text" in sources and not c.text.template.strip():
         raise UserError("text.template: empty, but item_tower.sources has text")
     if c.eval.like_threshold and not c.data.rating:
         raise UserError("eval.like_threshold: needs a column of ratings, data.rating")
-    _check("data.reverse", c.data.reverse, least=0, below=1.01)
-    _check("loss.smoothing", c.loss.smoothing, least=0, below=1)
-    _check("head.temperature", c.head.temperature, least=1e-6)
-    for key in ("optim.clip_norm", "optim.weight_decay", "train.checkpoint_seconds"):
-        _check(key, _get(c, key), least=0)
-    for phase in phases:
-        if not re.fullmatch(r"[\w-]+", phase.name):
-            raise UserError(f"train.phases: name {phase.name!r} is not a word")
-        _check(f"phase {phase.name}: epochs", phase.epochs, least=0)
-        _check(f"phase {phase.name}: lr", phase.lr, least=0)
-        _check(f"phase {phase.name}: warmup", phase.warmup, least=0, below=1.01)
-        _check(f"phase {phase.name}: ema", phase.ema, least=0, below=1)
-    names = [phase.name for phase in phases]
-    if len(set(names)) < len(names):
-        raise UserError(f"train.phases: two of {', '.join(names)} have one name")
-    if not any(phase.epochs for phase in phases):
-        raise UserError("train.phases: no phase has any epochs")
+    _check_phases(phases)
 
 
 def check_max_tokens(c: Any, limit: int) -> None:
@@ -165,12 +148,48 @@ def _load(path: Path, text: str) -> Any:
         raise UserError(f"{path}: damaged ({e}); delete it to write it anew") from None
 
 
-def _get(c: Any, key: str) -> Any:
-    section, name = key.split(".")
-    return c[section][name]
+def _check_names(c: Any) -> None:
+    metrics = [f"{m}@{k}" for m in ("hr", "ndcg", "mrr") for k in c.eval.ks]
+    choices: list[tuple[str, str, Collection[str]]] = [
+        *(("item_tower.sources", name, SOURCES) for name in c.item_tower.sources),
+        ("item_tower.combine", c.item_tower.combine, COMBINE),
+        ("item_tower.pooling", c.item_tower.pooling, POOLINGS),
+        ("user_tower.name", c.user_tower.name, USER_TOWERS),
+        ("user_tower.position", c.user_tower.position, POSITIONS),
+        ("head.name", c.head.name, HEADS),
+        ("data.split", c.data.split, SPLITS),
+        ("data.format", c.data.format, SUFFIXES),
+        ("loss.name", c.loss.name, LOSSES),
+        ("optim.name", c.optim.name, OPTIMIZERS),
+        *((f"phase {p.name}: schedule", p.schedule, SCHEDULES) for p in c.train.phases),
+        ("loss.negatives", c.loss.negatives, NEGATIVES),
+        ("data.windows", c.data.windows, ("last", "all")),
+        ("train.dtype", c.train.dtype, ("float32", "bfloat16")),
+        ("train.metric", c.train.metric, (*metrics, "auc")),
+        *(("eval.baselines", name, BASELINES) for name in c.eval.baselines),
+        *(("report.metrics", name, (*metrics, "auc")) for name in c.report.metrics),
+    ]
+    for key, name, known in choices:
+        if name not in known:
+            raise UserError(f"{key}: {name!r} is not one of {', '.join(known)}")
 
 
-def _check(key: str, value: Any, *, least: float, below: float = float("inf")) -> None:
+def _check_phases(phases: Any) -> None:
+    for phase in phases:
+        if not re.fullmatch(r"[\w-]+", phase.name):
+            raise UserError(f"train.phases: name {phase.name!r} is not a word")
+        _check(f"phase {phase.name}: epochs", phase.epochs, least=0)
+        _check(f"phase {phase.name}: lr", phase.lr, least=0)
+        _check(f"phase {phase.name}: warmup", phase.warmup, least=0, below=1.01)
+        _check(f"phase {phase.name}: ema", phase.ema, least=0, below=1)
+    names = [phase.name for phase in phases]
+    if len(set(names)) < len(names):
+        raise UserError(f"train.phases: two of {', '.join(names)} have one name")
+    if not any(phase.epochs for phase in phases):
+        raise UserError("train.phases: no phase has any epochs")
+
+
+def _check(key: str, value: Any, *, least: float, below: float = INF) -> None:
     if not least <= value < below:
-        limit = "" if below == float("inf") else f" and below {below:g}"
+        limit = "" if below == INF else f" and below {below:g}"
         raise UserError(f"{key}: {value} is not at least {least:g}{limit}")

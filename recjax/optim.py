@@ -99,10 +99,12 @@ def make(config: Any, phase: Any, paths: list[str], steps: int) -> Optim:
             raise UserError(f"phase {phase.name}: multiplier {mult!r} is no number")
     if all(mult is None for mult in lr_mults.values()):
         raise UserError(f"phase {phase.name}: lr_mults freeze every parameter")
-    for pattern in trees.unused(phase.lr_mults, paths):
-        if dict(phase.lr_mults)[pattern] is None and _of_no_source(pattern, paths):
-            continue
-        why = ": the items have no text" if _of_no_source(pattern, paths) else ""
+    textless = not any(path.startswith(trees.TEXT) for path in paths)
+    for pattern, mult in trees.unused(phase.lr_mults, paths):
+        of_text = textless and pattern.startswith(trees.TEXT)
+        if of_text and mult is None:
+            continue  # nothing there to freeze
+        why = ": the items have no text" if of_text else ""
         raise UserError(
             f"phase {phase.name}: lr_mults: {pattern!r} decides about no parameter{why}"
         )
@@ -125,12 +127,6 @@ def make(config: Any, phase: Any, paths: list[str], steps: int) -> Optim:
         chain.append(optax.stateless(decay))
     chain += [optax.stateless(multiply), optax.scale_by_learning_rate(schedule)]
     return Optim(optax.chain(*chain), schedule, lr_mults, wd_mults)
-
-
-def _of_no_source(pattern: str, paths: list[str]) -> bool:
-    """Whether a rule is about text where the items have none: nothing to freeze."""
-    text = "items/text/"
-    return pattern.startswith(text) and not any(p.startswith(text) for p in paths)
 
 
 def split(params: trees.Flat, optim: Optim) -> tuple[trees.Flat, trees.Flat]:

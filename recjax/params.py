@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 from recjax import sharding, trees
 from recjax.data.batches import Batch, Items
 from recjax.data.text import Tokens, pack
-from recjax.models.prefix import TEXT
 from recjax.models.pretrained import load_params
 from recjax.models.recommender import Recommender
 from recjax.steps import Compiled
@@ -39,7 +38,7 @@ def init_params(
 
     key = jax.random.key(config.seed)
     shapes = jax.eval_shape(init, key)
-    stem = TEXT + "encoder/"
+    stem = trees.TEXT + "encoder/"
     flat: trees.Flat = {}
     if encoder_dir is not None:
         expected = {p[len(stem) :]: x for p, x in shapes.items() if p.startswith(stem)}

@@ -118,8 +118,9 @@ def _run(
         at = checkpoints.standing() or meta
         for what, seconds in at["seconds"].items():
             r.spend(what, seconds)
-        inside = "inside the next one" if "phase" in at else "the next one starts anew"
-        say(f"\nresuming: {index} of {len(phases)} phases are done, {inside}")
+        say(f"\nresuming: {index} of {len(phases)} phases are done")
+        if index < len(phases) and "phase" not in at:
+            say(f"nothing of phase {phases[index].name} was saved yet: it starts anew")
     for i in range(index, len(phases)):
         outcome = run_phase(r, i, phases[i], params, step)
         params, step = outcome.params, outcome.step

@@ -10,6 +10,7 @@ from flax import traverse_util
 
 from recjax.errors import UserError
 
+TEXT = "items/text/"  # where the text source keeps its parameters
 Flat = dict[str, Any]
 Rules = Sequence[tuple[str, Any]]
 
@@ -60,15 +61,15 @@ def match(rules: Rules, paths: Iterable[str], name: str) -> Flat:
     return values
 
 
-def unused(rules: Rules, paths: Sequence[str]) -> list[str]:
-    """Patterns but '.*' that decide about no path.
+def unused(rules: Rules, paths: Sequence[str]) -> list[tuple[str, Any]]:
+    """Rules but that of '.*' that decide about no path.
 
     A pattern with a value has to be some path's first match; one with None, which
     freezes, has to match some path, be it one that an earlier rule takes.
     """
     first = match([(p, i) for i, (p, _) in enumerate(rules)], paths, "rules").values()
     return [
-        pattern
+        (pattern, value)
         for i, (pattern, value) in enumerate(rules)
         if pattern != ".*"
         and i not in first

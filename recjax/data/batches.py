@@ -191,12 +191,12 @@ class TrainBatches:
         row, start, end = window
         target = np.arange(end - start) >= max(end - start - self.num_targets, 1)
         is_target = (1 - self.reverse) * target + self.reverse * target[::-1]
+        part = self.rows.sequence(row)[start:end]
         times = self.rows.sequence_times(row) if self.shuffle_ties else None
         if times is None:
-            return self.rows.sequence(row)[start:end], is_target
+            return part, is_target
         _, tie = np.unique(times[start:end], return_inverse=True)
-        chance = np.bincount(tie, is_target) / np.bincount(tie)
-        return self.rows.sequence(row)[start:end], chance[tie]
+        return part, (np.bincount(tie, is_target) / np.bincount(tie))[tie]
 
     def _pack(self, rows_U: np.ndarray) -> Packed | None:
         """Texts of a batch's items, in a number of rows from the same ladder as U."""

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from recjax import trees
 from recjax.models.recommender import Recommender
-
-TEXT = "items/text/"
 
 
 def count_frozen_blocks(model: Recommender, trainable: Iterable[str]) -> int:
@@ -25,8 +24,8 @@ def count_frozen_blocks(model: Recommender, trainable: Iterable[str]) -> int:
     layers = model.encoder_config.num_hidden_layers
     first = layers + 2
     for path in trainable:
-        name = path.removeprefix(TEXT).removeprefix("encoder/")
-        if not path.startswith(TEXT) or name.startswith("project/"):
+        name = path.removeprefix(trees.TEXT).removeprefix("encoder/")
+        if not path.startswith(trees.TEXT) or name.startswith("project/"):
             continue
         head = name.split("/")[0]
         if head == "embeddings":
