@@ -2,9 +2,9 @@
 
     python -m recjax.main --config=configs/ml100k.py:id+text --workdir=runs/both
 
-The part after the colon is `id`, `text` or `id+text`. Four to five minutes a run on two
-CPU cores. Test HR@10 / NDCG@10, means of three seeds: id .205 / .106, text .195 / .103,
-id+text .229 / .126 (experiments/ml100k).
+The part after the colon is `id`, `text` or `id+text`. Four to seven minutes a run on
+two busy CPU cores. Test HR@10 / NDCG@10, means of three seeds: id .205 / .106, text
+.195 / .103, id+text .229 / .126 (experiments/ml100k).
 """
 
 from ml_collections import ConfigDict
