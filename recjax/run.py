@@ -1,4 +1,4 @@
-"""What every part of a run needs; built once, by `train.run`."""
+"""What every part of a run needs; built once, by `train.make_run`."""
 
 import time
 from dataclasses import dataclass, field
@@ -22,12 +22,14 @@ class Run:
     """The parts of a run, and the seconds each part of it has taken.
 
     Attributes:
+      titles: how the items are called, by catalogue row.
       began: when this process began, by `time.perf_counter`.
       seconds: by part, those of processes that were interrupted included.
     """
 
     config: Any
     data: Data
+    titles: list[str]
     tokens: Tokens | None
     model: Recommender
     mesh: Mesh

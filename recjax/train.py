@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,56 +46,12 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     check_config(config)
     if done := open_workdir(config, folder):
         return done
-    # Dropout bits cost a third of a small step otherwise; the stream they come from
-    # is the same on every mesh.
-    jax.config.update("jax_threefry_partitionable", False)
-    mesh = sharding.make_mesh(config.mesh)
-    with contextlib.closing(Checkpoints(folder)) as checkpoints:
-        active, standing = jax.process_index() == 0, checkpoints.standing()
-        reporter = report.Reporter(folder, active=active, resume=standing)
-        with contextlib.closing(reporter):
-            return _run(config, folder, mesh, checkpoints, reporter, began)
+    with open_run(config, folder, began) as (r, params):
+        return _run(r, params)
 
 
-def _run(
-    config: Any,
-    folder: Path,
-    mesh: Mesh,
-    checkpoints: Checkpoints,
-    reporter: report.Reporter,
-    began: float,
-) -> dict[str, Any]:
-    say = reporter.say
-
-    # Data: files, splits, texts.
-    data = load_data(config)
-    encoder_dir, encoder_config, tokens = None, None, None
-    if "text" in config.item_tower.sources:
-        encoder_dir = sources.locate(config.text.encoder, hub=True)
-        encoder_config = load_config(encoder_dir)
-        texts = data.render(config.text.template)
-        check_max_tokens(config, encoder_config.max_position_embeddings)
-        tokens = tokenize(
-            texts,
-            encoder_dir,
-            max_tokens=config.text.max_tokens,
-            vocab_size=encoder_config.vocab_size,
-        )
-    titles = data.item_ids.tolist()
-    if config.data.item_table:
-        titles = data.render(config.text.title)
-    say(f"\ndata: {config.data.source}, {config.data.split}")
-    say(summaries.data_report(data, tokens, config.data.history_length))
-    say(f"\nconfig, resolved, in {folder / 'config.json'}:")
-    say(summaries.compact_config(config))
-    reporter.text("config", f"```json\n{config.to_json(indent=2)}\n```")
-
-    # Model: random towers, pretrained encoder.
-    model = make_model(config, data.num_items, encoder_config)
-    params = init_params(config, model, encoder_dir, mesh, say)
-    evaluator = Evaluator(config, data, mesh, say)
-    r = Run(config, data, tokens, model, mesh, evaluator, reporter, checkpoints, began)
-    r.spend_since("load", began)
+def _run(r: Run, params: trees.Flat) -> dict[str, Any]:
+    config, data, checkpoints, say = r.config, r.data, r.checkpoints, r.reporter.say
 
     # Results without training, then after each phase; all of them saved as they come.
     phases = [phase for phase in config.train.phases if phase.epochs]
@@ -103,7 +60,7 @@ def _run(
     index = checkpoints.params_index()
     if index is None:
         results: dict[str, Any] = {"baselines": run_baselines(r), "phases": {}}
-        if tokens is not None and config.eval.before:
+        if r.tokens is not None and config.eval.before:
             results["before"] = run_before(r, params)
         index, step = 0, 0
         save(r, 0, params, step, results)
@@ -111,8 +68,9 @@ def _run(
         params, meta = checkpoints.restore_params(index, params)
         if meta["fingerprint"] != data.fingerprint:
             raise UserError(
-                f"--workdir {folder}: its data was of protocol {meta['fingerprint']}, "
-                f"now it is {data.fingerprint}; choose another directory"
+                f"--workdir {r.reporter.workdir}: its data was of protocol "
+                f"{meta['fingerprint']}, now it is {data.fingerprint}; choose another "
+                "directory"
             )
         step, results = meta["step"], meta["results"]
         at = checkpoints.standing() or meta
@@ -132,7 +90,7 @@ def _run(
             "trainable": outcome.trained,
             "examples": summaries.examples(
                 data,
-                titles,
+                r.titles,
                 outcome.test.top_RxK,
                 count=config.report.examples,
                 like=config.eval.like_threshold,
@@ -140,6 +98,81 @@ def _run(
         }
         save(r, i + 1, params, step, results)
     return finish(r, results, params)
+
+
+@contextlib.contextmanager
+def open_run(
+    config: Any, folder: Path, began: float
+) -> Iterator[tuple[Run, trees.Flat]]:
+    """Everything a run needs, and its initial parameters.
+
+    Args:
+      config: checked.
+      folder: the run directory, which exists.
+      began: when the process began, by `time.perf_counter`.
+
+    Raises:
+      UserError: data, weights or names that do not fit.
+    """
+    # Dropout bits cost a third of a small step otherwise; the stream they come from
+    # is the same on every mesh.
+    jax.config.update("jax_threefry_partitionable", False)
+    mesh = sharding.make_mesh(config.mesh)
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder)))
+        active, standing = jax.process_index() == 0, checkpoints.standing()
+        reporter = report.Reporter(folder, active=active, resume=standing)
+        stack.enter_context(contextlib.closing(reporter))
+        yield _make_run(config, mesh, checkpoints, reporter, began)
+
+
+def _make_run(
+    config: Any,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    reporter: report.Reporter,
+    began: float,
+) -> tuple[Run, trees.Flat]:
+    say = reporter.say
+    data = load_data(config)
+    encoder_dir, encoder_config, tokens = None, None, None
+    if "text" in config.item_tower.sources:
+        encoder_dir = sources.locate(config.text.encoder, hub=True)
+        encoder_config = load_config(encoder_dir)
+        texts = data.render(config.text.template)
+        check_max_tokens(config, encoder_config.max_position_embeddings)
+        tokens = tokenize(
+            texts,
+            encoder_dir,
+            max_tokens=config.text.max_tokens,
+            vocab_size=encoder_config.vocab_size,
+        )
+    titles = data.item_ids.tolist()
+    if config.data.item_table:
+        titles = data.render(config.text.title)
+    say(f"\ndata: {config.data.source}, {config.data.split}")
+    say(summaries.data_report(data, tokens, config.data.history_length))
+    say(f"\nconfig, resolved, in {reporter.workdir / 'config.json'}:")
+    say(summaries.compact_config(config))
+    reporter.text("config", f"```json\n{config.to_json(indent=2)}\n```")
+
+    model = make_model(config, data.num_items, encoder_config)
+    params = init_params(config, model, encoder_dir, mesh, say)
+    evaluator = Evaluator(config, data, mesh, say)
+    r = Run(
+        config,
+        data,
+        titles,
+        tokens,
+        model,
+        mesh,
+        evaluator,
+        reporter,
+        checkpoints,
+        began,
+    )
+    r.spend_since("load", began)
+    return r, params
 
 
 def save(
