@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from recjax import allocator
 from recjax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -78,6 +79,7 @@ def main(argv: Any) -> None:
         _fail("config: its get_config() returns None")
     if _CONFIG.value is None or not _WORKDIR.value:
         _fail("--config=FILE.py and --workdir=DIR are required; see --help")
+    allocator.keep_memory()  # before the libraries make threads
     try:
         from recjax import train  # after the flags: --help need not wait for jax
 

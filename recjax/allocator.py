@@ -1,0 +1,23 @@
+"""The C library's allocator, told to keep the memory that a step gives back."""
+
+import ctypes
+import sys
+
+# Of glibc's malloc.h.
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+
+
+def keep_memory() -> None:
+    """Keeps freed memory in the process, on Linux with glibc; elsewhere does nothing.
+
+    XLA asks for a step's temporaries anew in every step. By default glibc takes each
+    from the system and gives it back, so that the system clears every page again:
+    a sixth of an encoder's step.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_ARENA_MAX, 1)
