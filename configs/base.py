@@ -39,7 +39,8 @@ def get_config() -> ConfigDict:
     c.text.title = "{movie_title}"  # how an item is called in the output
     c.text.max_tokens = 32  # longer texts are cut
     c.text.row_tokens = 64  # texts are packed into rows of so many tokens
-    c.text.rows_per_batch = 256  # rows at a time where the catalogue is encoded
+    c.text.rows_per_batch = 32  # rows at a time where the catalogue is encoded
+    c.text.remat_rows = 0  # rows at a time in the trained layers, twice; 0 = all, once
 
     c.item_tower = ConfigDict()
     c.item_tower.sources = ("text",)  # of id, text
@@ -61,9 +62,14 @@ def get_config() -> ConfigDict:
 
     c.loss = ConfigDict()
     c.loss.name = "softmax"  # softmax (cross-entropy)
-    c.loss.negatives = "all"  # all (the whole catalogue) | in_batch
+    # all (the catalogue) | stale (the catalogue, but only the batch's items fresh) |
+    # in_batch | uniform, popularity (drawn) | mixed (in_batch and uniform)
+    c.loss.negatives = "all"
+    c.loss.num_negatives = 1024  # drawn for a batch
+    c.loss.refresh_steps = 50  # stale: so often the catalogue is encoded anew
+    c.loss.chunk = 1024  # candidates whose scores are held at a time
     c.loss.smoothing = 0.0  # share of the target's label that all candidates get
-    c.loss.logq = True  # weight in-batch negatives by 1 / expected count
+    c.loss.logq = True  # weight in-batch and drawn negatives by 1 / expected count
 
     c.optim = ConfigDict()
     c.optim.name = "adamw"  # adamw | sgd | adafactor

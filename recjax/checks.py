@@ -28,6 +28,9 @@ RANGES = (
             "data.history_length",
             "text.row_tokens",
             "text.rows_per_batch",
+            "loss.num_negatives",
+            "loss.refresh_steps",
+            "loss.chunk",
             "item_tower.width",
             "user_tower.num_layers",
             "user_tower.num_heads",
@@ -44,6 +47,7 @@ RANGES = (
         INF,
         (
             "seed",
+            "text.remat_rows",
             "optim.clip_norm",
             "optim.weight_decay",
             "train.checkpoint_seconds",

@@ -19,15 +19,17 @@ def softmax(
     log_weight_U: jax.Array,
     *,
     smoothing: float = 0.0,
+    chunk: int = 1024,
 ) -> jax.Array:
     """Cross-entropy over U candidates, summed over each user's targets: loss_B.
 
     The score of candidate u is `query . candidate_u + bias_u`, the partition sum is
     `exp(s_target) + sum over other u of w_u exp(s_u)`. With w = 1 over the whole
-    catalogue this is the full softmax. In a batch where item u is a target c_u times,
-    w_u = c_u is the plain in-batch softmax with accidental hits removed, and
-    w_u = c_u / E[c_u] the logQ-corrected one (Bengio and Senecal, 2008; Yi et al.,
-    2019), whose sum is unbiased over batches; a user's own targets are always there.
+    catalogue this is the full softmax. Where item u is c_u times a target of the batch,
+    or drawn c_u times, w_u = c_u is the plain in-batch or sampled softmax with
+    accidental hits removed, and w_u = c_u / E[c_u] the logQ-corrected one (Bengio and
+    Senecal, 2008; Yi et al., 2019), whose sum is unbiased over batches; a user's own
+    targets are always there.
 
     Label smoothing (Szegedy et al., 2016) takes a share of the target's label and
     spreads it over the candidates by w.
@@ -39,6 +41,7 @@ def softmax(
       mask_BxT: which targets count.
       log_weight_U: log w; -inf keeps a candidate out, unless it is the target.
       smoothing: the share, at least 0 and below 1.
+      chunk: candidates whose P x chunk scores are held at a time.
     """
     shape, width = targets_BxT.shape, queries_BxTxD.shape[-1]
     # What stands where nothing counts may be anything; zero keeps the gradient clean.
@@ -47,7 +50,7 @@ def softmax(
     candidates_UxD = candidates_UxD.astype(jnp.float32)
     targets_P, mask_P = targets_BxT.reshape(-1), mask_BxT.reshape(-1)
     loss_P = _cross_entropy(
-        queries_PxD, candidates_UxD, bias_U, targets_P, mask_P, log_weight_U
+        chunk, queries_PxD, candidates_UxD, bias_U, targets_P, mask_P, log_weight_U
     )
     if smoothing:
         # Linear in the scores: the mean score is the score of the mean candidate.
@@ -59,16 +62,18 @@ def softmax(
     return loss_P.reshape(shape).sum(axis=-1)
 
 
-# XLA's own gradient of the lines below makes several passes over the P x U scores;
-# written by hand it needs the exponentials once and two matrix products.
+# The gradient is written by hand, so that no more than `chunk` columns of the P x U
+# scores exist at a time, in the backward pass neither: their exponentials are computed
+# again, which is cheaper than a trip through memory.
 
 
-@jax.custom_vjp
-def _cross_entropy(*args: jax.Array) -> jax.Array:
-    return _cross_entropy_fwd(*args)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _cross_entropy(chunk: int, *args: jax.Array) -> jax.Array:
+    return _cross_entropy_fwd(chunk, *args)[0]
 
 
 def _cross_entropy_fwd(
+    chunk: int,
     queries_PxD: jax.Array,
     candidates_UxD: jax.Array,
     bias_U: jax.Array,
@@ -76,34 +81,94 @@ def _cross_entropy_fwd(
     mask_P: jax.Array,
     log_weight_U: jax.Array,
 ) -> tuple[jax.Array, Any]:
-    scores_PxU = queries_PxD @ candidates_UxD.T + (bias_U + log_weight_U)[None]
+    add_U = bias_U + log_weight_U
     target_P = (queries_PxD * candidates_UxD[targets_P]).sum(-1) + bias_U[targets_P]
-    most_P = jnp.maximum(scores_PxU.max(axis=-1), target_P)
-    is_target = jnp.arange(len(bias_U))[None] == targets_P[:, None]
-    exp_PxU = jnp.where(is_target, 0.0, jnp.exp(scores_PxU - most_P[:, None]))
-    exp_target_P = jnp.exp(target_P - most_P)
-    sum_P = exp_PxU.sum(axis=-1) + exp_target_P
-    loss_P = jnp.where(mask_P, jnp.log(sum_P) + most_P - target_P, 0.0)
-    kept = (queries_PxD, candidates_UxD, targets_P, mask_P, exp_PxU, sum_P)
-    return loss_P, (*kept, exp_target_P)
+
+    def add_up(carry: Any, start: Any, size: int) -> Any:
+        most_P, sum_P = carry
+        scores_PxC = _scores(queries_PxD, candidates_UxD, add_U, start, size)
+        higher_P = jnp.maximum(most_P, scores_PxC.max(axis=-1))
+        exp_PxC = jnp.exp(scores_PxC - higher_P[:, None])
+        exp_PxC = jnp.where(_is_target(targets_P, start, size), 0.0, exp_PxC)
+        return higher_P, sum_P * jnp.exp(most_P - higher_P) + exp_PxC.sum(axis=-1)
+
+    start = (target_P, jnp.ones_like(target_P))
+    most_P, sum_P = _for_chunks(len(bias_U), chunk, add_up, start)
+    log_sum_P = jnp.log(sum_P) + most_P
+    loss_P = jnp.where(mask_P, log_sum_P - target_P, 0.0)
+    kept = (queries_PxD, candidates_UxD, add_U, targets_P, mask_P, log_sum_P, target_P)
+    return loss_P, kept
 
 
-def _cross_entropy_bwd(kept: Any, grad_P: jax.Array) -> tuple[jax.Array | None, ...]:
-    queries, candidates, targets_P, mask_P, exp_PxU, sum_P, exp_target_P = kept
+def _cross_entropy_bwd(
+    chunk: int, kept: Any, grad_P: jax.Array
+) -> tuple[jax.Array | None, ...]:
+    queries, candidates, add_U, targets_P, mask_P, log_sum_P, target_P = kept
     grad_P = jnp.where(mask_P, grad_P, 0.0)
-    scale_P = grad_P / sum_P
-    push_P = exp_target_P * scale_P - grad_P  # of the target's own score
-    prob_PxU = exp_PxU * scale_P[:, None]
-    d_queries = prob_PxU @ candidates + candidates[targets_P] * push_P[:, None]
-    d_candidates = prob_PxU.T @ queries
-    d_candidates = d_candidates.at[targets_P].add(queries * push_P[:, None])
-    d_bias = prob_PxU.sum(axis=0).at[targets_P].add(push_P)
-    return d_queries, d_candidates, d_bias, None, None, None
+    push_P = (jnp.exp(target_P - log_sum_P) - 1) * grad_P  # of the target's own score
+    d_queries = candidates[targets_P] * push_P[:, None]
+    d_candidates = (
+        jnp.zeros_like(candidates).at[targets_P].add(queries * push_P[:, None])
+    )
+    d_bias = jnp.zeros_like(add_U).at[targets_P].add(push_P)
+
+    def add_up(carry: Any, start: Any, size: int) -> Any:
+        d_queries, d_candidates, d_bias = carry
+        scores_PxC = _scores(queries, candidates, add_U, start, size)
+        prob_PxC = jnp.exp(scores_PxC - log_sum_P[:, None]) * grad_P[:, None]
+        prob_PxC = jnp.where(_is_target(targets_P, start, size), 0.0, prob_PxC)
+        return (
+            d_queries + prob_PxC @ _slice(candidates, start, size),
+            _add(d_candidates, prob_PxC.T @ queries, start),
+            _add(d_bias, prob_PxC.sum(axis=0), start),
+        )
+
+    sums = _for_chunks(len(add_U), chunk, add_up, (d_queries, d_candidates, d_bias))
+    return (*sums, None, None, None)
 
 
 _cross_entropy.defvjp(_cross_entropy_fwd, _cross_entropy_bwd)
 
+
+def _for_chunks(
+    length: int, size: int, body: Callable[[Any, Any, int], Any], carry: Any
+) -> Any:
+    """`body(carry, start, size)` for all of `length`; the last chunk may be shorter."""
+    whole = length // size
+    if whole > 1:
+        carry = jax.lax.fori_loop(0, whole, lambda i, c: body(c, i * size, size), carry)
+    elif whole:
+        carry = body(carry, 0, size)
+    return body(carry, whole * size, length % size) if length % size else carry
+
+
+def _scores(
+    queries_PxD: jax.Array,
+    candidates_UxD: jax.Array,
+    add_U: jax.Array,
+    start: Any,
+    size: int,
+) -> jax.Array:
+    part_CxD, add_C = _slice(candidates_UxD, start, size), _slice(add_U, start, size)
+    return queries_PxD @ part_CxD.T + add_C[None]
+
+
+def _is_target(targets_P: jax.Array, start: Any, size: int) -> jax.Array:
+    return jnp.arange(size)[None] == (targets_P - start)[:, None]
+
+
+def _slice(x_Ux: jax.Array, start: Any, size: int) -> jax.Array:
+    return jax.lax.dynamic_slice_in_dim(x_Ux, start, size)
+
+
+def _add(total_Ux: jax.Array, part_Cx: jax.Array, start: Any) -> jax.Array:
+    part_Cx += _slice(total_Ux, start, len(part_Cx))
+    return jax.lax.dynamic_update_slice_in_dim(total_Ux, part_Cx, start, 0)
+
+
 LOSSES: dict[str, Callable[[Any], Loss]] = {
-    "softmax": lambda c: functools.partial(softmax, smoothing=c.smoothing),
+    "softmax": lambda c: functools.partial(
+        softmax, smoothing=c.smoothing, chunk=c.chunk
+    ),
 }
-NEGATIVES = ("all", "in_batch")
+NEGATIVES = ("all", "stale", "in_batch", "uniform", "popularity", "mixed")

@@ -174,13 +174,19 @@ def fit(
             break
         start, compiled = time.perf_counter(), phase.step.seconds
         meter.start_epoch(stand.best)
-        for _ in range(phase.batches.steps_per_epoch):
+        catalogue = phase.catalogue
+        for i in range(phase.batches.steps_per_epoch):
+            if c.loss.negatives == "stale" and i % c.loss.refresh_steps == 0:
+                vectors_NxD = phase.scorer.encode_catalogue(
+                    phase.nested(state.trainable)
+                )[0]
+                catalogue = catalogue | {"stale": {"vectors_NxD": vectors_NxD}}
             batch = next(iterator)
             users = int(batch.mask_BxH.any(axis=1).sum())
             batch = r.put(batch)
             if phase.candidates is not None:
                 batch = batch._replace(items=phase.candidates)
-            state, values = phase.step(state, phase.frozen, phase.catalogue, batch, key)
+            state, values = phase.step(state, phase.frozen, catalogue, batch, key)
             meter.add(values, users)
         meter.end_epoch()
         stand.epoch += 1
@@ -269,6 +275,7 @@ def make_batches(r: Run, seed: int) -> TrainBatches:
         negatives=c.loss.negatives,
         logq=c.loss.logq,
         num_items=r.data.num_items,
+        num_negatives=c.loss.num_negatives,
         multiple=sharding.row_multiple(r.mesh),
         shuffle_ties=c.data.shuffle_ties,
         reverse=c.data.reverse,

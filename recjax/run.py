@@ -1,5 +1,6 @@
 """What every part of a run needs; built once, by `train.make_run`."""
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +44,9 @@ class Run:
         """How the catalogue's texts are packed."""
         assert self.tokens is not None
         width = max(self.config.text.row_tokens, int(self.tokens.lengths.max()))
-        return Packing(self.tokens, width, sharding.row_multiple(self.mesh))
+        multiple = sharding.row_multiple(self.mesh)
+        multiple = math.lcm(multiple, self.config.text.remat_rows or 1)
+        return Packing(self.tokens, width, multiple)
 
     def chunks(self, packing: Packing | None) -> list[Items]:
         """The catalogue, in pieces whose texts fill `text.rows_per_batch` rows."""

@@ -1,5 +1,7 @@
 """The hand-written gradient, and what the weights of in-batch negatives mean."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,8 @@ def plain(queries, candidates, bias, targets, mask, log_weight, *, smoothing):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("weights", ["all", "some"])
-def test_value_and_every_gradient_equal_autodiff(weights, smoothing):
+@pytest.mark.parametrize("chunk", [100, 7, 3, 2, 1])
+def test_value_and_every_gradient_equal_autodiff(chunk, weights, smoothing):
     rng = np.random.default_rng(0)
     queries = rng.normal(size=(3, 4, 5)).astype(np.float32)
     candidates = rng.normal(size=(7, 5)).astype(np.float32)
@@ -42,7 +45,9 @@ def test_value_and_every_gradient_equal_autodiff(weights, smoothing):
         ).sum()
 
     args = (queries, candidates, bias)
-    value, grads = jax.value_and_grad(total(softmax), (0, 1, 2))(*args)
+    value, grads = jax.value_and_grad(
+        total(functools.partial(softmax, chunk=chunk)), (0, 1, 2)
+    )(*args)
     expected, expected_grads = jax.value_and_grad(total(plain), (0, 1, 2))(*args)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     for got, want in zip(grads, expected_grads, strict=True):
@@ -89,3 +94,26 @@ def test_what_is_masked_leaves_no_trace():
     np.testing.assert_allclose(value, np.log(1 + np.e), rtol=1e-6)
     assert not grad[0, 0].any()
     assert jnp.isfinite(grad).all()
+
+
+def test_no_more_than_a_chunk_of_scores_exists():
+    """Memory grows with the catalogue's table alone."""
+
+    def temporaries(num_items):
+        args = (
+            jnp.ones((8, 32, 16)),
+            jnp.ones((num_items, 16)),
+            jnp.zeros(num_items),
+            jnp.zeros((8, 32), jnp.int32),
+            jnp.ones((8, 32), bool),
+            jnp.zeros(num_items),
+        )
+        f = functools.partial(softmax, chunk=256)
+        grad = jax.grad(lambda *a: f(*a, *args[3:]).sum(), (0, 1, 2))
+        compiled = jax.jit(grad).lower(*args[:3]).compile()
+        return compiled.memory_analysis().temp_size_in_bytes / 2**20
+
+    scores = 8 * 32 * 10_000 * 4 / 2**20
+    assert temporaries(10_000) < scores / 2
+    more = temporaries(20_000) - temporaries(10_000)
+    assert more < 3 * 10_000 * 17 * 4 / 2**20  # the table, its gradient, not scores

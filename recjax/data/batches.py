@@ -20,8 +20,9 @@ class Items(NamedTuple):
 
     Attributes:
       rows_U: catalogue rows; -1 is padding.
-      log_weight_U: what an item's term in the softmax's partition sum is
-        multiplied with, as a logarithm; -inf keeps it out.
+      log_weight_U: what a candidate's term in the softmax's partition sum is
+        multiplied with, as a logarithm; -inf keeps it out. The candidates are these
+        items or, where they are stale, the catalogue.
       packed: the items' texts, where the encoder has to run on them.
     """
 
@@ -31,7 +32,7 @@ class Items(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B users. `history_BxH` and `targets_BxT` are indices into `items`.
+    """B users. `history_BxH` are indices into `items`, `targets_BxT` into candidates.
 
     T is H where every prefix is a training example, else 1: the last T positions
     of the user tower answer for the targets.
@@ -77,10 +78,14 @@ class TrainBatches:
       history_length: H, in items.
       windows: 'last' uses the newest H + 1 items of a sequence; 'all' cuts the
         whole sequence, so that every event is a target.
-      negatives: 'all' (candidates are the catalogue, `Batch.items` is None) or
-        'in_batch' (candidates are the batch's targets).
-      logq: whether in-batch candidates are weighted by 1 / expected count.
+      negatives: what a target competes with: 'all' (the catalogue; `Batch.items` is
+        None), 'stale' (the catalogue too, but `Batch.items` holds the batch's own
+        items only), 'in_batch' (the batch's targets), 'uniform' (items drawn with
+        equal chances), 'popularity' (with chances as they are targets), 'mixed'
+        (in-batch and uniform: Yang et al., Mixed Negative Sampling, 2020).
+      logq: whether candidates are weighted by 1 / expected count.
       num_items: N.
+      num_negatives: drawn for a batch, with replacement, where items are drawn.
       multiple: U becomes a multiple of it.
       shuffle_ties: whether events of one time stand in a new order in every epoch:
         the order in the file says nothing.
@@ -100,6 +105,7 @@ class TrainBatches:
         negatives: str,
         logq: bool,
         num_items: int,
+        num_negatives: int = 0,
         multiple: int = 1,
         shuffle_ties: bool = False,
         reverse: float = 0.0,
@@ -107,6 +113,7 @@ class TrainBatches:
     ):
         self.rows, self.length, self.batch_size = rows, history_length, batch_size
         self.negatives, self.logq, self.multiple = negatives, logq, multiple
+        self.num_negatives = num_negatives
         self.shuffle_ties = shuffle_ties
         self.reverse = reverse if rows.every_prefix else 0.0
         self.packing: Packing | None = None  # set where texts have to be encoded
@@ -114,11 +121,13 @@ class TrainBatches:
         self.windows_Wx3 = _cut_windows(rows, history_length, windows)
         self.num_items = num_items
         self.share_N = np.zeros(num_items)  # how often a window has an item as target
-        if logq and negatives == "in_batch":
+        if negatives == "popularity" or (logq and negatives in ("in_batch", "mixed")):
             for window in self.windows_Wx3:
                 part, chance = self._target_chances(window)
                 np.add.at(self.share_N, part, chance)
             self.share_N /= len(self.windows_Wx3)
+        if negatives == "popularity":
+            self._below_N = np.cumsum(self.share_N[:-1]) / self.share_N.sum()
         self.steps_per_epoch = -(-len(self.windows_Wx3) // batch_size)
         self._dataset = (
             grain.MapDataset.range(len(self.windows_Wx3))
@@ -148,20 +157,45 @@ class TrainBatches:
             _fill_left(targets_BxT, target_mask_BxT, b, targets)
         if self.negatives == "all":
             return Batch(history_BxH, mask_BxH, targets_BxT, target_mask_BxT, None)
-        rows, counts = np.unique(targets_BxT[target_mask_BxT], return_counts=True)
-        distinct = np.union1d(rows, history_BxH[mask_BxH])
-        rows_U = np.full(_bucket(len(distinct), self.multiple), -1, np.int32)
+        touched = np.union1d(targets_BxT[target_mask_BxT], history_BxH[mask_BxH])
+        rng = rng or np.random.default_rng(0)
+        rows, weights = self._draw(targets_BxT[target_mask_BxT], len(chosen), rng)
+        distinct = np.union1d(touched, rows)
+        rows_U = np.full(_bucket(len(distinct), self.multiple, parts=2), -1, np.int32)
         rows_U[: len(distinct)] = distinct
         log_weight_U = np.full(len(rows_U), -np.inf, np.float32)
-        expected = self.share_N[rows] * len(chosen) if self.logq else 1.0
-        log_weight_U[np.searchsorted(distinct, rows)] = np.log(counts / expected)
-        return Batch(
-            np.where(mask_BxH, np.searchsorted(distinct, history_BxH), 0),
-            mask_BxH,
-            np.where(target_mask_BxT, np.searchsorted(distinct, targets_BxT), 0),
-            target_mask_BxT,
-            Items(rows_U, log_weight_U, self._pack(rows_U)),
-        )
+        log_weight_U[np.searchsorted(distinct, rows)] = np.log(weights)
+        history_BxH = np.where(mask_BxH, np.searchsorted(distinct, history_BxH), 0)
+        if self.negatives == "stale":
+            log_weight_U = np.zeros(self.num_items, np.float32)
+        else:
+            targets_BxT = np.searchsorted(distinct, targets_BxT).astype(np.int32)
+            targets_BxT = np.where(target_mask_BxT, targets_BxT, 0)
+        items = Items(rows_U, log_weight_U, self._pack(rows_U))
+        return Batch(history_BxH, mask_BxH, targets_BxT, target_mask_BxT, items)
+
+    def _draw(
+        self, targets: np.ndarray, num_windows: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The batch's negatives, each once, and their weights: count / expected."""
+        some, size = [np.zeros(0, np.int64)], self.num_negatives
+        if self.negatives in ("in_batch", "mixed"):
+            some.append(targets)
+        if self.negatives in ("uniform", "mixed"):
+            some.append(rng.integers(self.num_items, size=size))
+        if self.negatives == "popularity":
+            some.append(np.searchsorted(self._below_N, rng.random(size), "right"))
+        rows, counts = np.unique(np.concatenate(some), return_counts=True)
+        if not self.logq:
+            return rows, counts.astype(np.float64)
+        expected = np.zeros(len(rows))
+        if self.negatives in ("in_batch", "mixed"):
+            expected += self.share_N[rows] * num_windows
+        if self.negatives in ("uniform", "mixed"):
+            expected += size / self.num_items
+        if self.negatives == "popularity":
+            expected += self.share_N[rows] / self.share_N.sum() * size
+        return rows, counts / expected
 
     def all_items(self) -> Items:
         """The whole catalogue as the candidates of every batch."""
@@ -199,12 +233,12 @@ class TrainBatches:
         return part, (np.bincount(tie, is_target) / np.bincount(tie))[tie]
 
     def _pack(self, rows_U: np.ndarray) -> Packed | None:
-        """Texts of a batch's items, in a number of rows from the same ladder as U."""
+        """Texts of a batch's items. Empty rows cost time, empty places of U little."""
         if not self.packing:
             return None
         p = self.packing
         packed = pack(p.tokens, rows_U, width=p.width)
-        return packed.fill_up(_bucket(len(packed.index_RxL), p.multiple))
+        return packed.fill_up(_bucket(len(packed.index_RxL), p.multiple, parts=8))
 
 
 def catalogue_chunks(
@@ -265,12 +299,13 @@ def _fill_left(
         mask_BxH[b, -len(values) :] = True
 
 
-def _bucket(n: int, multiple: int) -> int:
-    """Next size of the ladder 8, 12, 16, 24, 32, 48, ...: few shapes to compile."""
-    size = 8
-    while size < n:
-        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
-    return round_up(size, multiple)
+def _bucket(n: int, multiple: int, parts: int) -> int:
+    """Smallest size of at least n that has few neighbours: few shapes to compile.
+
+    `parts` sizes lie between two powers of two, none closer than 8.
+    """
+    step = max(2 ** (max(n - 1, 1).bit_length() - 1) // parts, 8)
+    return round_up(round_up(n, step), multiple)
 
 
 def _cut_windows(rows: Rows, length: int, windows: str) -> np.ndarray:

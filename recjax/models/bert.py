@@ -5,6 +5,7 @@ The encoder is a chain of blocks, `embed -> layer_0 .. layer_n-1`, each callable
 alone: a frozen prefix of the chain is computed once per item and never again.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +18,27 @@ import jax.numpy as jnp
 from recjax.models.attention import Attention
 from recjax.models.dropout import Dropout
 
+
+@jax.custom_vjp
+def gelu(x: jax.Array) -> jax.Array:
+    """Exact gelu; jax's own, written for every precision, costs more on a CPU."""
+    return (0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))).astype(x.dtype)
+
+
+def _gelu_fwd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return gelu(x), x
+
+
+def _gelu_bwd(x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
+    density = jnp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+    slope = 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5))) + x * density
+    return ((grad * slope).astype(x.dtype),)
+
+
+gelu.defvjp(_gelu_fwd, _gelu_bwd)
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu": gelu,
     "gelu_new": partial(jax.nn.gelu, approximate=True),
     "relu": jax.nn.relu,
 }
@@ -109,11 +129,15 @@ class Bert(nn.Module):
 
     Attributes:
       pooler: whether HF's pooler (dense and tanh on the first token) is part of it.
+      remat_rows: so many rows run through the layers at a time, and again in the
+        backward pass, so that memory does not grow with the number of rows; for a
+        multiple of it only. 0: all at once, and every state is kept.
     """
 
     config: BertConfig
     dtype: Any = jnp.float32
     pooler: bool = False
+    remat_rows: int = 0
 
     def setup(self) -> None:
         c = self.config
@@ -145,8 +169,37 @@ class Bert(nn.Module):
         Tokens attend to tokens with the same segment number only, so that a row may
         hold several texts; 0 marks padding.
         """
-        mask_RxLxL = segment_RxL[:, :, None] == segment_RxL[:, None, :]
         x_RxLxE = x_RxLxE.astype(self.dtype)
+        piece = self.remat_rows
+        if not train or not piece or len(x_RxLxE) % piece:
+            return self._run(x_RxLxE, segment_RxL, start, stop, train)
+
+        def run_piece(bert: Bert, _: None, rows: Any) -> tuple[None, jax.Array]:
+            x_RxLxE, segment_RxL = rows
+            return None, bert._run(x_RxLxE, segment_RxL, start, stop, train)
+
+        # Every n-th row, so that a mesh splits each piece and not the pieces.
+        pieces = jax.tree.map(
+            lambda x: x.reshape(piece, -1, *x.shape[1:]), (x_RxLxE, segment_RxL)
+        )
+        scan = nn.scan(
+            nn.remat(run_piece, prevent_cse=False),
+            variable_broadcast="params",
+            split_rngs={"params": False, "dropout": True},
+            in_axes=1,
+            out_axes=1,
+        )
+        return scan(self, None, pieces)[1].reshape(x_RxLxE.shape)
+
+    def _run(
+        self,
+        x_RxLxE: jax.Array,
+        segment_RxL: jax.Array,
+        start: int,
+        stop: int | None,
+        train: bool,
+    ) -> jax.Array:
+        mask_RxLxL = segment_RxL[:, :, None] == segment_RxL[:, None, :]
         for layer in self.layer[start:stop]:
             x_RxLxE = layer(x_RxLxE, mask_RxLxL, train)
         return x_RxLxE

@@ -81,19 +81,19 @@ class TextSource(nn.Module):
 
     `frozen_blocks` of the chain embeddings, layers, pooling are constant in the
     current phase: they run without dropout, or not at all where the catalogue
-    brings their output.
+    brings their output. `remat_rows`: see `Bert`.
     """
 
     encoder_config: BertConfig
     width: int
     pooling: str
     frozen_blocks: int = 0
+    remat_rows: int = 0
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        self.encoder = Bert(
-            self.encoder_config, self.dtype, pooler=self.pooling == "pooler"
-        )
+        pooler = self.pooling == "pooler"
+        self.encoder = Bert(self.encoder_config, self.dtype, pooler, self.remat_rows)
         if self.pooling == "attention":
             self.pool = AttentionPool(dtype=self.dtype)
         self.project = nn.Dense(self.width, dtype=self.dtype)
@@ -189,6 +189,7 @@ class ItemTower(nn.Module):
     pooling: str
     encoder_config: BertConfig | None
     frozen_blocks: int
+    remat_rows: int
     dtype: Any
 
     def setup(self) -> None:
@@ -210,6 +211,6 @@ class ItemTower(nn.Module):
 SOURCES: dict[str, Callable[[ItemTower], nn.Module]] = {
     "id": lambda t: IdSource(t.num_items, t.width, t.dtype),
     "text": lambda t: TextSource(
-        t.encoder_config, t.width, t.pooling, t.frozen_blocks, t.dtype
+        t.encoder_config, t.width, t.pooling, t.frozen_blocks, t.remat_rows, t.dtype
     ),
 }

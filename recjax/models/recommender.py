@@ -80,7 +80,7 @@ HEADS: dict[str, Callable[[int, float], nn.Module]] = {
 
 
 class Recommender(nn.Module):
-    """Ranks items for users. `frozen_blocks`: see `items.TextSource`."""
+    """Ranks items for users; see `items.TextSource` for what is said of text."""
 
     num_items: int
     width: int
@@ -92,6 +92,7 @@ class Recommender(nn.Module):
     head_name: str
     head_temperature: float
     frozen_blocks: int = 0
+    remat_rows: int = 0
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
@@ -103,6 +104,7 @@ class Recommender(nn.Module):
             self.item_pooling,
             self.encoder_config,
             self.frozen_blocks,
+            self.remat_rows,
             self.dtype,
         )
         self.users = self.user_tower(self.dtype)
@@ -143,14 +145,25 @@ class Recommender(nn.Module):
     def __call__(
         self, catalogue: Catalogue, batch: Any, train: bool = False
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """A training batch's queries_BxTxD, candidates_UxD and bias_U."""
+        """A training batch's queries_BxTxD, candidates_UxD and bias_U.
+
+        The candidates are the batch's items; the whole catalogue where it brings
+        vectors of an earlier state, `stale`.
+        """
         items = batch.items
         vectors_UxD = self.encode_items(catalogue, items, train)
         history_BxHxD = vectors_UxD[batch.history_BxH]
         users_BxHxD = self.encode_users(history_BxHxD, batch.mask_BxH, train)
         num_targets = batch.targets_BxT.shape[1]
         queries_BxTxD = self.head.queries(users_BxHxD[:, -num_targets:])
-        return queries_BxTxD, *self.head.candidates(vectors_UxD, items.rows_U)
+        rows_U = items.rows_U
+        if "stale" in catalogue:
+            # What the batch has just encoded is fresh, and all that a gradient reaches.
+            stale_NxD = catalogue["stale"]["vectors_NxD"]
+            place_U = jnp.where(rows_U < 0, self.num_items, rows_U)  # beyond: dropped
+            vectors_UxD = stale_NxD.at[place_U].set(vectors_UxD, mode="drop")
+            rows_U = jnp.arange(self.num_items)
+        return queries_BxTxD, *self.head.candidates(vectors_UxD, rows_U)
 
 
 def make_model(
@@ -168,6 +181,7 @@ def make_model(
         user_tower=lambda dtype: USER_TOWERS[users.name](users, dtype),
         head_name=config.head.name,
         head_temperature=config.head.temperature,
+        remat_rows=config.text.remat_rows,
         dtype=jnp.dtype(config.train.dtype),
     )
 

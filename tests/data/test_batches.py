@@ -124,6 +124,39 @@ def test_logq_expects_what_shuffled_ties_bring():
     assert last.share_N[:6].tolist() == [0, 0, 0, 0.5, 0.5, 0]
 
 
+@pytest.mark.parametrize("negatives", ["uniform", "popularity", "mixed"])
+def test_drawn_negatives_stand_for_the_catalogue(negatives):
+    """Weighted by 1 / expected count, any sum over the drawn estimates the sum over
+    what can be drawn; without logQ the weights are counts."""
+    rows = sequences([1, 2, 3, 4], [3, 4, 5])
+    made = batches(
+        rows, batch_size=1, num_items=9, negatives=negatives, num_negatives=40
+    )
+    value_N = np.arange(9) ** 2.0
+    sums = []
+    for seed in range(600):
+        chosen = np.array([seed % 2])
+        items = made.make_batch(chosen, np.random.default_rng(seed)).items
+        there = items.rows_U >= 0
+        weight = np.exp(items.log_weight_U[there])
+        sums.append((weight * value_N[items.rows_U[there]]).sum())
+    possible = np.arange(9) if negatives != "popularity" else np.array([2, 3, 4, 5])
+    assert np.mean(sums) == pytest.approx(value_N[possible].sum(), rel=0.03)
+    assert np.std(sums) > 0
+    made = batches(rows, negatives=negatives, num_negatives=40, logq=False)
+    b = made.make_batch(np.array([0]), np.random.default_rng(0))
+    counts = np.exp(b.items.log_weight_U).sum()
+    assert counts == pytest.approx(43 if negatives == "mixed" else 40)
+
+
+def test_stale_negatives_are_the_catalogue():
+    made = batches(sequences([1, 2, 3, 4]), negatives="stale", num_items=9)
+    b = made.make_batch(np.array([0]))
+    assert b.items.rows_U[b.items.rows_U >= 0].tolist() == [1, 2, 3, 4]
+    assert b.targets_BxT[0].tolist() == [2, 3, 4]
+    assert b.items.log_weight_U.tolist() == [0] * 9
+
+
 def test_windows_are_read_backwards():
     rows = sequences([1, 2, 3, 4])
     made = batches(rows, batch_size=1, negatives="in_batch", reverse=0.25)

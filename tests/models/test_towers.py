@@ -1,5 +1,6 @@
 """Item and user towers, heads, and the frozen prefix."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from recjax import losses, sharding, trees
-from recjax.data.batches import Items
+from recjax.data.batches import Batch, Items, Packing, TrainBatches
 from recjax.data.protocol import load_data
 from recjax.data.text import pack, tokenize
 from recjax.models.items import AttentionPool, pool_first, pool_mean
@@ -185,32 +186,10 @@ def test_cached_prefix_gives_the_same_loss_and_gradients(texts, blocks):
         num_items=data.num_items,
     )
     assert list(cached) == ["vectors_NxE" if blocks == 5 else "states_TxE"]
-    rng = np.random.default_rng(0)
-    history = rng.integers(0, data.num_items, (4, 6))
-    targets, ones = rng.integers(0, data.num_items, (4, 6)), np.ones((4, 6), bool)
+    batch = make_batch(data, items)
 
     def loss(catalogue):
-        def f(params):
-            class B:
-                pass
-
-            b = B()
-            b.items, b.history_BxH, b.mask_BxH, b.targets_BxT = (
-                items,
-                history,
-                ones,
-                targets,
-            )
-            scored = model.apply(
-                {"params": trees.unflatten(params)},
-                catalogue,
-                b,
-                True,
-                rngs={"dropout": jax.random.key(3)},
-            )
-            return losses.softmax(*scored, targets, ones, items.log_weight_U).sum()
-
-        return f
+        return lambda params: total_loss(model, params, catalogue, batch, dropout=True)
 
     names = [f"layer_{i}/" for i in range(blocks - 1)] + ["embeddings/"]
     value, grads = jax.jit(jax.value_and_grad(loss(ids)))(params)
@@ -220,5 +199,162 @@ def test_cached_prefix_gives_the_same_loss_and_gradients(texts, blocks):
         if any(f"encoder/{name}" in path for name in names):
             assert not np.abs(got_grads[path]).max()  # not computed at all
         else:
-            atol = 1e-5 * max(float(np.abs(g).max()), 1.0)
+            atol = 3e-5 * max(float(np.abs(g).max()), 1.0)
             np.testing.assert_allclose(got_grads[path], g, atol=atol, err_msg=path)
+
+
+def make_batch(data, items):
+    """Four random histories of the whole catalogue."""
+    rng = np.random.default_rng(0)
+    history = rng.integers(0, data.num_items, (4, 6)).astype(np.int32)
+    targets = rng.integers(0, data.num_items, (4, 6)).astype(np.int32)
+    ones = np.ones((4, 6), bool)
+    return Batch(history, ones, targets, ones, items)
+
+
+def total_loss(model, params, catalogue, batch, dropout=False):
+    variables = {"params": trees.unflatten(params)}
+    rngs = {"dropout": jax.random.key(3)}
+    scored = model.apply(variables, catalogue, batch, dropout, rngs=rngs)
+    return losses.softmax(
+        *scored, batch.targets_BxT, batch.target_mask_BxT, batch.items.log_weight_U
+    ).sum()
+
+
+def assert_same_gradients(got, want):
+    for path, g in want.items():
+        atol = 3e-5 * max(float(np.abs(g).max()), 1.0)
+        np.testing.assert_allclose(got[path], g, atol=atol, err_msg=path)
+
+
+def test_each_item_once_gives_the_same_loss_and_gradients(config, texts):
+    """A batch as `TrainBatches` makes it against the plain computation: the item of
+    every position encoded alone in its row, padded; every target of the batch a
+    negative of every other, but for copies of the target."""
+    data, tokens, model, params, _ = texts
+    made = TrainBatches(
+        data.train,
+        batch_size=8,
+        history_length=6,
+        windows="all",
+        negatives="in_batch",
+        logq=True,
+        num_items=data.num_items,
+    )
+    made.packing = Packing(tokens, 16)
+    batch = made.make_batch(np.arange(8))
+    items, mask = batch.items, batch.target_mask_BxT
+    history = items.rows_U[batch.history_BxH][batch.mask_BxH]
+    targets = items.rows_U[batch.targets_BxT][mask]
+    assert len(set(history) | set(targets)) <= len(history) / 2  # worth its while
+    ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
+
+    def plain(params):
+        variables = {"params": trees.unflatten(params)}
+
+        def encode(rows):
+            packed = pack(tokens, rows, width=int(tokens.lengths.max()))
+            alone = [pack(tokens, rows[i : i + 1], width=16) for i in range(len(rows))]
+            index, position, segment, owner, _ = zip(*alone, strict=True)
+            packed = packed._replace(
+                index_RxL=np.concatenate(index),
+                position_RxL=np.concatenate(position),
+                segment_RxL=np.concatenate(segment),
+                owner_RxL=np.concatenate(
+                    [np.where(o == 0, i, len(rows)) for i, o in enumerate(owner)]
+                ),
+                first_U=np.arange(len(rows)) * 16,
+            )
+            items = Items(rows, np.zeros(len(rows), np.float32), packed)
+            return model.apply(variables, ids, items, method=Recommender.encode_items)
+
+        history_PxD, targets_PxD = encode(history), encode(targets)
+        history_BxHxD = jnp.zeros((*batch.mask_BxH.shape, model.width))
+        history_BxHxD = history_BxHxD.at[batch.mask_BxH].set(history_PxD)
+        users = model.apply(
+            variables, history_BxHxD, batch.mask_BxH, method=Recommender.encode_users
+        )[mask]
+        head = HEADS[model.head_name](data.num_items, model.head_temperature)
+        of_head = {"params": variables["params"]["head"]}
+        queries = head.apply(of_head, users, method="queries")
+        vectors, bias = head.apply(of_head, targets_PxD, targets, method="candidates")
+        logits = queries @ vectors.T + bias[None]
+        own = jnp.diagonal(logits)
+        expected = np.log(made.share_N[targets] * 8).astype(np.float32)
+        other = targets[:, None] != targets[None]
+        negatives = jnp.where(other, logits - expected[None], -jnp.inf)
+        return (jnp.logaddexp(own, jax.nn.logsumexp(negatives, axis=1)) - own).sum()
+
+    want, want_grads = jax.jit(jax.value_and_grad(plain))(params)
+    got, got_grads = jax.jit(
+        jax.value_and_grad(lambda p: total_loss(model, p, ids, batch))
+    )(params)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    assert_same_gradients(got_grads, want_grads)
+
+
+@pytest.mark.parametrize("rows", [4, 8])
+def test_computed_again_in_the_backward_pass_gives_the_same(texts, rows):
+    data, tokens, model, params, items = texts
+    items = items._replace(packed=items.packed.fill_up(16))
+    assert len(items.packed.index_RxL) == 16
+    ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
+    off = dataclasses.replace(
+        model.encoder_config, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    )
+    users = lambda dtype: USER_TOWERS["mean"](None, dtype)  # noqa: E731
+    model = model.clone(encoder_config=off, user_tower=users)
+    params = {k: x for k, x in params.items() if not k.startswith("users/")}
+    batch = make_batch(data, items)
+
+    def run(model):
+        def loss(params):
+            return total_loss(model, params, ids, batch, dropout=True)
+
+        compiled = jax.jit(jax.value_and_grad(loss)).lower(params).compile()
+        return compiled(params), compiled.memory_analysis().temp_size_in_bytes
+
+    (want, want_grads), whole = run(model)
+    (got, got_grads), pieces = run(model.clone(remat_rows=rows))
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    assert_same_gradients(got_grads, want_grads)
+    assert pieces < whole
+
+
+def test_stale_vectors_of_this_state_are_the_full_softmax(texts):
+    """And where they are of another state, the batch's own are fresh all the same."""
+    data, tokens, model, params, items = texts
+    ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
+    variables = {"params": trees.unflatten(params)}
+    vectors = model.apply(variables, ids, items, method=Recommender.encode_items)
+    full = make_batch(data, items)
+    want, want_grads = jax.value_and_grad(lambda p: total_loss(model, p, ids, full))(
+        params
+    )
+
+    rows = np.unique([full.history_BxH, full.targets_BxT])
+    assert len(rows) < data.num_items
+    rows_U = np.append(rows, -1).astype(np.int32)
+    own = Items(
+        rows_U,
+        np.zeros(data.num_items, np.float32),
+        pack(tokens, rows_U, width=16),
+    )
+    history = np.searchsorted(rows, full.history_BxH)
+    batch = full._replace(history_BxH=history, items=own)
+
+    def stale(vectors_NxD):
+        catalogue = ids | {"stale": {"vectors_NxD": vectors_NxD}}
+        return jax.value_and_grad(lambda p: total_loss(model, p, catalogue, batch))(
+            params
+        )
+
+    got, grads = stale(vectors[:-1])
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    for path in ("users/norm/scale", "head/bilinear/kernel", "head/bias"):
+        np.testing.assert_allclose(grads[path], want_grads[path], atol=2e-4)
+    path = "items/text/project/kernel"  # no gradient through what is stale
+    assert np.abs(grads[path] - want_grads[path]).max() > 1e-3
+    others = np.setdiff1d(np.arange(data.num_items), rows)
+    np.testing.assert_allclose(stale(vectors[:-1].at[rows].set(9.0))[0], got, rtol=1e-6)
+    assert abs(stale(vectors[:-1].at[others].set(9.0))[0] - got) > 1e-3
