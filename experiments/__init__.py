@@ -1,0 +1,1 @@
+"""Measurements and reproduced tables, each made by one command."""

@@ -1,0 +1,1 @@
+"""The other tools; they run in environments of their own, without recjax."""

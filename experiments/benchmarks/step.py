@@ -1,0 +1,186 @@
+"""One end-to-end training step against a PyTorch trainer, same weights and batches.
+
+    python -m experiments.benchmarks.step --data=ml-100k --layers=2
+
+Both compute the same in-batch softmax with logQ; that the losses without dropout agree
+is checked before anything is timed.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import base
+from experiments.benchmarks import duel
+from experiments.benchmarks.serve import serve
+from recjax import losses, trees
+from recjax.data import sources
+from recjax.data.batches import Batch
+from recjax.phase import Phase, set_up
+from recjax.run import Run
+from recjax.train import open_run
+
+BATCHES = 4
+
+
+def config_for(data: str, layers: int, batch_size: int) -> ConfigDict:
+    """Text alone, in-batch softmax; the top layers trained, -1 for all."""
+    c = base.get_config()
+    if Path(data).name == "amazon-industrial":
+        c.data.split, c.data.history_length = "fixed", 10
+        c.text.template, c.text.max_tokens = "{title}", 64
+    c.data.source = data
+    c.text.title = c.text.template
+    c.user_tower.position = "absolute"
+    c.loss.negatives = "in_batch"
+    c.train.batch_size = batch_size
+    rules = base.freeze("none") if layers < 0 else base.freeze(layers, layers=6)
+    c.train.phases = (base.phase("top", epochs=1, lr_mults=rules),)
+    return c
+
+
+def work(args: argparse.Namespace) -> None:
+    """Our side: writes what the peer needs into the folder, then measures."""
+    c = config_for(args.data, args.layers, args.batch_size)
+    with open_run(c, args.folder, time.perf_counter()) as (r, params):
+        start = time.perf_counter()
+        phase, state = set_up(r, 0, c.train.phases[0], params, 0)
+        prefix = time.perf_counter() - start
+        rng = np.random.default_rng(0)
+        windows = len(phase.batches.windows_Wx3)
+        chosen = [
+            rng.choice(windows, args.batch_size, replace=False) for _ in range(BATCHES)
+        ]
+        batches = [phase.batches.make_batch(some) for some in chosen]
+        write_for_peer(r, params, batches, phase.batches.share_N, args)
+        plain = plain_loss(r, phase, params, batches[0])
+        key = r.put_whole(jax.random.key(0))
+        for batch in batches:  # compiles all shapes
+            state, _ = phase.step(
+                state, phase.frozen, phase.catalogue, r.put(batch), key
+            )
+        turn = itertools.cycle(chosen)
+
+        def step() -> dict[str, Any]:
+            nonlocal state
+            start = time.perf_counter()
+            batch = r.put(phase.batches.make_batch(next(turn)))
+            state, values = phase.step(state, phase.frozen, phase.catalogue, batch, key)
+            value = float(values["loss"])
+            return {"seconds": time.perf_counter() - start, "loss": value}
+
+        items = [int((b.items.rows_U >= 0).sum()) for b in batches if b.items]
+        serve({"loss": plain, "prefix": prefix, "distinct": items}, step)
+
+
+def plain_loss(r: Run, phase: Phase, params: trees.Flat, batch: Batch) -> float:
+    """Of a batch, without dropout."""
+    assert batch.items is not None
+
+    def compute(params: trees.Flat, catalogue: Any, batch: Any) -> jax.Array:
+        scored = phase.scorer.model.apply(
+            {"params": trees.unflatten(params)}, catalogue, batch
+        )
+        loss_B = losses.LOSSES[r.config.loss.name](r.config.loss)(
+            *scored,
+            batch.targets_BxT,
+            batch.target_mask_BxT,
+            batch.items.log_weight_U,
+        )
+        return loss_B.sum() / batch.target_mask_BxT.sum()
+
+    return float(jax.jit(compute)(params, phase.catalogue, r.put(batch)))
+
+
+def write_for_peer(
+    r: Run,
+    params: trees.Flat,
+    batches: list[Batch],
+    share_N: np.ndarray,
+    args: argparse.Namespace,
+) -> None:
+    """Texts, windows, weights and settings."""
+    assert r.tokens is not None
+    c = r.config
+    with np.errstate(divide="ignore"):
+        expected_N = np.log(share_N * args.batch_size).astype(np.float32)
+    data = {
+        "ids": r.tokens.ids,
+        "offsets": r.tokens.offsets,
+        "log_expected": expected_N,
+    }
+    for i, b in enumerate(batches):
+        assert b.items is not None
+        last = (b.targets_BxT[:, -1:], b.target_mask_BxT[:, -1:])
+        window = np.concatenate([b.history_BxH, last[0]], axis=1)
+        data[f"window_{i}"] = b.items.rows_U[window]
+        data[f"mask_{i}"] = np.concatenate([b.mask_BxH, last[1]], axis=1)
+    np.savez(args.folder / "data.npz", allow_pickle=False, **data)
+    towers = {p: np.asarray(x) for p, x in params.items() if "/encoder/" not in p}
+    np.savez(args.folder / "weights.npz", allow_pickle=False, **towers)
+    about = {
+        "encoder": str(sources.locate(c.text.encoder, hub=True)),
+        "width": c.item_tower.width,
+        "history": c.data.history_length,
+        "heads": c.user_tower.num_heads,
+        "layers": c.user_tower.num_layers,
+        "mlp_ratio": c.user_tower.mlp_ratio,
+        "dropout": c.user_tower.dropout,
+        "items": r.data.num_items,
+        "num_targets": batches[0].targets_BxT.shape[1],
+        "trained_layers": args.layers if args.layers >= 0 else None,
+        "lr": c.train.phases[0].lr,
+        "skip_padding": args.skip_padding,
+        "batches": BATCHES,
+    }
+    (args.folder / "about.json").write_text(json.dumps(about))
+
+
+def main() -> None:
+    """Runs both sides and prints a markdown row."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="ml-100k", help="name or directory")
+    parser.add_argument("--layers", type=int, default=2, help="trained; -1: all")
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument(
+        "--skip_padding",
+        action="store_true",
+        help="the peer encodes nothing where a history has no item",
+    )
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.folder:
+        return work(args)
+    with tempfile.TemporaryDirectory() as folder:
+        ours = duel.Worker("step", *sys.argv[1:], f"--folder={folder}")
+        python = duel.peer_python("torch")
+        peer = duel.Worker("peers.torch_trainer", folder, python=python)
+        print(f"ours: {ours.about}\npeer: {peer.about}", file=sys.stderr)
+        np.testing.assert_allclose(ours.about["loss"], peer.about["loss"], rtol=1e-4)
+        times = duel.duel(ours, peer, args.repeats)
+    name = Path(args.data).name
+    how = " without padded places" if args.skip_padding else ""
+    layers = "all layers" if args.layers < 0 else f"top {args.layers} layers"
+    print(
+        duel.row(
+            f"one step, {layers}, {name}, {args.batch_size} users",
+            f"{duel.spread(times.ours)} s",
+            f"PyTorch trainer{how} {duel.spread(times.peer)} s",
+            times.ratio,
+            3 if args.layers < 0 else 10,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,11 @@
+"""Runs our side of a benchmark as `recjax.main` would: the allocator is set first."""
+
+import runpy
+import sys
+
+from recjax.allocator import keep_memory
+
+if __name__ == "__main__":
+    keep_memory()
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
