@@ -40,6 +40,9 @@ def get_config() -> ConfigDict:
     c.text.max_tokens = 32  # longer texts are cut
     c.text.row_tokens = 64  # texts are packed into rows of so many tokens
     c.text.rows_per_batch = 32  # rows at a time where the catalogue is encoded
+    c.text.prefix_dtype = "float32"  # of what frozen blocks make: float32 | bfloat16
+    c.text.prefix_memory = 4.0  # GiB; a larger prefix stays in a file, mapped
+    c.text.prefix_disk = 20.0  # GiB of such files, for later runs; 0 = none
     c.text.remat_rows = 0  # rows at a time in the trained layers, twice; 0 = all, once
 
     c.item_tower = ConfigDict()

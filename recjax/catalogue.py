@@ -1,49 +1,147 @@
 """The catalogue's arrays on the devices: tokens, or what frozen blocks make of them."""
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
 from recjax import trees
-from recjax.data.batches import Packing
-from recjax.models.prefix import compute_prefix
+from recjax.data.batches import Items, Packing
+from recjax.data.sources import cache_dir
+from recjax.models.prefix import block_of, compute_prefix
 from recjax.models.recommender import Recommender
+from recjax.prefix_store import PrefixStore, digest
 from recjax.run import Run
 from recjax.steps import Compiled
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class CatalogueArrays:
+    """What the item tower reads of the catalogue.
+
+    Attributes:
+      whole: per source, arrays of all items on the devices.
+      packing: how texts are packed; None where nothing is left to pack.
+      mapped_TxE: states of all tokens in a file, too many for memory.
+    """
+
+    run: Run
+    whole: Any
+    packing: Packing | None
+    mapped_TxE: np.ndarray | None = None
+
+    def take(self, items: Items) -> tuple[Any, Items]:
+        """For items on the host: the catalogue, and the items, on the devices.
+
+        Of states in a file only those of the items' own texts are read.
+        """
+        if self.mapped_TxE is None:
+            return self.whole, self.run.put(items)
+        packed = items.packed
+        assert packed is not None
+        states_RxLxE = np.take(self.mapped_TxE, packed.index_RxL, axis=0)
+        places = np.arange(packed.index_RxL.size, dtype=np.int32)
+        packed = packed._replace(index_RxL=places.reshape(packed.index_RxL.shape))
+        states_TxE = states_RxLxE.reshape(-1, states_RxLxE.shape[-1])
+        catalogue = {"text": {"states_TxE": self.run.put(states_TxE)}}
+        return catalogue, self.run.put(items._replace(packed=packed))
+
+    def chunks(self) -> Iterable[tuple[Any, Items]]:
+        """The whole catalogue, piece by piece, to go through again and again."""
+        pieces = self.run.chunks(self.packing)
+        if self.mapped_TxE is None:
+            return [self.take(items) for items in pieces]
+        return _Chunks(self, pieces)
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """Pieces that are read from the file when their turn comes."""
+
+    catalogue: CatalogueArrays
+    pieces: Sequence[Items]
+
+    def __iter__(self) -> Iterator[tuple[Any, Items]]:
+        return map(self.catalogue.take, self.pieces)
 
 
 def make_catalogue(
     r: Run, model: Recommender, params: trees.Flat, blocks: int
-) -> tuple[Any, Packing | None]:
-    """Per source, the arrays of all items on the devices; and how to pack texts.
-
-    With frozen blocks the text source gets their output; with only frozen blocks
-    nothing is left to pack.
-    """
+) -> CatalogueArrays:
+    """The catalogue's arrays; with frozen blocks the text source gets their output."""
     if r.tokens is None:
-        return {}, None
-    arrays: dict[str, np.ndarray] = {"ids_T": r.tokens.ids}
-    if blocks:
-        arrays = encode_prefix(r, model, params, blocks)
-        ((name, array),) = arrays.items()
-        assert model.encoder_config is not None
-        r.reporter.say(
-            f"frozen prefix: {blocks} of {model.encoder_config.num_hidden_layers + 2} "
-            f"blocks, computed once as {name} ({array.nbytes / 2**20:.1f} MiB)"
-        )
-    packing = None if "vectors_NxE" in arrays else r.packing()
-    return r.put_whole({"text": arrays}), packing
+        return CatalogueArrays(r, {}, None)
+    if not blocks:
+        whole = r.put_whole({"text": {"ids_T": r.tokens.ids}})
+        return CatalogueArrays(r, whole, r.packing())
+    array = encode_prefix(r, model, params, blocks)
+    assert model.encoder_config is not None
+    pooled = blocks == model.encoder_config.num_hidden_layers + 2
+    if isinstance(array, np.memmap) and not pooled:
+        return CatalogueArrays(r, {}, r.packing(), array)
+    name = "vectors_NxE" if pooled else "states_TxE"
+    whole = r.put_whole({"text": {name: np.asarray(array)}})
+    return CatalogueArrays(r, whole, None if pooled else r.packing())
 
 
 def encode_prefix(
     r: Run, model: Recommender, params: trees.Flat, blocks: int
-) -> dict[str, np.ndarray]:
-    """Output of the text encoder's first `blocks` blocks for the whole catalogue."""
-    packing = r.packing()
-    chunks = r.chunks(packing)
-    ids = r.put_whole({"text": {"ids_T": packing.tokens.ids}})
+) -> np.ndarray:
+    """Output of the text encoder's first `blocks` blocks for the whole catalogue.
+
+    vectors_NxE where these are all blocks, else states_TxE; from a file where a run
+    has computed the same before.
+    """
+    c, packing = r.config.text, r.packing()
+    assert model.encoder_config is not None
+    layers = model.encoder_config.num_hidden_layers
     text = {path: x for path, x in params.items() if path.startswith(trees.TEXT)}
+    store = PrefixStore(
+        cache_dir() / "prefix",
+        c.prefix_dtype,
+        max_bytes=c.prefix_disk * GIB,
+        mapped_above=c.prefix_memory * GIB,
+    )
+    # All that the result depends on to the last bit, so that it is the same with the
+    # file and without.
+    constant = [
+        (path, x)
+        for path, x in text.items()
+        if (block := block_of(path, layers)) is not None and block < blocks
+    ]
+    key = digest(
+        [*constant, ("ids", packing.tokens.ids), ("offsets", packing.tokens.offsets)],
+        (blocks, model.item_pooling, model.encoder_config, str(model.dtype)),
+        (c.prefix_dtype, packing.width, c.rows_per_batch, sorted(r.mesh.shape.items())),
+        (jax.__version__, jax.devices()[0].device_kind),
+    )
+    array, how = store.load(key), "read from"
+    if array is None:
+        array, how = _compute(r, model, text, blocks, store, key), "kept in"
+    where = f"{how} {store.folder / key}.npy" if store.max_bytes else "in memory"
+    if isinstance(array, np.memmap):
+        where += ", mapped"
+    r.reporter.say(
+        f"frozen prefix: {blocks} of {layers + 2} blocks, "
+        f"{array.nbytes / 2**20:.1f} MiB {array.dtype}, {where}"
+    )
+    return array
+
+
+def _compute(
+    r: Run,
+    model: Recommender,
+    text: trees.Flat,
+    blocks: int,
+    store: PrefixStore,
+    key: str,
+) -> np.ndarray:
+    packing = r.packing()
+    ids = r.put_whole({"text": {"ids_T": packing.tokens.ids}})
     assert model.encoder_config is not None
 
     def encode(flat: trees.Flat, packed: Any) -> jax.Array:
@@ -62,12 +160,13 @@ def encode_prefix(
     out = compute_prefix(
         lambda packed: encode_fn(text, packed),
         lambda states, packed: pool_fn(text, states, packed),
-        ((chunk.rows_U, r.put(chunk.packed)) for chunk in chunks),
+        ((chunk.rows_U, r.put(chunk.packed)) for chunk in r.chunks(packing)),
         advance=bar.update,
+        allocate=store.create,
         blocks=blocks,
         layers=model.encoder_config.num_hidden_layers,
         num_tokens=len(packing.tokens.ids),
         num_items=r.data.num_items,
     )
     bar.close()
-    return out
+    return store.keep(key, out)

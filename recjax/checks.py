@@ -17,6 +17,7 @@ from recjax.models.items import COMBINE, POOLINGS, SOURCES
 from recjax.models.recommender import HEADS
 from recjax.models.users import POSITIONS, USER_TOWERS
 from recjax.optim import OPTIMIZERS, SCHEDULES
+from recjax.prefix_store import DTYPES
 
 # (at least, below, keys)
 INF = float("inf")
@@ -48,6 +49,8 @@ RANGES = (
         (
             "seed",
             "text.remat_rows",
+            "text.prefix_memory",
+            "text.prefix_disk",
             "optim.clip_norm",
             "optim.weight_decay",
             "train.checkpoint_seconds",
@@ -158,6 +161,7 @@ def _check_names(c: Any) -> None:
         *(("item_tower.sources", name, SOURCES) for name in c.item_tower.sources),
         ("item_tower.combine", c.item_tower.combine, COMBINE),
         ("item_tower.pooling", c.item_tower.pooling, POOLINGS),
+        ("text.prefix_dtype", c.text.prefix_dtype, DTYPES),
         ("user_tower.name", c.user_tower.name, USER_TOWERS),
         ("user_tower.position", c.user_tower.position, POSITIONS),
         ("head.name", c.head.name, HEADS),

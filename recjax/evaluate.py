@@ -79,6 +79,7 @@ class Evaluator:
         """
 
         def scores(vectors_NxE: jax.Array, q: Queries) -> Ranked:
+            vectors_NxE = vectors_NxE.astype(jnp.float32)
             norm = jnp.linalg.norm(vectors_NxE, axis=1, keepdims=True)
             unit_NxE = vectors_NxE / jnp.maximum(norm, 1e-9)
             users_BxE = jnp.einsum(
@@ -124,8 +125,7 @@ class ModelScorer:
 
     Args:
       model: with the phase's frozen blocks.
-      catalogue: per source, arrays of all items, on the devices.
-      chunks: the catalogue's items, of `catalogue_chunks`.
+      chunks: pieces of the catalogue, arrays and items, on the devices.
       num_items: N.
       k: how many of the best to keep.
       say: receives messages about compilation.
@@ -134,20 +134,19 @@ class ModelScorer:
     def __init__(
         self,
         model: Recommender,
-        catalogue: Any,
-        chunks: list[Items],
+        chunks: Iterable[tuple[Any, Items]],
         num_items: int,
         k: int,
         say: Callable[[str], None],
     ):
-        self.model, self.catalogue, self.chunks = model, catalogue, chunks
+        self.model, self.chunks = model, chunks
         self.num_items, self.k = num_items, k
         self._encode = Compiled("encode_items", self._encode_chunk, say)
         self._rank = Compiled("rank_users", self._rank_batch, say)
 
     def encode_catalogue(self, params: Any) -> tuple[jax.Array, ...]:
         """vectors_NxD, candidates_NxD and bias_N of all items."""
-        parts = [self._encode(params, self.catalogue, chunk) for chunk in self.chunks]
+        parts = [self._encode(params, *chunk) for chunk in self.chunks]
         if len(parts) == 1:
             return tuple(x[: self.num_items] for x in parts[0])
         return tuple(

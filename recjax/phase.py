@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from recjax import losses, optim, report, sharding, summaries, trees
-from recjax.catalogue import make_catalogue
+from recjax.catalogue import CatalogueArrays, make_catalogue
 from recjax.data.batches import Items, TrainBatches, round_up
 from recjax.errors import UserError
 from recjax.evaluate import Evaluation, ModelScorer
@@ -45,8 +45,8 @@ class Phase:
       frozen: those of them that stay.
       opt: the optimizer of the others.
       batches: of training rows.
-      catalogue: per source, arrays of all items, on the devices.
-      candidates: the items of every batch, where these are the whole catalogue.
+      catalogue: what the item tower reads of all items.
+      candidates: catalogue and items of every batch, where these are all there are.
       scorer: ranks by a parameter state.
       step: the compiled train step.
     """
@@ -58,8 +58,8 @@ class Phase:
     frozen: trees.Flat
     opt: optim.Optim
     batches: TrainBatches
-    catalogue: Any
-    candidates: Items | None
+    catalogue: CatalogueArrays
+    candidates: tuple[Any, Items] | None
     scorer: ModelScorer
     step: Compiled
 
@@ -112,12 +112,11 @@ def set_up(
     start = time.perf_counter()
     blocks = count_frozen_blocks(r.model, trainable)
     model = r.model.clone(frozen_blocks=blocks)
-    catalogue, packing = make_catalogue(r, model, params, blocks)
-    batches.packing = packing
-    chunks = [r.put(chunk) for chunk in r.chunks(packing)]
+    catalogue = make_catalogue(r, model, params, blocks)
+    batches.packing = catalogue.packing
     candidates = None
     if c.loss.negatives == "all":
-        candidates = r.put(batches.all_items())
+        candidates = catalogue.take(batches.all_items())
     r.spend_since("prefix", start)
 
     state = init_state(r, opt, trainable, step, average=config.ema > 0)
@@ -132,7 +131,7 @@ def set_up(
         catalogue=catalogue,
         candidates=candidates,
         scorer=ModelScorer(
-            model, catalogue, chunks, r.data.num_items, r.evaluator.k, say
+            model, catalogue.chunks(), r.data.num_items, r.evaluator.k, say
         ),
         step=make_step(r, model, opt, state, config.ema),
     ), state
@@ -174,18 +173,17 @@ def fit(
             break
         start, compiled = time.perf_counter(), phase.step.seconds
         meter.start_epoch(stand.best)
-        catalogue = phase.catalogue
+        stale: dict[str, Any] = {}
         for i in range(phase.batches.steps_per_epoch):
             if c.loss.negatives == "stale" and i % c.loss.refresh_steps == 0:
-                vectors_NxD = phase.scorer.encode_catalogue(
-                    phase.nested(state.trainable)
-                )[0]
-                catalogue = catalogue | {"stale": {"vectors_NxD": vectors_NxD}}
+                params = phase.nested(state.trainable)
+                vectors_NxD = phase.scorer.encode_catalogue(params)[0]
+                stale = {"stale": {"vectors_NxD": vectors_NxD}}
             batch = next(iterator)
             users = int(batch.mask_BxH.any(axis=1).sum())
-            batch = r.put(batch)
-            if phase.candidates is not None:
-                batch = batch._replace(items=phase.candidates)
+            catalogue, items = phase.candidates or phase.catalogue.take(batch.items)
+            batch = r.put(batch._replace(items=None))._replace(items=items)
+            catalogue = {**catalogue, **stale}
             state, values = phase.step(state, phase.frozen, catalogue, batch, key)
             meter.add(values, users)
         meter.end_epoch()

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
-from recjax import optim, report, sharding, summaries, trees
+from recjax import compile_cache, optim, report, sharding, summaries, trees
 from recjax.baselines import BASELINES
 from recjax.catalogue import encode_prefix
 from recjax.checkpoint import Checkpoints
@@ -117,6 +118,7 @@ def open_run(
     # Dropout bits cost a third of a small step otherwise; the stream they come from
     # is the same on every mesh.
     jax.config.update("jax_threefry_partitionable", False)
+    compile_cache.keep_compiled()
     mesh = sharding.make_mesh(config.mesh)
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder)))
@@ -235,8 +237,8 @@ def run_before(r: Run, params: trees.Flat) -> dict[str, Interval]:
     model = r.model.clone(item_pooling="mean" if pooling == "attention" else pooling)
     assert model.encoder_config is not None
     blocks = model.encoder_config.num_hidden_layers + 2
-    vectors_NxE = encode_prefix(r, model, params, blocks)["vectors_NxE"]
-    evaluation = r.evaluator.by_text(r.put_whole(vectors_NxE), r.data.test)
+    vectors_NxE = r.put_whole(np.asarray(encode_prefix(r, model, params, blocks)))
+    evaluation = r.evaluator.by_text(vectors_NxE, r.data.test)
     r.spend_since("before", start)
     return intervals(r, evaluation, r.data.test)
 

@@ -76,6 +76,7 @@ def shrink(c: ConfigDict, folder: Path, encoder: Path = TINY_BERT) -> ConfigDict
     c.text.encoder = str(encoder)
     c.text.template, c.text.title = "{title} {genre}", "{title}"
     c.text.max_tokens, c.text.row_tokens, c.text.rows_per_batch = 12, 16, 8
+    c.text.prefix_disk = 0.0  # no files outside the test's own folders
     c.item_tower.width, c.user_tower.num_layers = 8, 1
     c.train.batch_size, c.eval.batch_size, c.eval.resamples = 16, 16, 20
     for phase in c.train.phases:

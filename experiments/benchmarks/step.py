@@ -66,7 +66,7 @@ def work(args: argparse.Namespace) -> None:
         key = r.put_whole(jax.random.key(0))
         for batch in batches:  # compiles all shapes
             state, _ = phase.step(
-                state, phase.frozen, phase.catalogue, r.put(batch), key
+                state, phase.frozen, phase.catalogue.whole, r.put(batch), key
             )
         turn = itertools.cycle(chosen)
 
@@ -74,7 +74,9 @@ def work(args: argparse.Namespace) -> None:
             nonlocal state
             start = time.perf_counter()
             batch = r.put(phase.batches.make_batch(next(turn)))
-            state, values = phase.step(state, phase.frozen, phase.catalogue, batch, key)
+            state, values = phase.step(
+                state, phase.frozen, phase.catalogue.whole, batch, key
+            )
             value = float(values["loss"])
             return {"seconds": time.perf_counter() - start, "loss": value}
 
@@ -98,7 +100,7 @@ def plain_loss(r: Run, phase: Phase, params: trees.Flat, batch: Batch) -> float:
         )
         return loss_B.sum() / batch.target_mask_BxT.sum()
 
-    return float(jax.jit(compute)(params, phase.catalogue, r.put(batch)))
+    return float(jax.jit(compute)(params, phase.catalogue.whole, r.put(batch)))
 
 
 def write_for_peer(

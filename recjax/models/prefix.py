@@ -12,6 +12,8 @@ import numpy as np
 from recjax import trees
 from recjax.models.recommender import Recommender
 
+Allocate = Callable[[tuple[int, ...]], np.ndarray]
+
 
 def count_frozen_blocks(model: Recommender, trainable: Iterable[str]) -> int:
     """Number of leading text-encoder blocks without a trainable parameter.
@@ -22,20 +24,21 @@ def count_frozen_blocks(model: Recommender, trainable: Iterable[str]) -> int:
     if model.encoder_config is None:
         return 0
     layers = model.encoder_config.num_hidden_layers
-    first = layers + 2
-    for path in trainable:
-        name = path.removeprefix(trees.TEXT).removeprefix("encoder/")
-        if not path.startswith(trees.TEXT) or name.startswith("project/"):
-            continue
-        head = name.split("/")[0]
-        if head == "embeddings":
-            block = 0
-        elif head.startswith("layer_"):
-            block = 1 + int(head.removeprefix("layer_"))
-        else:  # pooling
-            block = layers + 1
-        first = min(first, block)
-    return first
+    blocks = (block_of(path, layers) for path in trainable)
+    return min((b for b in blocks if b is not None), default=layers + 2)
+
+
+def block_of(path: str, layers: int) -> int | None:
+    """Which block of the text encoder a parameter belongs to; None if to none."""
+    name = path.removeprefix(trees.TEXT).removeprefix("encoder/")
+    if not path.startswith(trees.TEXT) or name.startswith("project/"):
+        return None
+    head = name.split("/")[0]
+    if head == "embeddings":
+        return 0
+    if head.startswith("layer_"):
+        return 1 + int(head.removeprefix("layer_"))
+    return layers + 1  # pooling
 
 
 def compute_prefix(
@@ -44,11 +47,12 @@ def compute_prefix(
     chunks: Iterable[tuple[np.ndarray, Any]],
     *,
     advance: Callable[[int], Any],
+    allocate: Allocate,
     blocks: int,
     layers: int,
     num_tokens: int,
     num_items: int,
-) -> dict[str, np.ndarray]:
+) -> np.ndarray:
     """Runs the frozen blocks over the whole catalogue.
 
     Args:
@@ -56,19 +60,19 @@ def compute_prefix(
       pool: states and packed texts -> pooled_UxE.
       chunks: (rows_U, packed) that together hold every catalogue row once.
       advance: receives how many more items are done, after each chunk.
+      allocate: makes the array of that shape that the result is written to.
       blocks: how many blocks are frozen, at least 1.
       layers: of the encoder.
       num_tokens: T, tokens in the catalogue.
       num_items: N.
 
     Returns:
-      `vectors_NxE` where everything is frozen, else `states_TxE`.
+      vectors_NxE where everything is frozen, else states_TxE.
     """
-    whole = blocks == layers + 2
     out: np.ndarray | None = None
     for rows_U, packed in chunks:
         states = encode(packed)
-        if whole:
+        if blocks == layers + 2:
             values = np.asarray(pool(states, packed))
             where, size = rows_U[rows_U >= 0], num_items
             values = values[rows_U >= 0]
@@ -77,8 +81,8 @@ def compute_prefix(
             values = np.asarray(states)[filled]
             where, size = np.asarray(packed.index_RxL)[filled], num_tokens
         if out is None:
-            out = np.zeros((size, values.shape[-1]), values.dtype)
+            out = allocate((size, values.shape[-1]))
         out[where] = values
         advance(int((rows_U >= 0).sum()))
     assert out is not None
-    return {"vectors_NxE" if whole else "states_TxE": out}
+    return out

@@ -1,0 +1,114 @@
+"""Files of the frozen prefix: found again, never stale, never too many."""
+
+import os
+
+import numpy as np
+import pytest
+
+from configs import base
+from recjax import train
+from recjax.prefix_store import PrefixStore, digest
+
+
+def put(store, key, array):
+    out = store.create(array.shape)
+    out[:] = array
+    return store.keep(key, out)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("mapped", [True, False])
+def test_what_is_kept_is_found_again(tmp_path, dtype, mapped):
+    above = 10 if mapped else 1e9
+    store = PrefixStore(tmp_path / "new", dtype, max_bytes=1e9, mapped_above=above)
+    array = np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4)
+    assert store.load("a") is None
+    kept = put(store, "a", array)
+    found = store.load("a")
+    for x in (kept, found):
+        assert isinstance(x, np.memmap) == mapped
+        assert x.dtype == store.dtype
+        np.testing.assert_array_equal(x, array.astype(store.dtype))
+    assert store.load("b") is None
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.npy"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"no array", None])
+def test_a_damaged_file_is_not_read(tmp_path, damage):
+    store = PrefixStore(tmp_path, "float32", max_bytes=1e9, mapped_above=1e9)
+    put(store, "a", np.ones((5, 4), np.float32))
+    path = tmp_path / "a.npy"
+    path.write_bytes(path.read_bytes()[:-8] if damage is None else damage)
+    assert store.load("a") is None
+
+
+def test_the_longest_unused_goes_first(tmp_path):
+    array = np.ones((256, 1), np.float32)  # 1 KiB and a header of 128 bytes
+    store = PrefixStore(tmp_path, "float32", max_bytes=3000, mapped_above=1e9)
+    for i, key in enumerate("ab"):
+        put(store, key, array)
+        os.utime(tmp_path / f"{key}.npy", (i, i))
+    assert store.load("a") is not None  # used now
+    put(store, "c", array)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "c.npy"]
+    put(store, "big", np.ones((4000, 1), np.float32))  # more than all of the room
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "c.npy"]
+
+
+def test_digest_sees_every_byte():
+    x = np.arange(6.0)
+    known = {digest([("a", x)], 1)}
+    y = x.copy()
+    y[-1] = np.nextafter(y[-1], 9)
+    for arrays, setting in (
+        ([("a", y)], 1),
+        ([("b", x)], 1),
+        ([("a", x.reshape(2, 3))], 1),
+        ([("a", x.astype(np.float32))], 1),
+        ([("a", x)], 2),
+        ([("a", x), ("a", x)], 1),
+    ):
+        known.add(digest(arrays, setting))
+    assert len(known) == 7
+    assert digest([("a", x.copy())], 1) in known
+
+
+def test_a_run_reads_only_what_it_would_compute(config, tmp_path, monkeypatch, capsys):
+    """The same prefix is read by the next run, with the same results; another depth,
+    other weights, other texts or another dtype never find it."""
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    c = config.unlock()
+    c.text.prefix_disk, c.loss.negatives = 1.0, "in_batch"
+    c.train.phases = (
+        base.phase("frozen", epochs=1),
+        base.phase("top", epochs=1, lr_mults=base.freeze(1, layers=3)),
+    )
+
+    def run(name, **changes):
+        c = config.copy_and_resolve_references().unlock()
+        c.text.update(changes)
+        final = train.run(c.lock(), str(tmp_path / name))
+        final.pop("seconds")
+        out = capsys.readouterr().out
+        return final, out.count("read from"), out.count("kept in")
+
+    first, read, kept = run("first")
+    assert (read, kept) == (1, 2)  # before the training and in phase one the same
+    again, read, kept = run("again")
+    assert (read, kept) == (3, 0)
+    assert again == first
+    mapped, read, kept = run("mapped", prefix_memory=0.0)
+    assert (read, kept) == (3, 0)
+    assert mapped == first
+    without, read, kept = run("without", prefix_disk=0.0)
+    assert (read, kept) == (0, 0)
+    assert without == first
+    for name, changes in (
+        ("texts", {"template": "{title}"}),
+        ("dtype", {"prefix_dtype": "bfloat16"}),
+    ):
+        _, read, kept = run(name, **changes)
+        assert (read, kept) == (1, 2), name
+    half = run("half", prefix_dtype="bfloat16", prefix_memory=0.0)
+    assert half[1:] == (3, 0)
+    assert half[0]["before"] != first["before"]
