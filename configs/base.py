@@ -65,9 +65,9 @@ def get_config() -> ConfigDict:
 
     c.loss = ConfigDict()
     c.loss.name = "softmax"  # softmax (cross-entropy)
-    # all (the catalogue) | stale (the catalogue, but only the batch's items fresh) |
-    # in_batch | uniform, popularity (drawn) | mixed (in_batch and uniform)
-    c.loss.negatives = "all"
+    # all: the catalogue; stale: the same, but only the batch's items are fresh;
+    # uniform, popularity: drawn; mixed: in_batch and uniform
+    c.loss.negatives = "all"  # all | stale | in_batch | uniform | popularity | mixed
     c.loss.num_negatives = 1024  # drawn for a batch
     c.loss.refresh_steps = 50  # stale: so often the catalogue is encoded anew
     c.loss.chunk = 1024  # candidates whose scores are held at a time

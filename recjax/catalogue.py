@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from recjax import trees
-from recjax.data.batches import Items, Packing
+from recjax import sharding, trees
+from recjax.data.batches import Items, Packing, round_up
 from recjax.data.sources import cache_dir
-from recjax.models.prefix import block_of, compute_prefix
+from recjax.data.text import pack, split_rows
+from recjax.models.prefix import Allocate, block_of, compute_prefix
 from recjax.models.recommender import Recommender
 from recjax.prefix_store import PrefixStore, digest
 from recjax.run import Run
@@ -121,7 +122,8 @@ def encode_prefix(
     )
     array, how = store.load(key), "read from"
     if array is None:
-        array, how = _compute(r, model, text, blocks, store, key), "kept in"
+        array = PrefixEncoder(r, model, blocks)(text, store.create)
+        array, how = store.keep(key, array), "kept in"
     where = f"{how} {store.folder / key}.npy" if store.max_bytes else "in memory"
     if isinstance(array, np.memmap):
         where += ", mapped"
@@ -132,41 +134,56 @@ def encode_prefix(
     return array
 
 
-def _compute(
-    r: Run,
-    model: Recommender,
-    text: trees.Flat,
-    blocks: int,
-    store: PrefixStore,
-    key: str,
-) -> np.ndarray:
-    packing = r.packing()
-    ids = r.put_whole({"text": {"ids_T": packing.tokens.ids}})
-    assert model.encoder_config is not None
+class PrefixEncoder:
+    """The compiled first blocks of a text encoder, over the catalogue's packed texts.
 
-    def encode(flat: trees.Flat, packed: Any) -> jax.Array:
-        variables = {"params": trees.unflatten(flat)}
-        return model.apply(
-            variables, ids, packed, blocks, method=Recommender.encode_prefix
+    Args:
+      r: the run.
+      model: whose blocks they are.
+      blocks: how many.
+    """
+
+    def __init__(self, r: Run, model: Recommender, blocks: int):
+        assert model.encoder_config is not None
+        self.run, self.blocks, self.packing = r, blocks, r.packing()
+        self.layers = model.encoder_config.num_hidden_layers
+        ids = r.put_whole({"text": {"ids_T": self.packing.tokens.ids}})
+
+        def encode(flat: trees.Flat, packed: Any) -> jax.Array:
+            variables = {"params": trees.unflatten(flat)}
+            return model.apply(
+                variables, ids, packed, blocks, method=Recommender.encode_prefix
+            )
+
+        def pool(flat: trees.Flat, states: jax.Array, packed: Any) -> jax.Array:
+            variables = {"params": trees.unflatten(flat)}
+            return model.apply(variables, states, packed, method=Recommender.pool_text)
+
+        self._encode = Compiled("encoder", encode, r.reporter.say)
+        self._pool = Compiled("pooling", pool, r.reporter.say)
+
+    def __call__(self, text: trees.Flat, allocate: Allocate) -> np.ndarray:
+        """See `compute_prefix`.
+
+        Args:
+          text: parameters of the text source.
+          allocate: makes the array that is filled and returned.
+        """
+        r, tokens, n = self.run, self.packing.tokens, self.run.data.num_items
+        packed = pack(tokens, np.arange(n), width=self.packing.width)
+        rows = round_up(r.config.text.rows_per_batch, sharding.row_multiple(r.mesh))
+        rows = min(rows, round_up(len(packed.index_RxL), sharding.row_multiple(r.mesh)))
+        bar = r.reporter.bar(n, 0, "encoding items", "item")
+        out = compute_prefix(
+            lambda packed: self._encode(text, packed),
+            lambda states, packed: self._pool(text, states, packed),
+            ((rows_U, r.put(part)) for rows_U, part in split_rows(packed, rows)),
+            advance=bar.update,
+            allocate=allocate,
+            blocks=self.blocks,
+            layers=self.layers,
+            num_tokens=len(tokens.ids),
+            num_items=n,
         )
-
-    def pool(flat: trees.Flat, states: jax.Array, packed: Any) -> jax.Array:
-        variables = {"params": trees.unflatten(flat)}
-        return model.apply(variables, states, packed, method=Recommender.pool_text)
-
-    encode_fn = Compiled("encoder", encode, r.reporter.say)
-    pool_fn = Compiled("pooling", pool, r.reporter.say)
-    bar = r.reporter.bar(r.data.num_items, 0, "encoding items", "item")
-    out = compute_prefix(
-        lambda packed: encode_fn(text, packed),
-        lambda states, packed: pool_fn(text, states, packed),
-        ((chunk.rows_U, r.put(chunk.packed)) for chunk in r.chunks(packing)),
-        advance=bar.update,
-        allocate=store.create,
-        blocks=blocks,
-        layers=model.encoder_config.num_hidden_layers,
-        num_tokens=len(packing.tokens.ids),
-        num_items=r.data.num_items,
-    )
-    bar.close()
-    return store.keep(key, out)
+        bar.close()
+        return out

@@ -15,7 +15,7 @@ def keep_compiled() -> None:
     One folder for each processor and version: a program for other instructions than
     the machine has would crash.
     """
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.values["jax_compilation_cache_dir"]:
         return
     kind = [jax.__version__, platform.machine(), _processor()]
     name = hashlib.sha256("\n".join(kind).encode()).hexdigest()[:16]

@@ -62,6 +62,31 @@ class Packed(NamedTuple):
         )
 
 
+def split_rows(packed: Packed, rows: int) -> list[tuple[np.ndarray, Packed]]:
+    """Parts of so many rows each, and which of the U texts each part holds.
+
+    The parts have one shape: missing rows are empty, missing texts are -1.
+    """
+    num_rows, width = packed.index_RxL.shape
+    packed = packed.fill_up(-(-num_rows // rows) * rows)
+    places = packed.first_U // width
+    ends = np.arange(rows, len(packed.index_RxL) + 1, rows)
+    order = np.argsort(places, kind="stable")
+    members = np.split(order, np.searchsorted(places[order], ends[:-1]))
+    most = max(map(len, members))
+    parts = []
+    for end, texts in zip(ends, members, strict=True):
+        arrays = [x[end - rows : end] for x in packed[:-1]]
+        local = np.full(len(packed.first_U) + 1, most, np.int32)
+        local[texts] = np.arange(len(texts))
+        texts_U, first_U = np.full(most, -1, np.int32), np.zeros(most, np.int32)
+        texts_U[: len(texts)] = texts
+        first_U[: len(texts)] = packed.first_U[texts] - (end - rows) * width
+        part = Packed(*arrays, first_U)  # type: ignore[call-arg]
+        parts.append((texts_U, part._replace(owner_RxL=local[part.owner_RxL])))
+    return parts
+
+
 def tokenize(
     texts: Sequence[str], folder: Path, *, max_tokens: int, vocab_size: int
 ) -> Tokens:

@@ -8,7 +8,7 @@ import pytest
 
 from recjax.data.batches import Packing, TrainBatches, make_queries
 from recjax.data.protocol import Rows, load_data
-from recjax.data.text import Tokens, pack
+from recjax.data.text import Tokens, pack, split_rows
 
 
 def batches(rows, **changes):
@@ -273,3 +273,28 @@ def test_packing_keeps_every_token():
         assert len(set(p.segment_RxL[mine])) == 1
         assert p.index_RxL.ravel()[p.first_U[u]] == offsets[row]
     assert (p.owner_RxL[~filled] == len(rows_U)).all()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 50])
+def test_parts_of_packed_rows_hold_every_text_once(rows):
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 13, 40)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = Tokens(np.arange(offsets[-1], dtype=np.int32), offsets)
+    whole = pack(tokens, np.arange(40), width=16)
+    parts = split_rows(whole, rows)
+    assert len(parts) == -(-len(whole.index_RxL) // rows)
+    assert len({(len(texts), p.index_RxL.shape) for texts, p in parts}) == 1
+    seen = []
+    for texts, p in parts:
+        for u, text in enumerate(texts):
+            mine = p.owner_RxL == u
+            if text < 0:
+                assert not mine.any()
+                continue
+            seen.append(text)
+            assert p.index_RxL[mine].tolist() == list(range(*offsets[text : text + 2]))
+            assert p.position_RxL[mine].tolist() == list(range(lengths[text]))
+            assert p.index_RxL.ravel()[p.first_U[u]] == offsets[text]
+        assert (p.owner_RxL[p.segment_RxL == 0] == len(texts)).all()
+    assert sorted(seen) == list(range(40))

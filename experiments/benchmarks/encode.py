@@ -1,0 +1,126 @@
+"""The whole catalogue through the encoder against sentence-transformers.
+
+    python -m experiments.benchmarks.encode --data=DIR/amazon-industrial
+
+Texts to mean-pooled vectors, tokenization included on both sides. Also prints how much
+of the machine's own rate of float32 matrix products the encoder reaches.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import base
+from experiments.benchmarks import duel
+from experiments.benchmarks.serve import serve
+from recjax import trees
+from recjax.catalogue import PrefixEncoder
+from recjax.data import sources
+from recjax.data.text import tokenize
+from recjax.train import open_run
+
+
+def config_for(data: str, max_tokens: int) -> ConfigDict:
+    """Title, brand and description of amazon-industrial."""
+    c = base.get_config()
+    c.data.source, c.data.split = data, "fixed"
+    c.text.template, c.text.title = "{title}. {brand}. {description}", "{title}"
+    c.text.max_tokens = max_tokens
+    return c
+
+
+def work(args: argparse.Namespace) -> None:
+    """Our side: writes the texts for the peer, then measures."""
+    c = config_for(args.data, args.max_tokens)
+    with open_run(c, args.folder, time.perf_counter()) as (r, params):
+        assert r.tokens is not None
+        assert r.model.encoder_config is not None
+        texts = r.data.render(c.text.template)
+        encoder = sources.locate(c.text.encoder, hub=True)
+        about = {"texts": texts, "encoder": str(encoder), "max_tokens": args.max_tokens}
+        (args.folder / "texts.json").write_text(json.dumps(about))
+        e = r.model.encoder_config
+        encoder_fn = PrefixEncoder(r, r.model, e.num_hidden_layers + 2)
+        text = {p: x for p, x in params.items() if p.startswith(trees.TEXT)}
+
+        def encode() -> dict[str, Any]:
+            start = time.perf_counter()
+            tokenize(
+                texts, encoder, max_tokens=args.max_tokens, vocab_size=e.vocab_size
+            )
+            vectors_NxE = encoder_fn(text, np.zeros)
+            seconds = time.perf_counter() - start
+            return {"seconds": seconds, "vector": vectors_NxE[0].tolist()}
+
+        lengths = r.tokens.lengths
+        weights = 4 * e.hidden_size**2 + 2 * e.hidden_size * e.intermediate_size
+        flops = 2 * e.num_hidden_layers * weights * int(lengths.sum())
+        flops += 4 * e.num_hidden_layers * e.hidden_size * int((lengths**2).sum())
+        first = encode()["vector"]
+        serve(
+            {"vector": first, "flops": flops, "items": len(texts)},
+            lambda: {**encode(), "product": product_rate(), "vector": None},
+        )
+
+
+def product_rate(repeats: int = 20) -> float:
+    """Multiplications and additions a second in the encoder's largest product."""
+    a, b = jnp.ones((2048, 384)), jnp.ones((384, 1536))
+    product = jax.jit(jnp.matmul)
+    product(a, b).block_until_ready()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        product(a, b).block_until_ready()
+        times.append(time.perf_counter() - start)
+    return 2 * 2048 * 384 * 1536 / statistics.median(times)
+
+
+def main() -> None:
+    """Runs both sides and prints a markdown row."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="directory amazon-industrial")
+    parser.add_argument("--max_tokens", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.folder:
+        return work(args)
+    with tempfile.TemporaryDirectory() as folder:
+        ours = duel.Worker("encode", *sys.argv[1:], f"--folder={folder}")
+        python = duel.peer_python("torch")
+        name = "peers.sentence_transformers_encode"
+        peer = duel.Worker(name, folder, python=python)
+        a, b = np.array(ours.about["vector"]), np.array(peer.about["vector"])
+        np.testing.assert_allclose(a, b, atol=1e-4)
+        times = duel.duel(ours, peer, args.repeats)
+        rate = ours.measure()["product"]
+    n, reached = (
+        ours.about["items"],
+        ours.about["flops"] / statistics.median(times.ours),
+    )
+    print(
+        duel.row(
+            f"encode {n:,} items, at most {args.max_tokens} tokens, float32",
+            f"{n / statistics.median(times.ours):.0f} items/s, {reached / 1e9:.0f} of "
+            f"{rate / 1e9:.0f} GFLOP/s",
+            f"sentence-transformers {n / statistics.median(times.peer):.0f} items/s "
+            f"(batches of {peer.about['batch_size']})",
+            times.ratio,
+            1,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Encodes texts with sentence-transformers; FOLDER holds `texts.json`."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import sentence_transformers
+import torch
+from sentence_transformers import SentenceTransformer, models
+
+from experiments.benchmarks.serve import serve
+
+
+def main() -> None:
+    """Chooses the best batch size on a part, then measures all."""
+    folder = Path(sys.argv[1])
+    c = json.loads((folder / "texts.json").read_text())
+    transformer = models.Transformer(c["encoder"], max_seq_length=c["max_tokens"])
+    pooling = models.Pooling(transformer.get_word_embedding_dimension(), "mean")
+    model = SentenceTransformer(modules=[transformer, pooling], device="cpu")
+
+    def seconds(texts: list, batch_size: int) -> float:
+        start = time.perf_counter()
+        vectors = model.encode(texts, batch_size=batch_size, show_progress_bar=False)
+        assert vectors.shape == (len(texts), 384)
+        return time.perf_counter() - start
+
+    part = c["texts"][:512]
+    seconds(part, 32)
+    sizes = {size: seconds(part, size) for size in (8, 16, 32, 64, 128)}
+    best = min(sizes, key=lambda size: sizes[size])
+    about = {
+        "vector": model.encode(c["texts"][:1])[0].tolist(),
+        "batch_size": best,
+        "versions": [sentence_transformers.__version__, torch.__version__],
+    }
+    serve(about, lambda: {"seconds": seconds(c["texts"], best)})
+
+
+main()
