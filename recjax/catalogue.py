@@ -124,7 +124,8 @@ def encode_prefix(
     if array is None:
         array = PrefixEncoder(r, model, blocks)(text, store.create)
         array, how = store.keep(key, array), "kept in"
-    where = f"{how} {store.folder / key}.npy" if store.max_bytes else "in memory"
+    path = store.folder / f"{key}.npy"
+    where = f"{how} {path}" if store.max_bytes and path.exists() else "in memory"
     if isinstance(array, np.memmap):
         where += ", mapped"
     r.reporter.say(

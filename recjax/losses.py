@@ -19,7 +19,7 @@ def softmax(
     log_weight_U: jax.Array,
     *,
     smoothing: float = 0.0,
-    chunk: int = 1024,
+    chunk: int = 2048,
 ) -> jax.Array:
     """Cross-entropy over U candidates, summed over each user's targets: loss_B.
 

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from jax.sharding import NamedSharding
 
 from recjax import losses, optim, report, sharding, summaries, trees
 from recjax.catalogue import CatalogueArrays, make_catalogue
-from recjax.data.batches import Items, TrainBatches, round_up
+from recjax.data.batches import Batch, Items, TrainBatches, round_up
 from recjax.errors import UserError
 from recjax.evaluate import Evaluation, ModelScorer
 from recjax.models.prefix import count_frozen_blocks
@@ -173,19 +174,7 @@ def fit(
             break
         start, compiled = time.perf_counter(), phase.step.seconds
         meter.start_epoch(stand.best)
-        stale: dict[str, Any] = {}
-        for i in range(phase.batches.steps_per_epoch):
-            if c.loss.negatives == "stale" and i % c.loss.refresh_steps == 0:
-                params = phase.nested(state.trainable)
-                vectors_NxD = phase.scorer.encode_catalogue(params)[0]
-                stale = {"stale": {"vectors_NxD": vectors_NxD}}
-            batch = next(iterator)
-            users = int(batch.mask_BxH.any(axis=1).sum())
-            catalogue, items = phase.candidates or phase.catalogue.take(batch.items)
-            batch = r.put(batch._replace(items=None))._replace(items=items)
-            catalogue = {**catalogue, **stale}
-            state, values = phase.step(state, phase.frozen, catalogue, batch, key)
-            meter.add(values, users)
+        state = train_epoch(r, phase, state, iterator, key, meter)
         meter.end_epoch()
         stand.epoch += 1
         if not math.isfinite(meter.loss):
@@ -212,6 +201,36 @@ def fit(
         save()
     meter.close()
     return state, best, stand
+
+
+def train_epoch(
+    r: Run,
+    phase: Phase,
+    state: TrainState,
+    iterator: Iterator[Batch],
+    key: jax.Array,
+    meter: report.Meter,
+) -> TrainState:
+    """One pass over the training windows; returns the state after it."""
+    loss = r.config.loss
+    stale: dict[str, Any] = {}
+    for i in range(phase.batches.steps_per_epoch):
+        if loss.negatives == "stale" and i % loss.refresh_steps == 0:
+            params = phase.nested(state.trainable)
+            vectors_NxD = phase.scorer.encode_catalogue(params)[0]
+            stale = {"stale": {"vectors_NxD": vectors_NxD}}
+        batch = next(iterator)
+        users = int(batch.mask_BxH.any(axis=1).sum())
+        if phase.candidates is not None:
+            catalogue, items = phase.candidates
+        else:
+            assert batch.items is not None
+            catalogue, items = phase.catalogue.take(batch.items)
+        batch = r.put(batch._replace(items=None))._replace(items=items)
+        catalogue = {**catalogue, **stale}
+        state, values = phase.step(state, phase.frozen, catalogue, batch, key)
+        meter.add(values, users)
+    return state
 
 
 def conclude(

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -46,33 +47,48 @@ class PrefixStore:
         return None
 
     def create(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Room for an array: in a file without a name yet, or in memory."""
+        """Room for an array: in a file without a name yet, or in memory.
+
+        In memory where the disk is full or may not be written.
+        """
         size = int(np.prod(shape)) * self.dtype.itemsize
         if size > self.max_bytes:
             return np.zeros(shape, self.dtype)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._make_room(size)
-        raw = (
-            np.uint16 if self.dtype.itemsize == 2 else self.dtype
-        )  # npy lacks bfloat16
-        part = self.folder / f".{os.getpid()}.part"
-        return self._view(np.lib.format.open_memmap(part, "w+", raw, shape))
+        raw = self.dtype if self.dtype != DTYPES["bfloat16"] else np.uint16
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._make_room(size)
+            array = np.lib.format.open_memmap(self._part, "w+", raw, shape)
+            # A mapped file that finds the disk full later ends the process.
+            with self._part.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, self._part.stat().st_size)
+        except OSError:
+            self._part.unlink(missing_ok=True)
+            return np.zeros(shape, self.dtype)
+        return self._view(array)
 
     def keep(self, key: str, array: np.ndarray) -> np.ndarray:
         """Gives an array of `create` its name; from now on `load` finds it."""
         if not isinstance(array, np.memmap):
             return array
         array.flush()
-        (self.folder / f".{os.getpid()}.part").replace(self.folder / f"{key}.npy")
+        self._part.replace(self.folder / f"{key}.npy")
         found = self.load(key)
         assert found is not None
         return found
+
+    @property
+    def _part(self) -> Path:
+        return self.folder / f".{os.getpid()}.part"
 
     def _view(self, array: np.ndarray) -> np.ndarray:
         viewed: np.ndarray = array.view(self.dtype)
         return viewed
 
     def _make_room(self, size: int) -> None:
+        for part in self.folder.glob(".*.part"):  # of a process that was killed
+            if time.time() - part.stat().st_mtime > 86400:
+                part.unlink()
         files = sorted(self.folder.glob("*.npy"), key=lambda p: p.stat().st_mtime)
         total = sum(p.stat().st_size for p in files)
         for path in files:

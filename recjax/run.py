@@ -1,4 +1,4 @@
-"""What every part of a run needs; built once, by `train.make_run`."""
+"""What every part of a run needs; built once, by `train.open_run`."""
 
 import math
 import time

@@ -42,6 +42,19 @@ def test_a_damaged_file_is_not_read(tmp_path, damage):
     assert store.load("a") is None
 
 
+def test_a_full_disk_leaves_the_array_in_memory(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    store = PrefixStore(tmp_path, "float32", max_bytes=1e9, mapped_above=0)
+    kept = put(store, "a", np.ones((5, 4), np.float32))
+    assert not isinstance(kept, np.memmap)
+    assert (kept == 1).all()
+    assert store.load("a") is None
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_longest_unused_goes_first(tmp_path):
     array = np.ones((256, 1), np.float32)  # 1 KiB and a header of 128 bytes
     store = PrefixStore(tmp_path, "float32", max_bytes=3000, mapped_above=1e9)

@@ -1,12 +1,14 @@
 """Two tools in two processes, measured in turn, so that both see the same machine."""
 
+import contextlib
 import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,23 @@ class Times:
         return statistics.median(b / a for a, b in pairs)
 
 
+@contextlib.contextmanager
+def workers(module: str, peer: str, env: str) -> Iterator[tuple[Worker, Worker]]:
+    """Ours, with this process's arguments and `--folder`, and the peer on the folder.
+
+    Args:
+      module: in this directory.
+      peer: in `peers`.
+      env: one of `PEERS`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        ours = Worker(module, *sys.argv[1:], f"--folder={folder}")
+        other = Worker(f"peers.{peer}", folder, python=peer_python(env))
+        yield ours, other
+        ours.close()
+        other.close()
+
+
 def duel(ours: Worker, peer: Worker, repeats: int = 5) -> Times:
     """Measures both in turn, after one pair that does not count."""
     pairs = [
@@ -114,10 +133,10 @@ def peer_python(name: str) -> str:
     return str(python)
 
 
-def spread(seconds: Sequence[float], unit: float = 1.0) -> str:
+def spread(seconds: Sequence[float]) -> str:
     """Median, and least and most in brackets."""
-    scaled = sorted(x * unit for x in seconds)
-    low, middle, high = scaled[0], statistics.median(scaled), scaled[-1]
+    ordered = sorted(seconds)
+    low, middle, high = ordered[0], statistics.median(ordered), ordered[-1]
     digits = 0 if middle >= 100 else 1 if middle >= 10 else 2
     return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 

@@ -9,8 +9,6 @@ of the machine's own rate of float32 matrix products the encoder reaches.
 import argparse
 import json
 import statistics
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -96,11 +94,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.folder:
         return work(args)
-    with tempfile.TemporaryDirectory() as folder:
-        ours = duel.Worker("encode", *sys.argv[1:], f"--folder={folder}")
-        python = duel.peer_python("torch")
-        name = "peers.sentence_transformers_encode"
-        peer = duel.Worker(name, folder, python=python)
+    name = "sentence_transformers_encode"
+    with duel.workers("encode", name, "torch") as (ours, peer):
         a, b = np.array(ours.about["vector"]), np.array(peer.about["vector"])
         np.testing.assert_allclose(a, b, atol=1e-4)
         times = duel.duel(ours, peer, args.repeats)

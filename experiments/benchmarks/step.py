@@ -10,7 +10,6 @@ import argparse
 import itertools
 import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -163,10 +162,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.folder:
         return work(args)
-    with tempfile.TemporaryDirectory() as folder:
-        ours = duel.Worker("step", *sys.argv[1:], f"--folder={folder}")
-        python = duel.peer_python("torch")
-        peer = duel.Worker("peers.torch_trainer", folder, python=python)
+    with duel.workers("step", "torch_trainer", "torch") as (ours, peer):
         print(f"ours: {ours.about}\npeer: {peer.about}", file=sys.stderr)
         np.testing.assert_allclose(ours.about["loss"], peer.about["loss"], rtol=1e-4)
         times = duel.duel(ours, peer, args.repeats)
