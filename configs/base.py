@@ -70,7 +70,7 @@ def get_config() -> ConfigDict:
     c.loss.negatives = "all"  # all | stale | in_batch | uniform | popularity | mixed
     c.loss.num_negatives = 1024  # drawn for a batch
     c.loss.refresh_steps = 50  # stale: so often the catalogue is encoded anew
-    c.loss.chunk = 2048  # candidates whose scores are held at a time
+    c.loss.chunk = 1024  # candidates whose scores are held at a time
     c.loss.smoothing = 0.0  # share of the target's label that all candidates get
     c.loss.logq = True  # weight in-batch and drawn negatives by 1 / expected count
 
