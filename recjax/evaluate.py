@@ -17,6 +17,8 @@ from recjax.models.recommender import Recommender
 from recjax.ranking import Ranked, rank, rank_queries
 from recjax.steps import Compiled
 
+MAX_SCORES = 2**24  # users x items at a time: 64 MiB
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -51,14 +53,16 @@ class Evaluator:
         self.config, self.data, self.mesh, self.say = config, data, mesh, say
         self._ranker = Compiled("rank", self._rank_scores, say)
 
-    def queries(self, rows: Rows) -> Iterator[Queries]:
+    def queries(self, rows: Rows, *, by_length: bool = False) -> Iterator[Queries]:
         """The split's rows as batches on the devices."""
         c = self.config
+        size = min(c.eval.batch_size, max(MAX_SCORES // self.data.num_items, 1))
         for q in make_queries(
             rows,
-            batch_size=round_up(c.eval.batch_size, self.mesh.shape["data"]),
+            batch_size=round_up(size, self.mesh.shape["data"]),
             history_length=c.data.history_length,
             mask_seen=c.eval.mask_seen,
+            by_length=by_length,
         ):
             yield jax.device_put(q, sharding.by_row(self.mesh, q))
 
@@ -97,7 +101,8 @@ class Evaluator:
         """Evaluates a parameter state: encodes the catalogue once, then ranks."""
         index = scorer.encode_catalogue(params)
         return self._collect(
-            (q, scorer.rank(params, index, q)) for q in self.queries(rows)
+            (q, scorer.rank(params, index, q))
+            for q in self.queries(rows, by_length=True)
         )
 
     def _rank_scores(self, scores_BxN: jax.Array, q: Queries) -> Ranked:
@@ -109,12 +114,13 @@ class Evaluator:
         return min(max(self.config.eval.ks), self.data.num_items)
 
     def _collect(self, pairs: Iterable[tuple[Queries, Ranked]]) -> Evaluation:
-        parts = []
-        for q, ranked in pairs:
-            keep = np.asarray(q.valid_B)
-            parts.append([np.asarray(x)[keep] for x in ranked])
+        # All batches are started before the first is waited for.
+        rows, parts = zip(*((q.rows_B, ranked) for q, ranked in pairs), strict=True)
+        rows_R = np.concatenate([np.asarray(rows_B) for rows_B in rows])
+        order_R = np.argsort(rows_R, kind="stable")[(rows_R < 0).sum() :]
         above, equal, below, score, top = (
-            np.concatenate(column) for column in zip(*parts, strict=True)
+            np.concatenate([np.asarray(x) for x in column])[order_R]
+            for column in zip(*parts, strict=True)
         )
         values = metrics.ranking_values(above, equal, below, self.config.eval.ks)
         return Evaluation(values, score, top)

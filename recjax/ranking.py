@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Array = jax.Array | np.ndarray
+GROUP = 32  # neighbours that `top_k` looks at together
 
 
 class Ranked(NamedTuple):
@@ -30,33 +31,15 @@ def rank(scores_BxN: Array, seen_BxS: Array, targets_B: Array, k: int) -> Ranked
     """Ranks the catalogue for each user without what the user has seen.
 
     Args:
-      scores_BxN: of all items.
-      seen_BxS: catalogue rows that are no candidates; -1 is padding.
+      scores_BxN: of all items; -inf is never recommended.
+      seen_BxS: catalogue rows that are no candidates, each once; -1 is padding.
       targets_B: catalogue row of the target, which must be a candidate.
       k: how many of the best to return.
     """
-    scores_BxN, targets_B = jnp.asarray(scores_BxN), jnp.asarray(targets_B)
-    num_users, num_items = scores_BxN.shape
-    user_Bx1 = jnp.arange(num_users)[:, None]
-    seen_BxS = jnp.where(seen_BxS < 0, num_items, seen_BxS)  # beyond: dropped
-    candidate_BxN = jnp.ones(scores_BxN.shape, bool)
-    candidate_BxN = candidate_BxN.at[user_Bx1, seen_BxS].set(False, mode="drop")
-    target_Bx1 = jnp.take_along_axis(scores_BxN, targets_B[:, None], axis=1)
-    above_B = (candidate_BxN & (scores_BxN > target_Bx1)).sum(axis=1)
-    below_B = (candidate_BxN & (scores_BxN < target_Bx1)).sum(axis=1)
-    equal_B = candidate_BxN.sum(axis=1) - 1 - above_B - below_B
-    shown_BxN = jnp.where(candidate_BxN, scores_BxN, -jnp.inf)
-    _, top_BxK = jax.lax.top_k(shown_BxN, k)
-    there_BxK = jnp.take_along_axis(candidate_BxN, top_BxK, axis=1)
-    top_BxK = jnp.where(there_BxK, top_BxK, -1)
-    return Ranked(above_B, equal_B, below_B, target_Bx1[:, 0], top_BxK)
-
-
-def dot_scores(
-    queries_BxD: jax.Array, candidates_NxD: jax.Array, bias_N: jax.Array
-) -> jax.Array:
-    """scores_BxN of every head: `query . candidate + bias`."""
-    return queries_BxD @ candidates_NxD.T + bias_N[None]
+    num_items = scores_BxN.shape[1]
+    filling = ((0, 0), (0, -num_items % GROUP))
+    scores_BxM = jnp.pad(scores_BxN, filling, constant_values=-jnp.inf)
+    return _rank(scores_BxM, seen_BxS, targets_B, k, num_items)
 
 
 def rank_queries(
@@ -66,6 +49,61 @@ def rank_queries(
     batch: Any,
     k: int,
 ) -> Ranked:
-    """Ranks a batch of `Queries` by `dot_scores`."""
-    scores_BxN = dot_scores(queries_BxD, candidates_NxD, bias_N)
-    return rank(scores_BxN, batch.seen_BxS, batch.targets_B, k)
+    """Ranks a batch of `Queries`; `query . candidate + bias` is every head's score."""
+    filling = (0, -len(bias_N) % GROUP)  # cheaper here than of the scores
+    candidates_MxD = jnp.pad(candidates_NxD, (filling, (0, 0)))
+    bias_M = jnp.pad(bias_N, filling, constant_values=-jnp.inf)
+    scores_BxM = queries_BxD @ candidates_MxD.T + bias_M[None]
+    return _rank(scores_BxM, batch.seen_BxS, batch.targets_B, k, len(bias_N))
+
+
+def _rank(
+    scores_BxM: jax.Array, seen_BxS: Array, targets_B: Array, k: int, num_items: int
+) -> Ranked:
+    """Columns from `num_items` on hold -inf."""
+    targets_Bx1 = jnp.asarray(targets_B)[:, None]
+    num_users, num_columns = scores_BxM.shape
+    user_Bx1 = jnp.arange(num_users)[:, None]
+    beyond_BxS = jnp.where(seen_BxS < 0, num_columns, seen_BxS)  # dropped
+    shown_BxM = scores_BxM.at[user_Bx1, beyond_BxS].set(-jnp.inf, mode="drop")
+    target_Bx1 = jnp.take_along_axis(scores_BxM, targets_Bx1, axis=1)
+    num_seen_B = (seen_BxS >= 0).sum(axis=1)
+    above_B = _count(shown_BxM > target_Bx1)
+    below_B = _count(shown_BxM < target_Bx1)
+    hidden_B = num_columns - num_items + num_seen_B
+    below_B -= jnp.where(target_Bx1[:, 0] > -jnp.inf, hidden_B, 0)
+    equal_B = num_items - num_seen_B - 1 - above_B - below_B
+    best_BxK, top_BxK = top_k(shown_BxM, k)
+    top_BxK = jnp.where(best_BxK == -jnp.inf, -1, top_BxK)
+    return Ranked(above_B, equal_B, below_B, target_Bx1[:, 0], top_BxK)
+
+
+def top_k(x_BxM: jax.Array, k: int, group: int = GROUP) -> tuple[jax.Array, jax.Array]:
+    """The k largest and their columns, as `jax.lax.top_k`, but in two steps.
+
+    The k largest lie in the k groups of neighbours with the largest maxima, where of
+    equal ones the first counts. Looking through those and the maxima alone is twice as
+    fast on a CPU.
+
+    Args:
+      x_BxM: where M is a multiple of `group`.
+      k: at most M.
+      group: columns in a group.
+    """
+    num_rows, num_columns = x_BxM.shape
+    if num_columns <= 2 * k * group:
+        values_BxK, columns_BxK = jax.lax.top_k(x_BxM, k)
+        return values_BxK, columns_BxK
+    groups_BxGxS = x_BxM.reshape(num_rows, -1, group)
+    _, chosen_BxK = jax.lax.top_k(groups_BxGxS.max(axis=2), k)
+    chosen_BxK = jnp.sort(chosen_BxK, axis=1)
+    some_BxKxS = jnp.take_along_axis(groups_BxGxS, chosen_BxK[..., None], axis=1)
+    values_BxK, place_BxK = jax.lax.top_k(some_BxKxS.reshape(num_rows, -1), k)
+    group_BxK = jnp.take_along_axis(chosen_BxK, place_BxK // group, axis=1)
+    return values_BxK, group_BxK * group + place_BxK % group
+
+
+def _count(where_BxM: jax.Array) -> jax.Array:
+    """How many are true, by a sum of floats where it is exact: XLA does it faster."""
+    kind = jnp.float32 if where_BxM.shape[1] < 2**24 else jnp.int32
+    return where_BxM.astype(kind).sum(axis=1).astype(jnp.int32)

@@ -1,13 +1,16 @@
 """Scorers without training, against numpy by hand."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from recjax import metrics, sharding
 from recjax.baselines import BASELINES
-from recjax.data.protocol import load_data
+from recjax.data.protocol import Rows, load_data
 from recjax.evaluate import Evaluator
+from recjax.ranking import rank_queries
 
 
 @pytest.fixture
@@ -69,3 +72,46 @@ def test_text_as_it_came(config, data, evaluator):
     values = evaluator.by_text(jnp.asarray(vectors), data.test).values
     for name, want in by_hand(data, config, scores).items():
         np.testing.assert_allclose(values[name], want, err_msg=name)
+
+
+def test_rows_come_back_in_order(config, data, evaluator):
+    """Batches by length; the user is the sum of the newest H vectors."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(data.num_items, 5)).astype(np.float32)
+    lengths = rng.permutation(10) + 1
+    test = Rows(
+        np.arange(10),
+        rng.integers(0, data.num_items, lengths.sum()).astype(np.int32),
+        np.concatenate([[0], np.cumsum(lengths)]),
+        rng.integers(0, data.num_items, 10).astype(np.int32),
+        np.full(10, np.nan),
+        False,
+    )
+    data, widths = dataclasses.replace(data, test=test), []
+
+    class SumScorer:
+        def encode_catalogue(self, params):
+            return jnp.asarray(params)
+
+        def rank(self, params, index, q):
+            widths.append(q.history_BxH.shape[1])
+            users = jnp.where(q.mask_BxH[..., None], index[q.history_BxH], 0).sum(1)
+            return rank_queries(users, index, jnp.zeros(len(index)), q, evaluator.k)
+
+    def scores(history):
+        return vectors @ vectors[history[-config.data.history_length :]].sum(0)
+
+    config.unlock().eval.batch_size, config.data.history_length = 3, 8
+    found = evaluator.by_model(SumScorer(), vectors, data.test)
+    for name, want in by_hand(data, config, scores).items():
+        np.testing.assert_allclose(found.values[name], want, err_msg=name)
+    assert len(set(widths)) > 1
+    for row in range(len(data.test)):
+        score = scores(data.test.history(row))
+        np.testing.assert_allclose(
+            found.target_score_R[row], score[data.test.targets_R[row]], rtol=1e-4
+        )
+        seen = set(data.test.history(row)) - {data.test.targets_R[row]}
+        best = [i for i in np.argsort(-score, kind="stable") if i not in seen]
+        there = found.top_RxK[row][found.top_RxK[row] >= 0]
+        assert there.tolist() == best[: len(there)]

@@ -1,8 +1,10 @@
 """One ranking for all: ties, seen items, broken scores."""
 
+import jax
 import numpy as np
+import pytest
 
-from recjax.ranking import rank
+from recjax.ranking import rank, top_k
 
 
 def run(scores, seen, target, k=2):
@@ -31,3 +33,18 @@ def test_ties_are_counted():
 def test_nan_counts_against_the_model():
     assert run([1, np.nan, 2, 0], [-1], 1)[0] == (0, 3, 0)
     assert run([np.nan] * 4, [-1], 0)[0] == (0, 3, 0)
+
+
+def test_scores_without_end_are_counted():
+    assert run([1, -np.inf, 2, -np.inf], [2, -1], 0) == ((0, 0, 2), [0, -1])
+    assert run([1, -np.inf, 2, -np.inf], [2, -1], 1)[0] == (1, 1, 0)
+
+
+@pytest.mark.parametrize("columns", [32, 96, 992, 1024])
+@pytest.mark.parametrize("group", [4, 32])
+def test_top_k_takes_the_first_of_equals(columns, group):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 40, (7, columns)).astype(np.float32)
+    x[0] = -np.inf
+    for got, want in zip(top_k(x, 5, group), jax.lax.top_k(x, 5), strict=True):
+        np.testing.assert_array_equal(got, want)

@@ -171,6 +171,7 @@ def make_model(
 ) -> Recommender:
     """Builds the module that `item_tower`, `user_tower` and `head` describe."""
     users = config.user_tower.copy_and_resolve_references()
+    length = config.data.history_length
     return Recommender(
         num_items=num_items,
         width=config.item_tower.width,
@@ -178,7 +179,7 @@ def make_model(
         item_combine=config.item_tower.combine,
         item_pooling=config.item_tower.pooling,
         encoder_config=encoder_config,
-        user_tower=lambda dtype: USER_TOWERS[users.name](users, dtype),
+        user_tower=lambda dtype: USER_TOWERS[users.name](users, length, dtype),
         head_name=config.head.name,
         head_temperature=config.head.temperature,
         remat_rows=config.text.remat_rows,

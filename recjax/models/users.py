@@ -67,17 +67,18 @@ class AgeBias(nn.Module):
     """
 
     num_heads: int
+    length: int
 
     @nn.compact
     def __call__(self, length: int) -> jax.Array:
-        """bias_1xAxHxH for A heads."""
+        """bias_1xAxHxH for A heads and the newest `length` events."""
 
         def init(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
             del key
             slope_A = 0.5 ** (1.0 + jnp.arange(shape[0]))
             return -slope_A[:, None] * jnp.arange(shape[1])[None]
 
-        age_AxH = self.param("bias", init, (self.num_heads, length))
+        age_AxH = self.param("bias", init, (self.num_heads, self.length))
         place_H = jnp.arange(length)
         age_HxH = jnp.maximum(place_H[:, None] - place_H[None], 0)
         return age_AxH[:, age_HxH][None]
@@ -89,9 +90,11 @@ class TransformerTower(nn.Module):
     Attributes:
       position: 'absolute' adds a learned vector per place, as SASRec does;
         'relative' biases the attention by age.
+      length: of the longest history; the last place is the newest event's.
     """
 
     position: str
+    length: int
     num_layers: int
     num_heads: int
     mlp_ratio: int
@@ -106,11 +109,11 @@ class TransformerTower(nn.Module):
         _, length, width = history_BxHxD.shape
         x, bias = history_BxHxD, None
         if self.position == "relative":
-            bias = AgeBias(self.num_heads, name="age")(length)
+            bias = AgeBias(self.num_heads, self.length, name="age")(length)
         else:
             init = nn.initializers.normal(0.02)
-            position_HxD = self.param("position", init, (length, width))
-            x = x + position_HxD[None].astype(self.dtype)
+            position_HxD = self.param("position", init, (self.length, width))
+            x = x + position_HxD[None, -length:].astype(self.dtype)
         x = Dropout(self.dropout)(x, train)
         causal_HxH = jnp.tril(jnp.ones((length, length), bool))
         mask_BxHxH = causal_HxH[None] & mask_BxH[:, None, :]
@@ -127,9 +130,10 @@ class TransformerTower(nn.Module):
 
 
 POSITIONS = ("absolute", "relative")
-USER_TOWERS: dict[str, Callable[[Any, Any], nn.Module]] = {
-    "mean": lambda c, dtype: MeanTower(),
-    "transformer": lambda c, dtype: TransformerTower(
-        c.position, c.num_layers, c.num_heads, c.mlp_ratio, c.dropout, dtype
+# A history without its padding must give the same: evaluation cuts it off.
+USER_TOWERS: dict[str, Callable[[Any, int, Any], nn.Module]] = {
+    "mean": lambda c, length, dtype: MeanTower(),
+    "transformer": lambda c, length, dtype: TransformerTower(
+        c.position, length, c.num_layers, c.num_heads, c.mlp_ratio, c.dropout, dtype
     ),
 }

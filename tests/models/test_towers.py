@@ -113,7 +113,7 @@ def test_poolings_by_hand():
 )
 def test_user_towers_are_causal(config, name, position):
     config.unlock().user_tower.position = position
-    tower = USER_TOWERS[name](config.user_tower, jnp.float32)
+    tower = USER_TOWERS[name](config.user_tower, 6, jnp.float32)
     rng = np.random.default_rng(0)
     history = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
     mask = np.ones((2, 6), bool)
@@ -129,6 +129,27 @@ def test_user_towers_are_causal(config, name, position):
     for position in range(2, 6):
         expected = (np.arange(6) <= position) & mask
         np.testing.assert_array_equal(reads(position), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "position"),
+    [*((name, "relative") for name in USER_TOWERS), ("transformer", "absolute")],
+)
+def test_user_towers_do_not_see_padding(config, name, position):
+    config.unlock().user_tower.position = position
+    tower = USER_TOWERS[name](config.user_tower, 6, jnp.float32)
+    rng = np.random.default_rng(0)
+    history = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
+    mask = np.array([[0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1]], bool)
+    variables = tower.init(jax.random.key(0), history, mask, False)
+    # Of a fresh tower positions are too small to show.
+    variables = jax.tree.map(lambda x: x + rng.normal(size=x.shape), variables)
+    whole = tower.apply(variables, history, mask, False)
+    cut = tower.apply(variables, history[:, 2:], mask[:, 2:], False)
+    for b in range(2):
+        np.testing.assert_allclose(
+            cut[b][mask[b, 2:]], whole[b][mask[b]], rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -303,7 +324,7 @@ def test_computed_again_in_the_backward_pass_gives_the_same(texts, rows):
     off = dataclasses.replace(
         model.encoder_config, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
     )
-    users = lambda dtype: USER_TOWERS["mean"](None, dtype)  # noqa: E731
+    users = lambda dtype: USER_TOWERS["mean"](None, 0, dtype)  # noqa: E731
     model = model.clone(encoder_config=off, user_tower=users)
     params = {k: x for k, x in params.items() if not k.startswith("users/")}
     batch = make_batch(data, items)
