@@ -97,13 +97,18 @@ class Evaluator:
         run = Compiled("rank by text", scores, self.say)
         return self._collect((q, run(vectors_NxE, q)) for q in self.queries(rows))
 
-    def by_model(self, scorer: "ModelScorer", params: Any, rows: Rows) -> Evaluation:
-        """Evaluates a parameter state: encodes the catalogue once, then ranks."""
+    def by_model(
+        self, scorer: "ModelScorer", params: Any, *splits: Rows
+    ) -> list[Evaluation]:
+        """Evaluates a parameter state: encodes the catalogue once, ranks each split."""
         index = scorer.encode_catalogue(params)
-        return self._collect(
-            (q, scorer.rank(params, index, q))
-            for q in self.queries(rows, by_length=True)
-        )
+        return [
+            self._collect(
+                (q, scorer.rank(params, index, q))
+                for q in self.queries(rows, by_length=True)
+            )
+            for rows in splits
+        ]
 
     def _rank_scores(self, scores_BxN: jax.Array, q: Queries) -> Ranked:
         return rank(scores_BxN, q.seen_BxS, q.targets_B, self.k)

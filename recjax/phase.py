@@ -248,8 +248,8 @@ def conclude(
     changed = summaries.change_report(changes, phase.opt)
     say(changed)
     r.reporter.text(f"changes/{phase.config.name}", changed)
-    valid = validate(r, phase, best)
-    test = r.evaluator.by_model(phase.scorer, phase.nested(best), r.data.test)
+    nested, data = phase.nested(best), r.data
+    valid, test = r.evaluator.by_model(phase.scorer, nested, data.valid, data.test)
     step = int(state.step)
     r.reporter.scalars(step, {f"test/{m}": test.mean(m) for m in test.values})
     r.spend_since("test", start)
@@ -258,7 +258,8 @@ def conclude(
 
 def validate(r: Run, phase: Phase, trainable: trees.Flat) -> Evaluation:
     """Ranks the validation rows."""
-    return r.evaluator.by_model(phase.scorer, phase.nested(trainable), r.data.valid)
+    nested = phase.nested(trainable)
+    return r.evaluator.by_model(phase.scorer, nested, r.data.valid)[0]
 
 
 def make_meter(r: Run, phase: Phase, stand: Standing) -> report.Meter:

@@ -94,11 +94,11 @@ def top_k(x_BxM: jax.Array, k: int, group: int = GROUP) -> tuple[jax.Array, jax.
     if num_columns <= 2 * k * group:
         values_BxK, columns_BxK = jax.lax.top_k(x_BxM, k)
         return values_BxK, columns_BxK
-    groups_BxGxS = x_BxM.reshape(num_rows, -1, group)
-    _, chosen_BxK = jax.lax.top_k(groups_BxGxS.max(axis=2), k)
+    groups_BxGxJ = x_BxM.reshape(num_rows, -1, group)
+    _, chosen_BxK = jax.lax.top_k(groups_BxGxJ.max(axis=2), k)
     chosen_BxK = jnp.sort(chosen_BxK, axis=1)
-    some_BxKxS = jnp.take_along_axis(groups_BxGxS, chosen_BxK[..., None], axis=1)
-    values_BxK, place_BxK = jax.lax.top_k(some_BxKxS.reshape(num_rows, -1), k)
+    some_BxKxJ = jnp.take_along_axis(groups_BxGxJ, chosen_BxK[..., None], axis=1)
+    values_BxK, place_BxK = jax.lax.top_k(some_BxKxJ.reshape(num_rows, -1), k)
     group_BxK = jnp.take_along_axis(chosen_BxK, place_BxK // group, axis=1)
     return values_BxK, group_BxK * group + place_BxK % group
 

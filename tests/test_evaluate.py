@@ -102,7 +102,7 @@ def test_rows_come_back_in_order(config, data, evaluator):
         return vectors @ vectors[history[-config.data.history_length :]].sum(0)
 
     config.unlock().eval.batch_size, config.data.history_length = 3, 8
-    found = evaluator.by_model(SumScorer(), vectors, data.test)
+    (found,) = evaluator.by_model(SumScorer(), vectors, data.test)
     for name, want in by_hand(data, config, scores).items():
         np.testing.assert_allclose(found.values[name], want, err_msg=name)
     assert len(set(widths)) > 1
