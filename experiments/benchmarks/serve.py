@@ -8,6 +8,6 @@ from typing import Any
 
 def serve(about: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> None:
     """Says what it is, then answers every line with a measurement."""
-    print(json.dumps(about), flush=True)
+    print(f"\n{json.dumps(about)}", flush=True)  # a progress bar may stand in the line
     for _ in sys.stdin:
-        print(json.dumps(measure()), flush=True)
+        print(f"\n{json.dumps(measure())}", flush=True)

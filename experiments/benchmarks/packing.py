@@ -1,0 +1,105 @@
+"""Packed rows with a segment mask against length buckets, in the same encoder.
+
+    python -m experiments.benchmarks.packing --data=DIR/amazon-industrial
+
+The whole catalogue goes through all layers, about 2,048 tokens at a time. Buckets are
+multiples of eight tokens, and a text is padded to the smallest one that holds it.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.benchmarks import duel
+from experiments.benchmarks.encode import config_for
+from recjax import trees
+from recjax.data.text import Tokens, pack, split_rows
+from recjax.models.recommender import Recommender
+from recjax.train import open_run
+
+PIECE = 2048  # tokens
+
+
+def packed_rows(tokens: Tokens, width: int) -> Iterator[Any]:
+    """Rows of `width` tokens, each with as many texts as it holds."""
+    packed = pack(tokens, np.arange(len(tokens.lengths)), width=width)
+    for _, part in split_rows(packed, PIECE // width):
+        yield part
+
+
+def buckets(tokens: Tokens, step: int = 8) -> Iterator[Any]:
+    """Rows with one text each, those of a piece of one width."""
+    widths_N = -(-tokens.lengths // step) * step
+    for width in np.unique(widths_N):
+        (chosen_U,) = np.nonzero(widths_N == width)
+        packed = pack(tokens, chosen_U.astype(np.int32), width=int(width))
+        for _, part in split_rows(packed, PIECE // int(width)):
+            yield part
+
+
+def main() -> None:
+    """Prints a markdown row for each width of packed rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="directory amazon-industrial")
+    parser.add_argument("--max_tokens", type=int, default=64)
+    parser.add_argument("--widths", type=int, nargs="+", default=[64, 96, 128])
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    c = config_for(args.data, args.max_tokens)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_run(c, Path(folder), time.perf_counter()) as (r, params),
+    ):
+        assert r.tokens is not None
+        assert r.model.encoder_config is not None
+        blocks = r.model.encoder_config.num_hidden_layers + 1
+        ids = r.put_whole({"text": {"ids_T": r.tokens.ids}})
+        text = {p: x for p, x in params.items() if p.startswith(trees.TEXT)}
+
+        @jax.jit
+        def encode(flat: trees.Flat, packed: Any) -> jax.Array:
+            return r.model.apply(
+                {"params": trees.unflatten(flat)},
+                ids,
+                packed,
+                blocks,
+                method=Recommender.encode_prefix,
+            )
+
+        ways = {f"rows of {w}": [*packed_rows(r.tokens, w)] for w in args.widths}
+        ways["buckets"] = [*buckets(r.tokens)]
+
+        def seconds(parts: list[Any]) -> float:
+            start = time.perf_counter()
+            for part in parts:
+                encode(text, part).block_until_ready()
+            return time.perf_counter() - start
+
+        took: dict[str, list[float]] = {name: [] for name in ways}
+        for repeat in range(args.repeats + 1):
+            for name, parts in ways.items():
+                if (found := seconds(parts)) and repeat:  # the first one compiles
+                    took[name].append(found)
+        for name in list(ways)[:-1]:
+            times = duel.Times(took[name], took["buckets"])
+            places = sum(part.index_RxL.size for part in ways[name])
+            full = int(r.tokens.lengths.sum()) / places
+            print(
+                duel.row(
+                    f"{len(r.tokens.lengths):,} texts, {full:.0%} of places filled",
+                    f"{name}: {duel.spread(times.ours)} s",
+                    f"buckets of 8: {duel.spread(times.peer)} s",
+                    times.ratio,
+                    1,
+                )
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""An id-only causal transformer against RecTools' SASRec.
+
+    python -m experiments.benchmarks.rectools --measure=epoch --data=ml-100k
+    python -m experiments.benchmarks.rectools --measure=recommend --data=DIR
+
+Same sequences, width, layers, heads and dropout. `epoch` trains one with the full
+softmax. `recommend` ranks the catalogue for every test user without what was seen: ours
+is the whole evaluation with its metrics, theirs the best 20 alone.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import base
+from experiments.benchmarks import duel
+from experiments.benchmarks.serve import serve
+from recjax.data.protocol import Rows
+from recjax.phase import Standing, make_meter, set_up, train_epoch
+from recjax.train import open_run
+
+BARS = {"epoch": 2, "recommend": 3}
+
+
+def config_for(data: str) -> ConfigDict:
+    """SASRec: ids, places, two narrow blocks; the newest 51 items of every user."""
+    c = base.get_config()
+    c.data.source, c.data.windows, c.data.shuffle_ties = data, "last", False
+    c.text.title = "{title}" if Path(data).is_dir() else c.text.title
+    c.item_tower.sources = ("id",)
+    c.user_tower.position, c.user_tower.mlp_ratio = "absolute", 1
+    c.train.batch_size = 128
+    c.report.every_steps = 10**9
+    return c
+
+
+def work(args: argparse.Namespace) -> None:
+    """Our side: writes what the peer needs into the folder, then measures."""
+    c = config_for(args.data)
+    with open_run(c, args.folder, time.perf_counter()) as (r, params):
+        phase, state = set_up(r, 0, c.train.phases[0], params, 0)
+        write_for_peer(c, r.data.train, r.data.test, args)
+        if args.measure == "recommend":
+            rows = r.data.test
+
+            def recommend() -> dict[str, Any]:
+                start = time.perf_counter()
+                nested = phase.nested(state.result)
+                r.evaluator.by_model(phase.scorer, nested, rows)
+                return {"seconds": time.perf_counter() - start}
+
+            recommend()  # compiles all shapes
+            return serve({"users": len(rows)}, recommend)
+
+        key = r.put_whole(jax.random.key(0))
+        iterator = iter(phase.batches)
+        meter = make_meter(r, phase, Standing(0, 0.0, 0))
+
+        def epoch() -> dict[str, Any]:
+            nonlocal state
+            start = time.perf_counter()
+            meter.start_epoch(0.0)
+            state = train_epoch(r, phase, state, iterator, key, meter)
+            meter.end_epoch()
+            return {"seconds": time.perf_counter() - start}
+
+        epoch()
+        weights = sum(x.size for x in state.trainable.values())
+        serve({"weights": weights, "users": len(r.data.train)}, epoch)
+
+
+def write_for_peer(
+    c: ConfigDict, train: Rows, test: Rows, args: argparse.Namespace
+) -> None:
+    """Events in order, and the settings."""
+    if args.measure == "recommend":
+        histories = [test.history(row) for row in range(len(test))]
+    else:
+        histories = [train.sequence(row) for row in range(len(train))]
+    users = np.repeat(np.arange(len(histories)), [len(h) for h in histories])
+    items = np.concatenate(histories)
+    np.savez(args.folder / "events.npz", allow_pickle=False, users=users, items=items)
+    about = {
+        "measure": args.measure,
+        "layers": c.user_tower.num_layers,
+        "heads": c.user_tower.num_heads,
+        "width": c.item_tower.width,
+        "dropout": c.user_tower.dropout,
+        "history": c.data.history_length,
+        "batch_size": c.train.batch_size,
+        "lr": c.train.phases[0].lr,
+        # What the weights are does not matter for ranking: one cheap epoch.
+        "loss": "softmax" if args.measure == "epoch" else "BCE",
+        "k": max(c.eval.ks),
+    }
+    (args.folder / "about.json").write_text(json.dumps(about))
+
+
+def main() -> None:
+    """Runs both sides and prints a markdown row."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--measure", choices=BARS, required=True)
+    parser.add_argument("--data", default="ml-100k", help="name or directory")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.folder:
+        return work(args)
+    with duel.workers("rectools", "rectools_sasrec", "torch") as (ours, peer):
+        print(f"ours: {ours.about}\npeer: {peer.about}", file=sys.stderr)
+        if ours.about["users"] != peer.about["users"]:
+            sys.exit("error: the peer has other users")
+        times = duel.duel(ours, peer, args.repeats)
+    works = {"epoch": "one epoch of ids", "recommend": "ranking for every test user"}
+    name, users = Path(args.data).name, ours.about["users"]
+    print(
+        duel.row(
+            f"{works[args.measure]}, {name}, {users:,} users",
+            f"{duel.spread(times.ours)} s",
+            f"RecTools SASRec {duel.spread(times.peer)} s",
+            times.ratio,
+            BARS[args.measure],
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
