@@ -65,8 +65,8 @@ def softmax(
 # The gradient is written by hand, so that no more than `chunk` columns of the P x U
 # scores exist at a time, in the backward pass neither: their exponentials are computed
 # again, which is cheaper than a trip through memory. Queries get a last column of ones
-# and candidates one with what is added to their score, so that one product gives the
-# whole score, and one the gradients of candidates and bias.
+# and a chunk's candidates one with what is added to their score, so that one product
+# gives the whole score, and one the gradients of candidates and bias.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -87,11 +87,10 @@ def _cross_entropy_fwd(
     queries_PxF = jnp.pad(queries_PxD, ((0, 0), (0, 1)), constant_values=1.0)
     # Finite, because a product may add zero times it.
     add_U = jnp.maximum(bias_U + log_weight_U, -1e30)
-    candidates_UxF = jnp.concatenate([candidates_UxD, add_U[:, None]], axis=1)
 
     def add_up(carry: Any, start: Any, size: int) -> Any:
         most_P, sum_P = carry
-        scores_PxC = queries_PxF @ _slice(candidates_UxF, start, size).T
+        scores_PxC = queries_PxF @ _part(candidates_UxD, add_U, start, size).T
         higher_P = jnp.maximum(most_P, scores_PxC.max(axis=-1))
         exp_PxC = jnp.exp(scores_PxC - higher_P[:, None])
         exp_PxC = jnp.where(_is_target(targets_P, start, size), 0.0, exp_PxC)
@@ -101,38 +100,51 @@ def _cross_entropy_fwd(
     most_P, sum_P = _for_chunks(len(bias_U), chunk, add_up, start)
     log_sum_P = jnp.log(sum_P) + most_P
     loss_P = jnp.where(mask_P, log_sum_P - target_P, 0.0)
-    kept = (queries_PxF, candidates_UxF, targets_P, mask_P, log_sum_P, target_P)
+    kept = (
+        queries_PxF,
+        candidates_UxD,
+        add_U,
+        targets_P,
+        mask_P,
+        log_sum_P,
+        target_P,
+    )
     return loss_P, kept
 
 
 def _cross_entropy_bwd(
     chunk: int, kept: Any, grad_P: jax.Array
 ) -> tuple[jax.Array | None, ...]:
-    queries_PxF, candidates_UxF, targets_P, mask_P, log_sum_P, target_P = kept
+    queries_PxF, candidates_UxD, add_U, targets_P, mask_P, log_sum_P, target_P = kept
     grad_P = jnp.where(mask_P, grad_P, 0.0)
     # XLA on CPU multiplies by a transposed P x C at a third of the speed, and with the
-    # transposed queries at full speed. It would exchange the two without the barrier.
-    queries_FxP = jax.lax.optimization_barrier(queries_PxF.T)
+    # transposed queries at full speed. It would exchange the two without barriers.
+    barrier = jax.lax.optimization_barrier
+    queries_FxP = barrier(queries_PxF.T)
 
     def add_up(carry: Any, start: Any, size: int) -> Any:
-        d_queries_PxD, d_candidates_FxU = carry
-        part_CxF = _slice(candidates_UxF, start, size)
-        scores_PxC = queries_PxF @ part_CxF.T
-        prob_PxC = jnp.exp(scores_PxC - log_sum_P[:, None]) * grad_P[:, None]
-        prob_PxC = jnp.where(_is_target(targets_P, start, size), 0.0, prob_PxC)
-        return d_queries_PxD + prob_PxC @ part_CxF[:, :-1], _put(
-            d_candidates_FxU, queries_FxP @ prob_PxC, start
+        d_queries_PxD, d_candidates_UxD, d_bias_U = carry
+        part_CxF = _part(candidates_UxD, add_U, start, size)
+        prob_PxC = jnp.exp(queries_PxF @ part_CxF.T - log_sum_P[:, None])
+        prob_PxC = jnp.where(
+            _is_target(targets_P, start, size), 0.0, prob_PxC * grad_P[:, None]
+        )
+        d_part_CxF = barrier(queries_FxP @ prob_PxC).T
+        return (
+            d_queries_PxD + prob_PxC @ part_CxF[:, :-1],
+            _put(d_candidates_UxD, d_part_CxF[:, :-1], start),
+            _put(d_bias_U, d_part_CxF[:, -1], start),
         )
 
     push_P = (jnp.exp(target_P - log_sum_P) - 1) * grad_P  # of the target's own score
-    d_queries_PxD = candidates_UxF[targets_P, :-1] * push_P[:, None]
-    d_candidates_FxU = jnp.zeros_like(candidates_UxF.T)
-    d_queries_PxD, d_candidates_FxU = _for_chunks(
-        len(candidates_UxF), chunk, add_up, (d_queries_PxD, d_candidates_FxU)
+    d_queries_PxD = candidates_UxD[targets_P] * push_P[:, None]
+    sums = (d_queries_PxD, jnp.zeros_like(candidates_UxD), jnp.zeros_like(add_U))
+    d_queries_PxD, d_candidates_UxD, d_bias_U = _for_chunks(
+        len(add_U), chunk, add_up, sums
     )
-    d_candidates_UxF = jax.lax.optimization_barrier(d_candidates_FxU).T
-    d_candidates_UxF = d_candidates_UxF.at[targets_P].add(queries_PxF * push_P[:, None])
-    d_candidates_UxD, d_bias_U = d_candidates_UxF[:, :-1], d_candidates_UxF[:, -1]
+    push_PxD = queries_PxF[:, :-1] * push_P[:, None]
+    d_candidates_UxD = d_candidates_UxD.at[targets_P].add(push_PxD)
+    d_bias_U = d_bias_U.at[targets_P].add(push_P)
     return d_queries_PxD, d_candidates_UxD, d_bias_U, None, None, None
 
 
@@ -155,12 +167,18 @@ def _is_target(targets_P: jax.Array, start: Any, size: int) -> jax.Array:
     return jnp.arange(size)[None] == (targets_P - start)[:, None]
 
 
-def _slice(x_UxF: jax.Array, start: Any, size: int) -> jax.Array:
-    return jax.lax.dynamic_slice_in_dim(x_UxF, start, size)
+def _part(
+    candidates_UxD: jax.Array, add_U: jax.Array, start: Any, size: int
+) -> jax.Array:
+    """A chunk of the candidates with what is added to their scores: part_CxF."""
+    part_CxD, add_C = (
+        jax.lax.dynamic_slice_in_dim(x, start, size) for x in (candidates_UxD, add_U)
+    )
+    return jnp.concatenate([part_CxD, add_C[:, None]], axis=1)
 
 
-def _put(whole_FxU: jax.Array, part_FxC: jax.Array, start: Any) -> jax.Array:
-    return jax.lax.dynamic_update_slice_in_dim(whole_FxU, part_FxC, start, axis=1)
+def _put(whole_Ux: jax.Array, part_Cx: jax.Array, start: Any) -> jax.Array:
+    return jax.lax.dynamic_update_slice_in_dim(whole_Ux, part_Cx, start, axis=0)
 
 
 LOSSES: dict[str, Callable[[Any], Loss]] = {
