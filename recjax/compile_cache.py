@@ -21,7 +21,7 @@ def keep_compiled() -> None:
     name = hashlib.sha256("\n".join(kind).encode()).hexdigest()[:16]
     folder = cache_dir() / "compiled" / name
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _processor() -> str:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 from jax.sharding import Mesh
 
 from recjax import sharding, trees
@@ -37,7 +38,8 @@ def init_params(
         return trees.flatten(model.init(key, *smallest)["params"])
 
     key = jax.random.key(config.seed)
-    shapes = jax.eval_shape(init, key)
+    # Traced once: of a deep encoder that takes longer than all else here.
+    jaxpr, shapes = jax.make_jaxpr(init, return_shape=True)(key)
     stem = trees.TEXT + "encoder/"
     flat: trees.Flat = {}
     if encoder_dir is not None:
@@ -47,7 +49,8 @@ def init_params(
         flat = {stem + path: x for path, x in weights.items()}
 
     def init_rest(key: jax.Array) -> trees.Flat:
-        return {path: x for path, x in init(key).items() if path not in flat}
+        values = zip(sorted(shapes), jaxpr_as_fun(jaxpr)(key), strict=True)
+        return {path: x for path, x in values if path not in flat}
 
     flat |= Compiled("init", init_rest, say)(key)
     flat = {path: flat[path] for path in shapes}
