@@ -1,4 +1,4 @@
-"""Training losses: one value per user before any mean."""
+"""Training losses: one value per target before any mean."""
 
 import functools
 from collections.abc import Callable
@@ -11,17 +11,17 @@ Loss = Callable[..., jax.Array]
 
 
 def softmax(
-    queries_BxTxD: jax.Array,
+    queries_PxD: jax.Array,
     candidates_UxD: jax.Array,
     bias_U: jax.Array,
-    targets_BxT: jax.Array,
-    mask_BxT: jax.Array,
+    targets_P: jax.Array,
+    mask_P: jax.Array,
     log_weight_U: jax.Array,
     *,
     smoothing: float = 0.0,
     chunk: int = 1024,
 ) -> jax.Array:
-    """Cross-entropy over U candidates, summed over each user's targets: loss_B.
+    """Cross-entropy over U candidates: loss_P.
 
     The score of candidate u is `query . candidate_u + bias_u`, the partition sum is
     `exp(s_target) + sum over other u of w_u exp(s_u)`. With w = 1 over the whole
@@ -35,20 +35,17 @@ def softmax(
     spreads it over the candidates by w.
 
     Args:
-      queries_BxTxD: what is scored against the candidates.
+      queries_PxD: what is scored against the candidates.
       candidates_UxD, bias_U: the candidates.
-      targets_BxT: index of each target among the candidates.
-      mask_BxT: which targets count.
+      targets_P: index of each target among the candidates.
+      mask_P: which targets count.
       log_weight_U: log w; -inf keeps a candidate out, unless it is the target.
       smoothing: the share, at least 0 and below 1.
       chunk: candidates whose P x chunk scores are held at a time.
     """
-    shape, width = targets_BxT.shape, queries_BxTxD.shape[-1]
     # What stands where nothing counts may be anything; zero keeps the gradient clean.
-    queries_BxTxD = jnp.where(mask_BxT[..., None], queries_BxTxD, 0)
-    queries_PxD = queries_BxTxD.astype(jnp.float32).reshape(-1, width)
+    queries_PxD = jnp.where(mask_P[:, None], queries_PxD.astype(jnp.float32), 0)
     candidates_UxD = candidates_UxD.astype(jnp.float32)
-    targets_P, mask_P = targets_BxT.reshape(-1), mask_BxT.reshape(-1)
     loss_P = _cross_entropy(
         chunk, queries_PxD, candidates_UxD, bias_U, targets_P, mask_P, log_weight_U
     )
@@ -59,7 +56,7 @@ def softmax(
         above_P = bias_U[targets_P] - share_U @ bias_U
         above_P += (queries_PxD * above_PxD).sum(-1)
         loss_P += smoothing * jnp.where(mask_P, above_P, 0.0)
-    return loss_P.reshape(shape).sum(axis=-1)
+    return loss_P
 
 
 # The gradient is written by hand, so that no more than `chunk` columns of the P x U

@@ -70,6 +70,6 @@ def smallest_input(history_length: int) -> Smallest:
     rows_U = np.zeros(1, np.int32)
     items = Items(rows_U, np.zeros(1, np.float32), pack(tokens, rows_U, width=1))
     history_BxH = np.zeros((1, history_length), np.int32)
-    one_BxT = np.zeros((1, 1), np.int32)
-    batch = Batch(history_BxH, history_BxH == 0, one_BxT, one_BxT == 0, items)
+    one_P = np.zeros(1, np.int32)
+    batch = Batch(history_BxH, history_BxH == 0, one_P, one_P, items)
     return Smallest({"text": {"ids_T": jnp.zeros(1, jnp.int32)}}, batch)

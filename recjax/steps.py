@@ -61,18 +61,14 @@ def train_step(
       The state after, and scalar metrics `loss`, `grad_norm`, `targets`.
     """
     rngs = {"dropout": jax.random.fold_in(key, state.step)}
-    targets = jnp.maximum(batch.target_mask_BxT.sum(), 1)
+    mask_P = batch.place_P >= 0
+    targets = jnp.maximum(mask_P.sum(), 1)
 
     def mean_loss(trainable: trees.Flat) -> jax.Array:
         params = trees.unflatten({**trainable, **frozen})
         scored = model.apply({"params": params}, catalogue, batch, True, rngs=rngs)
-        loss_B = loss(
-            *scored,
-            batch.targets_BxT,
-            batch.target_mask_BxT,
-            batch.items.log_weight_U,
-        )
-        return loss_B.sum() / targets
+        loss_P = loss(*scored, batch.targets_P, mask_P, batch.items.log_weight_U)
+        return loss_P.sum() / targets
 
     value, grads = jax.value_and_grad(mean_loss)(state.trainable)
     updates, opt_state = tx.update(grads, state.opt_state, state.trainable)

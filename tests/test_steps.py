@@ -19,17 +19,16 @@ class Scorer(nn.Module):
     def __call__(self, catalogue, batch, train):
         del catalogue
         weight_D = self.param("weight", nn.initializers.ones, (16,))
-        shape = (*batch.targets_BxT.shape, 16)
-        queries_BxTxD = jnp.broadcast_to(weight_D, shape)
-        queries_BxTxD = Dropout(0.5)(queries_BxTxD, train)
-        return queries_BxTxD, jnp.eye(3, 16), jnp.zeros(3)
+        queries_PxD = jnp.broadcast_to(weight_D, (*batch.targets_P.shape, 16))
+        queries_PxD = Dropout(0.5)(queries_PxD, train)
+        return queries_PxD, jnp.eye(3, 16), jnp.zeros(3)
 
 
 BATCH = Batch(
     history_BxH=np.zeros((4, 2), np.int32),
     mask_BxH=np.ones((4, 2), bool),
-    targets_BxT=np.ones((4, 2), np.int32),
-    target_mask_BxT=np.ones((4, 2), bool),
+    targets_P=np.ones(8, np.int32),
+    place_P=np.arange(8, dtype=np.int32),
     items=Items(np.arange(3), np.zeros(3, np.float32), None),
 )
 

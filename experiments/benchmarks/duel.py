@@ -92,16 +92,19 @@ class Times:
 
 
 @contextlib.contextmanager
-def workers(module: str, peer: str, env: str) -> Iterator[tuple[Worker, Worker]]:
+def workers(
+    module: str, peer: str, env: str, *args: str
+) -> Iterator[tuple[Worker, Worker]]:
     """Ours, with this process's arguments and `--folder`, and the peer on the folder.
 
     Args:
       module: in this directory.
       peer: in `peers`.
       env: one of `PEERS`.
+      args: more for ours.
     """
     with tempfile.TemporaryDirectory() as folder:
-        ours = Worker(module, *sys.argv[1:], f"--folder={folder}")
+        ours = Worker(module, *sys.argv[1:], *args, f"--folder={folder}")
         other = Worker(f"peers.{peer}", folder, python=peer_python(env))
         yield ours, other
         ours.close()

@@ -9,6 +9,7 @@ is checked before anything is timed.
 import argparse
 import itertools
 import json
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ from experiments.benchmarks import duel
 from experiments.benchmarks.serve import serve
 from recjax import losses, trees
 from recjax.data import sources
-from recjax.data.batches import Batch
+from recjax.data.batches import Batch, TrainBatches
 from recjax.phase import Phase, set_up
 from recjax.run import Run
 from recjax.train import open_run
@@ -49,7 +50,8 @@ def config_for(data: str, layers: int, batch_size: int) -> ConfigDict:
 
 def work(args: argparse.Namespace) -> None:
     """Our side: writes what the peer needs into the folder, then measures."""
-    c = config_for(args.data, args.layers, args.batch_size)
+    (depth,) = args.layers
+    c = config_for(args.data, depth, args.batch_size)
     with open_run(c, args.folder, time.perf_counter()) as (r, params):
         start = time.perf_counter()
         phase, state = set_up(r, 0, c.train.phases[0], params, 0)
@@ -60,7 +62,7 @@ def work(args: argparse.Namespace) -> None:
             rng.choice(windows, args.batch_size, replace=False) for _ in range(BATCHES)
         ]
         batches = [phase.batches.make_batch(some) for some in chosen]
-        write_for_peer(r, params, batches, phase.batches.share_N, args)
+        write_for_peer(r, params, batches, phase.batches, args)
         plain = plain_loss(r, phase, params, batches[0])
         key = r.put_whole(jax.random.key(0))
         for batch in batches:  # compiles all shapes
@@ -91,13 +93,11 @@ def plain_loss(r: Run, phase: Phase, params: trees.Flat, batch: Batch) -> float:
         scored = phase.scorer.model.apply(
             {"params": trees.unflatten(params)}, catalogue, batch
         )
-        loss_B = losses.LOSSES[r.config.loss.name](r.config.loss)(
-            *scored,
-            batch.targets_BxT,
-            batch.target_mask_BxT,
-            batch.items.log_weight_U,
+        mask_P = batch.place_P >= 0
+        loss_P = losses.LOSSES[r.config.loss.name](r.config.loss)(
+            *scored, batch.targets_P, mask_P, batch.items.log_weight_U
         )
-        return loss_B.sum() / batch.target_mask_BxT.sum()
+        return loss_P.sum() / mask_P.sum()
 
     return float(jax.jit(compute)(params, phase.catalogue.whole, r.put(batch)))
 
@@ -106,14 +106,14 @@ def write_for_peer(
     r: Run,
     params: trees.Flat,
     batches: list[Batch],
-    share_N: np.ndarray,
+    made: TrainBatches,
     args: argparse.Namespace,
 ) -> None:
     """Texts, windows, weights and settings."""
     assert r.tokens is not None
     c = r.config
     with np.errstate(divide="ignore"):
-        expected_N = np.log(share_N * args.batch_size).astype(np.float32)
+        expected_N = np.log(made.share_N * args.batch_size).astype(np.float32)
     data = {
         "ids": r.tokens.ids,
         "offsets": r.tokens.offsets,
@@ -121,10 +121,14 @@ def write_for_peer(
     }
     for i, b in enumerate(batches):
         assert b.items is not None
-        last = (b.targets_BxT[:, -1:], b.target_mask_BxT[:, -1:])
-        window = np.concatenate([b.history_BxH, last[0]], axis=1)
-        data[f"window_{i}"] = b.items.rows_U[window]
-        data[f"mask_{i}"] = np.concatenate([b.mask_BxH, last[1]], axis=1)
+        length = b.history_BxH.shape[1]
+        (is_last,) = np.nonzero((b.place_P + 1) % length == 0)
+        is_last = is_last[b.place_P[is_last] >= 0]
+        user = b.place_P[is_last] // length
+        window = np.pad(b.history_BxH, ((0, 0), (0, 1)))
+        mask = np.pad(b.mask_BxH, ((0, 0), (0, 1)))
+        window[user, -1], mask[user, -1] = b.targets_P[is_last], True
+        data[f"window_{i}"], data[f"mask_{i}"] = b.items.rows_U[window], mask
     np.savez(args.folder / "data.npz", allow_pickle=False, **data)
     towers = {p: np.asarray(x) for p, x in params.items() if "/encoder/" not in p}
     np.savez(args.folder / "weights.npz", allow_pickle=False, **towers)
@@ -137,8 +141,8 @@ def write_for_peer(
         "mlp_ratio": c.user_tower.mlp_ratio,
         "dropout": c.user_tower.dropout,
         "items": r.data.num_items,
-        "num_targets": batches[0].targets_BxT.shape[1],
-        "trained_layers": args.layers if args.layers >= 0 else None,
+        "num_targets": made.num_targets,
+        "trained_layers": args.layers[0] if args.layers[0] >= 0 else None,
         "lr": c.train.phases[0].lr,
         "skip_padding": args.skip_padding,
         "batches": BATCHES,
@@ -147,10 +151,12 @@ def write_for_peer(
 
 
 def main() -> None:
-    """Runs both sides and prints a markdown row."""
+    """Runs both sides for every depth, prints markdown rows and draws the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="ml-100k", help="name or directory")
-    parser.add_argument("--layers", type=int, default=2, help="trained; -1: all")
+    parser.add_argument(
+        "--layers", type=int, nargs="+", default=[2], help="trained; -1: all"
+    )
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument(
         "--skip_padding",
@@ -158,26 +164,55 @@ def main() -> None:
         help="the peer encodes nothing where a history has no item",
     )
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--plot", type=Path, help="a PNG to write")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.folder:
         return work(args)
-    with duel.workers("step", "torch_trainer", "torch") as (ours, peer):
-        print(f"ours: {ours.about}\npeer: {peer.about}", file=sys.stderr)
-        np.testing.assert_allclose(ours.about["loss"], peer.about["loss"], rtol=1e-4)
-        times = duel.duel(ours, peer, args.repeats)
-    name = Path(args.data).name
+    name, found = Path(args.data).name, {}
     how = " without padded places" if args.skip_padding else ""
-    layers = "all layers" if args.layers < 0 else f"top {args.layers} layers"
-    print(
-        duel.row(
-            f"one step, {layers}, {name}, {args.batch_size} users",
-            f"{duel.spread(times.ours)} s",
-            f"PyTorch trainer{how} {duel.spread(times.peer)} s",
-            times.ratio,
-            3 if args.layers < 0 else 10,
+    for depth in args.layers:
+        layers = "all layers" if depth < 0 else f"top {depth} layers"
+        one = ["--layers", str(depth)]
+        with duel.workers("step", "torch_trainer", "torch", *one) as (ours, peer):
+            print(f"ours: {ours.about}\npeer: {peer.about}", file=sys.stderr)
+            np.testing.assert_allclose(
+                ours.about["loss"], peer.about["loss"], rtol=1e-4
+            )
+            found[depth] = times = duel.duel(ours, peer, args.repeats)
+        print(
+            duel.row(
+                f"one step, {layers}, {name}, {args.batch_size} users",
+                f"{duel.spread(times.ours)} s",
+                f"PyTorch trainer{how} {duel.spread(times.peer)} s",
+                times.ratio,
+                3 if depth < 0 else 10,
+            ),
+            flush=True,
         )
-    )
+    if args.plot:
+        draw(found, f"one step, {name}, {args.batch_size} users{how}", args.plot)
+
+
+def draw(found: dict[int, duel.Times], title: str, path: Path) -> None:
+    """Seconds against the number of trained layers."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(5.5, 3.6))
+    depths = [str(depth) if depth >= 0 else "all" for depth in found]
+    for name, each in (
+        ("PyTorch trainer", [times.peer for times in found.values()]),
+        ("recjax", [times.ours for times in found.values()]),
+    ):
+        axes.plot(depths, [statistics.median(t) for t in each], "o-", label=name)
+    axes.set_xlabel("trained layers of the encoder, from the top")
+    axes.set_ylabel("seconds")
+    axes.set_yscale("log")
+    axes.grid(alpha=0.3, which="both")
+    axes.set_title(title, fontsize=10)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

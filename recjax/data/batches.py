@@ -32,16 +32,18 @@ class Items(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B users. `history_BxH` are indices into `items`, `targets_BxT` into candidates.
+    """B users. `history_BxH` are indices into `items`, `targets_P` into candidates.
 
-    T is H where every prefix is a training example, else 1: the last T positions
-    of the user tower answer for the targets.
+    Attributes:
+      place_P: b * H + h where the user tower answers for the target; -1 is padding.
+        Where every prefix is a training example, every item of a history asks for
+        the next one, else the last one alone.
     """
 
     history_BxH: np.ndarray
     mask_BxH: np.ndarray
-    targets_BxT: np.ndarray
-    target_mask_BxT: np.ndarray
+    targets_P: np.ndarray
+    place_P: np.ndarray
     items: Items | None
 
 
@@ -119,6 +121,7 @@ class TrainBatches:
         self.packing: Packing | None = None  # set where texts have to be encoded
         self.num_targets = history_length if rows.every_prefix else 1
         self.windows_Wx3 = _cut_windows(rows, history_length, windows)
+        self._places = self._count_places()
         self.num_items = num_items
         self.share_N = np.zeros(num_items)  # how often a window has an item as target
         if negatives == "popularity" or (logq and negatives in ("in_batch", "mixed")):
@@ -149,17 +152,23 @@ class TrainBatches:
         """Batch of the chosen windows, in the order of the data without `rng`."""
         shape = (self.batch_size, self.length)
         history_BxH, mask_BxH = np.zeros(shape, np.int32), np.zeros(shape, bool)
-        shape = (self.batch_size, self.num_targets)
-        targets_BxT, target_mask_BxT = np.zeros(shape, np.int32), np.zeros(shape, bool)
+        each: list[np.ndarray] = []
+        places: list[np.ndarray] = []
         for b, window in enumerate(self.windows_Wx3[chosen]):
-            inputs, targets = self._sequence(window, rng)
+            inputs, asked = self._sequence(window, rng)
             _fill_left(history_BxH, mask_BxH, b, inputs)
-            _fill_left(targets_BxT, target_mask_BxT, b, targets)
+            each.append(asked)
+            places.append((b + 1) * self.length - len(asked) + np.arange(len(asked)))
+        targets = np.concatenate(each)
+        size = next(size for size in self._places if size >= len(targets))
+        targets_P, place_P = np.zeros(size, np.int32), np.full(size, -1, np.int32)
+        place_P[: len(targets)] = np.concatenate(places)
+        targets_P[: len(targets)] = targets
         if self.negatives == "all":
-            return Batch(history_BxH, mask_BxH, targets_BxT, target_mask_BxT, None)
-        touched = np.union1d(targets_BxT[target_mask_BxT], history_BxH[mask_BxH])
+            return Batch(history_BxH, mask_BxH, targets_P, place_P, None)
+        touched = np.union1d(targets, history_BxH[mask_BxH])
         rng = rng or np.random.default_rng(0)
-        rows, weights = self._draw(targets_BxT[target_mask_BxT], len(chosen), rng)
+        rows, weights = self._draw(targets, len(chosen), rng)
         distinct = np.union1d(touched, rows)
         rows_U = np.full(_bucket(len(distinct), self.multiple, parts=2), -1, np.int32)
         rows_U[: len(distinct)] = distinct
@@ -169,10 +178,19 @@ class TrainBatches:
         if self.negatives == "stale":
             log_weight_U = np.zeros(self.num_items, np.float32)
         else:
-            targets_BxT = np.searchsorted(distinct, targets_BxT).astype(np.int32)
-            targets_BxT = np.where(target_mask_BxT, targets_BxT, 0)
+            targets_P[: len(targets)] = np.searchsorted(distinct, targets)
         items = Items(rows_U, log_weight_U, self._pack(rows_U))
-        return Batch(history_BxH, mask_BxH, targets_BxT, target_mask_BxT, items)
+        return Batch(history_BxH, mask_BxH, targets_P, place_P, items)
+
+    def _count_places(self) -> list[int]:
+        """Sizes of P: one that hardly a batch exceeds, and one that none can."""
+        _, start_W, end_W = self.windows_Wx3.T
+        count_W = np.minimum(end_W - start_W - 1, self.num_targets)
+        mean, spread = count_W.mean(), count_W.std()
+        usual = self.batch_size * mean + 4 * spread * self.batch_size**0.5
+        most = self.batch_size * self.num_targets
+        some = min(int(np.ceil(usual)), most)
+        return [round_up(size, self.multiple) for size in (some, most)]
 
     def _draw(
         self, targets: np.ndarray, num_windows: int, rng: np.random.Generator

@@ -145,7 +145,7 @@ class Recommender(nn.Module):
     def __call__(
         self, catalogue: Catalogue, batch: Any, train: bool = False
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """A training batch's queries_BxTxD, candidates_UxD and bias_U.
+        """A training batch's queries_PxD, candidates_UxD and bias_U.
 
         The candidates are the batch's items; the whole catalogue where it brings
         vectors of an earlier state, `stale`.
@@ -154,8 +154,8 @@ class Recommender(nn.Module):
         vectors_UxD = self.encode_items(catalogue, items, train)
         history_BxHxD = vectors_UxD[batch.history_BxH]
         users_BxHxD = self.encode_users(history_BxHxD, batch.mask_BxH, train)
-        num_targets = batch.targets_BxT.shape[1]
-        queries_BxTxD = self.head.queries(users_BxHxD[:, -num_targets:])
+        users_PxD = users_BxHxD.reshape(-1, self.width)[batch.place_P]
+        queries_PxD = self.head.queries(users_PxD)
         rows_U = items.rows_U
         if "stale" in catalogue:
             # What the batch has just encoded is fresh, and all that a gradient reaches.
@@ -163,7 +163,7 @@ class Recommender(nn.Module):
             place_U = jnp.where(rows_U < 0, self.num_items, rows_U)  # beyond: dropped
             vectors_UxD = stale_NxD.at[place_U].set(vectors_UxD, mode="drop")
             rows_U = jnp.arange(self.num_items)
-        return queries_BxTxD, *self.head.candidates(vectors_UxD, rows_U)
+        return queries_PxD, *self.head.candidates(vectors_UxD, rows_U)
 
 
 def make_model(

@@ -35,30 +35,41 @@ def sequences(*items, every_prefix=True):
     )
 
 
+def targets(b):
+    """The targets of every user in order."""
+    there, length = b.place_P >= 0, b.history_BxH.shape[1]
+    return [
+        b.targets_P[there & (b.place_P // length == user)].tolist()
+        for user in range(len(b.history_BxH))
+    ]
+
+
 def test_layout_by_hand():
     b = batches(sequences([1, 2, 3, 4, 5], [6, 7])).make_batch(np.array([0, 1]))
     assert b.history_BxH.tolist() == [[2, 3, 4], [0, 0, 6], [0] * 3, [0] * 3]
-    assert b.targets_BxT.tolist() == [[3, 4, 5], [0, 0, 7], [0] * 3, [0] * 3]
+    assert b.targets_P[:4].tolist() == [3, 4, 5, 7]
+    assert b.place_P[:4].tolist() == [0, 1, 2, 5]
+    assert (b.place_P[4:] == -1).all()
     assert b.mask_BxH.sum(1).tolist() == [3, 1, 0, 0]
-    assert b.target_mask_BxT.sum(1).tolist() == [3, 1, 0, 0]
+    assert targets(b) == [[3, 4, 5], [7], [], []]
 
 
 def test_rows_cut_elsewhere_have_one_target():
     rows = sequences([1, 2, 3, 4, 5], [6, 7], every_prefix=False)
     b = batches(rows).make_batch(np.array([0, 1]))
     assert b.history_BxH[:2].tolist() == [[2, 3, 4], [0, 0, 6]]
-    assert b.targets_BxT[:2].tolist() == [[5], [7]]
+    assert targets(b)[:2] == [[5], [7]]
+    assert b.place_P[:2].tolist() == [2, 5]
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 50])
 def test_all_windows_ask_for_every_event_once(length):
     rows = sequences([1, 2, 3, 4, 5, 6, 7], [8, 9], [10, 11, 12])
     b = batches(rows, windows="all", history_length=length)
-    targets = []
+    asked = []
     for w in range(len(b.windows_Wx3)):
-        x = b.make_batch(np.array([w]))
-        targets += x.targets_BxT[x.target_mask_BxT].tolist()
-    assert sorted(targets) == [2, 3, 4, 5, 6, 7, 9, 11, 12]
+        asked += targets(b.make_batch(np.array([w])))[0]
+    assert sorted(asked) == [2, 3, 4, 5, 6, 7, 9, 11, 12]
 
 
 def test_in_batch_items_are_distinct_and_counted():
@@ -74,8 +85,9 @@ def test_in_batch_items_are_distinct_and_counted():
     plain = batches(rows).make_batch(np.array([0, 1, 2]))
     mask = b.mask_BxH
     assert (b.items.rows_U[b.history_BxH][mask] == plain.history_BxH[mask]).all()
-    mask = b.target_mask_BxT
-    assert (b.items.rows_U[b.targets_BxT][mask] == plain.targets_BxT[mask]).all()
+    assert (b.place_P == plain.place_P).all()
+    mask = b.place_P >= 0
+    assert (b.items.rows_U[b.targets_P][mask] == plain.targets_P[mask]).all()
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -153,7 +165,7 @@ def test_stale_negatives_are_the_catalogue():
     made = batches(sequences([1, 2, 3, 4]), negatives="stale", num_items=9)
     b = made.make_batch(np.array([0]))
     assert b.items.rows_U[b.items.rows_U >= 0].tolist() == [1, 2, 3, 4]
-    assert b.targets_BxT[0].tolist() == [2, 3, 4]
+    assert targets(b)[0] == [2, 3, 4]
     assert b.items.log_weight_U.tolist() == [0] * 9
 
 
@@ -164,14 +176,14 @@ def test_windows_are_read_backwards():
     drawn, sums = [], []
     for seed in range(400):
         items = (b := made.make_batch(np.array([0]), np.random.default_rng(seed))).items
-        drawn.append(items.rows_U[b.targets_BxT[0]].tolist())
+        drawn.append(items.rows_U[targets(b)[0]].tolist())
         sums.append(np.exp(items.log_weight_U[items.rows_U >= 0]).sum())
     assert set(map(tuple, drawn)) == {(2, 3, 4), (3, 2, 1)}
     assert np.mean([d == [3, 2, 1] for d in drawn]) == pytest.approx(0.25, abs=0.07)
     assert np.mean(sums) == pytest.approx(4, rel=0.1)
     cut = sequences([1, 2, 3, 4], every_prefix=False)  # the target is the last one
     b = batches(cut, reverse=1.0).make_batch(np.array([0]), np.random.default_rng(0))
-    assert b.targets_BxT[0].tolist() == [4]
+    assert targets(b)[0] == [4]
 
 
 def test_ties_are_shuffled_in_training_and_nothing_else():
@@ -186,7 +198,7 @@ def test_ties_are_shuffled_in_training_and_nothing_else():
         out = set()
         for seed in range(60):
             b = made.make_batch(np.array([0]), np.random.default_rng(seed))
-            out.add((b.history_BxH[0, 0], *b.targets_BxT[0]))
+            out.add((b.history_BxH[0, 0], *targets(b)[0]))
         return out
 
     assert drawn(shuffle_ties=False) == {(1, 2, 3, 4, 5, 6)}
@@ -202,12 +214,12 @@ def test_an_epoch_is_a_shuffled_pass(config):
 
     def epoch(stream):
         out = [next(stream) for _ in range(made.steps_per_epoch)]
-        return np.concatenate([b.targets_BxT[b.mask_BxH.any(1)] for b in out])
+        return [x for b in out for x in targets(b) if x]
 
     stream = iter(made)
     first, second = epoch(stream), epoch(stream)
     assert len(first) == len(second) == len(rows)
-    assert not np.array_equal(first, second)
+    assert first != second
     assert sorted(map(tuple, first)) == sorted(map(tuple, second))
 
 
@@ -217,11 +229,28 @@ def test_iterator_resumes_where_it_stood(config):
     for _ in range(7):
         next(stream)
     state = stream.get_state()
-    expected = [next(stream).targets_BxT for _ in range(12)]
+    expected = [next(stream).targets_P for _ in range(12)]
     again = iter(batches(load_data(config).train))
     again.set_state(state)
     for want in expected:
-        np.testing.assert_array_equal(next(again).targets_BxT, want)
+        np.testing.assert_array_equal(next(again).targets_P, want)
+
+
+def test_few_places_are_empty_where_most_histories_are_short():
+    lengths = np.where(np.arange(300) % 9 == 8, 60, 3 + np.arange(300) % 2)
+    rows = sequences(*(np.arange(n) % 30 for n in lengths))
+    made = batches(rows, batch_size=40, history_length=50)
+    stream, sizes = iter(made), []
+    for _ in range(50):
+        b = next(stream)
+        sizes.append(len(b.place_P))
+        there = b.place_P >= 0
+        history = b.history_BxH.ravel()[b.place_P[there]]
+        assert (np.where(history == 29, 0, history + 1) == b.targets_P[there]).all()
+        assert there.sum() == b.mask_BxH.sum()
+    assert max(sizes) < 40 * 50
+    longest = np.flatnonzero(np.diff(made.windows_Wx3[:, 1:])[:, 0] > 50)[:40]
+    assert len(made.make_batch(longest).place_P) == 40 * 50  # a batch of long ones
 
 
 def test_number_of_shapes_is_bounded(config):

@@ -229,9 +229,9 @@ def make_batch(data, items):
     """Four random histories of the whole catalogue."""
     rng = np.random.default_rng(0)
     history = rng.integers(0, data.num_items, (4, 6)).astype(np.int32)
-    targets = rng.integers(0, data.num_items, (4, 6)).astype(np.int32)
-    ones = np.ones((4, 6), bool)
-    return Batch(history, ones, targets, ones, items)
+    targets = rng.integers(0, data.num_items, 24).astype(np.int32)
+    place = np.arange(24, dtype=np.int32)
+    return Batch(history, np.ones((4, 6), bool), targets, place, items)
 
 
 def total_loss(model, params, catalogue, batch, dropout=False):
@@ -239,7 +239,7 @@ def total_loss(model, params, catalogue, batch, dropout=False):
     rngs = {"dropout": jax.random.key(3)}
     scored = model.apply(variables, catalogue, batch, dropout, rngs=rngs)
     return losses.softmax(
-        *scored, batch.targets_BxT, batch.target_mask_BxT, batch.items.log_weight_U
+        *scored, batch.targets_P, batch.place_P >= 0, batch.items.log_weight_U
     ).sum()
 
 
@@ -265,9 +265,9 @@ def test_each_item_once_gives_the_same_loss_and_gradients(config, texts):
     )
     made.packing = Packing(tokens, 16)
     batch = made.make_batch(np.arange(8))
-    items, mask = batch.items, batch.target_mask_BxT
+    items, places = batch.items, batch.place_P[batch.place_P >= 0]
     history = items.rows_U[batch.history_BxH][batch.mask_BxH]
-    targets = items.rows_U[batch.targets_BxT][mask]
+    targets = items.rows_U[batch.targets_P[: len(places)]]
     assert len(set(history) | set(targets)) <= len(history) / 2  # worth its while
     ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
 
@@ -295,7 +295,7 @@ def test_each_item_once_gives_the_same_loss_and_gradients(config, texts):
         history_BxHxD = history_BxHxD.at[batch.mask_BxH].set(history_PxD)
         users = model.apply(
             variables, history_BxHxD, batch.mask_BxH, method=Recommender.encode_users
-        )[mask]
+        ).reshape(-1, model.width)[places]
         head = HEADS[model.head_name](data.num_items, model.head_temperature)
         of_head = {"params": variables["params"]["head"]}
         queries = head.apply(of_head, users, method="queries")
@@ -354,7 +354,7 @@ def test_stale_vectors_of_this_state_are_the_full_softmax(texts):
         params
     )
 
-    rows = np.unique([full.history_BxH, full.targets_BxT])
+    rows = np.unique([full.history_BxH.ravel(), full.targets_P])
     assert len(rows) < data.num_items
     rows_U = np.append(rows, -1).astype(np.int32)
     own = Items(
