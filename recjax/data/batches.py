@@ -121,7 +121,7 @@ class TrainBatches:
         self.packing: Packing | None = None  # set where texts have to be encoded
         self.num_targets = history_length if rows.every_prefix else 1
         self.windows_Wx3 = _cut_windows(rows, history_length, windows)
-        self._places = self._count_places()
+        self._place_sizes = self._choose_place_sizes()
         self.num_items = num_items
         self.share_N = np.zeros(num_items)  # how often a window has an item as target
         if negatives == "popularity" or (logq and negatives in ("in_batch", "mixed")):
@@ -160,7 +160,7 @@ class TrainBatches:
             each.append(asked)
             places.append((b + 1) * self.length - len(asked) + np.arange(len(asked)))
         targets = np.concatenate(each)
-        size = next(size for size in self._places if size >= len(targets))
+        size = next(size for size in self._place_sizes if size >= len(targets))
         targets_P, place_P = np.zeros(size, np.int32), np.full(size, -1, np.int32)
         place_P[: len(targets)] = np.concatenate(places)
         targets_P[: len(targets)] = targets
@@ -182,7 +182,7 @@ class TrainBatches:
         items = Items(rows_U, log_weight_U, self._pack(rows_U))
         return Batch(history_BxH, mask_BxH, targets_P, place_P, items)
 
-    def _count_places(self) -> list[int]:
+    def _choose_place_sizes(self) -> list[int]:
         """Sizes of P: one that hardly a batch exceeds, and one that none can."""
         _, start_W, end_W = self.windows_Wx3.T
         count_W = np.minimum(end_W - start_W - 1, self.num_targets)

@@ -5,6 +5,7 @@ Prints the validation NDCG@10 after every epoch, until RecBole's own early stopp
 
 import json
 import logging
+import os
 import sys
 
 from recbole.config import Config
@@ -17,6 +18,7 @@ from recbole.utils import init_seed
 def main() -> None:
     """Trains with the library's defaults for this model."""
     folder, seed = sys.argv[1], int(sys.argv[2])
+    os.chdir(folder)  # the library writes logs where it stands
     settings = {
         "data_path": folder,
         "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
