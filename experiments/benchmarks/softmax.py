@@ -101,7 +101,7 @@ def main() -> None:
         mine = f"{duel.spread(times.ours)} s, {shown[0]}"
         if possible:
             theirs = f"all at once {duel.spread(times.peer)} s, {shown[1]}"
-            print(duel.row(work, mine, theirs, times.ratio, 1 / 1.2), flush=True)
+            print(duel.row(work, mine, theirs, times.ratio, 0.83), flush=True)
         else:
             print(f"| {work} | {mine} | all at once: {shown[1]}, not run | | | |")
     if args.plot:
