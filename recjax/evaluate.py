@@ -11,8 +11,9 @@ from jax.sharding import Mesh
 
 from recjax import metrics, sharding
 from recjax.baselines import Baseline
-from recjax.data.batches import Items, Queries, make_queries, round_up
+from recjax.data.batches import Items, round_up
 from recjax.data.protocol import Data, Rows
+from recjax.data.queries import Queries, make_queries
 from recjax.models.recommender import Recommender
 from recjax.ranking import Ranked, rank, rank_queries
 from recjax.steps import Compiled
@@ -90,8 +91,9 @@ class Evaluator:
                 "bhe,bh->be", unit_NxE[q.history_BxH], q.mask_BxH.astype(jnp.float32)
             )
             norm = jnp.linalg.norm(users_BxE, axis=1, keepdims=True)
-            return self._rank_scores(
-                users_BxE / jnp.maximum(norm, 1e-9) @ unit_NxE.T, q
+            users_BxE /= jnp.maximum(norm, 1e-9)
+            return rank_queries(
+                users_BxE, unit_NxE, jnp.zeros(len(unit_NxE)), q, self.k
             )
 
         run = Compiled("rank by text", scores, self.say)

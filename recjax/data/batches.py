@@ -1,10 +1,9 @@
-"""Rows -> shuffled, deduplicated training batches and padded query batches.
+"""Rows -> shuffled, deduplicated training batches; the catalogue in pieces.
 
 Histories are padded on the left, so that the newest item always stands at the last
 position, where the user's vector is read.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -45,21 +44,6 @@ class Batch(NamedTuple):
     targets_P: np.ndarray
     place_P: np.ndarray
     items: Items | None
-
-
-class Queries(NamedTuple):
-    """B users to rank for; all indices are catalogue rows.
-
-    Attributes:
-      seen_BxS: items that may not be ranked, each once; -1 is padding.
-      rows_B: the row that asks; -1 where it only fills the batch.
-    """
-
-    history_BxH: np.ndarray
-    mask_BxH: np.ndarray
-    seen_BxS: np.ndarray
-    targets_B: np.ndarray
-    rows_B: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -156,7 +140,7 @@ class TrainBatches:
         places: list[np.ndarray] = []
         for b, window in enumerate(self.windows_Wx3[chosen]):
             inputs, asked = self._sequence(window, rng)
-            _fill_left(history_BxH, mask_BxH, b, inputs)
+            fill_left(history_BxH, mask_BxH, b, inputs)
             each.append(asked)
             places.append((b + 1) * self.length - len(asked) + np.arange(len(asked)))
         targets = np.concatenate(each)
@@ -276,63 +260,15 @@ def catalogue_chunks(
     return [Items(*chunk) for chunk in zip(rows_CxU, weight_CxU, packs, strict=True)]
 
 
-def make_queries(
-    rows: Rows,
-    *,
-    batch_size: int,
-    history_length: int,
-    mask_seen: bool,
-    by_length: bool = False,
-) -> Iterator[Queries]:
-    """Rows in batches of B users.
-
-    The user's whole history counts as seen, also what is older than
-    `history_length` items; the target itself never does.
-
-    Args:
-      rows: of a split.
-      batch_size: B; the last batch is filled up.
-      history_length: H, in items.
-      mask_seen: whether what was seen may not be ranked.
-      by_length: whether rows with short histories come first, in batches of a smaller
-        H: a half, a quarter and so on, but not below four. Otherwise the rows come in
-        order and the batches have one shape.
-    """
-    whole_R = np.diff(rows.offsets)
-    order_R = np.argsort(whole_R, kind="stable") if by_length else np.arange(len(rows))
-    longest = int(whole_R.max(initial=1))
-    for start in range(0, len(rows), batch_size):
-        chosen = order_R[start : start + batch_size]
-        width, most = history_length, int(whole_R[chosen].max())
-        while by_length and width >= 8 and most <= (half := -(-width // 2)):
-            width = half
-        num_seen = longest if width == history_length else width
-        q = Queries(
-            np.zeros((batch_size, width), np.int32),
-            np.zeros((batch_size, width), bool),
-            np.full((batch_size, num_seen if mask_seen else 1), -1, np.int32),
-            np.zeros(batch_size, np.int32),
-            np.full(batch_size, -1, np.int32),
-        )
-        q.rows_B[: len(chosen)] = chosen
-        q.targets_B[: len(chosen)] = rows.targets_R[chosen]
-        for b, row in enumerate(chosen):
-            history = rows.history(row)
-            _fill_left(q.history_BxH, q.mask_BxH, b, history[-width:])
-            if mask_seen:
-                seen = np.unique(history[history != rows.targets_R[row]])
-                q.seen_BxS[b, : len(seen)] = seen
-        yield q
-
-
 def round_up(n: int, multiple: int) -> int:
     """Smallest multiple of `multiple` that is at least n."""
     return -(-n // multiple) * multiple
 
 
-def _fill_left(
+def fill_left(
     out_BxH: np.ndarray, mask_BxH: np.ndarray, b: int, values: np.ndarray
 ) -> None:
+    """Writes values to the right end of row b, and True into its mask."""
     if len(values):
         out_BxH[b, -len(values) :] = values
         mask_BxH[b, -len(values) :] = True

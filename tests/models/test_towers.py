@@ -107,10 +107,13 @@ def test_poolings_by_hand():
         np.testing.assert_allclose(pool.apply(variables, states, P)[u], want, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
+every_user_tower = pytest.mark.parametrize(
     ("name", "position"),
     [*((name, "relative") for name in USER_TOWERS), ("transformer", "absolute")],
 )
+
+
+@every_user_tower
 def test_user_towers_are_causal(config, name, position):
     config.unlock().user_tower.position = position
     tower = USER_TOWERS[name](config.user_tower, 6, jnp.float32)
@@ -131,10 +134,7 @@ def test_user_towers_are_causal(config, name, position):
         np.testing.assert_array_equal(reads(position), expected)
 
 
-@pytest.mark.parametrize(
-    ("name", "position"),
-    [*((name, "relative") for name in USER_TOWERS), ("transformer", "absolute")],
-)
+@every_user_tower
 def test_user_towers_do_not_see_padding(config, name, position):
     config.unlock().user_tower.position = position
     tower = USER_TOWERS[name](config.user_tower, 6, jnp.float32)

@@ -1,0 +1,73 @@
+"""Rows -> padded batches of users to rank the catalogue for."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from recjax.data.batches import fill_left
+from recjax.data.protocol import Rows
+
+
+class Queries(NamedTuple):
+    """B users to rank for; all indices are catalogue rows.
+
+    Attributes:
+      seen_BxS: items that may not be ranked, each once; -1 is padding.
+      rows_B: the row that asks; -1 where it only fills the batch.
+    """
+
+    history_BxH: np.ndarray
+    mask_BxH: np.ndarray
+    seen_BxS: np.ndarray
+    targets_B: np.ndarray
+    rows_B: np.ndarray
+
+
+def make_queries(
+    rows: Rows,
+    *,
+    batch_size: int,
+    history_length: int,
+    mask_seen: bool,
+    by_length: bool = False,
+) -> Iterator[Queries]:
+    """Rows in batches of B users.
+
+    The user's whole history counts as seen, also what is older than
+    `history_length` items; the target itself never does.
+
+    Args:
+      rows: of a split.
+      batch_size: B; the last batch is filled up.
+      history_length: H, in items.
+      mask_seen: whether what was seen may not be ranked.
+      by_length: whether rows with short histories come first, in batches of a smaller
+        H: a half, a quarter and so on, but not below four. Otherwise the rows come in
+        order and the batches have one shape.
+    """
+    whole_R = np.diff(rows.offsets)
+    order_R = np.argsort(whole_R, kind="stable") if by_length else np.arange(len(rows))
+    longest = int(whole_R.max(initial=1))
+    for start in range(0, len(rows), batch_size):
+        chosen = order_R[start : start + batch_size]
+        width, most = history_length, int(whole_R[chosen].max())
+        while by_length and width >= 8 and most <= (half := -(-width // 2)):
+            width = half
+        num_seen = longest if width == history_length else width
+        q = Queries(
+            np.zeros((batch_size, width), np.int32),
+            np.zeros((batch_size, width), bool),
+            np.full((batch_size, num_seen if mask_seen else 1), -1, np.int32),
+            np.zeros(batch_size, np.int32),
+            np.full(batch_size, -1, np.int32),
+        )
+        q.rows_B[: len(chosen)] = chosen
+        q.targets_B[: len(chosen)] = rows.targets_R[chosen]
+        for b, row in enumerate(chosen):
+            history = rows.history(row)
+            fill_left(q.history_BxH, q.mask_BxH, b, history[-width:])
+            if mask_seen:
+                seen = np.unique(history[history != rows.targets_R[row]])
+                q.seen_BxS[b, : len(seen)] = seen
+        yield q
