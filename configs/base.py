@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
     c.text.row_tokens = 64  # texts are packed into rows of so many tokens
     c.text.rows_per_batch = 32  # rows at a time where the catalogue is encoded
     c.text.prefix_dtype = "float32"  # of what frozen blocks make: float32 | bfloat16
-    c.text.prefix_memory = 4.0  # GiB; a larger prefix stays in a file, mapped
+    c.text.prefix_memory = 4.0  # GiB; larger states of a prefix stay in a file, mapped
     c.text.prefix_disk = 20.0  # GiB of such files, for later runs; 0 = none
     c.text.remat_rows = 0  # rows at a time in the trained layers, twice; 0 = all, once
 
@@ -69,7 +69,7 @@ def get_config() -> ConfigDict:
     # uniform, popularity: drawn; mixed: in_batch and uniform
     c.loss.negatives = "all"  # all | stale | in_batch | uniform | popularity | mixed
     c.loss.num_negatives = 1024  # drawn for a batch
-    c.loss.refresh_steps = 50  # stale: so often the catalogue is encoded anew
+    c.loss.refresh_steps = 50  # stale: so often, and in every epoch's first step, anew
     c.loss.chunk = 1024  # candidates whose scores are held at a time
     c.loss.smoothing = 0.0  # share of the target's label that all candidates get
     c.loss.logq = True  # weight in-batch and drawn negatives by 1 / expected count

@@ -7,17 +7,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from recjax import sharding, trees
-from recjax.data.batches import Items, Packing, round_up
+from recjax import compile_cache, trees
+from recjax.data.batches import Items, Packing
 from recjax.data.sources import cache_dir
-from recjax.data.text import pack, split_rows
+from recjax.errors import UserError
+from recjax.models import attention, bert, items, prefix
 from recjax.models.prefix import Allocate, block_of, compute_prefix
 from recjax.models.recommender import Recommender
-from recjax.prefix_store import PrefixStore, digest
+from recjax.prefix_store import GIB, PrefixStore, digest
 from recjax.run import Run
-from recjax.steps import Compiled
 
-GIB = 2**30
+ENCODER_CODE = (attention, bert, items, prefix)
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,12 @@ def make_catalogue(
     assert model.encoder_config is not None
     pooled = blocks == model.encoder_config.num_hidden_layers + 2
     if isinstance(array, np.memmap) and not pooled:
+        if r.config.loss.negatives == "all":
+            raise UserError(
+                f"loss.negatives: 'all' needs the whole frozen prefix, "
+                f"{array.nbytes / GIB:.1f} GiB, in memory in every step; allow it with "
+                "text.prefix_memory, or choose other negatives"
+            )
         return CatalogueArrays(r, {}, r.packing(), array)
     name = "vectors_NxE" if pooled else "states_TxE"
     whole = r.put_whole({"text": {name: np.asarray(array)}})
@@ -114,16 +120,22 @@ def encode_prefix(
         for path, x in text.items()
         if (block := block_of(path, layers)) is not None and block < blocks
     ]
+    code = [(m.__name__, np.fromfile(str(m.__file__), np.uint8)) for m in ENCODER_CODE]
+    texts = [("ids", packing.tokens.ids), ("offsets", packing.tokens.offsets)]
     key = digest(
-        [*constant, ("ids", packing.tokens.ids), ("offsets", packing.tokens.offsets)],
+        [*constant, *texts, *code],
         (blocks, model.item_pooling, model.encoder_config, str(model.dtype)),
-        (c.prefix_dtype, packing.width, c.rows_per_batch, sorted(r.mesh.shape.items())),
-        (jax.__version__, jax.devices()[0].device_kind),
+        (c.prefix_dtype, packing.width, packing.multiple, c.rows_per_batch),
+        (sorted(r.mesh.shape.items()), jax.devices()[0].device_kind),
+        compile_cache.platform_key(),
     )
     array, how = store.load(key), "read from"
     if array is None:
-        array = PrefixEncoder(r, model, blocks)(text, store.create)
-        array, how = store.keep(key, array), "kept in"
+        try:
+            array = PrefixEncoder(r, model, blocks)(text, store.create)
+            array, how = store.keep(key, array), "kept in"
+        finally:
+            store.discard()
     path = store.folder / f"{key}.npy"
     where = f"{how} {path}" if store.max_bytes and path.exists() else "in memory"
     if isinstance(array, np.memmap):
@@ -160,8 +172,8 @@ class PrefixEncoder:
             variables = {"params": trees.unflatten(flat)}
             return model.apply(variables, states, packed, method=Recommender.pool_text)
 
-        self._encode = Compiled("encoder", encode, r.reporter.say)
-        self._pool = Compiled("pooling", pool, r.reporter.say)
+        self._encode = r.compiler("encoder", encode)
+        self._pool = r.compiler("pooling", pool)
 
     def __call__(self, text: trees.Flat, allocate: Allocate) -> np.ndarray:
         """See `compute_prefix`.
@@ -170,20 +182,18 @@ class PrefixEncoder:
           text: parameters of the text source.
           allocate: makes the array that is filled and returned.
         """
-        r, tokens, n = self.run, self.packing.tokens, self.run.data.num_items
-        packed = pack(tokens, np.arange(n), width=self.packing.width)
-        rows = round_up(r.config.text.rows_per_batch, sharding.row_multiple(r.mesh))
-        rows = min(rows, round_up(len(packed.index_RxL), sharding.row_multiple(r.mesh)))
+        r, n = self.run, self.run.data.num_items
+        pieces = r.chunks(self.packing)
         bar = r.reporter.bar(n, 0, "encoding items", "item")
         out = compute_prefix(
             lambda packed: self._encode(text, packed),
             lambda states, packed: self._pool(text, states, packed),
-            ((rows_U, r.put(part)) for rows_U, part in split_rows(packed, rows)),
+            ((piece.rows_U, r.put(piece.packed)) for piece in pieces),
             advance=bar.update,
             allocate=allocate,
             blocks=self.blocks,
             layers=self.layers,
-            num_tokens=len(tokens.ids),
+            num_tokens=len(self.packing.tokens.ids),
             num_items=n,
         )
         bar.close()

@@ -1,6 +1,6 @@
 """Encode the catalogue once, rank it for every user, keep per-user values."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,8 @@ from recjax.data.batches import Items, round_up
 from recjax.data.protocol import Data, Rows
 from recjax.data.queries import Queries, make_queries
 from recjax.models.recommender import Recommender
-from recjax.ranking import Ranked, rank, rank_queries
-from recjax.steps import Compiled
+from recjax.ranking import Index, Ranked, make_index, rank, rank_queries
+from recjax.steps import Compiler
 
 MAX_SCORES = 2**24  # users x items at a time: 64 MiB
 
@@ -47,12 +47,13 @@ class Evaluator:
       config: the whole config.
       data: the split data set.
       mesh: users are spread over its data axis.
-      say: receives messages about compilation.
+      compiler: of the run.
     """
 
-    def __init__(self, config: Any, data: Data, mesh: Mesh, say: Callable[[str], None]):
-        self.config, self.data, self.mesh, self.say = config, data, mesh, say
-        self._ranker = Compiled("rank", self._rank_scores, say)
+    def __init__(self, config: Any, data: Data, mesh: Mesh, compiler: Compiler):
+        self.config, self.data, self.mesh = config, data, mesh
+        self.compiler = compiler
+        self._ranker = compiler("rank", self._rank_scores)
 
     def queries(self, rows: Rows, *, by_length: bool = False) -> Iterator[Queries]:
         """The split's rows as batches on the devices."""
@@ -83,30 +84,30 @@ class Evaluator:
         A user is the mean of the history's unit vectors; scores are cosines.
         """
 
-        def scores(vectors_NxE: jax.Array, q: Queries) -> Ranked:
-            vectors_NxE = vectors_NxE.astype(jnp.float32)
-            norm = jnp.linalg.norm(vectors_NxE, axis=1, keepdims=True)
-            unit_NxE = vectors_NxE / jnp.maximum(norm, 1e-9)
-            users_BxE = jnp.einsum(
-                "bhe,bh->be", unit_NxE[q.history_BxH], q.mask_BxH.astype(jnp.float32)
-            )
-            norm = jnp.linalg.norm(users_BxE, axis=1, keepdims=True)
-            users_BxE /= jnp.maximum(norm, 1e-9)
-            return rank_queries(
-                users_BxE, unit_NxE, jnp.zeros(len(unit_NxE)), q, self.k
-            )
+        def unit(x_xE: jax.Array) -> jax.Array:
+            norm = jnp.linalg.norm(x_xE, axis=1, keepdims=True)
+            return x_xE / jnp.maximum(norm, 1e-9)
 
-        run = Compiled("rank by text", scores, self.say)
-        return self._collect((q, run(vectors_NxE, q)) for q in self.queries(rows))
+        def ranked(index: Index, q: Queries) -> Ranked:
+            history_BxHxE = index.candidates_MxD[q.history_BxH]
+            mask_BxH = q.mask_BxH.astype(jnp.float32)
+            users_BxE = jnp.einsum("bhe,bh->be", history_BxHxE, mask_BxH)
+            num_items = self.data.num_items
+            return rank_queries(unit(users_BxE), index, q, self.k, num_items)
+
+        unit_NxE = unit(vectors_NxE.astype(jnp.float32))
+        index = make_index(unit_NxE, jnp.zeros(len(unit_NxE)))
+        run = self.compiler("rank by text", ranked)
+        return self._collect((q, run(index, q)) for q in self.queries(rows))
 
     def by_model(
         self, scorer: "ModelScorer", params: Any, *splits: Rows
     ) -> list[Evaluation]:
         """Evaluates a parameter state: encodes the catalogue once, ranks each split."""
-        index = scorer.encode_catalogue(params)
+        encoded = scorer.encode_catalogue(params)
         return [
             self._collect(
-                (q, scorer.rank(params, index, q))
+                (q, scorer.rank(params, encoded, q))
                 for q in self.queries(rows, by_length=True)
             )
             for rows in splits
@@ -138,10 +139,11 @@ class ModelScorer:
 
     Args:
       model: with the phase's frozen blocks.
-      chunks: pieces of the catalogue, arrays and items, on the devices.
+      chunks: pieces of the catalogue, arrays and items, on the devices, that
+        together hold every item once.
       num_items: N.
       k: how many of the best to keep.
-      say: receives messages about compilation.
+      compiler: of the run.
     """
 
     def __init__(
@@ -150,26 +152,32 @@ class ModelScorer:
         chunks: Iterable[tuple[Any, Items]],
         num_items: int,
         k: int,
-        say: Callable[[str], None],
+        compiler: Compiler,
     ):
         self.model, self.chunks = model, chunks
         self.num_items, self.k = num_items, k
-        self._encode = Compiled("encode_items", self._encode_chunk, say)
-        self._rank = Compiled("rank_users", self._rank_batch, say)
+        self._encode = compiler("encode_items", self._encode_chunk)
+        self._rank = compiler("rank_users", self._rank_batch)
+        self._place_N: jax.Array | None = None
 
-    def encode_catalogue(self, params: Any) -> tuple[jax.Array, ...]:
-        """vectors_NxD, candidates_NxD and bias_N of all items."""
-        parts = [self._encode(params, *chunk) for chunk in self.chunks]
-        if len(parts) == 1:
-            return tuple(x[: self.num_items] for x in parts[0])
-        return tuple(
-            jnp.concatenate(column)[: self.num_items]
+    def encode_catalogue(self, params: Any) -> tuple[jax.Array, Index]:
+        """vectors_NxD of all items, and the index to rank them."""
+        rows, parts = [], []
+        for catalogue, items in self.chunks:
+            rows.append(items.rows_U)
+            parts.append(self._encode(params, catalogue, items))
+        if self._place_N is None:  # pieces hold items in the order of their packed rows
+            order = np.argsort(np.concatenate([np.asarray(x) for x in rows]))
+            self._place_N = jnp.asarray(order[-self.num_items :])
+        vectors_NxD, candidates_NxD, bias_N = (
+            jnp.concatenate(column)[self._place_N]
             for column in zip(*parts, strict=True)
         )
+        return vectors_NxD, make_index(candidates_NxD, bias_N)
 
-    def rank(self, params: Any, index: tuple[jax.Array, ...], q: Queries) -> Ranked:
+    def rank(self, params: Any, encoded: tuple[jax.Array, Index], q: Queries) -> Ranked:
         """Ranks a batch of queries against an encoded catalogue."""
-        return self._rank(params, index, q)
+        return self._rank(params, encoded, q)
 
     def _encode_chunk(
         self, params: Any, catalogue: Any, items: Items
@@ -183,16 +191,16 @@ class ModelScorer:
         )
 
     def _rank_batch(
-        self, params: Any, index: tuple[jax.Array, ...], q: Queries
+        self, params: Any, encoded: tuple[jax.Array, Index], q: Queries
     ) -> Ranked:
-        vectors_NxD, candidates_NxD, bias_N = index
+        vectors_NxD, index = encoded
         queries_BxD = self.model.apply(
             {"params": params},
             vectors_NxD[q.history_BxH],
             q.mask_BxH,
             method=Recommender.rank_users,
         )
-        return rank_queries(queries_BxD, candidates_NxD, bias_N, q, self.k)
+        return rank_queries(queries_BxD, index, q, self.k, self.num_items)
 
 
 def rating_results(

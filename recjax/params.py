@@ -1,6 +1,5 @@
 """Initial parameters: random towers and the pretrained encoder."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from recjax.data.batches import Batch, Items
 from recjax.data.text import Tokens, pack
 from recjax.models.pretrained import load_params
 from recjax.models.recommender import Recommender
-from recjax.steps import Compiled
+from recjax.steps import Compiler
 
 
 def init_params(
@@ -23,7 +22,7 @@ def init_params(
     model: Recommender,
     encoder_dir: Path | None,
     mesh: Mesh,
-    say: Callable[[str], None],
+    compiler: Compiler,
 ) -> trees.Flat:
     """Random towers and the pretrained encoder, as a flat dict on the devices.
 
@@ -52,7 +51,7 @@ def init_params(
         values = zip(sorted(shapes), jaxpr_as_fun(jaxpr)(key), strict=True)
         return {path: x for path, x in values if path not in flat}
 
-    flat |= Compiled("init", init_rest, say)(key)
+    flat |= compiler("init", init_rest)(key)
     flat = {path: flat[path] for path in shapes}
     return jax.device_put(flat, sharding.param_shardings(flat, mesh, config.mesh.rules))
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from recjax.errors import UserError
+
+GIB = 2**30
 DTYPES = {
     "float32": np.dtype(np.float32),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
@@ -19,6 +23,8 @@ DTYPES = {
 
 class PrefixStore:
     """A folder of arrays, each in a file that is named by a hash.
+
+    A file ends with the SHA-256 of what stands before.
 
     Args:
       folder: made where it is missing.
@@ -33,16 +39,19 @@ class PrefixStore:
     ):
         self.folder, self.dtype = folder, DTYPES[dtype]
         self.max_bytes, self.mapped_above = max_bytes, mapped_above
+        self._part: Path | None = None  # a file without a name yet
 
     def load(self, key: str) -> np.ndarray | None:
         """The array of that key; None where there is none, or a damaged file."""
         path = self.folder / f"{key}.npy"
-        if not self.max_bytes or not path.exists():
+        if not self.max_bytes:
             return None
-        mapped = path.stat().st_size > self.mapped_above
         with contextlib.suppress(ValueError, OSError, EOFError):
-            array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+            if _sha256(path) != _seal(path):
+                return None
             os.utime(path)  # used now
+            mapped = path.stat().st_size > self.mapped_above
+            array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
             return self._view(array)
         return None
 
@@ -50,52 +59,75 @@ class PrefixStore:
         """Room for an array: in a file without a name yet, or in memory.
 
         In memory where the disk is full or may not be written.
+
+        Raises:
+          UserError: no file can hold it, and it is too large for memory.
         """
         size = int(np.prod(shape)) * self.dtype.itemsize
-        if size > self.max_bytes:
-            return np.zeros(shape, self.dtype)
-        raw = self.dtype if self.dtype != DTYPES["bfloat16"] else np.uint16
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._make_room(size)
-            array = np.lib.format.open_memmap(self._part, "w+", raw, shape)
-            # A mapped file that finds the disk full later ends the process.
-            with self._part.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, self._part.stat().st_size)
-        except OSError:
-            self._part.unlink(missing_ok=True)
-            return np.zeros(shape, self.dtype)
-        return self._view(array)
+        if size <= self.max_bytes:
+            with contextlib.suppress(OSError):
+                return self._view(self._create_file(shape, size))
+            self.discard()
+        if size > self.mapped_above:
+            raise UserError(
+                f"the frozen prefix takes {size / GIB:.1f} GiB, more than "
+                f"text.prefix_memory ({self.mapped_above / GIB:g}), and there is no "
+                f"room for a file of it in {self.folder} (text.prefix_disk "
+                f"{self.max_bytes / GIB:g})"
+            )
+        return np.zeros(shape, self.dtype)
 
     def keep(self, key: str, array: np.ndarray) -> np.ndarray:
         """Gives an array of `create` its name; from now on `load` finds it."""
-        if not isinstance(array, np.memmap):
+        if self._part is None or not isinstance(array, np.memmap):
             return array
-        array.flush()
-        self._part.replace(self.folder / f"{key}.npy")
-        found = self.load(key)
-        assert found is not None
-        return found
+        try:
+            array.flush()
+            seal = _sha256(self._part, whole=True)
+            with self._part.open("ab") as file:
+                file.write(seal)
+            self._part.replace(self.folder / f"{key}.npy")
+            self._part = None
+        except OSError:
+            self.discard()  # what is mapped can still be read
+        return array if array.nbytes > self.mapped_above else np.array(array)
 
-    @property
-    def _part(self) -> Path:
-        return self.folder / f".{os.getpid()}.part"
+    def discard(self) -> None:
+        """Deletes a file that `create` made and `keep` has not named."""
+        if self._part is not None:
+            self._part.unlink(missing_ok=True)
+            self._part = None
+
+    def _create_file(self, shape: tuple[int, ...], size: int) -> np.ndarray:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._make_room(size)
+        # Another process may fill one of its own: the name is nobody else's.
+        handle, name = tempfile.mkstemp(dir=self.folder, suffix=".part")
+        os.close(handle)
+        self._part = Path(name)
+        raw = self.dtype if self.dtype != DTYPES["bfloat16"] else np.uint16
+        array = np.lib.format.open_memmap(self._part, "w+", raw, shape)
+        # A mapped file that finds the disk full later ends the process.
+        if hasattr(os, "posix_fallocate"):
+            with self._part.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, self._part.stat().st_size)
+        return array
 
     def _view(self, array: np.ndarray) -> np.ndarray:
         viewed: np.ndarray = array.view(self.dtype)
         return viewed
 
     def _make_room(self, size: int) -> None:
-        for part in self.folder.glob(".*.part"):  # of a process that was killed
+        for part in self.folder.glob("*.part"):  # of a process that was killed
             if time.time() - part.stat().st_mtime > 86400:
-                part.unlink()
+                part.unlink(missing_ok=True)
         files = sorted(self.folder.glob("*.npy"), key=lambda p: p.stat().st_mtime)
-        total = sum(p.stat().st_size for p in files)
+        total = sum(p.stat().st_size for p in (*files, *self.folder.glob("*.part")))
         for path in files:
             if total + size <= self.max_bytes:
                 return
             total -= path.stat().st_size
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def digest(arrays: Iterable[tuple[str, Any]], *settings: Any) -> str:
@@ -106,3 +138,19 @@ def digest(arrays: Iterable[tuple[str, Any]], *settings: Any) -> str:
         total.update(f"{name} {array.dtype} {array.shape}".encode())
         total.update(array.view(np.uint8).reshape(-1).data)
     return total.hexdigest()[:32]
+
+
+def _sha256(path: Path, *, whole: bool = False) -> bytes:
+    """Of a file, without the seal at its end if not the whole."""
+    left, total = path.stat().st_size - (0 if whole else 32), hashlib.sha256()
+    with path.open("rb") as file:
+        while left > 0 and (part := file.read(min(left, 2**20))):
+            total.update(part)
+            left -= len(part)
+    return total.digest()
+
+
+def _seal(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-32, os.SEEK_END)
+        return file.read()

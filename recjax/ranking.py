@@ -42,19 +42,27 @@ def rank(scores_BxN: Array, seen_BxS: Array, targets_B: Array, k: int) -> Ranked
     return _rank(scores_BxM, seen_BxS, targets_B, k, num_items)
 
 
+class Index(NamedTuple):
+    """N candidates to rank, filled up to M; `query . candidate + bias` is the score."""
+
+    candidates_MxD: jax.Array
+    bias_M: jax.Array
+
+
+def make_index(candidates_NxD: jax.Array, bias_N: jax.Array) -> Index:
+    """The candidates, once for all batches of queries."""
+    filling = (0, -len(bias_N) % GROUP)
+    return Index(jnp.pad(candidates_NxD, (filling, (0, 0))), jnp.pad(bias_N, filling))
+
+
 def rank_queries(
-    queries_BxD: jax.Array,
-    candidates_NxD: jax.Array,
-    bias_N: jax.Array,
-    batch: Any,
-    k: int,
+    queries_BxD: jax.Array, index: Index, batch: Any, k: int, num_items: int
 ) -> Ranked:
-    """Ranks a batch of `Queries`; `query . candidate + bias` is every head's score."""
-    filling = (0, -len(bias_N) % GROUP)  # cheaper here than of the scores
-    candidates_MxD = jnp.pad(candidates_NxD, (filling, (0, 0)))
-    bias_M = jnp.pad(bias_N, filling, constant_values=-jnp.inf)
-    scores_BxM = queries_BxD @ candidates_MxD.T + bias_M[None]
-    return _rank(scores_BxM, batch.seen_BxS, batch.targets_B, k, len(bias_N))
+    """Ranks the first `num_items` of the index for a batch of `Queries`."""
+    scores_BxM = queries_BxD @ index.candidates_MxD.T + index.bias_M[None]
+    is_item_M = jnp.arange(len(index.bias_M)) < num_items
+    scores_BxM = jnp.where(is_item_M[None], scores_BxM, -jnp.inf)
+    return _rank(scores_BxM, batch.seen_BxS, batch.targets_B, k, num_items)
 
 
 def _rank(

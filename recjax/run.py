@@ -3,19 +3,27 @@
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
 from recjax import sharding
 from recjax.checkpoint import Checkpoints
-from recjax.data.batches import Items, Packing, catalogue_chunks
+from recjax.data.batches import Items, Packing, catalogue_pieces, whole_catalogue
 from recjax.data.protocol import Data
 from recjax.data.text import Tokens
 from recjax.evaluate import Evaluator
 from recjax.models.recommender import Recommender
 from recjax.report import Reporter
+from recjax.steps import Compiler
+
+
+class Moment(NamedTuple):
+    """By `time.perf_counter`, and seconds spent compiling before."""
+
+    clock: float
+    compiled: float
 
 
 @dataclass
@@ -34,6 +42,7 @@ class Run:
     tokens: Tokens | None
     model: Recommender
     mesh: Mesh
+    compiler: Compiler
     evaluator: Evaluator
     reporter: Reporter
     checkpoints: Checkpoints
@@ -49,13 +58,12 @@ class Run:
         return Packing(self.tokens, width, multiple)
 
     def chunks(self, packing: Packing | None) -> list[Items]:
-        """The catalogue, in pieces whose texts fill `text.rows_per_batch` rows."""
-        size = self.data.num_items
-        if packing:
-            tokens = self.config.text.rows_per_batch * packing.width
-            size = int(tokens / max(float(packing.tokens.lengths.mean()), 1.0))
-        multiple = sharding.row_multiple(self.mesh)
-        return catalogue_chunks(self.data.num_items, max(size, 1), packing, multiple)
+        """The catalogue, in pieces of `text.rows_per_batch` rows where it has texts."""
+        n, multiple = self.data.num_items, sharding.row_multiple(self.mesh)
+        if packing is None:
+            return [whole_catalogue(n, None, multiple)]
+        rows = self.config.text.rows_per_batch
+        return catalogue_pieces(n, packing, multiple, rows)
 
     def put(self, tree: Any) -> Any:
         """Onto the devices, first dimensions over the data axis."""
@@ -69,9 +77,16 @@ class Run:
         """Adds to one of the run's accounts."""
         self.seconds[what] = self.seconds.get(what, 0.0) + seconds
 
-    def spend_since(self, what: str, start: float) -> None:
-        """Adds what has passed since `start`, of `time.perf_counter`."""
-        self.spend(what, time.perf_counter() - start)
+    def now(self) -> "Moment":
+        """Where an account begins."""
+        return Moment(time.perf_counter(), self.compiler.seconds)
+
+    def spend_since(self, what: str, start: "Moment") -> None:
+        """Adds what has passed since then; of it, what went to compiling, apart."""
+        now = self.now()
+        compiled = now.compiled - start.compiled
+        self.spend(what, now.clock - start.clock - compiled)
+        self.spend("compile", compiled)
 
     def accounts(self) -> dict[str, float]:
         """Seconds by part, and in all."""

@@ -90,46 +90,64 @@ def train_step(
     return after, metrics
 
 
-class Compiled:
-    """A jitted function that compiles ahead of time and says so.
+class Compiler:
+    """Compiles ahead of time, says so, and adds up the seconds that it took.
 
     Args:
-      name: for the messages.
-      function: pure.
-      say: receives one line for every new set of shapes.
-      donate: positions of arguments whose memory may be reused.
+      say: receives two lines for every new set of shapes.
     """
 
-    def __init__(
+    def __init__(self, say: Callable[[str], None]):
+        self.say, self.seconds = say, 0.0
+
+    def __call__(
         self,
         name: str,
         function: Callable[..., Any],
-        say: Callable[[str], None],
         donate: tuple[int, ...] = (),
         out_shardings: Any = None,
-    ):
-        self.name, self.say, self.seconds = name, say, 0.0
-        self._jitted = jax.jit(
-            function, donate_argnums=donate, out_shardings=out_shardings
-        )
-        self._compiled: dict[Any, Any] = {}
+    ) -> "Compiled":
+        """The function, to be compiled at its first call.
+
+        Args:
+          name: for the messages.
+          function: pure.
+          donate: positions of arguments whose memory may be reused.
+          out_shardings: as `jax.jit` takes them.
+        """
+        jitted = jax.jit(function, donate_argnums=donate, out_shardings=out_shardings)
+        return Compiled(self, name, jitted)
+
+    def compile(self, name: str, jitted: Any, args: tuple[Any, ...]) -> Any:
+        """The program for arguments of these shapes."""
+        self.say(f"compiling {name} ...")
+        start = time.perf_counter()
+        program = jitted.lower(*args).compile()
+        took = time.perf_counter() - start
+        self.seconds += took
+        self.say(f"compiled {name} in {took:.1f} s")
+        return program
+
+
+class Compiled:
+    """A jitted function, made by a `Compiler`."""
+
+    def __init__(self, compiler: Compiler, name: str, jitted: Any):
+        self._compiler, self._name, self._jitted = compiler, name, jitted
+        self._programs: dict[Any, Any] = {}
 
     def __call__(self, *args: Any) -> Any:
         """Runs the function, compiling it first where the shapes are new."""
         leaves, structure = jax.tree.flatten(args)
         key = (structure, tuple((x.shape, x.dtype, _placement(x)) for x in leaves))
-        if key not in self._compiled:
-            self.say(f"compiling {self.name} ...")
-            start = time.perf_counter()
-            self._compiled[key] = self._jitted.lower(*args).compile()
-            took = time.perf_counter() - start
-            self.seconds += took
-            self.say(f"compiled {self.name} in {took:.1f} s")
-        return self._compiled[key](*args)
+        if key not in self._programs:
+            program = self._compiler.compile(self._name, self._jitted, args)
+            self._programs[key] = program
+        return self._programs[key](*args)
 
     def __len__(self) -> int:
         """How many sets of shapes have been compiled."""
-        return len(self._compiled)
+        return len(self._programs)
 
 
 def _placement(x: jax.Array) -> Any:

@@ -26,7 +26,8 @@ from recjax.models.pretrained import load_config
 from recjax.models.recommender import make_model
 from recjax.params import init_params
 from recjax.phase import run_phase
-from recjax.run import Run
+from recjax.run import Moment, Run
+from recjax.steps import Compiler
 
 
 def run(config: Any, workdir: str) -> dict[str, Any]:
@@ -118,6 +119,8 @@ def open_run(
     # Dropout bits cost a third of a small step otherwise; the stream they come from
     # is the same on every mesh.
     jax.config.update("jax_threefry_partitionable", False)
+    # `train.dtype` alone decides: some devices round the products of float32.
+    jax.config.update("jax_default_matmul_precision", "float32")
     compile_cache.keep_compiled()
     mesh = sharding.make_mesh(config.mesh)
     with contextlib.ExitStack() as stack:
@@ -159,8 +162,9 @@ def _make_run(
     reporter.text("config", f"```json\n{config.to_json(indent=2)}\n```")
 
     model = make_model(config, data.num_items, encoder_config)
-    params = init_params(config, model, encoder_dir, mesh, say)
-    evaluator = Evaluator(config, data, mesh, say)
+    compiler = Compiler(say)
+    params = init_params(config, model, encoder_dir, mesh, compiler)
+    evaluator = Evaluator(config, data, mesh, compiler)
     r = Run(
         config,
         data,
@@ -168,12 +172,13 @@ def _make_run(
         tokens,
         model,
         mesh,
+        compiler,
         evaluator,
         reporter,
         checkpoints,
         began,
     )
-    r.spend_since("load", began)
+    r.spend_since("load", Moment(began, 0.0))
     return r, params
 
 
@@ -216,8 +221,7 @@ def finish(r: Run, results: dict[str, Any], params: trees.Flat) -> dict[str, Any
 
 def run_baselines(r: Run) -> dict[str, dict[str, Interval]]:
     """Fits and tests every baseline that the config names."""
-    start = time.perf_counter()
-    results = {}
+    start, results = r.now(), {}
     for name in r.config.eval.baselines:
         baseline = BASELINES[name](r.config.seed)
         baseline.fit(r.data.train, r.data.num_items)
@@ -232,7 +236,7 @@ def run_before(r: Run, params: trees.Flat) -> dict[str, Interval]:
 
     A pooling that has to be learned is replaced by the mean.
     """
-    start = time.perf_counter()
+    start = r.now()
     pooling = r.config.item_tower.pooling
     model = r.model.clone(item_pooling="mean" if pooling == "attention" else pooling)
     assert model.encoder_config is not None

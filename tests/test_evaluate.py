@@ -6,11 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax import metrics, sharding
+from recjax import evaluate, metrics, sharding
 from recjax.baselines import BASELINES
 from recjax.data.protocol import Rows, load_data
 from recjax.evaluate import Evaluator
-from recjax.ranking import rank_queries
+from recjax.ranking import make_index, rank_queries
+from recjax.steps import Compiler
 
 
 @pytest.fixture
@@ -20,7 +21,8 @@ def data(config):
 
 @pytest.fixture
 def evaluator(config, data):
-    return Evaluator(config, data, sharding.make_mesh(config.mesh), print)
+    mesh = sharding.make_mesh(config.mesh)
+    return Evaluator(config, data, mesh, Compiler(print))
 
 
 def by_hand(data, config, scores_of):
@@ -74,6 +76,14 @@ def test_text_as_it_came(config, data, evaluator):
         np.testing.assert_allclose(values[name], want, err_msg=name)
 
 
+def test_users_times_items_are_bounded(config, data, evaluator, monkeypatch):
+    assert {q.rows_B.shape for q in evaluator.queries(data.test)} == {(16,)}
+    monkeypatch.setattr(evaluate, "MAX_SCORES", 5 * data.num_items)
+    small = [q.rows_B for q in evaluator.queries(data.test)]
+    assert {rows_B.shape for rows_B in small} == {(5,)}
+    assert np.concatenate(small).tolist() == list(range(len(data.test)))
+
+
 def test_rows_come_back_in_order(config, data, evaluator):
     """Batches by length; the user is the sum of the newest H vectors."""
     rng = np.random.default_rng(0)
@@ -91,12 +101,13 @@ def test_rows_come_back_in_order(config, data, evaluator):
 
     class SumScorer:
         def encode_catalogue(self, params):
-            return jnp.asarray(params)
+            return make_index(jnp.asarray(params), jnp.zeros(len(params)))
 
         def rank(self, params, index, q):
             widths.append(q.history_BxH.shape[1])
-            users = jnp.where(q.mask_BxH[..., None], index[q.history_BxH], 0).sum(1)
-            return rank_queries(users, index, jnp.zeros(len(index)), q, evaluator.k)
+            history = index.candidates_MxD[q.history_BxH]
+            users = jnp.where(q.mask_BxH[..., None], history, 0).sum(1)
+            return rank_queries(users, index, q, evaluator.k, len(params))
 
     def scores(history):
         return vectors @ vectors[history[-config.data.history_length :]].sum(0)

@@ -241,7 +241,12 @@ print('clean')
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(tmp_path),
+            "RECJAX_CACHE": str(tmp_path / "cache"),
+        },
         check=False,
     )
     assert done.stdout.endswith("clean\n"), done.stderr
+    assert list((tmp_path / "cache" / "compiled").glob("*/jit_step-*"))

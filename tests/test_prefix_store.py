@@ -1,13 +1,19 @@
 """Files of the frozen prefix: found again, never stale, never too many."""
 
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from configs import base
 from recjax import train
+from recjax.errors import UserError
+from recjax.models import bert
 from recjax.prefix_store import PrefixStore, digest
+from tests.conftest import TINY_BERT
 
 
 def put(store, key, array):
@@ -33,12 +39,30 @@ def test_what_is_kept_is_found_again(tmp_path, dtype, mapped):
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.npy"]
 
 
-@pytest.mark.parametrize("damage", [b"", b"no array", None])
+def test_two_processes_do_not_share_a_file_without_a_name(tmp_path):
+    first, second = (
+        PrefixStore(tmp_path, "float32", max_bytes=1e9, mapped_above=0)
+        for _ in range(2)
+    )
+    x, y = first.create((5, 4)), second.create((5, 4))
+    x[:], y[:] = 1, 2
+    assert (first.keep("x", x) == 1).all()
+    second.discard()
+    assert [p.name for p in tmp_path.iterdir()] == ["x.npy"]
+    assert (first.load("x") == 1).all()
+
+
+@pytest.mark.parametrize("damage", [b"", b"no array", "short", "flipped"])
 def test_a_damaged_file_is_not_read(tmp_path, damage):
     store = PrefixStore(tmp_path, "float32", max_bytes=1e9, mapped_above=1e9)
     put(store, "a", np.ones((5, 4), np.float32))
     path = tmp_path / "a.npy"
-    path.write_bytes(path.read_bytes()[:-8] if damage is None else damage)
+    if damage == "short":
+        damage = path.read_bytes()[:-8]
+    elif damage == "flipped":
+        damage = bytearray(path.read_bytes())
+        damage[150] ^= 1
+    path.write_bytes(damage)
     assert store.load("a") is None
 
 
@@ -47,16 +71,20 @@ def test_a_full_disk_leaves_the_array_in_memory(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    store = PrefixStore(tmp_path, "float32", max_bytes=1e9, mapped_above=0)
+    store = PrefixStore(tmp_path, "float32", max_bytes=1e9, mapped_above=1e9)
     kept = put(store, "a", np.ones((5, 4), np.float32))
     assert not isinstance(kept, np.memmap)
     assert (kept == 1).all()
     assert store.load("a") is None
     assert not list(tmp_path.iterdir())
+    store = PrefixStore(tmp_path, "float32", max_bytes=1e9, mapped_above=10)
+    with pytest.raises(UserError, match=r"more than text\.prefix_memory"):
+        store.create((5, 4))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_longest_unused_goes_first(tmp_path):
-    array = np.ones((256, 1), np.float32)  # 1 KiB and a header of 128 bytes
+    array = np.ones((256, 1), np.float32)  # 1 KiB, a header of 128 bytes, a seal of 32
     store = PrefixStore(tmp_path, "float32", max_bytes=3000, mapped_above=1e9)
     for i, key in enumerate("ab"):
         put(store, key, array)
@@ -125,3 +153,40 @@ def test_a_run_reads_only_what_it_would_compute(config, tmp_path, monkeypatch, c
     half = run("half", prefix_dtype="bfloat16", prefix_memory=0.0)
     assert half[1:] == (3, 0)
     assert half[0]["before"] != first["before"]
+
+
+def test_other_weights_or_other_code_never_find_it(
+    config, tmp_path, monkeypatch, capsys
+):
+    """The same depth twice: one frozen weight differs in its last bit, or the code."""
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    encoder = shutil.copytree(TINY_BERT, tmp_path / "bert")
+    c = config.unlock()
+    c.text.encoder, c.text.prefix_disk = str(encoder), 1.0
+
+    def read(name):
+        train.run(c, str(tmp_path / name))
+        return capsys.readouterr().out.count("read from")
+
+    assert read("first") == 1  # before the training computes, phase one reads
+    assert read("again") == 2
+    path = encoder / "model.safetensors"
+    weights = load_file(path)
+    kernel = weights["encoder.layer.1.output.dense.weight"]
+    kernel[0, 0] = np.nextafter(kernel[0, 0], np.float32(9))
+    save_file(weights, path)
+    assert read("weights") == 1
+    code = tmp_path / "bert.py"
+    code.write_text(Path(bert.__file__).read_text() + "# changed\n")
+    monkeypatch.setattr(bert, "__file__", str(code))
+    assert read("code") == 1
+
+
+def test_all_negatives_need_the_prefix_in_memory(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    c = config.unlock()
+    c.text.prefix_disk, c.text.prefix_memory = 1.0, 0.0
+    rules = base.freeze(1, layers=3)
+    c.train.phases = (base.phase("top", epochs=1, lr_mults=rules),)
+    with pytest.raises(UserError, match=r"loss\.negatives: 'all' needs the whole"):
+        train.run(c.lock(), str(tmp_path / "run"))

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from recjax.ranking import rank, top_k
+from recjax.data.queries import Queries
+from recjax.ranking import make_index, rank, rank_queries, top_k
 
 
 def run(scores, seen, target, k=2):
@@ -38,6 +39,24 @@ def test_nan_counts_against_the_model():
 def test_scores_without_end_are_counted():
     assert run([1, -np.inf, 2, -np.inf], [2, -1], 0) == ((0, 0, 2), [0, -1])
     assert run([1, -np.inf, 2, -np.inf], [2, -1], 1)[0] == (1, 1, 0)
+
+
+@pytest.mark.parametrize("broken", [np.inf, -np.inf, np.nan, 1.0])
+def test_what_fills_the_index_up_is_never_ranked(broken):
+    """Whatever the query, as many others are counted as there are."""
+    index = make_index(np.ones((3, 2), np.float32), np.zeros(3, np.float32))
+    assert index.bias_M.shape == (32,)
+    queries = np.array([[broken, 1.0]], np.float32)
+    q = Queries(
+        history_BxH=np.zeros((1, 1), np.int32),
+        mask_BxH=np.ones((1, 1), bool),
+        seen_BxS=np.array([[0, -1]], np.int32),
+        targets_B=np.array([2], np.int32),
+        rows_B=np.zeros(1, np.int32),
+    )
+    r = rank_queries(queries, index, q, 3, 3)
+    assert [int(x[0]) for x in (r.above_B, r.equal_B, r.below_B)] == [0, 1, 0]
+    assert set(r.top_BxK[0].tolist()) <= {-1, 1, 2}
 
 
 @pytest.mark.parametrize("columns", [32, 96, 992, 1024])

@@ -8,8 +8,11 @@ from recjax import train, trees
 from tests.test_train import TOP, records, saved_params
 
 
-@pytest.mark.parametrize("negatives", ["all", "in_batch"])
-def test_mesh_equals_one_device(config, tmp_path, negatives):
+@pytest.mark.parametrize(
+    ("negatives", "chunk"),
+    [("all", 1024), ("all", 5), ("in_batch", 5), ("stale", 1024)],
+)
+def test_mesh_equals_one_device(config, tmp_path, negatives, chunk):
     """20 steps that train ids, the encoder's top layer, users and head, with dropout.
 
     Losses within 1e-5 relative, parameters within 5e-5 absolute, at a learning rate
@@ -17,7 +20,7 @@ def test_mesh_equals_one_device(config, tmp_path, negatives):
     (those of the keys' biases, which softmax does not see) are not scaled up.
     """
     c = config.unlock()
-    c.loss.negatives = negatives
+    c.loss.negatives, c.loss.chunk = negatives, chunk
     c.item_tower.sources = ("id", "text")
     c.report.every_steps, c.optim.eps = 1, 1e-5
     c.train.batch_size = 8  # 40 users: 5 steps an epoch

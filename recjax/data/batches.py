@@ -11,7 +11,7 @@ import grain
 import numpy as np
 
 from recjax.data.protocol import Rows
-from recjax.data.text import Packed, Tokens, pack
+from recjax.data.text import Packed, Tokens, pack, split_rows
 
 
 class Items(NamedTuple):
@@ -201,9 +201,7 @@ class TrainBatches:
 
     def all_items(self) -> Items:
         """The whole catalogue as the candidates of every batch."""
-        size = self.num_items
-        (items,) = catalogue_chunks(size, size, self.packing, self.multiple)
-        return items
+        return whole_catalogue(self.num_items, self.packing, self.multiple)
 
     def _sequence(
         self, window: np.ndarray, rng: np.random.Generator | None
@@ -243,21 +241,34 @@ class TrainBatches:
         return packed.fill_up(_bucket(len(packed.index_RxL), p.multiple, parts=8))
 
 
-def catalogue_chunks(
-    num_items: int, size: int, packing: Packing | None, multiple: int
-) -> list[Items]:
-    """The catalogue in order, in chunks of equal shape with at most `size` items."""
-    size = round_up(min(size, num_items), multiple)
-    rows_CxU = np.full((-(-num_items // size), size), -1, np.int32)
-    rows_CxU.flat[:num_items] = np.arange(num_items)
-    packs: list[Packed | None] = [None] * len(rows_CxU)
+def whole_catalogue(num_items: int, packing: Packing | None, multiple: int) -> Items:
+    """All items in order, filled up to a multiple."""
+    rows_U = np.full(round_up(num_items, multiple), -1, np.int32)
+    rows_U[:num_items] = np.arange(num_items)
+    packed = None
     if packing:
-        tokens, width = packing.tokens, packing.width
-        some = [pack(tokens, rows_U, width=width) for rows_U in rows_CxU]
-        most = round_up(max(len(p.index_RxL) for p in some), packing.multiple)
-        packs = [p.fill_up(most) for p in some]
-    weight_CxU = np.where(rows_CxU >= 0, 0, -np.inf).astype(np.float32)
-    return [Items(*chunk) for chunk in zip(rows_CxU, weight_CxU, packs, strict=True)]
+        packed = pack(packing.tokens, rows_U, width=packing.width)
+        packed = packed.fill_up(round_up(len(packed.index_RxL), packing.multiple))
+    return _unweighted(rows_U, packed)
+
+
+def catalogue_pieces(
+    num_items: int, packing: Packing, multiple: int, rows: int
+) -> list[Items]:
+    """All items, in pieces of one shape with so many rows of packed texts.
+
+    Texts are packed before they are cut, so that rows are empty in the last piece
+    alone.
+    """
+    rows = round_up(rows, packing.multiple)
+    packed = pack(packing.tokens, np.arange(num_items), width=packing.width)
+    rows = min(rows, round_up(len(packed.index_RxL), packing.multiple))
+    return [_unweighted(*part) for part in split_rows(packed, rows, multiple)]
+
+
+def _unweighted(rows_U: np.ndarray, packed: Packed | None) -> Items:
+    weight_U = np.where(rows_U >= 0, 0, -np.inf).astype(np.float32)
+    return Items(rows_U, weight_U, packed)
 
 
 def round_up(n: int, multiple: int) -> int:

@@ -62,10 +62,13 @@ class Packed(NamedTuple):
         )
 
 
-def split_rows(packed: Packed, rows: int) -> list[tuple[np.ndarray, Packed]]:
+def split_rows(
+    packed: Packed, rows: int, multiple: int = 1
+) -> list[tuple[np.ndarray, Packed]]:
     """Parts of so many rows each, and which of the U texts each part holds.
 
-    The parts have one shape: missing rows are empty, missing texts are -1.
+    The parts have one shape: missing rows are empty, missing texts are -1. A part's
+    places for texts are a multiple of `multiple`.
     """
     num_rows, width = packed.index_RxL.shape
     packed = packed.fill_up(-(-num_rows // rows) * rows)
@@ -73,7 +76,7 @@ def split_rows(packed: Packed, rows: int) -> list[tuple[np.ndarray, Packed]]:
     ends = np.arange(rows, len(packed.index_RxL) + 1, rows)
     order = np.argsort(places, kind="stable")
     members = np.split(order, np.searchsorted(places[order], ends[:-1]))
-    most = max(map(len, members))
+    most = -(-max(map(len, members)) // multiple) * multiple
     parts = []
     for end, texts in zip(ends, members, strict=True):
         arrays = [x[end - rows : end] for x in packed[:-1]]

@@ -130,8 +130,8 @@ class Bert(nn.Module):
     Attributes:
       pooler: whether HF's pooler (dense and tanh on the first token) is part of it.
       remat_rows: so many rows run through the layers at a time, and again in the
-        backward pass, so that memory does not grow with the number of rows; for a
-        multiple of it only. 0: all at once, and every state is kept.
+        backward pass, so that memory does not grow with the number of rows, which is
+        a multiple of it in training. 0: all at once, and every state is kept.
     """
 
     config: BertConfig
@@ -171,7 +171,7 @@ class Bert(nn.Module):
         """
         x_RxLxE = x_RxLxE.astype(self.dtype)
         piece = self.remat_rows
-        if not train or not piece or len(x_RxLxE) % piece:
+        if not train or not piece:
             return self._run(x_RxLxE, segment_RxL, start, stop, train)
 
         def run_piece(bert: Bert, _: None, rows: Any) -> tuple[None, jax.Array]:
