@@ -144,9 +144,10 @@ def spread(seconds: Sequence[float]) -> str:
     return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def row(work: str, ours: str, peer: str, ratio: float, bar: float) -> str:
-    """A markdown row."""
-    return f"| {work} | {ours} | {peer} | **{ratio:.2f}x** | {bar:g}x | {machine()} |"
+def row(work: str, ours: str, peer: str, ratio: float, bar: float | None) -> str:
+    """A markdown row; `bar` is the ratio asked for, if any."""
+    asked = "" if bar is None else f"{bar:g}x"
+    return f"| {work} | {ours} | {peer} | **{ratio:.2f}x** | {asked} | {machine()} |"
 
 
 def machine() -> str:

@@ -58,16 +58,17 @@ def work(args: argparse.Namespace) -> None:
             )
             vectors_NxE = encoder_fn(text, np.zeros)
             seconds = time.perf_counter() - start
-            return {"seconds": seconds, "vector": vectors_NxE[0].tolist()}
+            np.save(args.folder / "ours.npy", vectors_NxE)
+            return {"seconds": seconds}
 
         lengths = r.tokens.lengths
         weights = 4 * e.hidden_size**2 + 2 * e.hidden_size * e.intermediate_size
         flops = 2 * e.num_hidden_layers * weights * int(lengths.sum())
         flops += 4 * e.num_hidden_layers * e.hidden_size * int((lengths**2).sum())
-        first = encode()["vector"]
+        encode()  # compiles
         serve(
-            {"vector": first, "flops": flops, "items": len(texts)},
-            lambda: {**encode(), "product": product_rate(), "vector": None},
+            {"flops": flops, "items": len(texts), "folder": str(args.folder)},
+            lambda: {**encode(), "product": product_rate()},
         )
 
 
@@ -96,7 +97,8 @@ def main() -> None:
         return work(args)
     name = "sentence_transformers_encode"
     with duel.workers("encode", name, "torch") as (ours, peer):
-        a, b = np.array(ours.about["vector"]), np.array(peer.about["vector"])
+        folder = Path(ours.about["folder"])
+        a, b = (np.load(folder / f"{name}.npy") for name in ("ours", "theirs"))
         np.testing.assert_allclose(a, b, atol=1e-4)
         times = duel.duel(ours, peer, args.repeats)
         rate = ours.measure()["product"]

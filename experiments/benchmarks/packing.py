@@ -1,21 +1,25 @@
 """Packed rows with a segment mask against length buckets, in the same encoder.
 
     python -m experiments.benchmarks.packing --data=DIR/amazon-industrial
+    python -m experiments.benchmarks.packing --data=ml-100k
 
-The whole catalogue goes through all layers, about 2,048 tokens at a time. Buckets are
-multiples of eight tokens, and a text is padded to the smallest one that holds it.
+The whole catalogue is laid out and goes through all layers, about 2,048 tokens at a
+time. Buckets are multiples of eight tokens, and a text is padded to the smallest one
+that holds it.
 """
 
 import argparse
+import functools
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from configs import base
 from experiments.benchmarks import duel
 from experiments.benchmarks.encode import config_for
 from recjax import trees
@@ -46,12 +50,14 @@ def buckets(tokens: Tokens, step: int = 8) -> Iterator[Any]:
 def main() -> None:
     """Prints a markdown row for each width of packed rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="directory amazon-industrial")
+    parser.add_argument("--data", required=True, help="name or directory")
     parser.add_argument("--max_tokens", type=int, default=64)
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 96, 128])
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
-    c = config_for(args.data, args.max_tokens)
+    c = base.get_config()
+    if Path(args.data).is_dir():
+        c = config_for(args.data, args.max_tokens)
     with (
         tempfile.TemporaryDirectory() as folder,
         open_run(c, Path(folder), time.perf_counter()) as (r, params),
@@ -72,27 +78,31 @@ def main() -> None:
                 method=Recommender.encode_prefix,
             )
 
-        ways = {f"rows of {w}": [*packed_rows(r.tokens, w)] for w in args.widths}
-        ways["buckets"] = [*buckets(r.tokens)]
+        ways = {
+            f"rows of {w}": functools.partial(packed_rows, r.tokens, w)
+            for w in args.widths
+        }
+        ways["buckets"] = functools.partial(buckets, r.tokens)
 
-        def seconds(parts: list[Any]) -> float:
+        def seconds(lay_out: Callable[[], Iterator[Any]]) -> float:
             start = time.perf_counter()
-            for part in parts:
+            for part in list(lay_out()):
                 encode(text, part).block_until_ready()
             return time.perf_counter() - start
 
         took: dict[str, list[float]] = {name: [] for name in ways}
         for repeat in range(args.repeats + 1):
-            for name, parts in ways.items():
-                if (found := seconds(parts)) and repeat:  # the first one compiles
+            for name, lay_out in ways.items():
+                if (found := seconds(lay_out)) and repeat:  # the first one compiles
                     took[name].append(found)
         for name in list(ways)[:-1]:
             times = duel.Times(took[name], took["buckets"])
-            places = sum(part.index_RxL.size for part in ways[name])
+            places = sum(part.index_RxL.size for part in ways[name]())
             full = int(r.tokens.lengths.sum()) / places
             print(
                 duel.row(
-                    f"{len(r.tokens.lengths):,} texts, {full:.0%} of places filled",
+                    f"{Path(args.data).name}, {len(r.tokens.lengths):,} texts, "
+                    f"{full:.0%} of places filled",
                     f"{name}: {duel.spread(times.ours)} s",
                     f"buckets of 8: {duel.spread(times.peer)} s",
                     times.ratio,

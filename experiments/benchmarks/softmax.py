@@ -2,7 +2,8 @@
 
     python -m experiments.benchmarks.softmax
 
-Value and gradients, as a function of the number of items. What all scores at once need
+Value and gradients, as a function of the number of items; both keep freed memory in the
+process, as recjax does. What all scores at once need
 beyond the limit is not run.
 """
 
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import duel
+from recjax.allocator import keep_memory
 from recjax.losses import softmax
 
 TARGETS, WIDTH = 6400, 64  # of 128 users with histories of 50
@@ -74,6 +76,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=12.0, help="GiB")
     parser.add_argument("--plot", type=Path, help="a PNG to write")
     args = parser.parse_args()
+    keep_memory()
     found = []
     for num_items in args.items:
         arrays = inputs(num_items)

@@ -172,6 +172,7 @@ def main() -> None:
     name, found = Path(args.data).name, {}
     how = " without padded places" if args.skip_padding else ""
     for depth in args.layers:
+        bar = None if len(args.layers) > 1 else 3 if depth < 0 else 10
         layers = "all layers" if depth < 0 else f"top {depth} layers"
         one = ["--layers", str(depth)]
         with duel.workers("step", "torch_trainer", "torch", *one) as (ours, peer):
@@ -186,7 +187,7 @@ def main() -> None:
                 f"{duel.spread(times.ours)} s",
                 f"PyTorch trainer{how} {duel.spread(times.peer)} s",
                 times.ratio,
-                3 if depth < 0 else 10,
+                bar,
             ),
             flush=True,
         )
