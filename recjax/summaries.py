@@ -42,8 +42,11 @@ def data_report(data: Data, tokens: Tokens | None, history_length: int) -> str:
     known = known and f", with {known}"
     median, most = int(np.median(lengths)), int(lengths.max())
     longer = (lengths > history_length).mean()
+    used = len(np.unique(np.concatenate([data.train.users_R, data.test.users_R])))
+    few = len(data.user_ids) - used
+    alone = f", {few:,} of them with one event alone: not used" if few else ""
     rows = [
-        ("users", f"{len(data.user_ids):,}{known}"),
+        ("users", f"{len(data.user_ids):,}{known}{alone}"),
         ("items", f"{data.num_items:,}, {(events_N == 0).sum():,} without an event"),
         ("training events", f"{events:,} ({events / cells:.2%} of users x items)"),
         ("training rows", f"{len(data.train):,}"),
@@ -51,9 +54,14 @@ def data_report(data: Data, tokens: Tokens | None, history_length: int) -> str:
         ("validation", cold(data.valid)),
         ("test", cold(data.test)),
     ]
+    for name, (given, used) in data.rows.items():
+        if given > used:
+            rows.append((name, f"{given - used:,} of {given:,} rows rejected"))
     if tokens is not None:
         t = tokens.lengths
         rows.append(("tokens an item", f"mean {t.mean():.1f}, most {t.max()}"))
+        if empty := int((t <= 2).sum()):  # the encoder's own two
+            rows.append(("items without text", f"{empty:,}"))
     rows.append(("protocol", data.fingerprint))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in rows)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,8 @@ class Data:
       train, valid, test: the three splits.
       protocol: everything that can change what a metric means.
       fingerprint: short hash of `protocol`.
+      rows: per file, its rows and those of them that were used.
+      rejected: rows that were set aside, as `tables.REJECTED` says.
     """
 
     user_ids: np.ndarray
@@ -95,6 +98,8 @@ class Data:
     test: Rows
     protocol: dict[str, Any]
     fingerprint: str
+    rows: dict[str, tuple[int, int]]
+    rejected: pl.DataFrame
 
     @property
     def num_items(self) -> int:
@@ -105,15 +110,25 @@ class Data:
         """Fills the template's `{column}` fields for every item.
 
         Raises:
-          UserError: a field that is no column of the item table.
+          UserError: a field that is no column of the item table, or asks for more than
+            its value.
         """
         try:
-            return [template.format(**row) for row in self.items.iter_rows(named=True)]
-        except (LookupError, ValueError, TypeError, AttributeError) as e:
-            raise UserError(
-                f"template {template!r}: {e} does not fit; the item table has "
-                f"{', '.join(self.items.columns)}"
-            ) from None
+            parts = list(string.Formatter().parse(template))
+        except ValueError as e:
+            raise self._does_not_fit(template, str(e)) from None
+        for _, field, how, conversion in parts:
+            if field is not None and (
+                field not in self.items.columns or how or conversion
+            ):
+                raise self._does_not_fit(template, repr(field))
+        return [template.format(**row) for row in self.items.iter_rows(named=True)]
+
+    def _does_not_fit(self, template: str, what: str) -> UserError:
+        return UserError(
+            f"template {template!r}: {what} does not fit; the item table has "
+            f"{', '.join(self.items.columns)}"
+        )
 
 
 def load_data(config: Any) -> Data:
@@ -141,22 +156,29 @@ def _split_leave_one_out(config: Any, folder: Path) -> Data:
     Users with two events are only trained on, users with one not at all. Events are
     ordered by time; equal times keep the order of the file (a stable sort).
     """
-    c = config.data
-    path = tables.find_table(folder, c.stem, "inter", c.format)
-    table = tables.read_table(path, c.format)
-    user_ids, users = np.unique(tables.texts(table, c.user, path), return_inverse=True)
-    item_names = tables.texts(table, c.item, path)
-    times = tables.times(table, c.time, path) if c.time else np.arange(len(table))
-    ratings = np.full(len(table), np.nan)
+    c, source = config.data, _Source(config, folder)
+    table = source.read("inter")
+    table.check_ids(c.user)
+    table.check_ids(c.item)
+    if c.time:
+        table.check_times(c.time)
     if c.rating:
-        ratings = tables.numbers(table, c.rating, path)
+        table.check_numbers(c.rating, *c.rating_range)
     if not len(table):
-        raise UserError(f"{path}: no interactions")
-
-    items, item_path = _read_items(config, folder, item_names)
+        raise UserError(f"{table.path}: no interactions")
+    items, item_path = source.items(table.frame[c.item])
     item_ids = items[c.item].to_numpy()
-    rows = _look_up(item_names, item_ids, path, item_path)
-    order = np.lexsort((np.arange(len(table)), times, users))
+    table.check_known(c.item, item_ids, item_path)
+    if c.time:
+        table.check_distinct([c.user, c.item, c.time], "the same event again")
+    source.hide_users(table)
+
+    frame = table.frame
+    user_ids, users = np.unique(frame[c.user].to_numpy(), return_inverse=True)
+    times = frame[c.time].to_numpy() if c.time else np.arange(len(frame))
+    ratings = frame[c.rating].to_numpy() if c.rating else np.full(len(frame), np.nan)
+    rows = _look_up(frame[c.item], item_ids)
+    order = np.lexsort((np.arange(len(frame)), times, users))
     rows, ratings, times = rows[order], ratings[order], times[order]
     bounds = np.concatenate([[0], np.cumsum(np.bincount(users))])
 
@@ -182,14 +204,8 @@ def _split_leave_one_out(config: Any, folder: Path) -> Data:
         )
 
     train = cut(2, 2, every_prefix=True)
-    return _finish(
-        config,
-        folder,
-        files=[path, item_path],
-        user_ids=user_ids,
-        items=items,
-        splits=(train, cut(1, 3, False), cut(0, 3, False)),
-    )
+    splits = (train, cut(1, 3, False), cut(0, 3, False))
+    return source.finish(user_ids, items, splits)
 
 
 def _split_fixed(config: Any, folder: Path) -> Data:
@@ -197,52 +213,45 @@ def _split_fixed(config: Any, folder: Path) -> Data:
 
     Each row is a user, a history (item ids separated by spaces) and a target.
     """
-    c = config.data
-    paths, parts = [], []
-    for name in ("train", "valid", "test"):
-        path = tables.find_table(folder, c.stem, f"{name}.inter", c.format)
-        table = tables.read_table(path, c.format)
-        tables.require(table, [c.user, c.history, c.item], path)
-        paths.append(path)
-        parts.append(table)
-    user_ids = np.unique(
-        np.concatenate(
-            [tables.texts(t, c.user, p) for t, p in zip(parts, paths, strict=True)]
-        )
-    )
-    seen = [
-        np.array(" ".join(tables.texts(t, column, p)).split())
-        for t, p in zip(parts, paths, strict=True)
-        for column in (c.history, c.item)
-    ]
-    items, item_path = _read_items(config, folder, np.concatenate(seen))
-    item_ids = items[c.item].to_numpy()
-
-    def read(table: pl.DataFrame, path: Path) -> Rows:
-        lists = [text.split() for text in tables.texts(table, c.history, path)]
-        names = np.array([name for part in lists for name in part])
-        flat = _look_up(names, item_ids, path, item_path)
-        offsets = np.concatenate([[0], np.cumsum([len(part) for part in lists])])
-        ratings = np.full(len(table), np.nan)
+    c, source = config.data, _Source(config, folder)
+    parts = [source.read(f"{name}.inter") for name in ("train", "valid", "test")]
+    for table in parts:
+        for column in (c.user, c.item, c.history):
+            table.check_ids(column)
         if c.rating:
-            ratings = tables.numbers(table, c.rating, path)
+            table.check_numbers(c.rating, *c.rating_range)
+    seen = [x for t in parts for x in (t.frame[c.item], _words(t.frame[c.history]))]
+    items, item_path = source.items(pl.concat(seen))
+    item_ids = items[c.item].to_numpy()
+    for table in parts:
+        table.check_known(c.item, item_ids, item_path)
+        known = pl.element().is_in(pl.Series(item_ids).implode())
+        lists = table.frame[c.history].str.split(" ")
+        all_known = lists.list.eval((pl.element() == "") | known).list.all()
+        table.reject(~all_known, c.history, f"has an item that is not in {item_path}")
+        source.hide_users(table)
+    user_ids = np.unique(pl.concat([t.frame[c.user] for t in parts]).to_numpy())
+
+    def rows(frame: pl.DataFrame) -> Rows:
+        words = (
+            frame[c.history]
+            .str.split(" ")
+            .list.eval(pl.element().filter(pl.element() != ""))
+        )
+        lengths = words.list.len().cast(pl.Int64).to_numpy()
+        ratings = np.full(len(frame), np.nan)
+        if c.rating:
+            ratings = frame[c.rating].to_numpy()
         return Rows(
-            np.searchsorted(user_ids, tables.texts(table, c.user, path)),
-            flat,
-            offsets,
-            _look_up(tables.texts(table, c.item, path), item_ids, path, item_path),
+            np.searchsorted(user_ids, frame[c.user].to_numpy()),
+            _look_up(_words(frame[c.history]), item_ids),
+            np.concatenate([[0], np.cumsum(lengths)]),
+            _look_up(frame[c.item], item_ids),
             ratings,
         )
 
-    train, valid, test = (read(t, p) for t, p in zip(parts, paths, strict=True))
-    return _finish(
-        config,
-        folder,
-        files=[*paths, item_path],
-        user_ids=user_ids,
-        items=items,
-        splits=(train, valid, test),
-    )
+    train, valid, test = (rows(table.frame) for table in parts)
+    return source.finish(user_ids, items, (train, valid, test))
 
 
 SPLITS: dict[str, Callable[[Any, Path], Data]] = {
@@ -251,92 +260,108 @@ SPLITS: dict[str, Callable[[Any, Path], Data]] = {
 }
 
 
-def _read_items(
-    config: Any, folder: Path, seen: np.ndarray
-) -> tuple[pl.DataFrame, Path | None]:
-    """The item table, or the distinct ids of the interactions where there is none."""
-    c = config.data
-    if not c.item_table:
-        return pl.DataFrame({c.item: np.unique(seen)}), None
-    path = tables.find_table(folder, c.stem, "item", c.format)
-    return _read_described(path, c.format, c.item), path
+class _Source:
+    """The tables of a data set as they are read, and what came of their rows."""
 
+    def __init__(self, config: Any, folder: Path):
+        self.config, self.folder = config, folder
+        self.tables: list[tables.Table] = []
 
-def _read_users(config: Any, folder: Path, user_ids: np.ndarray) -> pl.DataFrame:
-    """The user table in the order of `user_ids`, or these where there is none."""
-    c = config.data
-    if not c.user_table:
-        return pl.DataFrame({c.user: user_ids})
-    path = tables.find_table(folder, c.stem, "user", c.format)
-    table = _read_described(path, c.format, c.user)
-    names = table[c.user].to_numpy()
-    if missing := sorted(set(user_ids) - set(names)):
-        raise UserError(f"{path}: no user {missing[0]!r} (and {len(missing) - 1} more)")
-    order = np.argsort(names)
-    return table[order[np.searchsorted(names, user_ids, sorter=order)]]
+    def read(self, kind: str) -> tables.Table:
+        """One table: `inter`, `item`, ..."""
+        c = self.config.data
+        path = tables.find_table(self.folder, c.stem, kind, c.format)
+        table = tables.read_table(path, c.format, strict=c.strict)
+        self.tables.append(table)
+        return table
 
+    def described(self, kind: str, key: str) -> tables.Table:
+        """A table with one row per value of `key`, all columns as strings."""
+        table = self.read(kind)
+        table.check_ids(key)
+        table.check_distinct([key], "stands there twice")
+        if not len(table):
+            raise UserError(f"{table.path}: no rows")
+        table.frame = table.as_texts()
+        return table
 
-def _read_described(path: Path, file_format: str, key: str) -> pl.DataFrame:
-    """A table with one row per value of `key`, all columns as strings."""
-    table = tables.read_table(path, file_format)
-    values, counts = np.unique(tables.texts(table, key, path), return_counts=True)
-    if not len(values):
-        raise UserError(f"{path}: no rows")
-    if (counts > 1).any():
-        what, twice = key.removesuffix("_id"), values[counts > 1][0]
-        raise UserError(f"{path}: {what} {twice!r} stands there twice")
-    return table.select(pl.all().cast(pl.String).fill_null(""))
+    def items(self, seen: pl.Series) -> tuple[pl.DataFrame, Path | None]:
+        """The item table, or the distinct ids of the interactions if there is none."""
+        c = self.config.data
+        if not c.item_table:
+            ids = np.unique(seen.filter(seen != "").to_numpy())
+            return pl.DataFrame({c.item: ids}), None
+        table = self.described("item", c.item)
+        return table.frame, table.path
 
+    def users(self, user_ids: np.ndarray) -> pl.DataFrame:
+        """The user table in the order of `user_ids`, or these where there is none."""
+        c = self.config.data
+        frame = pl.DataFrame({c.user: user_ids})
+        if not c.user_table:
+            return frame
+        table = self.described("user", c.user)
+        self.hide_users(table)
+        known = table.frame[c.user].to_numpy()
+        if c.strict and (missing := sorted(set(user_ids) - set(known))):
+            raise UserError(
+                f"{table.path}: no user {missing[0]!r} (and {len(missing) - 1} more)"
+            )
+        joined = frame.join(table.frame, on=c.user, how="left", maintain_order="left")
+        return joined.fill_null("")
 
-def _look_up(
-    names: np.ndarray, item_ids: np.ndarray, path: Path, item_path: Path | None
-) -> np.ndarray:
-    """Item names -> catalogue rows."""
-    order = np.argsort(item_ids)
-    place = np.searchsorted(item_ids, names, sorter=order)
-    rows = order[np.minimum(place, len(item_ids) - 1)]
-    unknown = item_ids[rows] != names
-    if unknown.any():
-        first = names[unknown][0]
-        raise UserError(
-            f"{path}: item {first!r} (and {len(set(names[unknown])) - 1} more) "
-            f"is not in {item_path}"
+    def hide_users(self, table: tables.Table) -> None:
+        """Replaces user ids by their keyed hashes where the config names a key."""
+        if path := self.config.data.user_key:
+            table.hash_ids(self.config.data.user, sources.read_key(Path(path)))
+
+    def finish(
+        self, user_ids: np.ndarray, items: pl.DataFrame, splits: tuple[Rows, Rows, Rows]
+    ) -> Data:
+        """The data set, its protocol and what became of every row."""
+        c, names = self.config.data, ("train", "valid", "test")
+        for name, rows in zip(names, splits, strict=True):
+            if not len(rows):
+                raise UserError(f"data.split: {c.split} leaves {name} empty")
+        protocol = {
+            "files": {t.path.name: sources.sha256(t.path) for t in self.tables},
+            "columns": [c.user, c.item, c.time if c.split != "fixed" else c.history],
+            "split": c.split,
+            "history": c.history_length,
+            "mask_seen": self.config.eval.mask_seen,
+            "candidates": "all items",
+            "ties": "against the model",
+        }
+        if c.split != "fixed":
+            protocol["order"] = "time, then file order" if c.time else "file order"
+        if c.rating and self.config.eval.like_threshold:
+            protocol["like"] = f"{c.rating} >= {self.config.eval.like_threshold:g}"
+        if given := sorted(row[:4] for table in self.tables for row in table.rejected):
+            protocol["rejected"] = given
+        users = self.users(user_ids)  # what its table holds changes no metric
+        rejected = [row for table in self.tables for row in table.rejected]
+        if c.user_key:
+            rejected = [(*row[:-1], "") for row in rejected]
+        return Data(
+            user_ids,
+            items[c.item].to_numpy(),
+            users,
+            items,
+            *splits,
+            protocol,
+            fingerprint(protocol),
+            {t.path.name: (t.rows_in, len(t)) for t in self.tables},
+            pl.DataFrame(rejected, schema=tables.REJECTED, orient="row"),
         )
-    return rows.astype(np.int32)
 
 
-def _finish(
-    config: Any,
-    folder: Path,
-    *,
-    files: list[Path | None],
-    user_ids: np.ndarray,
-    items: pl.DataFrame,
-    splits: tuple[Rows, Rows, Rows],
-) -> Data:
-    for name, rows in zip(("train", "valid", "test"), splits, strict=True):
-        if not len(rows):
-            raise UserError(f"data.split: {config.data.split} leaves {name} empty")
-    c = config.data
-    protocol = {
-        "files": {p.name: sources.sha256(p) for p in files if p},
-        "columns": [c.user, c.item, c.time if c.split != "fixed" else c.history],
-        "split": c.split,
-        "history": c.history_length,
-        "mask_seen": config.eval.mask_seen,
-        "candidates": "all items",
-        "ties": "against the model",
-    }
-    if c.split != "fixed":
-        protocol["order"] = "time, then file order" if c.time else "file order"
-    if c.rating and config.eval.like_threshold:
-        protocol["like"] = f"{c.rating} >= {config.eval.like_threshold:g}"
-    return Data(
-        user_ids,
-        items[c.item].to_numpy(),
-        _read_users(config, folder, user_ids),
-        items,
-        *splits,
-        protocol,
-        fingerprint(protocol),
-    )
+def _words(lists: pl.Series) -> pl.Series:
+    """All words of a column, one after another."""
+    words = lists.str.split(" ").explode()
+    return words.filter(words != "")
+
+
+def _look_up(names: pl.Series, item_ids: np.ndarray) -> np.ndarray:
+    """Item names, all of them known -> catalogue rows."""
+    places = dict(zip(item_ids.tolist(), range(len(item_ids)), strict=True))
+    return names.replace_strict(places, return_dtype=pl.Int32).to_numpy()

@@ -90,6 +90,21 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def read_key(path: Path) -> bytes:
+    """A secret key from its file, at least 16 bytes.
+
+    Raises:
+      UserError: no such file, or a key that can be guessed.
+    """
+    try:
+        key = path.expanduser().read_bytes().strip()
+    except OSError as e:
+        raise UserError(f"data.user_key: {path}: {e.strerror}") from None
+    if len(key) < 16:
+        raise UserError(f"data.user_key: {path}: has {len(key)} bytes, not at least 16")
+    return key
+
+
 def _locate_package(name: str, package: Package) -> Path:
     folder = cache_dir() / name
     if _wrong_files(folder, package):

@@ -70,7 +70,7 @@ def test_other_formats_give_the_same_data(config, atomic_dir, tmp_path, file_for
     folder = tmp_path / atomic_dir.name
     folder.mkdir()
     for kind in ("inter", "item"):
-        table = read_table(atomic_dir / f"{atomic_dir.name}.{kind}", "atomic")
+        table = read_table(atomic_dir / f"{atomic_dir.name}.{kind}", "atomic").frame
         path = folder / f"{folder.name}.{kind}.{file_format}"
         if file_format == "csv":
             table.write_csv(path)
@@ -130,10 +130,21 @@ def test_fingerprint_changes_with_the_protocol_only(config, atomic_dir):
             ITEMS,
             "row 2: timestamp is '05/06/2024', neither",
         ),
-        ([*EVENTS, "u\ta\tnan"], ITEMS, "row 2: timestamp is nan, not a number"),
-        ([*EVENTS, "u\ta\t1", "\tb\t2"], ITEMS, "row 3: user_id is empty"),
-        ([*EVENTS, "u\ta\t1", "u\tz\t2"], ITEMS, r"item 'z' .* is not in .*x\.item"),
-        ([*EVENTS, "u\ta\t1"], [*ITEMS, "a\tagain"], "item 'a' stands there twice"),
+        ([*EVENTS, "u\ta\tnan"], ITEMS, "row 2: timestamp is 'nan', neither"),
+        ([*EVENTS, "u\ta\t-5"], ITEMS, "row 2: timestamp is '-5', before 1970"),
+        ([*EVENTS, "u\ta\t1e12"], ITEMS, "row 2: .* milliseconds"),
+        ([*EVENTS, "u\ta\t1", "u\ta\t1"], ITEMS, "row 3: the same event again"),
+        ([*EVENTS, "u\ta\t1", "\tb\t2"], ITEMS, "row 3: user_id is '', empty"),
+        (
+            [*EVENTS, "u\ta\t1", "u\tz\t2"],
+            ITEMS,
+            r"row 3: item_id is 'z', not in .*x\.item",
+        ),
+        (
+            [*EVENTS, "u\ta\t1"],
+            [*ITEMS, "a\tagain"],
+            "row 6: item_id is 'a', stands there twice",
+        ),
         ([*EVENTS, "u\ta\t1", "u\tb\t2"], ITEMS, "leaves valid empty"),
     ],
 )
@@ -193,7 +204,7 @@ def test_users_in_the_order_of_their_index(config, tmp_path):
     with pytest.raises(UserError, match=r"x\.user: no user 'u' \(and 0 more\)"):
         load_data(open_config(config, folder, user_table=True))
     write(folder, EVENTS + events, ITEMS, user=[*users, "v\t3"])
-    with pytest.raises(UserError, match="user 'v' stands there twice"):
+    with pytest.raises(UserError, match="user_id is 'v', stands there twice"):
         load_data(open_config(config, folder, user_table=True))
 
 
