@@ -28,6 +28,9 @@ def get_config() -> ConfigDict:
     c.data.history = "item_id_list"  # of fixed splits: item ids, spaces between
     c.data.item_table = True  # whether there is an item file
     c.data.user_table = False  # whether there is a user file
+    c.data.strict = True  # a bad row is an error; else it is set aside
+    c.data.rating_range = ()  # (least, most) rating; () = any
+    c.data.user_key = ""  # file with a key to hash user ids with; "" = as they are
     c.data.history_length = 50  # H, items the user tower sees
     c.data.shuffle_ties = True  # training only: events of one time in any order
     c.data.reverse = 0.0  # training only: share of windows read backwards
@@ -88,7 +91,11 @@ def get_config() -> ConfigDict:
     c.train.batch_size = 64  # B, users
     c.train.dtype = "float32"  # of the computation: float32 | bfloat16
     c.train.metric = "ndcg@10"  # on validation, for early stopping and the best state
-    c.train.checkpoint_seconds = 60.0  # at most so often, at the end of an epoch
+    c.train.checkpoint_seconds = 60.0  # between two saves
+    c.train.keep = 2  # of the newest saves of a phase
+    c.train.spike = 10.0  # a loss so many times the mean so far is skipped; 0 = never
+    c.train.max_skipped = 10  # batches, then the run stops
+    c.train.min_spread = 1e-3  # of directions of vectors, below it a warning; 0 = never
     c.train.phases = (phase("towers"),)  # one after the other
 
     c.eval = ConfigDict()

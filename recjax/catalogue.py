@@ -1,11 +1,13 @@
 """The catalogue's arrays on the devices: tokens, or what frozen blocks make of them."""
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from recjax import compile_cache, trees
 from recjax.data.batches import Items, Packing
@@ -14,7 +16,7 @@ from recjax.errors import UserError
 from recjax.models import attention, bert, items, prefix
 from recjax.models.prefix import Allocate, block_of, compute_prefix
 from recjax.models.recommender import Recommender
-from recjax.prefix_store import GIB, PrefixStore, digest
+from recjax.prefix_store import DTYPES, GIB, PrefixStore, digest
 from recjax.run import Run
 
 ENCODER_CODE = (attention, bert, items, prefix)
@@ -51,12 +53,21 @@ class CatalogueArrays:
         catalogue = {"text": {"states_TxE": self.run.put(states_TxE)}}
         return catalogue, self.run.put(items._replace(packed=packed))
 
+    @functools.cached_property
+    def pieces(self) -> list[Items]:
+        """The whole catalogue, on the host."""
+        return self.run.chunks(self.packing)
+
+    def places(self) -> np.ndarray:
+        """Where each item stands in the pieces of `chunks`, one after another."""
+        rows = np.concatenate([x.rows_U for x in self.pieces])
+        return np.argsort(rows, kind="stable")[(rows < 0).sum() :]
+
     def chunks(self) -> Iterable[tuple[Any, Items]]:
         """The whole catalogue, piece by piece, to go through again and again."""
-        pieces = self.run.chunks(self.packing)
         if self.mapped_TxE is None:
-            return [self.take(items) for items in pieces]
-        return _Chunks(self, pieces)
+            return [self.take(items) for items in self.pieces]
+        return _Chunks(self, self.pieces)
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,22 @@ def make_catalogue(
     return CatalogueArrays(r, whole, None if pooled else r.packing())
 
 
+def abstract_catalogue(
+    r: Run, model: Recommender, params: trees.Flat, blocks: int
+) -> CatalogueArrays:
+    """`make_catalogue` with the shapes of what frozen blocks would make."""
+    if r.tokens is None or not blocks:
+        return make_catalogue(r, model, params, blocks)
+    assert model.encoder_config is not None
+    pooled = blocks == model.encoder_config.num_hidden_layers + 2
+    rows = r.data.num_items if pooled else len(r.tokens.ids)
+    array = jax.ShapeDtypeStruct(
+        (rows, model.encoder_config.hidden_size), DTYPES[r.config.text.prefix_dtype]
+    )
+    name = "vectors_NxE" if pooled else "states_TxE"
+    return CatalogueArrays(r, {"text": {name: array}}, None if pooled else r.packing())
+
+
 def encode_prefix(
     r: Run, model: Recommender, params: trees.Flat, blocks: int
 ) -> np.ndarray:
@@ -130,6 +157,9 @@ def encode_prefix(
         compile_cache.platform_key(),
     )
     array, how = store.load(key), "read from"
+    if jax.process_count() > 1:  # all encode, unless all have found it
+        found = multihost_utils.process_allgather(np.array(array is not None))
+        array = array if found.all() else None
     if array is None:
         try:
             array = PrefixEncoder(r, model, blocks)(text, store.create)
@@ -172,8 +202,9 @@ class PrefixEncoder:
             variables = {"params": trees.unflatten(flat)}
             return model.apply(variables, states, packed, method=Recommender.pool_text)
 
-        self._encode = r.compiler("encoder", encode)
-        self._pool = r.compiler("pooling", pool)
+        everywhere = r.compiler.everywhere
+        self._encode = r.compiler("encoder", encode, out_shardings=everywhere)
+        self._pool = r.compiler("pooling", pool, out_shardings=everywhere)
 
     def __call__(self, text: trees.Flat, allocate: Allocate) -> np.ndarray:
         """See `compute_prefix`.
@@ -186,9 +217,9 @@ class PrefixEncoder:
         pieces = r.chunks(self.packing)
         bar = r.reporter.bar(n, 0, "encoding items", "item")
         out = compute_prefix(
-            lambda packed: self._encode(text, packed),
-            lambda states, packed: self._pool(text, states, packed),
-            ((piece.rows_U, r.put(piece.packed)) for piece in pieces),
+            lambda packed: self._encode(text, r.put(packed)),
+            lambda states, packed: self._pool(text, states, r.put(packed)),
+            ((piece.rows_U, piece.packed) for piece in pieces),
             advance=bar.update,
             allocate=allocate,
             blocks=self.blocks,

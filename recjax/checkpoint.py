@@ -1,109 +1,369 @@
-"""Save and restore; the only importer of orbax.
+"""Save and verify and restore; the only importer of orbax.
 
-`checkpoints/last` holds the newest state, the best parameters of the phase and where
-the run stands, in one atomic step. `checkpoints/params` holds all parameters at the
-start of phase 0, 1, ..., and after the last one: frozen weights are written once a
-phase, not once a save.
+`checkpoints/last/<step>` holds the newest states, each with the best parameters of its
+phase and where the run stood; `checkpoints/params/<i>` all parameters as they enter
+phase i, and after the last one: frozen weights are written once a phase, not once a
+save. Orbax writes the arrays. A save counts once its `manifest.json` is in place,
+which has the SHA-256 of every file and of itself; what does not verify is passed over.
 """
 
+import concurrent.futures
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from recjax import trees
+from recjax.errors import UserError
 from recjax.steps import TrainState
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A save that verifies: its directory and what its manifest says."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def number(self) -> int:
+        """Step, or index of a phase."""
+        return int(self.path.name)
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What was saved beside the arrays."""
+        meta: dict[str, Any] = self.manifest["meta"]
+        return meta
+
+
+class Steps:
+    """A folder of numbered saves.
+
+    Args:
+      folder: absolute.
+      keep: so many of the newest stay; 0 keeps all.
+      say: receives a line about what could not be read or saved.
+    """
+
+    def __init__(self, folder: Path, keep: int, say: Callable[[str], None]):
+        self.folder, self.keep, self.say = folder, keep, say
+        self._orbax = ocp.StandardCheckpointer()
+        self._pool = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+        self._pending: tuple[int, concurrent.futures.Future[None]] | None = None
+        self._failed_last = False
+
+    def numbers(self) -> list[int]:
+        """Of what lies in the folder, newest first; none of it is verified."""
+        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted((int(p.name) for p in found if p.name.isdigit()), reverse=True)
+
+    def verify(self, number: int) -> Saved | None:
+        """A save, if all of its bytes are as they were written; else says why not."""
+        path = self.folder / str(number)
+        manifest, problem = _verify(path)
+        if manifest is None:
+            self.say(f"{path}: passed over: {problem}")
+            return None
+        return Saved(path, manifest)
+
+    def read_meta(self, number: int) -> dict[str, Any] | None:
+        """`meta` of a save that may be damaged; None where it cannot be read."""
+        try:
+            text = (self.folder / str(number) / MANIFEST).read_text()
+            meta: dict[str, Any] = json.loads(text)["meta"]
+            meta["phase"] = meta.get("phase")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return meta
+
+    def save(
+        self, number: int, tree: Any, meta: dict[str, Any], about: dict[str, Any]
+    ) -> None:
+        """Saves in the background; a save of that number is replaced.
+
+        Args:
+          number: names the save.
+          tree: of arrays.
+          meta: JSON values.
+          about: JSON values that say for what run it may be restored.
+        """
+        self.wait()
+        content = {"about": about, "meta": meta, "arrays": _shapes(tree)}
+        path = self.folder / str(number)
+        try:
+            self._orbax.save(path, tree, force=True)
+        except Exception as e:  # orbax and tensorstore raise many kinds
+            self._failed(number, e)
+            return
+        self._failed_last = False
+        self._pending = number, self._pool.submit(self._seal, path, content)
+
+    def wait(self) -> bool:
+        """Waits for the newest save; False, and said, if it has failed."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            number, future = pending
+            try:
+                future.result()
+            except Exception as e:
+                self._failed(number, e)
+        return not self._failed_last
+
+    def restore(self, saved: Saved, like: Any) -> Any:
+        """The arrays of a save, placed like those of `like`.
+
+        Raises:
+          UserError: arrays of other names, shapes or types; lists them.
+        """
+        there, here = saved.manifest["arrays"], _shapes(like)
+        if there != here:
+            raise UserError(f"{saved.path}: holds other arrays: {_diff(there, here)}")
+        return self._orbax.restore(saved.path, _abstract(like))
+
+    def restore_plain(self, saved: Saved) -> Any:
+        """The arrays of a save of a flat dict, on the first device."""
+        place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        return self._orbax.restore(
+            saved.path,
+            {
+                path: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+                for path, (shape, dtype) in saved.manifest["arrays"].items()
+            },
+        )
+
+    def close(self) -> None:
+        """Waits for the save in the background."""
+        self.wait()
+        self._pool.shutdown()
+        self._orbax.close()
+
+    def _seal(self, path: Path, content: dict[str, Any]) -> None:
+        self._orbax.wait_until_finished()
+        if jax.process_index():
+            return
+        files = {name: _digest(path / name) for name in _files(path)}
+        _write_manifest(path, {**content, "files": files})
+        # What has a higher number was passed over when the run was resumed.
+        good = [
+            n
+            for n in self.numbers()
+            if n <= int(path.name) and (self.folder / str(n) / MANIFEST).exists()
+        ]
+        for n in set(self.numbers()) - set(good[: self.keep] if self.keep else good):
+            shutil.rmtree(self.folder / str(n), ignore_errors=True)
+
+    def _failed(self, number: int, e: Exception) -> None:
+        self._failed_last = True
+        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        self.say(f"{self.folder / str(number)}: NOT SAVED: {reason[:300]}")
+        if not jax.process_index():
+            for part in self.folder.glob(f"{number}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(part, ignore_errors=True)
 
 
 class Checkpoints:
-    """The checkpoints of a run directory."""
+    """The checkpoints of a run directory.
 
-    def __init__(self, workdir: Path):
+    Args:
+      workdir: the run directory.
+      say: receives a line about what could not be read or saved.
+      keep: of the newest states, how many stay.
+    """
+
+    def __init__(self, workdir: Path, say: Callable[[str], None], keep: int = 2):
         folder = (workdir / "checkpoints").resolve()
-        self._last = ocp.CheckpointManager(
-            folder / "last",
-            options=ocp.CheckpointManagerOptions(max_to_keep=1),
-            item_names=("state", "best", "meta"),
-        )
-        self._params = ocp.CheckpointManager(
-            folder / "params", item_names=("params", "meta")
-        )
+        self._last = Steps(folder / "last", keep, say)
+        self._params = Steps(folder / "params", 0, say)
+        self.about: dict[str, Any] = {}
+        self.entered, self.inside = self._find()
+
+    def _find(self) -> tuple[Saved | None, Saved | None]:
+        """The newest verified parameters, and the newest verified state that goes on
+        from them. Every process takes what the first one finds."""
+        entered = inside = None
+        if not jax.process_index():
+            entered = _first(self._params, lambda meta: True)
+            if entered is not None:
+                index = entered.number
+                inside = _first(self._last, lambda meta: meta["phase"] == index)
+            elif self._params.numbers():
+                raise UserError(
+                    f"{self._params.folder}: no save is whole; choose another "
+                    f"--workdir, or delete {self._params.folder.parent} to start anew"
+                )
+        if jax.process_count() > 1:
+            found = [-1 if s is None else s.number for s in (entered, inside)]
+            index, step = multihost_utils.broadcast_one_to_all(np.array(found))
+            if jax.process_index():
+                entered = self._params.verify(index) if index >= 0 else None
+                inside = self._last.verify(step) if step >= 0 else None
+        return entered, inside
+
+    @property
+    def standing(self) -> dict[str, Any] | None:
+        """`meta` of the save that a resumed run continues from; None before any."""
+        saved = self.inside or self.entered
+        return saved.meta if saved else None
+
+    def bind(self, about: dict[str, dict[str, Any]]) -> list[str]:
+        """Says what run this is; returns what is declared to differ from the saved.
+
+        Args:
+          about: `must` (config, data, catalogue) has to be what it was; `may`
+            (versions, devices) may differ, but results are then not the same bits.
+
+        Raises:
+          UserError: a save of another run; says what differs.
+        """
+        self.about = about
+        saved = self.inside or self.entered
+        if saved is None:
+            return []
+        there = saved.manifest["about"]
+        if there["must"] != about["must"]:
+            differ = _diff(there["must"], about["must"])
+            raise UserError(
+                f"{saved.path}: is of another run: {differ}; choose another --workdir"
+            )
+        if there["may"] != about["may"]:
+            return [f"{k}: {v}" for k, v in _changes(there["may"], about["may"])]
+        return []
 
     def save_last(
-        self, step: int, state: TrainState, best: trees.Flat, meta: dict[str, Any]
+        self, step: int, state: TrainState, best: trees.Flat, more: Any, meta: Any
     ) -> None:
         """Saves in the background what a resumed run needs.
 
         Args:
-          step: global step, larger than that of the last save.
+          step: global step.
           state: of the phase.
           best: the trainable parameters with the best validation metric.
+          more: other arrays that the next steps depend on.
           meta: JSON values.
         """
-        self._last.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                best=ocp.args.StandardSave(best),
-                meta=ocp.args.JsonSave(meta),
-            ),
-        )
+        tree = {"state": state, "best": best, "more": more}
+        self._last.save(step, tree, meta, self.about)
 
-    def last_meta(self) -> dict[str, Any] | None:
-        """`meta` of the newest state; None where there is none."""
-        return _meta(self._last)
+    def restore_last(
+        self, state: TrainState, more: Any
+    ) -> tuple[TrainState, trees.Flat, Any]:
+        """State, best parameters and other arrays, placed like the ones given."""
+        assert self.inside is not None
+        like = {"state": state, "best": state.trainable, "more": more}
+        tree = self._last.restore(self.inside, like)
+        return tree["state"], tree["best"], tree["more"]
 
-    def standing(self) -> dict[str, Any] | None:
-        """`meta` of the save that a resumed run continues from; None before any."""
-        last, entered = self.last_meta(), _meta(self._params)
-        inside = last and last["phase"] == self.params_index()
-        return last if inside else entered
+    def save_params(self, index: int, params: trees.Flat, meta: Any) -> None:
+        """Saves in the background all parameters as they enter phase `index`.
 
-    def restore_last(self, like: TrainState) -> tuple[TrainState, trees.Flat]:
-        """The newest state and best parameters, placed like the ones given."""
-        restored = self._last.restore(
-            self._last.latest_step(),
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(_abstract(like)),
-                best=ocp.args.StandardRestore(_abstract(like.trainable)),
-            ),
-        )
-        return restored["state"], restored["best"]
+        Until they are saved the newest state of the phase before is what a resumed run
+        goes on from.
+        """
+        self._last.wait()
+        self._params.save(index, params, meta, self.about)
 
-    def save_params(self, index: int, params: trees.Flat, meta: dict[str, Any]) -> None:
-        """Saves all parameters as they enter phase `index`, and waits for it."""
-        self._params.save(
-            index,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave(meta)
-            ),
-        )
-        self._params.wait_until_finished()
+    def restore_params(self, like: trees.Flat | None = None) -> trees.Flat:
+        """The newest parameters, placed like `like` or on one device."""
+        assert self.entered is not None
+        if like is None:
+            return self._params.restore_plain(self.entered)
+        return self._params.restore(self.entered, like)
 
-    def params_index(self) -> int | None:
-        """Newest phase whose starting parameters are saved."""
-        return self._params.latest_step()
-
-    def restore_params(
-        self, index: int, like: trees.Flat | None = None
-    ) -> tuple[trees.Flat, dict[str, Any]]:
-        """Parameters that enter phase `index`, placed like `like` or as saved."""
-        restored = self._params.restore(
-            index,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(
-                    None if like is None else _abstract(like)
-                ),
-                meta=ocp.args.JsonRestore(),
-            ),
-        )
-        return restored["params"], restored["meta"]
+    def wait(self) -> bool:
+        """Waits for what is being saved; False, and said, if something was not."""
+        return self._params.wait() and self._last.wait()
 
     def close(self) -> None:
         """Waits for background saves."""
         self._last.close()
         self._params.close()
+
+
+def _first(steps: Steps, fits: Callable[[dict[str, Any]], bool]) -> Saved | None:
+    """The newest save that verifies, of those whose `meta` fits."""
+    for number in steps.numbers():
+        meta = steps.read_meta(number)  # not verified; decides only what to look at
+        if meta is not None and not fits(meta):
+            continue
+        if (saved := steps.verify(number)) and fits(saved.meta):
+            return saved
+    return None
+
+
+def _verify(path: Path) -> tuple[dict[str, Any] | None, str]:
+    """The manifest of a save whose files are as it says; else None and why not."""
+    try:
+        text = (path / MANIFEST).read_text()
+        manifest = json.loads(text)
+        own = manifest.pop("sha256")
+        if text != _render(manifest) or own != _own(manifest):
+            return None, f"{MANIFEST} is damaged"
+        known, there = manifest["files"], set(_files(path))
+        if missing := sorted(set(known) - there):
+            return None, f"{missing[0]} is missing"
+        if extra := sorted(there - set(known)):
+            return None, f"{extra[0]} is not of it"
+        for name, digest in known.items():
+            if _digest(path / name) != digest:
+                return None, f"{name} is damaged"
+    except FileNotFoundError:
+        return None, f"it has no {MANIFEST}: it was never finished"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        return None, f"{MANIFEST} is damaged ({type(e).__name__})"
+    return manifest, ""
+
+
+def _write_manifest(path: Path, content: dict[str, Any]) -> None:
+    part = path / f".{MANIFEST}.part"
+    with part.open("w") as file:
+        file.write(_render(content))
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path / MANIFEST)
+
+
+def _own(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _render(content: dict[str, Any]) -> str:
+    return json.dumps({**content, "sha256": _own(content)}, indent=1)
+
+
+def _files(path: Path) -> list[str]:
+    every = (p for p in path.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return sorted(str(p.relative_to(path)) for p in every)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _shapes(tree: Any) -> dict[str, list[Any]]:
+    """Path -> [shape, dtype] of every array."""
+    flat = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        "".join(str(getattr(k, "key", getattr(k, "name", k))) + ":" for k in path)[
+            :-1
+        ]: [
+            list(x.shape),
+            str(x.dtype),
+        ]
+        for path, x in flat
+    }
 
 
 def _abstract(tree: Any) -> Any:
@@ -112,9 +372,12 @@ def _abstract(tree: Any) -> Any:
     )
 
 
-def _meta(manager: ocp.CheckpointManager) -> dict[str, Any] | None:
-    step = manager.latest_step()
-    if step is None:
-        return None
-    meta = ocp.args.Composite(meta=ocp.args.JsonRestore())
-    return manager.restore(step, args=meta)["meta"]
+def _changes(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, str]]:
+    keys = [k for k in {**there, **here} if there.get(k) != here.get(k)]
+    return [(k, f"{there.get(k)} there, {here.get(k)} here") for k in keys]
+
+
+def _diff(there: dict[str, Any], here: dict[str, Any]) -> str:
+    each = [f"{k}: {said}" for k, said in _changes(there, here)]
+    more = f" and {len(each) - 3} more" if len(each) > 3 else ""
+    return "; ".join(each[:3]) + more

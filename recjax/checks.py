@@ -1,13 +1,18 @@
 """What is wrong with a config, said before any time is spent."""
 
+import contextlib
+import fcntl
 import json
 import os
 import re
-from collections.abc import Collection
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from recjax import summaries
+import jax
+
+from recjax import optim, summaries, trees
 from recjax.baselines import BASELINES
 from recjax.data.protocol import SPLITS
 from recjax.data.tables import SUFFIXES
@@ -37,6 +42,7 @@ RANGES = (
             "user_tower.num_heads",
             "user_tower.mlp_ratio",
             "train.batch_size",
+            "train.keep",
             "eval.batch_size",
             "eval.resamples",
             "mesh.model",
@@ -54,6 +60,9 @@ RANGES = (
             "optim.clip_norm",
             "optim.weight_decay",
             "train.checkpoint_seconds",
+            "train.spike",
+            "train.max_skipped",
+            "train.min_spread",
             "report.examples",
         ),
     ),
@@ -76,6 +85,15 @@ def check_config(c: Any) -> None:
         raise UserError(f"train.phases: {phases!r} is not a tuple of base.phase(...)")
     if not c.eval.ks or not all(type(k) is int for k in c.eval.ks):
         raise UserError(f"eval.ks: {tuple(c.eval.ks)} are no cut-offs")
+    if not re.fullmatch(r"[\w.-]*", c.data.stem) or ".." in c.data.stem:
+        raise UserError(f"data.stem: {c.data.stem!r} is not a part of a file's name")
+    limits = tuple(c.data.rating_range)
+    if limits and (len(limits) != 2 or not limits[0] < limits[1]):
+        raise UserError(f"data.rating_range: {limits} is not (least, most)")
+    if jax.process_count() > 1 and c.mesh.model != 1:
+        raise UserError(
+            f"mesh.model: {c.mesh.model} with several processes; they share the batch"
+        )
     _check_names(c)
     for least, below, keys in RANGES:
         for key in keys:
@@ -110,15 +128,17 @@ def check_max_tokens(c: Any, limit: int) -> None:
         )
 
 
-def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
-    """Makes the run directory; returns the results of a finished run.
-
-    A directory where nothing was trained yet takes the new config.
+def refuse_other_run(config: Any, folder: Path) -> str:
+    """The config as a run directory keeps it.
 
     Raises:
-      UserError: the directory cannot be written, belongs to another config, or holds
-        a damaged file.
+      UserError: the directory belongs to another config, or holds a damaged file.
     """
+    key = config.data.user_key
+    if key and Path(key).resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"data.user_key: {key} lies in the run directory; keep it apart"
+        )
     text = config.to_json(indent=2) + "\n"
     path, params = folder / "config.json", folder / "checkpoints" / "params"
     results = folder / "results.json"
@@ -133,19 +153,95 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
             f"--workdir {folder} holds a run of another config ({changes}); "
             "choose another directory"
         )
+    return text
+
+
+def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
+    """Makes the run directory; returns the results of a finished run.
+
+    A directory where nothing was trained yet takes the new config.
+
+    Raises:
+      UserError: the directory cannot be written, belongs to another config, or holds
+        a damaged file.
+    """
+    text = refuse_other_run(config, folder)
+    path, results = folder / "config.json", folder / "results.json"
+    first = jax.process_index() == 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / ".config.json.part"
-        part.write_text(text)
-        os.replace(part, path)
+        if first:
+            part = folder / ".config.json.part"
+            part.write_text(text)
+            os.replace(part, path)
     except OSError as e:
         raise UserError(f"--workdir {folder}: {e.strerror}") from None
     if results.exists():
         done = _load(results, results.read_text())
+        if not first:
+            return done
         print(f"{folder} holds a finished run:\n")
         print(summaries.results_text(done, config.report.metrics))
         return done
     return None
+
+
+def check_disk(
+    config: Any,
+    phases: Sequence[Any],
+    params: trees.Flat,
+    folder: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Refuses to begin what would fill the disk.
+
+    Raises:
+      UserError: the checkpoints will take more than there is, or may not be written.
+    """
+    whole = sum(x.nbytes for x in params.values())
+    state = 0
+    for phase in phases:
+        opt = optim.make(config.optim, phase, list(params), steps=1)
+        trainable, _ = optim.split(params, opt)
+        shapes = jax.eval_shape(opt.tx.init, trainable)
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+        copies = 3 if phase.ema else 2
+        size += copies * sum(x.nbytes for x in trainable.values())
+        state = max(state, size)
+    needs = (len(phases) + 1) * whole + (config.train.keep + 1) * state
+    written = (folder / "checkpoints").rglob("*")
+    needs -= sum(p.stat().st_size for p in written if p.is_file())
+    while not folder.exists():
+        folder = folder.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"--workdir {folder}: may not be written")
+    free = shutil.disk_usage(folder).free
+    say(f"checkpoints: at most {needs / 2**20:,.0f} MiB, {free / 2**20:,.0f} are free")
+    if needs > free:
+        raise UserError(
+            f"--workdir {folder}: the checkpoints need {needs / 2**20:,.0f} "
+            f"MiB, {free / 2**20:,.0f} MiB are free"
+        )
+
+
+@contextlib.contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of the run directory.
+
+    Raises:
+      UserError: another one is in it.
+    """
+    if jax.process_index():
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"--workdir {folder}: another run is in it") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 def _load(path: Path, text: str) -> Any:

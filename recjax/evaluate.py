@@ -53,28 +53,32 @@ class Evaluator:
     def __init__(self, config: Any, data: Data, mesh: Mesh, compiler: Compiler):
         self.config, self.data, self.mesh = config, data, mesh
         self.compiler = compiler
-        self._ranker = compiler("rank", self._rank_scores)
+        self._ranker = compiler(
+            "rank", self._rank_scores, out_shardings=compiler.everywhere
+        )
 
     def queries(self, rows: Rows, *, by_length: bool = False) -> Iterator[Queries]:
-        """The split's rows as batches on the devices."""
+        """The split's rows in batches."""
         c = self.config
         size = min(c.eval.batch_size, max(MAX_SCORES // self.data.num_items, 1))
-        for q in make_queries(
+        return make_queries(
             rows,
             batch_size=round_up(size, self.mesh.shape["data"]),
             history_length=c.data.history_length,
             mask_seen=c.eval.mask_seen,
             by_length=by_length,
-        ):
-            yield jax.device_put(q, sharding.by_row(self.mesh, q))
+        )
+
+    def put(self, tree: Any) -> Any:
+        """Onto the devices, users over the data axis."""
+        return sharding.put(tree, sharding.by_row(self.mesh, tree))
 
     def by_baseline(self, baseline: Baseline, rows: Rows) -> Evaluation:
         """Evaluates a fitted baseline."""
 
         def ranked(q: Queries) -> Ranked:
-            scores = np.ascontiguousarray(baseline.score(jax.device_get(q)))
-            scores = jax.device_put(scores, sharding.by_row(self.mesh, scores))
-            return self._ranker(scores, q)
+            scores = np.ascontiguousarray(baseline.score(q))
+            return self._ranker(self.put(scores), self.put(q))
 
         return self._collect((q, ranked(q)) for q in self.queries(rows))
 
@@ -97,8 +101,9 @@ class Evaluator:
 
         unit_NxE = unit(vectors_NxE.astype(jnp.float32))
         index = make_index(unit_NxE, jnp.zeros(len(unit_NxE)))
-        run = self.compiler("rank by text", ranked)
-        return self._collect((q, run(index, q)) for q in self.queries(rows))
+        everywhere = self.compiler.everywhere
+        run = self.compiler("rank by text", ranked, out_shardings=everywhere)
+        return self._collect((q, run(index, self.put(q))) for q in self.queries(rows))
 
     def by_model(
         self, scorer: "ModelScorer", params: Any, *splits: Rows
@@ -107,7 +112,7 @@ class Evaluator:
         encoded = scorer.encode_catalogue(params)
         return [
             self._collect(
-                (q, scorer.rank(params, encoded, q))
+                (q, scorer.rank(params, encoded, self.put(q)))
                 for q in self.queries(rows, by_length=True)
             )
             for rows in splits
@@ -124,7 +129,7 @@ class Evaluator:
     def _collect(self, pairs: Iterable[tuple[Queries, Ranked]]) -> Evaluation:
         # All batches are started before the first is waited for.
         rows, parts = zip(*((q.rows_B, ranked) for q, ranked in pairs), strict=True)
-        rows_R = np.concatenate([np.asarray(rows_B) for rows_B in rows])
+        rows_R = np.concatenate(rows)
         order_R = np.argsort(rows_R, kind="stable")[(rows_R < 0).sum() :]
         above, equal, below, score, top = (
             np.concatenate([np.asarray(x) for x in column])[order_R]
@@ -141,7 +146,7 @@ class ModelScorer:
       model: with the phase's frozen blocks.
       chunks: pieces of the catalogue, arrays and items, on the devices, that
         together hold every item once.
-      num_items: N.
+      place_N: where each item stands in the pieces, one after another.
       k: how many of the best to keep.
       compiler: of the run.
     """
@@ -150,28 +155,26 @@ class ModelScorer:
         self,
         model: Recommender,
         chunks: Iterable[tuple[Any, Items]],
-        num_items: int,
+        place_N: np.ndarray,
         k: int,
         compiler: Compiler,
     ):
         self.model, self.chunks = model, chunks
-        self.num_items, self.k = num_items, k
+        self.place_N, self.k = place_N, k
+        self.num_items, everywhere = len(place_N), compiler.everywhere
         self._encode = compiler("encode_items", self._encode_chunk)
-        self._rank = compiler("rank_users", self._rank_batch)
-        self._place_N: jax.Array | None = None
+        self._join = compiler("join", self._join_chunks, out_shardings=everywhere)
+        self._rank = compiler("rank_users", self._rank_batch, out_shardings=everywhere)
 
     def encode_catalogue(self, params: Any) -> tuple[jax.Array, Index]:
         """vectors_NxD of all items, and the index to rank them."""
-        rows, parts = [], []
-        for catalogue, items in self.chunks:
-            rows.append(items.rows_U)
-            parts.append(self._encode(params, catalogue, items))
-        if self._place_N is None:  # pieces hold items in the order of their packed rows
-            order = np.argsort(np.concatenate([np.asarray(x) for x in rows]))
-            self._place_N = jnp.asarray(order[-self.num_items :])
+        parts = [self._encode(params, *chunk) for chunk in self.chunks]
+        encoded: tuple[jax.Array, Index] = self._join(parts)
+        return encoded
+
+    def _join_chunks(self, parts: list[tuple[jax.Array, ...]]) -> Any:
         vectors_NxD, candidates_NxD, bias_N = (
-            jnp.concatenate(column)[self._place_N]
-            for column in zip(*parts, strict=True)
+            jnp.concatenate(column)[self.place_N] for column in zip(*parts, strict=True)
         )
         return vectors_NxD, make_index(candidates_NxD, bias_N)
 

@@ -11,13 +11,14 @@ import contextlib
 import re
 import sys
 import textwrap
+import threading
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from recjax import allocator
-from recjax.errors import UserError
+from recjax.errors import STOPPED, Stopped, UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file; FILE.py:ARG passes ARG to get_config."
@@ -25,6 +26,14 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Run directory. The same command again resumes the run."
 )
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Check data, weights, memory and disk; train nothing."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of the first of several processes of one run."
+)
+_PROCESSES = flags.DEFINE_integer("processes", 1, "How many processes the run has.")
+_PROCESS = flags.DEFINE_integer("process", 0, "Which of them this one is, from 0.")
 _DEBUG = flags.DEFINE_bool("debug", False, "Show a traceback for user errors too.")
 
 
@@ -73,17 +82,38 @@ def _fail(message: str) -> NoReturn:
 def main(argv: Any) -> None:
     """Runs the config in the run directory."""
     del argv
-    # Orbax and jax tell much, among it that they clean up after an interruption.
-    logging.set_verbosity(logging.WARNING if _DEBUG.value else logging.ERROR)
+    # Orbax and jax tell much, with tracebacks of what is then said in one line.
+    logging.set_verbosity(logging.WARNING if _DEBUG.value else logging.FATAL)
     if _CONFIG.value is None and flags.FLAGS["config"].present:
         _fail("config: its get_config() returns None")
     if _CONFIG.value is None or not _WORKDIR.value:
         _fail("--config=FILE.py and --workdir=DIR are required; see --help")
+    if (
+        not _DEBUG.value
+    ):  # a save that fails in its thread is said where it is waited for
+        threading.excepthook = lambda failure: None
     allocator.keep_memory()  # before the libraries make threads
     try:
-        from recjax import train  # after the flags: --help need not wait for jax
+        # After the flags: --help need not wait for jax.
+        if _COORDINATOR.value or _PROCESSES.value > 1:
+            from recjax.processes import join
 
-        train.run(_CONFIG.value, _WORKDIR.value)
+            join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+        if _DRY_RUN.value:
+            from recjax.plan import plan
+
+            plan(_CONFIG.value, _WORKDIR.value)
+        else:
+            from recjax import train
+
+            train.run(_CONFIG.value, _WORKDIR.value)
+    except Stopped as e:
+        how = "" if e.saved else " from the last save, the newest state was NOT SAVED"
+        print(f"stopped: the same command resumes{how}", file=sys.stderr)
+        sys.exit(STOPPED)
+    except KeyboardInterrupt:  # before there is anything to save
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     except UserError as e:
         if _DEBUG.value:
             raise

@@ -53,7 +53,8 @@ def init_params(
 
     flat |= compiler("init", init_rest)(key)
     flat = {path: flat[path] for path in shapes}
-    return jax.device_put(flat, sharding.param_shardings(flat, mesh, config.mesh.rules))
+    shardings = sharding.param_shardings(flat, mesh, config.mesh.rules)
+    return sharding.put(flat, shardings)
 
 
 class Smallest(NamedTuple):
@@ -70,5 +71,5 @@ def smallest_input(history_length: int) -> Smallest:
     items = Items(rows_U, np.zeros(1, np.float32), pack(tokens, rows_U, width=1))
     history_BxH = np.zeros((1, history_length), np.int32)
     one_P = np.zeros(1, np.int32)
-    batch = Batch(history_BxH, history_BxH == 0, one_P, one_P, items)
+    batch = Batch(history_BxH, history_BxH == 0, one_P, one_P, one_P, items)
     return Smallest({"text": {"ids_T": jnp.zeros(1, jnp.int32)}}, batch)

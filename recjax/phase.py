@@ -1,37 +1,21 @@
-"""One training phase: frozen prefix, epochs with early stopping, the best state."""
+"""What a training phase is made of: the schedule says what is frozen, and the rest."""
 
-import json
-import math
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding
 
-from recjax import losses, optim, report, sharding, summaries, trees
-from recjax.catalogue import CatalogueArrays, make_catalogue
-from recjax.data.batches import Batch, Items, TrainBatches, round_up
-from recjax.errors import UserError
-from recjax.evaluate import Evaluation, ModelScorer
+from recjax import losses, optim, sharding, summaries, trees
+from recjax.catalogue import CatalogueArrays, abstract_catalogue, make_catalogue
+from recjax.data.batches import Items, TrainBatches, round_up
+from recjax.evaluate import ModelScorer
 from recjax.models.prefix import count_frozen_blocks
 from recjax.models.recommender import Recommender
 from recjax.run import Run
-from recjax.steps import Compiled, TrainState, train_step
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a phase leaves: its best parameters and how they do."""
-
-    params: trees.Flat
-    step: int
-    epochs: int
-    trained: int
-    valid: Evaluation
-    test: Evaluation
+from recjax.steps import METRICS, Compiled, Guard, TrainState, train_step
 
 
 @dataclass(frozen=True)
@@ -64,35 +48,13 @@ class Phase:
     scorer: ModelScorer
     step: Compiled
 
+    def step_of(self, epoch: int, step: int) -> int:
+        """The run's step after so many epochs of the phase and steps of the next."""
+        return self.first_step + epoch * self.batches.steps_per_epoch + step
+
     def nested(self, trainable: trees.Flat) -> dict[str, Any]:
         """All parameters as the model wants them."""
         return trees.unflatten({**trainable, **self.frozen})
-
-
-@dataclass
-class Standing:
-    """Where a phase stands after so many epochs."""
-
-    epoch: int
-    best: float
-    best_epoch: int
-
-
-def run_phase(
-    r: Run, index: int, config: Any, params: trees.Flat, step: int
-) -> Outcome:
-    """Trains one phase and returns its best state, evaluated.
-
-    Args:
-      r: the run.
-      index: of the phase among those with epochs.
-      config: of the phase, one of `config.train.phases`.
-      params: all parameters as they enter it.
-      step: global step at its start.
-    """
-    phase, state = set_up(r, index, config, params, step)
-    state, best, stand = fit(r, phase, state)
-    return conclude(r, phase, state, best, stand)
 
 
 def set_up(
@@ -113,7 +75,8 @@ def set_up(
     start = r.now()
     blocks = count_frozen_blocks(r.model, trainable)
     model = r.model.clone(frozen_blocks=blocks)
-    catalogue = make_catalogue(r, model, params, blocks)
+    make = abstract_catalogue if r.dry else make_catalogue
+    catalogue = make(r, model, params, blocks)
     batches.packing = catalogue.packing
     candidates = None
     if c.loss.negatives == "all":
@@ -132,154 +95,10 @@ def set_up(
         catalogue=catalogue,
         candidates=candidates,
         scorer=ModelScorer(
-            model, catalogue.chunks(), r.data.num_items, r.evaluator.k, r.compiler
+            model, catalogue.chunks(), catalogue.places(), r.evaluator.k, r.compiler
         ),
         step=make_step(r, model, opt, state, config.ema),
     ), state
-
-
-def fit(
-    r: Run, phase: Phase, state: TrainState
-) -> tuple[TrainState, trees.Flat, Standing]:
-    """Epochs until patience ends: the last state, the best parameters, the standing."""
-    c, say, metric = r.config, r.reporter.say, r.config.train.metric
-    iterator = iter(phase.batches)
-    meta = r.checkpoints.last_meta()
-    if meta and meta["phase"] == phase.index:
-        stand = Standing(**meta["stand"])
-        state, best = r.checkpoints.restore_last(state)
-        iterator.set_state(json.loads(meta["iterator"]))
-        say(f"resuming after epoch {stand.epoch} of phase {phase.config.name}")
-    else:
-        best = jax.tree.map(jnp.copy, state.result)
-        start = r.now()
-        value = validate(r, phase, state.result).mean(metric)
-        r.spend_since("train", start)
-        say(f"validation {metric} before the first epoch: {value:.4f}")
-        stand = Standing(epoch=0, best=value, best_epoch=0)
-
-    saved_at, saved_epoch = time.perf_counter(), stand.epoch
-    key = r.put_whole(jax.random.key(c.seed + 1))
-    meter = make_meter(r, phase, stand)
-
-    def save() -> None:
-        where: dict[str, Any] = {"phase": phase.index, "step": int(state.step)}
-        where |= {"stand": asdict(stand), "records": r.reporter.records}
-        where["iterator"] = json.dumps(_plain(iterator.get_state()))
-        where["seconds"] = r.accounts()
-        r.checkpoints.save_last(int(state.step), state, best, where)
-
-    while stand.epoch < phase.config.epochs:
-        waited = stand.epoch - stand.best_epoch
-        if phase.config.patience and waited >= phase.config.patience:
-            say(f"stopping early: no better {metric} for {waited} epochs")
-            break
-        start = r.now()
-        meter.start_epoch(stand.best)
-        state = train_epoch(r, phase, state, iterator, key, meter)
-        meter.end_epoch()
-        stand.epoch += 1
-        if not math.isfinite(meter.loss):
-            meter.close()
-            raise UserError(
-                f"phase {phase.config.name}: the loss is {meter.loss} in epoch "
-                f"{stand.epoch}; try a smaller learning rate"
-            )
-        evaluation = validate(r, phase, state.result)
-        r.reporter.scalars(
-            int(state.step),
-            {f"valid/{m}": evaluation.mean(m) for m in evaluation.values},
-        )
-        if (value := evaluation.mean(metric)) > stand.best:
-            best = jax.tree.map(jnp.copy, state.result)
-            stand.best, stand.best_epoch = value, stand.epoch
-        r.spend_since("train", start)
-        if time.perf_counter() - saved_at >= c.train.checkpoint_seconds:
-            save()
-            saved_at, saved_epoch = time.perf_counter(), stand.epoch
-    if stand.epoch > saved_epoch:
-        save()
-    meter.close()
-    return state, best, stand
-
-
-def train_epoch(
-    r: Run,
-    phase: Phase,
-    state: TrainState,
-    iterator: Iterator[Batch],
-    key: jax.Array,
-    meter: report.Meter,
-) -> TrainState:
-    """One pass over the training windows; returns the state after it."""
-    loss = r.config.loss
-    stale: dict[str, Any] = {}
-    for i in range(phase.batches.steps_per_epoch):
-        if loss.negatives == "stale" and i % loss.refresh_steps == 0:
-            params = phase.nested(state.trainable)
-            vectors_NxD = phase.scorer.encode_catalogue(params)[0]
-            stale = {"stale": {"vectors_NxD": vectors_NxD}}
-        batch = next(iterator)
-        users = int(batch.mask_BxH.any(axis=1).sum())
-        if phase.candidates is not None:
-            catalogue, items = phase.candidates
-        else:
-            assert batch.items is not None
-            catalogue, items = phase.catalogue.take(batch.items)
-        batch = r.put(batch._replace(items=None))._replace(items=items)
-        catalogue = {**catalogue, **stale}
-        state, values = phase.step(state, phase.frozen, catalogue, batch, key)
-        meter.add(values, users)
-    return state
-
-
-def conclude(
-    r: Run, phase: Phase, state: TrainState, best: trees.Flat, stand: Standing
-) -> Outcome:
-    """Says what changed and evaluates the best parameters."""
-    start, say = r.now(), r.reporter.say
-    say(
-        f"best validation {r.config.train.metric} {stand.best:.4f} after epoch "
-        f"{stand.best_epoch}; train_step was compiled {len(phase.step)} time(s)"
-    )
-    whole = {**phase.frozen, **best}
-    after = {path: whole[path] for path in phase.params}
-    changes = trees.max_change(phase.params, after)
-    changed = summaries.change_report(changes, phase.opt)
-    say(changed)
-    r.reporter.text(f"changes/{phase.config.name}", changed)
-    nested, data = phase.nested(best), r.data
-    valid, test = r.evaluator.by_model(phase.scorer, nested, data.valid, data.test)
-    step = int(state.step)
-    r.reporter.scalars(step, {f"test/{m}": test.mean(m) for m in test.values})
-    r.spend_since("test", start)
-    return Outcome(after, step, stand.epoch, trees.count(best), valid, test)
-
-
-def validate(r: Run, phase: Phase, trainable: trees.Flat) -> Evaluation:
-    """Ranks the validation rows."""
-    nested = phase.nested(trainable)
-    return r.evaluator.by_model(phase.scorer, nested, r.data.valid)[0]
-
-
-def make_meter(r: Run, phase: Phase, stand: Standing) -> report.Meter:
-    """Progress bar and scalars of a phase."""
-    steps, groups = phase.batches.steps_per_epoch, optim.groups(phase.opt)
-
-    def rates(n: int) -> dict[str, float]:
-        rate = float(phase.opt.schedule(n))
-        return {f"optim/lr/{group}": rate * mult for group, mult in groups.items()}
-
-    return report.Meter(
-        r.reporter,
-        name=phase.config.name,
-        metric=r.config.train.metric,
-        total=phase.config.epochs * steps,
-        done=stand.epoch * steps,
-        first_step=phase.first_step,
-        every=r.config.report.every_steps,
-        rates=rates,
-    )
 
 
 def make_batches(r: Run, seed: int) -> TrainBatches:
@@ -311,7 +130,9 @@ def init_state(
         opt.tx.init(trainable),
     )
     mean = jax.tree.map(jnp.copy, trainable) if average else {}
-    return TrainState(r.put_whole(jnp.int32(step)), trainable, mean, opt_state)
+    guard = Guard(np.float32(0), np.int32(0), np.int32(0))
+    step_, guard = r.put_whole((np.int32(step), guard))
+    return TrainState(step_, trainable, mean, opt_state, guard)
 
 
 def make_step(
@@ -321,15 +142,16 @@ def make_step(
     loss = losses.LOSSES[r.config.loss.name](r.config.loss)
 
     def step(state: TrainState, *inputs: Any) -> Any:
-        return train_step(state, *inputs, model=model, loss=loss, tx=opt.tx, ema=ema)
+        return train_step(
+            state,
+            *inputs,
+            model=model,
+            loss=loss,
+            tx=opt.tx,
+            ema=ema,
+            spike=r.config.train.spike,
+        )
 
     placed = jax.tree.map(lambda x: x.sharding, state)
-    metrics = dict.fromkeys(
-        ("loss", "grad_norm", "targets"), sharding.replicated(r.mesh)
-    )
+    metrics = dict.fromkeys(METRICS, sharding.replicated(r.mesh))
     return r.compiler("train_step", step, (0,), (placed, metrics))
-
-
-def _plain(state: Any) -> Any:
-    """A grain iterator's state as JSON values."""
-    return json.loads(state.decode()) if isinstance(state, bytes) else state

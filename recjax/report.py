@@ -8,13 +8,18 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from tqdm import tqdm
+
+from recjax.data.batches import Batch
 
 # tensorboardX imports torch where there is one, which takes seconds; it needs none.
 _hidden = sys.modules.setdefault("torch", None) is None  # type: ignore[arg-type]
-import tensorboardX  # noqa: E402
+from tensorboardX.event_file_writer import EventsWriter  # noqa: E402
+from tensorboardX.proto.event_pb2 import Event  # noqa: E402
 from tensorboardX.proto.summary_pb2 import Summary  # noqa: E402
 from tensorboardX.summary import hparams as make_hparams  # noqa: E402
+from tensorboardX.summary import text as make_text  # noqa: E402
 
 if _hidden:
     del sys.modules["torch"]
@@ -26,23 +31,44 @@ class Reporter:
     Args:
       workdir: the run directory.
       active: whether this process writes.
-      resume: `{"records", "step"}` of the save that the run continues from: later
-        records are dropped, because they are written again; None starts anew.
     """
 
-    def __init__(
-        self, workdir: Path, *, active: bool, resume: Mapping[str, int] | None
-    ):
+    def __init__(self, workdir: Path, *, active: bool):
         self.workdir, self.active, self.records = workdir, active, 0
-        if not active:
+
+    def open(self, resume: Mapping[str, Any] | None) -> None:
+        """Opens the files; nothing but `say` works before.
+
+        Args:
+          resume: what `marks` said at the save that the run continues from: what was
+            written after it is cut off, because it is written again. None starts anew.
+        """
+        if not self.active:
             return
-        self._jsonl = workdir / "metrics.jsonl"
+        self._jsonl = self.workdir / "metrics.jsonl"
         lines = self._jsonl.read_text().splitlines() if self._jsonl.exists() else []
         kept = lines[: resume["records"]] if resume else []
-        self._jsonl.write_text("".join(line + "\n" for line in kept))
+        self.write(self._jsonl.name, "".join(line + "\n" for line in kept))
         self.records = len(kept)
-        purge = resume["step"] + 1 if resume else None
-        self._writer = tensorboardX.SummaryWriter(str(workdir), purge_step=purge)
+        sizes = resume["events"] if resume else {}
+        for path in self.workdir.glob("events.out.tfevents.*"):
+            if path.name in sizes:
+                os.truncate(path, sizes[path.name])
+            else:
+                path.unlink()
+        # Each start has a file of its own, written at once: no queue, no thread.
+        self._events = EventsWriter(str(self.workdir / "events"), f".{os.getpid()}")
+
+    def marks(self) -> dict[str, Any]:
+        """What a save has to know: how far the files go now."""
+        if not self.active:
+            return {"records": 0, "events": {}}
+        self._events.flush()
+        files = self.workdir.glob("events.out.tfevents.*")
+        return {
+            "records": self.records,
+            "events": {path.name: path.stat().st_size for path in files},
+        }
 
     def say(self, text: str = "") -> None:
         """Prints a line above a running progress bar."""
@@ -56,7 +82,7 @@ class Reporter:
             return
         # `add_scalar` would write ndcg_10 for ndcg@10.
         each = [Summary.Value(tag=tag, simple_value=x) for tag, x in values.items()]
-        self._writer.file_writer.add_summary(Summary(value=each), step)
+        self._add(Summary(value=each), step)
         with self._jsonl.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         self.records += 1
@@ -64,7 +90,7 @@ class Reporter:
     def text(self, tag: str, markdown: str) -> None:
         """A page in TensorBoard's text tab."""
         if self.active:
-            self._writer.add_text(tag, markdown)
+            self._add(make_text(tag, markdown))
 
     def hparams(self, values: Mapping[str, Any], tags: Iterable[str]) -> None:
         """The run's row in TensorBoard's hparams tab: what it was made with.
@@ -79,7 +105,7 @@ class Reporter:
                 for k, v in values.items()
             }
             for summary in make_hparams(simple, dict.fromkeys(tags)):
-                self._writer.file_writer.add_summary(summary)
+                self._add(summary)
 
     def bar(self, total: int, done: int, name: str, unit: str = "step") -> Any:
         """A progress bar; every ten seconds where the output is no terminal."""
@@ -101,10 +127,21 @@ class Reporter:
             part.write_text(text)
             os.replace(part, self.workdir / name)
 
+    def table(self, name: str, frame: pl.DataFrame) -> None:
+        """Writes a table of the run directory as Parquet, unless it has no rows."""
+        if self.active and len(frame):
+            frame.write_parquet(self.workdir / name)
+
     def close(self) -> None:
         """Flushes the event file."""
         if self.active:
-            self._writer.close()
+            self._events.close()
+
+    def _add(self, summary: Any, step: int | None = None) -> None:
+        self._events.write_event(
+            Event(wall_time=time.time(), step=step, summary=summary)
+        )
+        self._events.flush()
 
 
 class Meter:
@@ -121,6 +158,14 @@ class Meter:
       first_step: global step at the start of the phase.
       every: steps between two records.
       rates: step of the phase -> learning rates by tag.
+      users: names of a batch's users.
+      min_spread: below this spread of vectors a warning is given; 0 = never.
+
+    Attributes:
+      loss: of the last step that was shown.
+      asked: the most that a process has asked for, of `signals`, since it was reset.
+      skipped: batches that were not trained on.
+      skipped_at: step of the last one.
     """
 
     def __init__(
@@ -134,44 +179,53 @@ class Meter:
         first_step: int,
         every: int,
         rates: Callable[[int], dict[str, float]],
+        users: Callable[[Batch], list[str]],
+        min_spread: float,
     ):
+        self.name, self.users, self.min_spread = name, users, min_spread
+        self.asked, self.skipped, self.skipped_at = 0, 0, 0
+        self._warned: set[str] = set()
         self.reporter, self.metric, self.every = reporter, metric, every
         self.first_step, self.rates, self.number = first_step, rates, done
-        self.loss = float("nan")  # of the last step that was shown
+        self.loss = float("nan")
         self._bar = reporter.bar(total, done, name)
         self._steps = 0  # of this process; the first one compiles and is not timed
         self._mark: float | None = None
-        self._pending: tuple[int, int, Mapping[str, Any]] | None = None
+        self._pending: tuple[int, Batch, Mapping[str, Any]] | None = None
 
     def start_epoch(self, best: float) -> None:
         """Starts the clock."""
         self.best = best
         self._mark = time.perf_counter() if self._steps else None
 
-    def add(self, values: Mapping[str, Any], users: int) -> None:
+    def add(self, values: Mapping[str, Any], batch: Batch) -> None:
         """Takes a step's metrics, still being computed, and shows the last one's."""
-        self._show()
-        self._pending = (self.number, users, values)
+        self.flush()
+        self._pending = (self.number, batch, values)
         self.number += 1
         self._bar.update()
-
-    def end_epoch(self) -> None:
-        """Shows what is pending."""
-        self._show()
 
     def close(self) -> None:
         """Ends the bar."""
         self._bar.close()
 
-    def _show(self) -> None:
+    def flush(self) -> None:
+        """Shows what is pending."""
         if self._pending is None:
             return
-        number, users, values = self._pending
+        number, batch, values = self._pending
         self._pending = None
         loss = float(values["loss"])  # the step is done when this is known
         self.loss = loss
         now, before = time.perf_counter(), self._mark
         self._mark, self._steps = now, self._steps + 1
+        self.asked = max(self.asked, int(values["asked"]))
+        self.skipped = int(values["skipped"])
+        step = self.first_step + number + 1
+        if not values["counts"]:
+            self._report_skipped(step, batch)
+            return
+        users = len(self.users(batch))
         speed = f"{users / (now - before):.0f} users/s, " if before else ""
         self._bar.set_postfix_str(
             f"loss {loss:.3f}, {speed}best {self.metric} {self.best:.4f}",
@@ -181,8 +235,30 @@ class Meter:
             scalars = {
                 "train/loss": loss,
                 "train/grad_norm": float(values["grad_norm"]),
-                **self.rates(number),
+                **self.rates(number - self.skipped),
             }
+            for of in ("users", "items"):
+                scalars[f"train/spread/{of}"] = float(values[f"spread/{of}"])
+                self._check_spread(of, scalars[f"train/spread/{of}"], step)
             if before:
                 scalars["time/step_ms"] = 1000 * (now - before)
-            self.reporter.scalars(self.first_step + number + 1, scalars)
+            self.reporter.scalars(step, scalars)
+
+    def _report_skipped(self, step: int, batch: Batch) -> None:
+        self.skipped_at = step
+        names = self.users(batch)
+        some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+        self.reporter.say(
+            f"phase {self.name}, step {step}: loss {self.loss:g}: batch skipped, "
+            f"{self.skipped} so far; its {len(names)} users: {some}"
+        )
+        self.reporter.scalars(step, {"train/skipped": self.skipped})
+
+    def _check_spread(self, of: str, spread: float, step: int) -> None:
+        if spread < self.min_spread and of not in self._warned:
+            self._warned.add(of)
+            self.reporter.say(
+                f"warning: phase {self.name}, step {step}: the vectors of {of} have "
+                f"nearly one direction (spread {spread:.1e}, below train.min_spread): "
+                "they have collapsed. Try a smaller learning rate"
+            )

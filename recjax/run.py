@@ -1,5 +1,6 @@
 """What every part of a run needs; built once, by `train.open_run`."""
 
+import functools
 import math
 import time
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from recjax.data.text import Tokens
 from recjax.evaluate import Evaluator
 from recjax.models.recommender import Recommender
 from recjax.report import Reporter
+from recjax.signals import Signals
 from recjax.steps import Compiler
 
 
@@ -33,6 +35,7 @@ class Run:
     Attributes:
       titles: how the items are called, by catalogue row.
       began: when this process began, by `time.perf_counter`.
+      dry: whether nothing is computed that takes long.
       seconds: by part, those of processes that were interrupted included.
     """
 
@@ -46,8 +49,15 @@ class Run:
     evaluator: Evaluator
     reporter: Reporter
     checkpoints: Checkpoints
+    signals: Signals
     began: float
+    dry: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @functools.cached_property
+    def dropout_key(self) -> jax.Array:
+        """A step folds its number in."""
+        return self.put_whole(jax.random.key(self.config.seed + 1))
 
     def packing(self) -> Packing:
         """How the catalogue's texts are packed."""
@@ -67,11 +77,11 @@ class Run:
 
     def put(self, tree: Any) -> Any:
         """Onto the devices, first dimensions over the data axis."""
-        return jax.device_put(tree, sharding.by_row(self.mesh, tree))
+        return sharding.put(tree, sharding.by_row(self.mesh, tree))
 
     def put_whole(self, tree: Any) -> Any:
         """Onto every device."""
-        return jax.device_put(tree, sharding.replicated(self.mesh))
+        return sharding.put(tree, sharding.replicated(self.mesh))
 
     def spend(self, what: str, seconds: float) -> None:
         """Adds to one of the run's accounts."""

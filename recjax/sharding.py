@@ -4,6 +4,8 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from recjax import trees
@@ -25,6 +27,10 @@ def make_mesh(config: Any) -> Mesh:
     if data * model > have:
         raise UserError(
             f"mesh: ({data}, {model}) needs {data * model} devices, there are {have}"
+        )
+    if jax.process_count() > 1 and data * model != have:
+        raise UserError(
+            f"mesh.data: {data} is not {have}, the devices of all processes; or -1"
         )
     return jax.make_mesh(
         (data, model),
@@ -74,6 +80,25 @@ def row_multiple(mesh: Mesh) -> int:
     axis divides it computes what one device computes.
     """
     return math.lcm(mesh.shape["data"], 8)
+
+
+def put(tree: Any, shardings: Any) -> Any:
+    """Places arrays of the host, the same in every process, on the devices."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings)
+
+    def place(x: Any, sharding: NamedSharding) -> jax.Array:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            data = place(jax.random.key_data(x), sharding)
+            return jax.random.wrap_key_data(data)
+        whole = np.asarray(x)
+        return jax.make_array_from_callback(
+            whole.shape, sharding, lambda part: whole[part]
+        )
+
+    if isinstance(shardings, NamedSharding):
+        return jax.tree.map(lambda x: place(x, shardings), tree)
+    return jax.tree.map(place, tree, shardings)
 
 
 def by_row(mesh: Mesh, tree: Any) -> Any:

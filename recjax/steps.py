@@ -8,10 +8,24 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
-from recjax import trees
+from recjax import sharding, trees
 from recjax.losses import Loss
+
+
+class Guard(flax.struct.PyTreeNode):
+    """What the losses so far were like.
+
+    Attributes:
+      mean: running mean of the losses of batches that counted.
+      counted: how many they are.
+      skipped: batches that were not trained on.
+    """
+
+    mean: jax.Array
+    counted: jax.Array
+    skipped: jax.Array
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -25,6 +39,7 @@ class TrainState(flax.struct.PyTreeNode):
     trainable: trees.Flat
     average: trees.Flat
     opt_state: Any
+    guard: Guard
 
     @property
     def result(self) -> trees.Flat:
@@ -37,57 +52,114 @@ def train_step(
     frozen: trees.Flat,
     catalogue: Any,
     batch: Any,
+    asked_M: jax.Array,
     key: jax.Array,
     *,
     model: Any,
     loss: Loss,
     tx: optax.GradientTransformation,
     ema: float,
+    spike: float,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update: the gradient is taken of the trainable parameters only.
+
+    A batch whose loss or gradient is not finite, or whose loss is far above those
+    before, changes nothing but the counts of steps and of skipped batches.
 
     Args:
       state: before.
       frozen: the other parameters, only read.
       catalogue: per source, arrays of all items.
       batch: a `Batch` with its items.
+      asked_M: what the process of each device asks for; see `signals.Watch`.
       key: dropout key of the run; the step is folded in.
       model: a `Recommender`.
       loss: made by one of `losses.LOSSES`.
       tx: transformation of `state.trainable`.
       ema: decay of `state.average` (Polyak and Juditsky, 1992).
+      spike: a loss so many times the mean of those before is too large; 0 = never.
 
     Returns:
-      The state after, and scalar metrics `loss`, `grad_norm`, `targets`.
+      The state after, and scalar metrics; `METRICS` has their names.
     """
     rngs = {"dropout": jax.random.fold_in(key, state.step)}
     mask_P = batch.place_P >= 0
     targets = jnp.maximum(mask_P.sum(), 1)
 
-    def mean_loss(trainable: trees.Flat) -> jax.Array:
+    def mean_loss(trainable: trees.Flat) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         params = trees.unflatten({**trainable, **frozen})
         scored = model.apply({"params": params}, catalogue, batch, True, rngs=rngs)
         loss_P = loss(*scored, batch.targets_P, mask_P, batch.items.log_weight_U)
-        return loss_P.sum() / targets
+        queries_PxD, candidates_UxD, _ = scored
+        vectors = queries_PxD, candidates_UxD[batch.targets_P]
+        return loss_P.sum() / targets, tuple(spread(x, mask_P) for x in vectors)
 
-    value, grads = jax.value_and_grad(mean_loss)(state.trainable)
+    (value, spreads), grads = jax.value_and_grad(mean_loss, has_aux=True)(
+        state.trainable
+    )
+    grad_norm = optax.tree.norm(grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
     trainable: Any = optax.apply_updates(state.trainable, updates)
+    average = {
+        path: ema * x + (1 - ema) * trainable[path] for path, x in state.average.items()
+    }
+    guard = state.guard
+    mean = jnp.where(guard.counted, 0.99 * guard.mean + 0.01 * value, value)
     after = state.replace(
-        step=state.step + 1,
         trainable=trainable,
-        average={
-            path: ema * x + (1 - ema) * trainable[path]
-            for path, x in state.average.items()
-        },
+        average=average,
         opt_state=opt_state,
+        guard=guard.replace(mean=mean, counted=guard.counted + 1),
+    )
+    counts = jnp.isfinite(value) & jnp.isfinite(grad_norm)
+    if spike:
+        counts &= (guard.counted < SPIKE_AFTER) | (value < spike * guard.mean)
+    after = jax.tree.map(lambda new, old: jnp.where(counts, new, old), after, state)
+    skipped = guard.skipped + jnp.where(counts, 0, 1)
+    after = after.replace(
+        step=state.step + 1, guard=after.guard.replace(skipped=skipped)
     )
     metrics = {
         "loss": value,
-        "grad_norm": optax.tree.norm(grads),
+        "grad_norm": grad_norm,
         "targets": targets,
+        "spread/users": spreads[0],
+        "spread/items": spreads[1],
+        "counts": counts,
+        "skipped": skipped,
+        "asked": asked_M.max(),
     }
     return after, metrics
+
+
+METRICS = (
+    "loss",
+    "grad_norm",
+    "targets",
+    "spread/users",
+    "spread/items",
+    "counts",
+    "skipped",
+    "asked",
+)
+FEW = 2  # vectors, below which nothing is said of their spread
+SPIKE_AFTER = 100  # batches, before which no loss is called a spike
+
+
+def spread(vectors_PxD: jax.Array, mask_P: jax.Array) -> jax.Array:
+    """How far directions differ: 0 if all are one, towards 1 if they cancel out.
+
+    1 where there are too few to tell.
+
+    The circular variance (Mardia and Jupp, Directional Statistics, 2000, section 9.2).
+    """
+    x_PxD = jax.lax.stop_gradient(vectors_PxD).astype(jnp.float32)
+    square_Px1 = jnp.sum(x_PxD * x_PxD, axis=1, keepdims=True)
+    unit_PxD = x_PxD * jax.lax.rsqrt(jnp.maximum(square_Px1, 1e-12))
+    total_D = jnp.where(mask_P[:, None], unit_PxD, 0).sum(0)
+    count = mask_P.sum()
+    spread = 1 - jnp.linalg.norm(total_D) / jnp.maximum(count, 1)
+    return jnp.where(count < FEW, 1.0, spread)
 
 
 class Compiler:
@@ -95,10 +167,16 @@ class Compiler:
 
     Args:
       say: receives two lines for every new set of shapes.
+      mesh: of the run.
+
+    Attributes:
+      everywhere: the sharding of what every process reads.
+      seconds: spent so far.
     """
 
-    def __init__(self, say: Callable[[str], None]):
+    def __init__(self, say: Callable[[str], None], mesh: Mesh):
         self.say, self.seconds = say, 0.0
+        self.everywhere = sharding.replicated(mesh)
 
     def __call__(
         self,
@@ -144,6 +222,20 @@ class Compiled:
             program = self._compiler.compile(self._name, self._jitted, args)
             self._programs[key] = program
         return self._programs[key](*args)
+
+    def memory(self, *args: Any) -> int:
+        """Bytes on a device for a call: what it is given, what it gives, between.
+
+        Args:
+          *args: arrays or their shapes.
+        """
+        found = self._jitted.lower(*args).compile().memory_analysis()
+        return int(
+            found.argument_size_in_bytes
+            + found.output_size_in_bytes
+            - found.alias_size_in_bytes
+            + found.temp_size_in_bytes
+        )
 
     def __len__(self) -> int:
         """How many sets of shapes have been compiled."""

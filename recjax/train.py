@@ -4,6 +4,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,35 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from recjax import compile_cache, optim, report, sharding, summaries, trees
+from recjax import optim, report, sharding, summaries, trees
 from recjax.baselines import BASELINES
 from recjax.catalogue import encode_prefix
 from recjax.checkpoint import Checkpoints
-from recjax.checks import check_config, check_max_tokens, open_workdir
+from recjax.checks import (
+    check_config,
+    check_disk,
+    check_max_tokens,
+    claim,
+    open_workdir,
+)
+from recjax.compile_cache import keep_compiled, platform_key
 from recjax.data import sources
 from recjax.data.protocol import Rows, load_data
 from recjax.data.text import tokenize
 from recjax.errors import UserError
 from recjax.evaluate import Evaluation, Evaluator, rating_results
+from recjax.fit import run_phase
 from recjax.metrics import Interval, with_intervals
 from recjax.models.pretrained import load_config
 from recjax.models.recommender import make_model
 from recjax.params import init_params
-from recjax.phase import run_phase
+from recjax.prefix_store import digest
+from recjax.processes import leave_if_lost
 from recjax.run import Moment, Run
+from recjax.signals import Signals
 from recjax.steps import Compiler
+
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "grain", "polars", "numpy")
 
 
 def run(config: Any, workdir: str) -> dict[str, Any]:
@@ -42,44 +55,44 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
 
     Raises:
       UserError: anything the user can mend.
+      Stopped: a signal came; the same call goes on from there.
     """
     began = time.perf_counter()
     folder = Path(workdir)
     check_config(config)
     if done := open_workdir(config, folder):
         return done
-    with open_run(config, folder, began) as (r, params):
+    with (
+        claim(folder),
+        open_run(config, folder, began) as (r, params),
+        r.signals.heard(),
+    ):
         return _run(r, params)
 
 
 def _run(r: Run, params: trees.Flat) -> dict[str, Any]:
     config, data, checkpoints, say = r.config, r.data, r.checkpoints, r.reporter.say
+    r.reporter.table("rejected.parquet", data.rejected)
 
     # Results without training, then after each phase; all of them saved as they come.
     phases = [phase for phase in config.train.phases if phase.epochs]
     for phase in phases:  # what is wrong with the last one is said now
         optim.make(config.optim, phase, list(params), steps=1)
-    index = checkpoints.params_index()
-    if index is None:
+    check_disk(config, phases, params, r.reporter.workdir, say)
+    if checkpoints.entered is None:
         results: dict[str, Any] = {"baselines": run_baselines(r), "phases": {}}
         if r.tokens is not None and config.eval.before:
             results["before"] = run_before(r, params)
         index, step = 0, 0
         save(r, 0, params, step, results)
     else:
-        params, meta = checkpoints.restore_params(index, params)
-        if meta["fingerprint"] != data.fingerprint:
-            raise UserError(
-                f"--workdir {r.reporter.workdir}: its data was of protocol "
-                f"{meta['fingerprint']}, now it is {data.fingerprint}; choose another "
-                "directory"
-            )
+        params = checkpoints.restore_params(params)
+        index, meta = checkpoints.entered.number, checkpoints.entered.meta
         step, results = meta["step"], meta["results"]
-        at = checkpoints.standing() or meta
-        for what, seconds in at["seconds"].items():
+        for what, seconds in (checkpoints.standing or meta)["seconds"].items():
             r.spend(what, seconds)
         say(f"\nresuming: {index} of {len(phases)} phases are done")
-        if index < len(phases) and "phase" not in at:
+        if index < len(phases) and checkpoints.inside is None:
             say(f"nothing of phase {phases[index].name} was saved yet: it starts anew")
     for i in range(index, len(phases)):
         outcome = run_phase(r, i, phases[i], params, step)
@@ -99,12 +112,14 @@ def _run(r: Run, params: trees.Flat) -> dict[str, Any]:
             ),
         }
         save(r, i + 1, params, step, results)
+    if not checkpoints.wait():
+        raise UserError(f"{r.reporter.workdir}: the result could not be saved")
     return finish(r, results, params)
 
 
 @contextlib.contextmanager
 def open_run(
-    config: Any, folder: Path, began: float
+    config: Any, folder: Path, began: float, dry: bool = False
 ) -> Iterator[tuple[Run, trees.Flat]]:
     """Everything a run needs, and its initial parameters.
 
@@ -112,6 +127,7 @@ def open_run(
       config: checked.
       folder: the run directory, which exists.
       began: when the process began, by `time.perf_counter`.
+      dry: whether nothing is computed that takes long.
 
     Raises:
       UserError: data, weights or names that do not fit.
@@ -121,14 +137,23 @@ def open_run(
     jax.config.update("jax_threefry_partitionable", False)
     # `train.dtype` alone decides: some devices round the products of float32.
     jax.config.update("jax_default_matmul_precision", "float32")
-    compile_cache.keep_compiled()
+    keep_compiled()
     mesh = sharding.make_mesh(config.mesh)
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder)))
-        active, standing = jax.process_index() == 0, checkpoints.standing()
-        reporter = report.Reporter(folder, active=active, resume=standing)
-        stack.enter_context(contextlib.closing(reporter))
-        yield _make_run(config, mesh, checkpoints, reporter, began)
+        reporter = report.Reporter(folder, active=jax.process_index() == 0)
+        checkpoints = Checkpoints(folder, reporter.say, config.train.keep)
+        stack.enter_context(contextlib.closing(checkpoints))
+        try:
+            r, params = _make_run(config, mesh, checkpoints, reporter, began, dry)
+            for differs in checkpoints.bind(identity(r)):
+                reporter.say(f"note: saved with {differs}: from here on other bits")
+            reporter.open(resume=checkpoints.standing)
+            stack.enter_context(contextlib.closing(reporter))
+            reporter.text("config", f"```json\n{config.to_json(indent=2)}\n```")
+            yield r, params
+        except jax.errors.JaxRuntimeError as e:
+            leave_if_lost(e)
+            raise
 
 
 def _make_run(
@@ -137,6 +162,7 @@ def _make_run(
     checkpoints: Checkpoints,
     reporter: report.Reporter,
     began: float,
+    dry: bool,
 ) -> tuple[Run, trees.Flat]:
     say = reporter.say
     data = load_data(config)
@@ -159,24 +185,25 @@ def _make_run(
     say(summaries.data_report(data, tokens, config.data.history_length))
     say(f"\nconfig, resolved, in {reporter.workdir / 'config.json'}:")
     say(summaries.compact_config(config))
-    reporter.text("config", f"```json\n{config.to_json(indent=2)}\n```")
 
     model = make_model(config, data.num_items, encoder_config)
-    compiler = Compiler(say)
+    compiler = Compiler(say, mesh)
     params = init_params(config, model, encoder_dir, mesh, compiler)
     evaluator = Evaluator(config, data, mesh, compiler)
     r = Run(
-        config,
-        data,
-        titles,
-        tokens,
-        model,
-        mesh,
-        compiler,
-        evaluator,
-        reporter,
-        checkpoints,
-        began,
+        config=config,
+        data=data,
+        titles=titles,
+        tokens=tokens,
+        model=model,
+        mesh=mesh,
+        compiler=compiler,
+        evaluator=evaluator,
+        reporter=reporter,
+        checkpoints=checkpoints,
+        signals=Signals(),
+        began=began,
+        dry=dry,
     )
     r.spend_since("load", Moment(began, 0.0))
     return r, params
@@ -186,10 +213,27 @@ def save(
     r: Run, index: int, params: trees.Flat, step: int, results: dict[str, Any]
 ) -> None:
     """Saves what enters phase `index`: parameters, results and accounts so far."""
-    meta: dict[str, Any] = {"step": step, "records": r.reporter.records}
+    meta: dict[str, Any] = {"step": step, **r.reporter.marks()}
     meta |= {"results": results, "seconds": r.accounts()}
-    meta["fingerprint"] = r.data.fingerprint
-    r.checkpoints.save_params(index, params, meta)
+    with r.signals.deferred():
+        r.checkpoints.save_params(index, params, meta)
+
+
+def identity(r: Run) -> dict[str, dict[str, Any]]:
+    """What a save has to be of to be resumed, and what may differ."""
+    texts = [] if r.tokens is None else [("ids", r.tokens.ids)]
+    items = "\n".join(map(str, r.data.item_ids)).encode()
+    users = "\n".join(map(str, r.data.user_ids)).encode()
+    must = {
+        **summaries.flat_config(r.config),
+        "data": r.data.fingerprint,
+        "catalogue": digest([("items", np.frombuffer(items, np.uint8)), *texts]),
+        "users": digest([("users", np.frombuffer(users, np.uint8))]),
+    }
+    may: dict[str, Any] = {name: version(name) for name in LIBRARIES}
+    may |= {"processes": jax.process_count(), "mesh": dict(r.mesh.shape)}
+    may |= {"device": jax.devices()[0].device_kind, "processor": platform_key()}
+    return {"must": json.loads(json.dumps(must)), "may": json.loads(json.dumps(may))}
 
 
 def finish(r: Run, results: dict[str, Any], params: trees.Flat) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def data(config):
 @pytest.fixture
 def evaluator(config, data):
     mesh = sharding.make_mesh(config.mesh)
-    return Evaluator(config, data, mesh, Compiler(print))
+    return Evaluator(config, data, mesh, Compiler(print, mesh))
 
 
 def by_hand(data, config, scores_of):

@@ -5,11 +5,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
+from ml_collections import ConfigDict
 
 from recjax.data.batches import Batch, Items
 from recjax.losses import softmax
 from recjax.models.dropout import Dropout
-from recjax.steps import Compiler, TrainState, train_step
+from recjax.sharding import make_mesh
+from recjax.steps import Compiler, Guard, TrainState, spread, train_step
+
+MESH = make_mesh(ConfigDict({"data": 1, "model": 1}))
 
 
 class Scorer(nn.Module):
@@ -29,6 +34,7 @@ BATCH = Batch(
     mask_BxH=np.ones((4, 2), bool),
     targets_P=np.ones(8, np.int32),
     place_P=np.arange(8, dtype=np.int32),
+    rows_B=np.arange(4, dtype=np.int32),
     items=Items(np.arange(3), np.zeros(3, np.float32), None),
 )
 
@@ -37,10 +43,21 @@ def one_step(step=0, ema=0.0, lr=0.1):
     params = {"weight": jnp.ones(16)}
     tx = optax.sgd(lr)
     average = {"weight": jnp.zeros(16)} if ema else {}
-    state = TrainState(jnp.int32(step), params, average, tx.init(params))
-    key = jax.random.key(0)
+    guard = Guard(jnp.float32(0), jnp.int32(0), jnp.int32(0))
+    state = TrainState(jnp.int32(step), params, average, tx.init(params), guard)
+    key, asked = jax.random.key(0), jnp.zeros(1, jnp.int32)
     return train_step(
-        state, {}, {}, BATCH, key, model=Scorer(), loss=softmax, tx=tx, ema=ema
+        state,
+        {},
+        {},
+        BATCH,
+        asked,
+        key,
+        model=Scorer(),
+        loss=softmax,
+        tx=tx,
+        ema=ema,
+        spike=0.0,
     )
 
 
@@ -60,9 +77,19 @@ def test_the_average_moves_towards_the_weights():
     assert without.result is without.trainable
 
 
+def test_spread_is_the_circular_variance():
+    vectors = jnp.array([[1.0, 0], [0, 2], [-3, 0], [0, -4], [9, 9]])
+    mask = jnp.array([True, True, False, False, False])
+    assert float(spread(vectors, mask)) == pytest.approx(1 - 0.5**0.5)
+    every = jnp.array([True] * 4 + [False])
+    assert float(spread(vectors, every)) == pytest.approx(1)
+    assert float(spread(vectors[4:] * jnp.ones((3, 1)), mask[:3] | True)) < 1e-6
+    assert float(spread(vectors[:1], mask[:1])) == 1
+
+
 def test_a_shape_is_compiled_once_and_said():
     said = []
-    compiler = Compiler(said.append)
+    compiler = Compiler(said.append, MESH)
     double = compiler("double", lambda x: x * 2)
     for size in (2, 3, 2):
         np.testing.assert_array_equal(double(jnp.ones(size)), np.full(size, 2.0))

@@ -58,21 +58,23 @@ def config_for(seed: int, recipe: str) -> ConfigDict:
 
 def work(args: argparse.Namespace) -> None:
     """Trains until validation reaches what is asked; prints where it stands."""
-    import jax
-
-    from recjax.phase import Standing, make_meter, set_up, train_epoch, validate
+    from recjax.fit import Standing, make_meter, train_steps, validate
+    from recjax.phase import set_up
+    from recjax.signals import Signals, Watch
     from recjax.train import open_run
 
     c = config_for(args.seed, args.recipe)
     with open_run(c, args.folder, time.perf_counter()) as (r, params):
         phase, state = set_up(r, 0, c.train.phases[0], params, 0)
-        iterator, key = iter(phase.batches), r.put_whole(jax.random.key(c.seed + 1))
-        meter = make_meter(r, phase, Standing(0, 0.0, 0))
+        iterator, watch = iter(phase.batches), Watch(Signals(), r.mesh, 1e9)
+        meter = make_meter(r, phase, Standing(0, 0, 0.0, 0))
         value, epoch = 0.0, 0
         while value < args.until and epoch < phase.config.epochs:
             meter.start_epoch(value)
-            state = train_epoch(r, phase, state, iterator, key, meter)
-            meter.end_epoch()
+            steps = train_steps(r, phase, state, iterator, meter, watch, stale={})
+            for state, _ in steps:  # noqa: B007 (the last one stays)
+                pass
+            meter.flush()
             value, epoch = validate(r, phase, state.result).mean(METRIC), epoch + 1
             print(json.dumps({"epoch": epoch, METRIC: value}), flush=True)
 

@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -23,7 +22,9 @@ from configs import base
 from experiments.benchmarks import duel
 from experiments.benchmarks.serve import serve
 from recjax.data.protocol import Rows
-from recjax.phase import Standing, make_meter, set_up, train_epoch
+from recjax.fit import Standing, make_meter, train_steps
+from recjax.phase import set_up
+from recjax.signals import Signals, Watch
 from recjax.train import open_run
 
 BARS = {"epoch": 2, "recommend": 3}
@@ -59,16 +60,17 @@ def work(args: argparse.Namespace) -> None:
             recommend()  # compiles all shapes
             return serve({"users": len(rows)}, recommend)
 
-        key = r.put_whole(jax.random.key(0))
-        iterator = iter(phase.batches)
-        meter = make_meter(r, phase, Standing(0, 0.0, 0))
+        iterator, watch = iter(phase.batches), Watch(Signals(), r.mesh, 1e9)
+        meter = make_meter(r, phase, Standing(0, 0, 0.0, 0))
 
         def epoch() -> dict[str, Any]:
             nonlocal state
             start = time.perf_counter()
             meter.start_epoch(0.0)
-            state = train_epoch(r, phase, state, iterator, key, meter)
-            meter.end_epoch()
+            steps = train_steps(r, phase, state, iterator, meter, watch, stale={})
+            for state, _ in steps:  # noqa: B007 (the last one stays)
+                pass
+            meter.flush()
             return {"seconds": time.perf_counter() - start}
 
         epoch()

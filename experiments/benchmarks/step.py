@@ -27,6 +27,7 @@ from recjax.data import sources
 from recjax.data.batches import Batch, TrainBatches
 from recjax.phase import Phase, set_up
 from recjax.run import Run
+from recjax.signals import Signals, Watch
 from recjax.train import open_run
 
 BATCHES = 4
@@ -64,10 +65,15 @@ def work(args: argparse.Namespace) -> None:
         batches = [phase.batches.make_batch(some) for some in chosen]
         write_for_peer(r, params, batches, phase.batches, args)
         plain = plain_loss(r, phase, params, batches[0])
-        key = r.put_whole(jax.random.key(0))
+        asked = Watch(Signals(), r.mesh, 1e9).asks()
         for batch in batches:  # compiles all shapes
             state, _ = phase.step(
-                state, phase.frozen, phase.catalogue.whole, r.put(batch), key
+                state,
+                phase.frozen,
+                phase.catalogue.whole,
+                r.put(batch),
+                asked,
+                r.dropout_key,
             )
         turn = itertools.cycle(chosen)
 
@@ -76,7 +82,12 @@ def work(args: argparse.Namespace) -> None:
             start = time.perf_counter()
             batch = r.put(phase.batches.make_batch(next(turn)))
             state, values = phase.step(
-                state, phase.frozen, phase.catalogue.whole, batch, key
+                state,
+                phase.frozen,
+                phase.catalogue.whole,
+                batch,
+                asked,
+                r.dropout_key,
             )
             value = float(values["loss"])
             return {"seconds": time.perf_counter() - start, "loss": value}

@@ -37,12 +37,14 @@ class Batch(NamedTuple):
       place_P: b * H + h where the user tower answers for the target; -1 is padding.
         Where every prefix is a training example, every item of a history asks for
         the next one, else the last one alone.
+      rows_B: training row of each user; -1 where a place only fills the batch.
     """
 
     history_BxH: np.ndarray
     mask_BxH: np.ndarray
     targets_P: np.ndarray
     place_P: np.ndarray
+    rows_B: np.ndarray | None
     items: Items | None
 
 
@@ -144,12 +146,14 @@ class TrainBatches:
             each.append(asked)
             places.append((b + 1) * self.length - len(asked) + np.arange(len(asked)))
         targets = np.concatenate(each)
+        rows_B = np.full(self.batch_size, -1, np.int32)
+        rows_B[: len(chosen)] = self.windows_Wx3[chosen][:, 0]
         size = next(size for size in self._place_sizes if size >= len(targets))
         targets_P, place_P = np.zeros(size, np.int32), np.full(size, -1, np.int32)
         place_P[: len(targets)] = np.concatenate(places)
         targets_P[: len(targets)] = targets
         if self.negatives == "all":
-            return Batch(history_BxH, mask_BxH, targets_P, place_P, None)
+            return Batch(history_BxH, mask_BxH, targets_P, place_P, rows_B, None)
         touched = np.union1d(targets, history_BxH[mask_BxH])
         rng = rng or np.random.default_rng(0)
         rows, weights = self._draw(targets, len(chosen), rng)
@@ -164,7 +168,7 @@ class TrainBatches:
         else:
             targets_P[: len(targets)] = np.searchsorted(distinct, targets)
         items = Items(rows_U, log_weight_U, self._pack(rows_U))
-        return Batch(history_BxH, mask_BxH, targets_P, place_P, items)
+        return Batch(history_BxH, mask_BxH, targets_P, place_P, rows_B, items)
 
     def _choose_place_sizes(self) -> list[int]:
         """Sizes of P: one that hardly a batch exceeds, and one that none can."""

@@ -31,7 +31,7 @@ def texts(config):
     )
     model = make_model(config, data.num_items, load_config(folder))
     mesh = sharding.make_mesh(config.mesh)
-    params = init_params(config, model, folder, mesh, Compiler(print))
+    params = init_params(config, model, folder, mesh, Compiler(print, mesh))
     rows_U = np.append(np.arange(data.num_items), -1).astype(np.int32)
     packed = pack(tokens, rows_U, width=16)
     items = Items(rows_U, np.where(rows_U < 0, -np.inf, 0).astype(np.float32), packed)
@@ -232,7 +232,8 @@ def make_batch(data, items):
     history = rng.integers(0, data.num_items, (4, 6)).astype(np.int32)
     targets = rng.integers(0, data.num_items, 24).astype(np.int32)
     place = np.arange(24, dtype=np.int32)
-    return Batch(history, np.ones((4, 6), bool), targets, place, items)
+    users = np.arange(4, dtype=np.int32)
+    return Batch(history, np.ones((4, 6), bool), targets, place, users, items)
 
 
 def total_loss(model, params, catalogue, batch, dropout=False):

@@ -1,0 +1,311 @@
+"""The course of a phase: steps, epochs with early stopping, saves, the best state."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from recjax import optim, report, signals, summaries, trees
+from recjax.data.batches import Batch
+from recjax.errors import Stopped, UserError
+from recjax.evaluate import Evaluation
+from recjax.phase import Phase, set_up
+from recjax.run import Run
+from recjax.steps import TrainState
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a phase leaves: its best parameters and how they do."""
+
+    params: trees.Flat
+    step: int
+    epochs: int
+    trained: int
+    valid: Evaluation
+    test: Evaluation
+
+
+@dataclass
+class Standing:
+    """Where a phase stands.
+
+    Attributes:
+      epoch: epochs that are done.
+      step: steps of the next one that are done.
+      best: validation metric, of the state after `best_epoch` epochs.
+    """
+
+    epoch: int
+    step: int
+    best: float
+    best_epoch: int
+
+
+def run_phase(
+    r: Run, index: int, config: Any, params: trees.Flat, step: int
+) -> Outcome:
+    """Trains one phase and returns its best state, evaluated.
+
+    Args:
+      r: the run.
+      index: of the phase among those with epochs.
+      config: of the phase, one of `config.train.phases`.
+      params: all parameters as they enter it.
+      step: global step at its start.
+    """
+    phase, state = set_up(r, index, config, params, step)
+    state, best, stand = fit(r, phase, state)
+    return conclude(r, phase, state, best, stand)
+
+
+def fit(
+    r: Run, phase: Phase, state: TrainState
+) -> tuple[TrainState, trees.Flat, Standing]:
+    """Epochs until patience ends: the last state, the best parameters, the standing.
+
+    Raises:
+      Stopped: a signal came; where the phase stands was saved.
+      UserError: too many batches were skipped; likewise saved.
+    """
+    c, say = r.config, r.reporter.say
+    iterator, stale = iter(phase.batches), {}
+    inside = r.checkpoints.inside
+    if inside and inside.meta["phase"] == phase.index:
+        stand = Standing(**inside.meta["stand"])
+        if found := inside.manifest["arrays"].get("more:stale:vectors_NxD"):
+            table = jax.ShapeDtypeStruct(*found, sharding=r.compiler.everywhere)
+            stale = {"stale": {"vectors_NxD": table}}
+        state, best, stale = r.checkpoints.restore_last(state, stale)
+        iterator.set_state(json.loads(inside.meta["iterator"]))
+        within = f" and {stand.step} steps" if stand.step else ""
+        say(f"resuming after epoch {stand.epoch}{within} of phase {phase.config.name}")
+    else:
+        best = jax.tree.map(jnp.copy, state.result)
+        start = r.now()
+        value = validate(r, phase, state.result).mean(c.train.metric)
+        r.spend_since("train", start)
+        say(f"validation {c.train.metric} before the first epoch: {value:.4f}")
+        stand = Standing(epoch=0, step=0, best=value, best_epoch=0)
+
+    course = _Course(r, phase, stand, state, best, stale, iterator)
+    with r.signals.deferred():
+        course.run()
+    return course.state, course.best, stand
+
+
+class _Course:
+    """A phase on its way; see `fit`."""
+
+    def __init__(
+        self,
+        r: Run,
+        phase: Phase,
+        stand: Standing,
+        state: TrainState,
+        best: trees.Flat,
+        stale: Any,
+        iterator: Any,
+    ):
+        self.r, self.phase, self.stand = r, phase, stand
+        self.state, self.best, self.stale = state, best, stale
+        self.iterator = iterator
+        self.watch = signals.Watch(r.signals, r.mesh, r.config.train.checkpoint_seconds)
+        self.meter = make_meter(r, phase, stand)
+        self.saved: tuple[int, int] | None = (stand.epoch, stand.step)
+
+    def run(self) -> None:
+        """Epochs until the last one or patience ends."""
+        r, stand, patience = self.r, self.stand, self.phase.config.patience
+        while stand.epoch < self.phase.config.epochs:
+            waited = stand.epoch - stand.best_epoch
+            if patience and waited >= patience:
+                r.reporter.say(
+                    f"stopping early: no better {r.config.train.metric} for {waited} "
+                    "epochs"
+                )
+                break
+            start = r.now()
+            self.train()
+            self.evaluate()
+            r.spend_since("train", start)
+            self.heed()
+        self.save()
+        self.meter.close()
+
+    def train(self) -> None:
+        """The rest of an epoch."""
+        self.meter.start_epoch(self.stand.best)
+        for state, stale in train_steps(
+            self.r,
+            self.phase,
+            self.state,
+            self.iterator,
+            self.meter,
+            self.watch,
+            first=self.stand.step,
+            stale=self.stale,
+        ):
+            self.state, self.stale = state, stale
+            self.stand.step += 1
+            if self.stand.step < self.phase.batches.steps_per_epoch:
+                self.heed()  # the last step's save comes after the validation
+        self.meter.flush()
+        self.stand.epoch, self.stand.step = self.stand.epoch + 1, 0
+
+    def evaluate(self) -> None:
+        """Validates, and keeps the state where it is the best so far."""
+        r, stand = self.r, self.stand
+        evaluation = validate(r, self.phase, self.state.result)
+        r.reporter.scalars(
+            self.phase.step_of(stand.epoch, 0),
+            {f"valid/{m}": evaluation.mean(m) for m in evaluation.values},
+        )
+        if (value := evaluation.mean(r.config.train.metric)) > stand.best:
+            self.best = jax.tree.map(jnp.copy, self.state.result)
+            stand.best, stand.best_epoch = value, stand.epoch
+
+    def heed(self) -> None:
+        """Saves, or stops, where that was asked for."""
+        if self.meter.skipped > (most := self.r.config.train.max_skipped):
+            self.save()
+            saved = "" if self.r.checkpoints.wait() else "NOT "
+            raise UserError(
+                f"phase {self.phase.config.name}: {self.meter.skipped} batches were "
+                f"skipped, more than train.max_skipped ({most}), the last one at step "
+                f"{self.meter.skipped_at}; the state before is {saved}saved. Try a "
+                "smaller learning rate in another --workdir"
+            )
+        if self.meter.asked != signals.NOTHING:
+            stop = self.meter.asked == signals.STOP
+            self.save()
+            if stop:
+                raise Stopped(saved=self.r.checkpoints.wait())
+
+    def save(self) -> None:
+        """Saves where the phase stands, unless that is saved."""
+        r, stand = self.r, self.stand
+        self.meter.flush()
+        self.meter.asked = signals.NOTHING
+        self.watch.saved()
+        if self.saved == (stand.epoch, stand.step):
+            return
+        self.saved = stand.epoch, stand.step
+        step = self.phase.step_of(stand.epoch, stand.step)
+        meta: dict[str, Any] = {"phase": self.phase.index, "step": step}
+        meta |= {"stand": asdict(stand), **r.reporter.marks()}
+        meta["iterator"] = json.dumps(_plain(self.iterator.get_state()))
+        meta["seconds"] = r.accounts()
+        more = self.stale if stand.step else {}  # an epoch begins with a new table
+        r.checkpoints.save_last(step, self.state, self.best, more, meta)
+
+
+def train_steps(
+    r: Run,
+    phase: Phase,
+    state: TrainState,
+    iterator: Iterator[Batch],
+    meter: report.Meter,
+    watch: signals.Watch,
+    *,
+    first: int = 0,
+    stale: Any,
+) -> Iterator[tuple[TrainState, Any]]:
+    """The steps of an epoch from `first` on: the state after each, and the stale table.
+
+    Args:
+      r: the run.
+      phase: of the run.
+      state: before.
+      iterator: of training batches.
+      meter: receives each step's metrics.
+      watch: says what this process asks of the others.
+      first: steps of the epoch that are done.
+      stale: vectors of the catalogue for the next steps, where negatives are stale.
+    """
+    loss = r.config.loss
+    for i in range(first, phase.batches.steps_per_epoch):
+        if loss.negatives == "stale" and i % loss.refresh_steps == 0:
+            stale = encode_stale(phase, state)
+        batch = next(iterator)
+        if phase.candidates is not None:
+            catalogue, items = phase.candidates
+        else:
+            assert batch.items is not None
+            catalogue, items = phase.catalogue.take(batch.items)
+        placed = r.put(batch._replace(items=None, rows_B=None))._replace(items=items)
+        inputs = ({**catalogue, **stale}, placed, watch.asks(), r.dropout_key)
+        state, values = phase.step(state, phase.frozen, *inputs)
+        meter.add(values, batch)
+        yield state, stale
+
+
+def encode_stale(phase: Phase, state: TrainState) -> dict[str, Any]:
+    """The catalogue by the newest parameters, for the next steps' negatives."""
+    params = phase.nested(state.trainable)
+    return {"stale": {"vectors_NxD": phase.scorer.encode_catalogue(params)[0]}}
+
+
+def conclude(
+    r: Run, phase: Phase, state: TrainState, best: trees.Flat, stand: Standing
+) -> Outcome:
+    """Says what changed and evaluates the best parameters."""
+    start, say = r.now(), r.reporter.say
+    say(
+        f"best validation {r.config.train.metric} {stand.best:.4f} after epoch "
+        f"{stand.best_epoch}; train_step was compiled {len(phase.step)} time(s)"
+    )
+    whole = {**phase.frozen, **best}
+    after = {path: whole[path] for path in phase.params}
+    changes = trees.max_change(phase.params, after)
+    changed = summaries.change_report(changes, phase.opt)
+    say(changed)
+    r.reporter.text(f"changes/{phase.config.name}", changed)
+    nested, data = phase.nested(best), r.data
+    valid, test = r.evaluator.by_model(phase.scorer, nested, data.valid, data.test)
+    step = phase.step_of(stand.epoch, 0)
+    r.reporter.scalars(step, {f"test/{m}": test.mean(m) for m in test.values})
+    r.spend_since("test", start)
+    return Outcome(after, step, stand.epoch, trees.count(best), valid, test)
+
+
+def validate(r: Run, phase: Phase, trainable: trees.Flat) -> Evaluation:
+    """Ranks the validation rows."""
+    nested = phase.nested(trainable)
+    return r.evaluator.by_model(phase.scorer, nested, r.data.valid)[0]
+
+
+def make_meter(r: Run, phase: Phase, stand: Standing) -> report.Meter:
+    """Progress bar and scalars of a phase."""
+    steps, groups = phase.batches.steps_per_epoch, optim.groups(phase.opt)
+
+    def rates(n: int) -> dict[str, float]:
+        rate = float(phase.opt.schedule(n))
+        return {f"optim/lr/{group}": rate * mult for group, mult in groups.items()}
+
+    def users(batch: Batch) -> list[str]:
+        assert batch.rows_B is not None
+        rows_B = batch.rows_B[batch.rows_B >= 0]
+        names = r.data.user_ids[r.data.train.users_R[rows_B]]
+        return [str(name) for name in names]
+
+    return report.Meter(
+        r.reporter,
+        name=phase.config.name,
+        metric=r.config.train.metric,
+        total=phase.config.epochs * steps,
+        done=stand.epoch * steps + stand.step,
+        first_step=phase.first_step,
+        every=r.config.report.every_steps,
+        rates=rates,
+        users=users,
+        min_spread=r.config.train.min_spread,
+    )
+
+
+def _plain(state: Any) -> Any:
+    """A grain iterator's state as JSON values."""
+    return json.loads(state.decode()) if isinstance(state, bytes) else state

@@ -1,0 +1,75 @@
+"""A run as it would be: everything is checked and nothing is trained or written."""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax.checks import check_config, check_disk, refuse_other_run
+from recjax.data.batches import Batch
+from recjax.errors import UserError
+from recjax.phase import Phase, set_up
+from recjax.run import Run
+from recjax.signals import Signals, Watch
+from recjax.steps import TrainState
+from recjax.train import open_run
+
+
+def plan(config: Any, workdir: str) -> None:
+    """Reads and checks the data and the weights, and says what every phase would take.
+
+    Args:
+      config: a locked config as `configs/base.py` declares it.
+      workdir: where the run would write; its disk is looked at.
+
+    Raises:
+      UserError: anything that would stop the run before its first step.
+    """
+    check_config(config)
+    refuse_other_run(config, Path(workdir))
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        with open_run(config, Path(folder), began, dry=True) as (r, params):
+            phases = [phase for phase in config.train.phases if phase.epochs]
+            for index, each in enumerate(phases):
+                phase, state = set_up(r, index, each, params, 0)
+                r.reporter.say(describe(r, phase, state))
+            check_disk(config, phases, params, Path(workdir), r.reporter.say)
+            r.reporter.say("dry run: all fits; nothing was trained or written")
+
+
+def describe(r: Run, phase: Phase, state: TrainState) -> str:
+    """Steps of a phase, and the memory that one takes."""
+    batches = phase.batches
+    size = min(batches.batch_size, len(batches.windows_Wx3))
+    batch: Batch = batches.make_batch(np.arange(size))
+    if phase.candidates is not None:
+        catalogue, items = phase.candidates
+    else:
+        assert batch.items is not None
+        catalogue, items = phase.catalogue.take(batch.items)
+    placed = r.put(batch._replace(items=None, rows_B=None))._replace(items=items)
+    asked = Watch(Signals(), r.mesh, 1.0).asks()
+    if r.config.loss.negatives == "stale":
+        shape = r.data.num_items, r.config.item_tower.width
+        table = jax.ShapeDtypeStruct(shape, jnp.dtype(r.config.train.dtype))
+        catalogue = {**catalogue, "stale": {"vectors_NxD": table}}
+    memory = phase.step.memory(
+        state, phase.frozen, catalogue, placed, asked, r.dropout_key
+    )
+    have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if jax.devices()[0].platform == "cpu" and memory > have:
+        raise UserError(
+            f"phase {phase.config.name}: a step needs {memory / 2**30:.1f} GiB, the "
+            f"machine has {have / 2**30:.1f}; try a smaller train.batch_size"
+        )
+    steps = batches.steps_per_epoch
+    return (
+        f"phase {phase.config.name}: at most {phase.config.epochs} epochs of {steps:,} "
+        f"steps; a step takes {memory / 2**20:,.0f} MiB of a device"
+    )

@@ -1,0 +1,56 @@
+"""Several processes of one run: how they begin, and how they end without one."""
+
+import os
+import re
+import sys
+from typing import NoReturn
+
+import jax
+
+from recjax.errors import PROCESS_LOST, UserError
+
+# What gloo and JAX's coordination service say when another process has gone.
+LOST = re.compile(r"gloo|connection|peer|coordination|heartbeat|barrier", re.IGNORECASE)
+
+
+def join(coordinator: str | None, processes: int, process: int) -> None:
+    """Waits for the other processes of the run.
+
+    Args:
+      coordinator: host:port of process 0; None where there is only one.
+      processes: how many there are.
+      process: which one this is.
+
+    Raises:
+      UserError: they do not find each other, or are not said how.
+    """
+    if processes == 1 and coordinator is None:
+        return
+    if coordinator is None:
+        raise UserError("--processes needs --coordinator=HOST:PORT of process 0")
+    if not 0 <= process < processes:
+        raise UserError(f"--process={process} is not one of {processes}, from 0")
+    # JAX would take SIGTERM for itself.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(coordinator, processes, process)
+    except (RuntimeError, ValueError) as e:
+        reason = str(e).strip().splitlines()[0]
+        raise UserError(f"--coordinator {coordinator}: {reason}") from None
+
+
+def leave_if_lost(e: BaseException) -> None:
+    """Ends this process, without waiting for any other, where another one has gone."""
+    if jax.process_count() > 1 and LOST.search(str(e)):
+        leave(str(e).strip().splitlines()[0])
+
+
+def leave(reason: str) -> NoReturn:
+    """Ends this process and says why."""
+    print(
+        f"error: another process of the run is gone ({reason[:200]}); start all of "
+        "them again to resume",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(PROCESS_LOST)

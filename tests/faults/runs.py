@@ -1,0 +1,118 @@
+"""Runs in processes of their own, to be killed; and what two runs differ in."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from recjax.checkpoint import Steps
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(data: Path, workdir: Path, *more: str) -> list[str]:
+    """The run of `config.py`."""
+    return [
+        sys.executable,
+        "-m",
+        "recjax.main",
+        f"--config=tests/faults/config.py:{data}",
+        f"--workdir={workdir}",
+        *more,
+    ]
+
+
+def start(data: Path, workdir: Path, *more: str, **env: str) -> subprocess.Popen[str]:
+    """Starts it, its output in a file beside the run directory."""
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    with (workdir.parent / f"{workdir.name}.txt").open("a") as out:
+        return subprocess.Popen(
+            command(data, workdir, *more),
+            cwd=ROOT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", **env},
+        )
+
+
+def said(workdir: Path) -> str:
+    """What all starts of a run have printed."""
+    return (workdir.parent / f"{workdir.name}.txt").read_text()
+
+
+def finish(data: Path, workdir: Path, *more: str, **env: str) -> int:
+    """Runs to the end; returns the exit code."""
+    return start(data, workdir, *more, **env).wait(timeout=300)
+
+
+def records(workdir: Path) -> list[dict[str, float]]:
+    """`metrics.jsonl` without times; a last line that is being written is left out."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    each = [json.loads(line) for line in lines]
+    return [{k: v for k, v in r.items() if not k.startswith("time/")} for r in each]
+
+
+def kill_when(
+    process: "subprocess.Popen[str]",
+    due: Callable[[], bool],
+    how: signal.Signals = signal.SIGKILL,
+    timeout: float = 120,
+) -> bool:
+    """Sends the signal as soon as it is due; False if the process ended before."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            return False
+        if due():
+            process.send_signal(how)
+            if how == signal.SIGKILL:
+                process.wait()
+            return True
+        time.sleep(0.002)
+    process.kill()
+    raise TimeoutError
+
+
+def parameters(workdir: Path) -> dict[str, np.ndarray]:
+    """The result of a run."""
+    folder = workdir / "checkpoints" / "params"
+    with contextlib.closing(Steps(folder, 0, print)) as steps:
+        saved = steps.verify(steps.numbers()[0])
+        assert saved is not None
+        return {k: np.asarray(x) for k, x in steps.restore_plain(saved).items()}
+
+
+def scalars(workdir: Path) -> list[tuple[str, int, float]]:
+    """All that TensorBoard shows, but times."""
+    events = EventAccumulator(str(workdir), size_guidance={"scalars": 0})
+    events.Reload()
+    return [
+        (tag, e.step, e.value)
+        for tag in sorted(events.Tags()["scalars"])
+        if not tag.startswith("time/")
+        for e in events.Scalars(tag)
+    ]
+
+
+def assert_same(a: Path, b: Path) -> None:
+    """Parameters bit for bit, results, metrics.jsonl and TensorBoard."""
+    first, second = parameters(a), parameters(b)
+    assert first.keys() == second.keys()
+    for path, x in first.items():
+        assert x.tobytes() == second[path].tobytes(), path
+    results = [json.loads((w / "results.json").read_text()) for w in (a, b)]
+    for each in results:
+        each.pop("seconds")
+    assert results[0] == results[1]
+    assert records(a) == records(b)
+    assert scalars(a) == scalars(b)

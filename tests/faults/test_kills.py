@@ -1,0 +1,149 @@
+"""Processes that are killed, stopped or run out of disk: `pytest -m faults`."""
+
+import random
+import re
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+from recjax.data import synthetic
+from recjax.errors import STOPPED
+from tests.faults import runs
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return synthetic.write_atomic(tmp_path_factory.mktemp("data") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Compiled programs, for all the starts."""
+    return {"RECJAX_CACHE": str(tmp_path_factory.mktemp("cache"))}
+
+
+@pytest.fixture(scope="module")
+def whole(data, cache, tmp_path_factory):
+    """An uninterrupted run."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    assert runs.finish(data, workdir, **cache) == 0, runs.said(workdir)
+    return workdir
+
+
+def last_step(workdir):
+    return max((r["step"] for r in runs.records(workdir)), default=0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_kill_9(data, cache, whole, tmp_path, seed):
+    """At a random step; every third during a save, every fourth in evaluation; the
+    last two between phases and between the last phase and the results."""
+    rng, workdir = random.Random(seed), tmp_path / "run"
+    steps = last_step(whole)
+    at = rng.randrange(1, steps * 7 // 10)
+    last = workdir / "checkpoints" / "last"
+    valid = {r["step"] for r in runs.records(whole) if "valid/hr@10" in r}
+    before = min((step for step in valid if step >= at), default=steps)
+
+    def due():
+        if seed >= 18:
+            ends = sum("test/hr@10" in r for r in runs.records(workdir))
+            return ends > seed - 18
+        if seed % 3 == 1:
+            names = [p.name for p in last.glob("*")] if last_step(workdir) >= at else []
+            return any(".orbax-checkpoint-tmp" in name for name in names)
+        if seed % 4 == 2:
+            return last_step(workdir) >= before
+        return last_step(workdir) >= at
+
+    killed = runs.kill_when(runs.start(data, workdir, **cache), due)
+    assert killed, runs.said(workdir)
+    assert runs.finish(data, workdir, **cache) == 0, runs.said(workdir)
+    runs.assert_same(workdir, whole)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops(data, cache, whole, tmp_path, how):
+    workdir = tmp_path / "run"
+    more = ("--config.train.checkpoint_seconds=1000",)
+    process = runs.start(data, workdir, *more, **cache)
+    assert runs.kill_when(process, lambda: last_step(workdir) >= 53, how)
+    assert process.wait(timeout=60) == STOPPED
+    assert "stopped: the same command resumes" in runs.said(workdir)
+    stood = last_step(workdir)
+    assert runs.finish(data, workdir, *more, **cache) == 0, runs.said(workdir)
+    found = re.search(
+        r"resuming after epoch (\d+)( and (\d+) steps)? of", runs.said(workdir)
+    )
+    epoch, _, steps = found.groups()
+    assert 15 + 5 * int(epoch) + int(steps or 0) == stood
+    assert "Traceback" not in runs.said(workdir)
+    runs_same_but_config(workdir, whole)
+
+
+def runs_same_but_config(a, b):
+    first, second = runs.parameters(a), runs.parameters(b)
+    for path, x in first.items():
+        assert x.tobytes() == second[path].tobytes(), path
+    assert runs.records(a) == runs.records(b)
+    assert runs.scalars(a) == runs.scalars(b)
+
+
+def test_a_second_signal_leaves_at_once(data, cache, tmp_path):
+    workdir = tmp_path / "run"
+    process = runs.start(data, workdir, **cache)
+
+    def twice():
+        if last_step(workdir) < 20:
+            return False
+        process.send_signal(signal.SIGTERM)
+        return True
+
+    assert runs.kill_when(process, twice, signal.SIGTERM)
+    assert process.wait(timeout=10) in (-signal.SIGTERM, STOPPED)
+
+
+def test_a_full_disk(data, cache, tmp_path):
+    """A file system of so little room that a later save fails."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("may not mount a file system")
+    try:
+        workdir = disk / "run"
+        process = runs.start(data, workdir, **cache)
+        filler = disk / "filler"
+
+        def fill():
+            if last_step(workdir) < 30:
+                return False
+            free = shutil.disk_usage(disk).free
+            filler.write_bytes(bytes(max(free - 2000, 0)))
+            return True
+
+        runs.kill_when(process, fill, signal.SIGCONT)
+        code = process.wait(timeout=120)
+        text = runs.said(workdir)
+        assert "Traceback" not in text, text
+        assert "NOT SAVED" in text or "No space left" in text, text
+        assert code in (0, 2)
+        filler.unlink()
+        assert runs.finish(data, workdir, **cache) == 0, runs.said(workdir)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+def test_a_directory_that_may_not_be_written(data, cache, tmp_path):
+    workdir = tmp_path / "file" / "run"
+    (tmp_path / "file").write_text("no directory")
+    out = subprocess.run(
+        runs.command(data, workdir), capture_output=True, text=True, cwd=runs.ROOT,
+        check=False,
+    )  # fmt: skip
+    assert out.returncode == 2
+    assert len(out.stderr.strip().splitlines()) == 1

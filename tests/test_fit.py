@@ -1,0 +1,150 @@
+"""Guards of training, and what a signal leaves."""
+
+import contextlib
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from configs import base
+from recjax import fit, report, train
+from recjax.checkpoint import Checkpoints
+from recjax.data.batches import TrainBatches
+from recjax.errors import Stopped, UserError
+from recjax.steps import SPIKE_AFTER
+from tests.test_train import records, saved_params
+
+
+@pytest.fixture
+def small(config):
+    """In-batch negatives of ids, 5 steps an epoch, every step recorded."""
+    c = config.unlock()
+    c.item_tower.sources, c.loss.negatives = ("id",), "in_batch"
+    c.train.batch_size, c.report.every_steps = 8, 1
+    c.train.phases = (base.phase("p", epochs=2, lr=1e-2, patience=0),)
+    return c.lock()
+
+
+def poison(monkeypatch, spoilt, value=np.nan):
+    """Batches whose number is in `spoilt` get a loss of `value`."""
+    make, count = TrainBatches.make_batch, iter(range(10**9))
+
+    def spoil(self, *args):
+        batch = make(self, *args)
+        if next(count) in spoilt:
+            weights = np.full_like(batch.items.log_weight_U, value)
+            return batch._replace(items=batch.items._replace(log_weight_U=weights))
+        return batch
+
+    monkeypatch.setattr(TrainBatches, "make_batch", spoil)
+
+
+def test_a_bad_batch_is_skipped_and_named(small, tmp_path, monkeypatch, capsys):
+    poison(monkeypatch, {2})
+    final = train.run(small, str(tmp_path))
+    out = capsys.readouterr().out
+    (line,) = (x for x in out.splitlines() if "batch skipped" in x)
+    assert "phase p, step 3: loss nan: batch skipped, 1 so far; its 8 users: u" in line
+    assert final["test"]["hr@10"]["value"] >= 0
+    assert all(np.isfinite(x).all() for x in saved_params(tmp_path, 1).values())
+    steps = [r for r in records(tmp_path) if "train/loss" in r or "train/skipped" in r]
+    assert [r["step"] for r in steps] == list(range(1, 11))
+    assert steps[2] == {"step": 3, "train/skipped": 1}
+    assert not any(np.isnan(v) for r in records(tmp_path) for v in r.values())
+
+
+def test_too_many_bad_batches_stop_the_run(small, tmp_path, monkeypatch):
+    poison(monkeypatch, range(10**6))
+    c = small.unlock()
+    c.train.max_skipped = 3
+    with pytest.raises(UserError, match=r"[45] batches were skipped, more than"):
+        train.run(c.lock(), str(tmp_path))
+    before = saved_params(tmp_path, 0)
+    with contextlib.closing(Checkpoints(tmp_path, print)) as c:
+        arrays = c._last._orbax.restore(c.inside.path)["state"]["trainable"]
+    for path, x in arrays.items():
+        np.testing.assert_array_equal(x, before[path])
+
+
+def test_a_spike_is_skipped(small, tmp_path, monkeypatch, capsys):
+    poison(monkeypatch, {2, SPIKE_AFTER + 3}, value=1e3)
+    c = small.unlock()
+    c.train.phases[0].epochs = 22
+    train.run(c.lock(), str(tmp_path))
+    lines = [x for x in capsys.readouterr().out.splitlines() if "batch skipped" in x]
+    assert len(lines) == 1  # the first one comes before there is a mean to go by
+    assert f"step {SPIKE_AFTER + 4}: loss 1" in lines[0]
+
+
+def test_collapsed_vectors_are_named(small, tmp_path, capsys):
+    c = small.unlock()
+    c.train.min_spread = 2.0
+    train.run(c.lock(), str(tmp_path))
+    out = capsys.readouterr().out
+    for of in ("users", "items"):
+        assert out.count(f"the vectors of {of} have nearly one direction") == 1
+    spreads = [r["train/spread/items"] for r in records(tmp_path) if "train/loss" in r]
+    assert all(0 < s <= 1 for s in spreads)
+
+
+@pytest.mark.parametrize("at", [3, 5, 7])
+def test_a_signal_stops_within_an_epoch_and_the_run_goes_on(
+    small, tmp_path, monkeypatch, capsys, at
+):
+    """Also with negatives that are older than the step at which it stopped."""
+    c = small.unlock()
+    c.loss.negatives, c.loss.refresh_steps = "stale", 4
+    c.train.checkpoint_seconds = 1000.0
+    whole = train.run(c, str(tmp_path / "whole"))
+    flush = report.Meter.add
+
+    def signalled(self, *args):
+        flush(self, *args)
+        if self.number == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(report.Meter, "add", signalled)
+        with pytest.raises(Stopped):
+            train.run(c, str(tmp_path / "run"))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    capsys.readouterr()
+    resumed = train.run(c, str(tmp_path / "run"))
+    assert "resuming after epoch" in capsys.readouterr().out
+    assert resumed["test"] == whole["test"]
+    first, second = (saved_params(tmp_path / name, 1) for name in ("whole", "run"))
+    for path, x in first.items():
+        np.testing.assert_array_equal(x, second[path])
+
+    def without_times(folder):
+        return [
+            {k: v for k, v in r.items() if k != "time/step_ms"} for r in records(folder)
+        ]
+
+    assert without_times(tmp_path / "run") == without_times(tmp_path / "whole")
+
+
+def test_stale_vectors_are_refreshed(config, tmp_path, monkeypatch):
+    """In the first step and every second one after it, by the newest parameters."""
+    c = config.unlock()
+    c.loss.negatives, c.loss.refresh_steps = "stale", 2
+    c.item_tower.sources, c.train.batch_size = ("id",), 8  # 40 users: 5 steps
+    c.train.phases = (base.phase("p", epochs=1, lr=1e-2, patience=0),)
+    used = []
+
+    encode = fit.encode_stale
+
+    def counted(phase, state):
+        found = encode(phase, state)
+        used.append((int(state.step), np.asarray(found["stale"]["vectors_NxD"])))
+        embedding = state.trainable["items/id/vectors/embedding"]
+        np.testing.assert_allclose(used[-1][1], embedding, rtol=1e-6)
+        return found
+
+    monkeypatch.setattr(fit, "encode_stale", counted)
+    train.run(c.lock(), str(tmp_path))
+    assert [step for step, _ in used] == [0, 2, 4]
+    assert np.abs(used[0][1] - used[2][1]).max() > 1e-3
+    assert json.loads((tmp_path / "results.json").read_text())
