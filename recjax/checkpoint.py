@@ -8,9 +8,7 @@ which has the SHA-256 of every file and of itself; what does not verify is passe
 """
 
 import concurrent.futures
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,11 +20,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from recjax import trees
+from recjax import manifest, trees
 from recjax.errors import UserError
 from recjax.steps import TrainState
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -72,16 +68,16 @@ class Steps:
     def verify(self, number: int) -> Saved | None:
         """A save, if all of its bytes are as they were written; else says why not."""
         path = self.folder / str(number)
-        manifest, problem = _verify(path)
-        if manifest is None:
+        found, problem = manifest.verify(path)
+        if found is None:
             self.say(f"{path}: passed over: {problem}")
             return None
-        return Saved(path, manifest)
+        return Saved(path, found)
 
     def read_meta(self, number: int) -> dict[str, Any] | None:
         """`meta` of a save that may be damaged; None where it cannot be read."""
         try:
-            text = (self.folder / str(number) / MANIFEST).read_text()
+            text = (self.folder / str(number) / manifest.NAME).read_text()
             meta: dict[str, Any] = json.loads(text)["meta"]
             meta["phase"] = meta.get("phase")
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -153,13 +149,12 @@ class Steps:
         self._orbax.wait_until_finished()
         if jax.process_index():
             return
-        files = {name: _digest(path / name) for name in _files(path)}
-        _write_manifest(path, {**content, "files": files})
+        manifest.write(path, content)
         # What has a higher number was passed over when the run was resumed.
         good = [
             n
             for n in self.numbers()
-            if n <= int(path.name) and (self.folder / str(n) / MANIFEST).exists()
+            if n <= int(path.name) and (self.folder / str(n) / manifest.NAME).exists()
         ]
         for n in set(self.numbers()) - set(good[: self.keep] if self.keep else good):
             shutil.rmtree(self.folder / str(n), ignore_errors=True)
@@ -300,56 +295,6 @@ def _first(steps: Steps, fits: Callable[[dict[str, Any]], bool]) -> Saved | None
         if (saved := steps.verify(number)) and fits(saved.meta):
             return saved
     return None
-
-
-def _verify(path: Path) -> tuple[dict[str, Any] | None, str]:
-    """The manifest of a save whose files are as it says; else None and why not."""
-    try:
-        text = (path / MANIFEST).read_text()
-        manifest = json.loads(text)
-        own = manifest.pop("sha256")
-        if text != _render(manifest) or own != _own(manifest):
-            return None, f"{MANIFEST} is damaged"
-        known, there = manifest["files"], set(_files(path))
-        if missing := sorted(set(known) - there):
-            return None, f"{missing[0]} is missing"
-        if extra := sorted(there - set(known)):
-            return None, f"{extra[0]} is not of it"
-        for name, digest in known.items():
-            if _digest(path / name) != digest:
-                return None, f"{name} is damaged"
-    except FileNotFoundError:
-        return None, f"it has no {MANIFEST}: it was never finished"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        return None, f"{MANIFEST} is damaged ({type(e).__name__})"
-    return manifest, ""
-
-
-def _write_manifest(path: Path, content: dict[str, Any]) -> None:
-    part = path / f".{MANIFEST}.part"
-    with part.open("w") as file:
-        file.write(_render(content))
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path / MANIFEST)
-
-
-def _own(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def _render(content: dict[str, Any]) -> str:
-    return json.dumps({**content, "sha256": _own(content)}, indent=1)
-
-
-def _files(path: Path) -> list[str]:
-    every = (p for p in path.rglob("*") if p.is_file() and p.name != MANIFEST)
-    return sorted(str(p.relative_to(path)) for p in every)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _shapes(tree: Any) -> dict[str, list[Any]]:

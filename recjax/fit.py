@@ -231,12 +231,7 @@ def train_steps(
         if loss.negatives == "stale" and i % loss.refresh_steps == 0:
             stale = encode_stale(phase, state)
         batch = next(iterator)
-        if phase.candidates is not None:
-            catalogue, items = phase.candidates
-        else:
-            assert batch.items is not None
-            catalogue, items = phase.catalogue.take(batch.items)
-        placed = r.put(batch._replace(items=None, rows_B=None))._replace(items=items)
+        catalogue, placed = phase.place(r, batch)
         inputs = ({**catalogue, **stale}, placed, watch.asks(), r.dropout_key)
         state, values = phase.step(state, phase.frozen, *inputs)
         meter.add(values, batch)

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding
 
 from recjax import losses, optim, sharding, summaries, trees
 from recjax.catalogue import CatalogueArrays, abstract_catalogue, make_catalogue
-from recjax.data.batches import Items, TrainBatches, round_up
+from recjax.data.batches import Batch, Items, TrainBatches, round_up
 from recjax.evaluate import ModelScorer
 from recjax.models.prefix import count_frozen_blocks
 from recjax.models.recommender import Recommender
@@ -51,6 +51,16 @@ class Phase:
     def step_of(self, epoch: int, step: int) -> int:
         """The run's step after so many epochs of the phase and steps of the next."""
         return self.first_step + epoch * self.batches.steps_per_epoch + step
+
+    def place(self, r: Run, batch: Batch) -> tuple[Any, Batch]:
+        """What a step reads of the catalogue for a batch, and the batch itself."""
+        if self.candidates is not None:
+            catalogue, items = self.candidates
+        else:
+            assert batch.items is not None
+            catalogue, items = self.catalogue.take(batch.items)
+        placed: Batch = r.put(batch._replace(items=None, rows_B=None))
+        return catalogue, placed._replace(items=items)
 
     def nested(self, trainable: trees.Flat) -> dict[str, Any]:
         """All parameters as the model wants them."""

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax.checks import check_config, check_disk, refuse_other_run
-from recjax.data.batches import Batch
 from recjax.errors import UserError
 from recjax.phase import Phase, set_up
 from recjax.run import Run
@@ -47,13 +46,8 @@ def describe(r: Run, phase: Phase, state: TrainState) -> str:
     """Steps of a phase, and the memory that one takes."""
     batches = phase.batches
     size = min(batches.batch_size, len(batches.windows_Wx3))
-    batch: Batch = batches.make_batch(np.arange(size))
-    if phase.candidates is not None:
-        catalogue, items = phase.candidates
-    else:
-        assert batch.items is not None
-        catalogue, items = phase.catalogue.take(batch.items)
-    placed = r.put(batch._replace(items=None, rows_B=None))._replace(items=items)
+    batch = batches.make_batch(np.arange(size))
+    catalogue, placed = phase.place(r, batch)
     asked = Watch(Signals(), r.mesh, 1.0).asks()
     if r.config.loss.negatives == "stale":
         shape = r.data.num_items, r.config.item_tower.width

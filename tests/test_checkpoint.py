@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax.checkpoint import MANIFEST, Checkpoints, Steps
+from recjax.checkpoint import Checkpoints, Steps
 from recjax.errors import UserError
+from recjax.manifest import NAME
 from recjax.steps import Guard, TrainState
 
 ABOUT = {"must": {"train.lr": 1.0, "data": "a"}, "may": {"jax": "1"}}
@@ -85,7 +86,7 @@ def test_damage_is_found_and_the_one_before_is_taken(saved, tmp_path, seed):
 def test_unfinished_saves_do_not_count(saved, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(saved, folder)
-    (folder / "checkpoints" / "last" / "30" / MANIFEST).unlink()
+    (folder / "checkpoints" / "last" / "30" / NAME).unlink()
     meta, _, said = standing(folder)
     assert meta["step"] == 20
     assert "it was never finished" in said[0]
@@ -130,7 +131,7 @@ def test_a_failed_save_is_said_and_the_one_before_stands(saved, tmp_path, monkey
         def full(*args):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("recjax.checkpoint._write_manifest", full)
+        monkeypatch.setattr("recjax.manifest.write", full)
         c.save_last(40, state(40), state(40).trainable, {}, {"phase": 1, "step": 40})
         assert not c.wait()
         c.save_params(2, state(2).trainable, {"step": 2})
@@ -141,7 +142,7 @@ def test_a_failed_save_is_said_and_the_one_before_stands(saved, tmp_path, monkey
 
 
 def test_the_manifest_says_what_was_saved(saved):
-    path = saved / "checkpoints" / "last" / "30" / MANIFEST
+    path = saved / "checkpoints" / "last" / "30" / NAME
     manifest = json.loads(path.read_text())
     assert manifest["about"] == ABOUT
     assert manifest["arrays"]["state:trainable:b"] == [[7], "float32"]

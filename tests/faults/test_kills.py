@@ -8,22 +8,10 @@ import subprocess
 
 import pytest
 
-from recjax.data import synthetic
 from recjax.errors import STOPPED
 from tests.faults import runs
 
 pytestmark = pytest.mark.faults
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return synthetic.write_atomic(tmp_path_factory.mktemp("data") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """Compiled programs, for all the starts."""
-    return {"RECJAX_CACHE": str(tmp_path_factory.mktemp("cache"))}
 
 
 @pytest.fixture(scope="module")

@@ -6,21 +6,10 @@ import socket
 
 import pytest
 
-from recjax.data import synthetic
 from recjax.errors import STOPPED
 from tests.faults import runs
 
 pytestmark = pytest.mark.faults
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return synthetic.write_atomic(tmp_path_factory.mktemp("data") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return {"RECJAX_CACHE": str(tmp_path_factory.mktemp("cache"))}
 
 
 def free_port():
