@@ -71,6 +71,8 @@ def _lines(e: BaseException) -> list[str]:
     said = re.sub(
         r"^'(\w+)'\s+Did you mean (\"\w+\").*", r"no key '\1'; did you mean \2?", said
     )
+    if isinstance(e, KeyError | AttributeError):
+        said = re.sub(r"^'?(\w+)'?$", r"no key '\1'", said)
     return [line.strip() for line in said.splitlines() if line.strip()] or [repr(e)]
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from recjax.errors import Stopped
 
 NOTHING, SAVE, STOP = range(3)
 KINDS = (signal.SIGTERM, signal.SIGINT)
+TWICE = 0.5  # seconds between two signals that are not one
 
 
 class Signals:
@@ -68,6 +70,8 @@ class Signals:
 
     def _handle(self, number: int, frame: Any) -> None:
         del number, frame
+        if self.stop:
+            return
         self.stop = True
         # Several processes stop only where all of them look.
         if not self._deferred and jax.process_count() == 1:
@@ -75,12 +79,20 @@ class Signals:
 
 
 def _leave_at_second(signals: int) -> None:
-    """Ends the process at the second signal, whatever it is busy with."""
+    """Ends the process at the second signal, whatever it is busy with.
+
+    Not where it comes with the first: some programs that stop others send two.
+    """
     with open(signals, "rb", buffering=0) as pipe:
-        count = 0
+        first: float | None = None
         while byte := pipe.read(1):
-            count += byte[0] in KINDS
-            if count == 2:
+            if byte[0] not in KINDS:
+                continue
+            now = time.monotonic()
+            if first is None:
+                first = now
+            elif now - first > TWICE:
+                print("second signal: leaving at once", file=sys.stderr, flush=True)
                 os._exit(128 + byte[0])
 
 
