@@ -248,6 +248,8 @@ class Checkpoints:
           more: other arrays that the next steps depend on.
           meta: JSON values.
         """
+        if not self._params.wait():
+            return  # without what enters the phase its states are of no use
         tree = {"state": state, "best": best, "more": more}
         self._last.save(step, tree, meta, self.about)
 

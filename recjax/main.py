@@ -90,9 +90,7 @@ def main(argv: Any) -> None:
         _fail("config: its get_config() returns None")
     if _CONFIG.value is None or not _WORKDIR.value:
         _fail("--config=FILE.py and --workdir=DIR are required; see --help")
-    if (
-        not _DEBUG.value
-    ):  # a save that fails in its thread is said where it is waited for
+    if not _DEBUG.value:  # who waits for a save says why it failed
         threading.excepthook = lambda failure: None
     allocator.keep_memory()  # before the libraries make threads
     try:

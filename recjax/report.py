@@ -225,7 +225,8 @@ class Meter:
         if not values["counts"]:
             self._report_skipped(step, batch)
             return
-        users = len(self.users(batch))
+        assert batch.rows_B is not None
+        users = int((batch.rows_B >= 0).sum())
         speed = f"{users / (now - before):.0f} users/s, " if before else ""
         self._bar.set_postfix_str(
             f"loss {loss:.3f}, {speed}best {self.metric} {self.best:.4f}",

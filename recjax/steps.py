@@ -97,20 +97,8 @@ def train_step(
     (value, spreads), grads = jax.value_and_grad(mean_loss, has_aux=True)(
         state.trainable
     )
-    grad_norm = optax.tree.norm(grads)
-    updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
-    trainable: Any = optax.apply_updates(state.trainable, updates)
-    average = {
-        path: ema * x + (1 - ema) * trainable[path] for path, x in state.average.items()
-    }
-    guard = state.guard
-    mean = jnp.where(guard.counted, 0.99 * guard.mean + 0.01 * value, value)
-    after = state.replace(
-        trainable=trainable,
-        average=average,
-        opt_state=opt_state,
-        guard=guard.replace(mean=mean, counted=guard.counted + 1),
-    )
+    grad_norm, guard = optax.tree.norm(grads), state.guard
+    after = _update(state, value, grads, tx, ema)
     counts = jnp.isfinite(value) & jnp.isfinite(grad_norm)
     if spike:
         counts &= (guard.counted < SPIKE_AFTER) | (value < spike * guard.mean)
@@ -130,6 +118,30 @@ def train_step(
         "asked": asked_M.max(),
     }
     return after, metrics
+
+
+def _update(
+    state: TrainState,
+    value: jax.Array,
+    grads: Any,
+    tx: optax.GradientTransformation,
+    ema: float,
+) -> TrainState:
+    """The state after a batch that counts, but for its step."""
+    updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
+    trainable: Any = optax.apply_updates(state.trainable, updates)
+    average = {
+        path: ema * x + (1 - ema) * trainable[path] for path, x in state.average.items()
+    }
+    guard = state.guard
+    mean = jnp.where(guard.counted, 0.99 * guard.mean + 0.01 * value, value)
+    after: TrainState = state.replace(
+        trainable=trainable,
+        average=average,
+        opt_state=opt_state,
+        guard=guard.replace(mean=mean, counted=guard.counted + 1),
+    )
+    return after
 
 
 METRICS = (
