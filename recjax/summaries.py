@@ -57,6 +57,8 @@ def data_report(data: Data, tokens: Tokens | None, history_length: int) -> str:
     for name, (given, used) in data.rows.items():
         if given > used:
             rows.append((name, f"{given - used:,} of {given:,} rows rejected"))
+    if data.undescribed:
+        rows.append(("users without a row", f"{data.undescribed:,}"))
     if tokens is not None:
         t = tokens.lengths
         rows.append(("tokens an item", f"mean {t.mean():.1f}, most {t.max()}"))

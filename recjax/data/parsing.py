@@ -12,6 +12,7 @@ import polars as pl
 from recjax.errors import UserError
 
 NEWLINE, RETURN, NUL = 10, 13, 0
+csv.field_size_limit(2**31 - 1)  # a text may be longer than Python's 128 KiB
 
 
 @dataclass

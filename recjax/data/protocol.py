@@ -87,6 +87,7 @@ class Data:
       fingerprint: short hash of `protocol`.
       rows: per file, its rows and those of them that were used.
       rejected: rows that were set aside, as `tables.REJECTED` says.
+      undescribed: users that the user table, if there is one, does not have.
     """
 
     user_ids: np.ndarray
@@ -100,6 +101,7 @@ class Data:
     fingerprint: str
     rows: dict[str, tuple[int, int]]
     rejected: pl.DataFrame
+    undescribed: int
 
     @property
     def num_items(self) -> int:
@@ -294,21 +296,24 @@ class _Source:
         table = self.described("item", c.item)
         return table.frame, table.path
 
-    def users(self, user_ids: np.ndarray) -> pl.DataFrame:
-        """The user table in the order of `user_ids`, or these where there is none."""
+    def users(self, user_ids: np.ndarray) -> tuple[pl.DataFrame, int]:
+        """The user table in the order of `user_ids`, or these where there is none.
+
+        And how many users it does not have; "" stands in all their columns.
+        """
         c = self.config.data
         frame = pl.DataFrame({c.user: user_ids})
         if not c.user_table:
-            return frame
+            return frame, 0
         table = self.described("user", c.user)
         self.hide_users(table)
-        known = table.frame[c.user].to_numpy()
-        if c.strict and (missing := sorted(set(user_ids) - set(known))):
+        missing = sorted(set(user_ids) - set(table.frame[c.user].to_numpy()))
+        if c.strict and missing:
             raise UserError(
                 f"{table.path}: no user {missing[0]!r} (and {len(missing) - 1} more)"
             )
         joined = frame.join(table.frame, on=c.user, how="left", maintain_order="left")
-        return joined.fill_null("")
+        return joined.fill_null(""), len(missing)
 
     def hide_users(self, table: tables.Table) -> None:
         """Replaces user ids by their keyed hashes where the config names a key."""
@@ -338,7 +343,9 @@ class _Source:
             protocol["like"] = f"{c.rating} >= {self.config.eval.like_threshold:g}"
         if given := sorted(row[:4] for table in self.tables for row in table.rejected):
             protocol["rejected"] = given
-        users = self.users(user_ids)  # what its table holds changes no metric
+        users, undescribed = self.users(
+            user_ids
+        )  # what its table holds changes no metric
         rejected = [row for table in self.tables for row in table.rejected]
         if c.user_key:
             rejected = [(*row[:-1], "") for row in rejected]
@@ -352,6 +359,7 @@ class _Source:
             fingerprint(protocol),
             {t.path.name: (t.rows_in, len(t)) for t in self.tables},
             pl.DataFrame(rejected, schema=tables.REJECTED, orient="row"),
+            undescribed,
         )
 
 
