@@ -94,16 +94,21 @@ def make_catalogue(
     assert model.encoder_config is not None
     pooled = blocks == model.encoder_config.num_hidden_layers + 2
     if isinstance(array, np.memmap) and not pooled:
-        if r.config.loss.negatives == "all":
-            raise UserError(
-                f"loss.negatives: 'all' needs the whole frozen prefix, "
-                f"{array.nbytes / GIB:.1f} GiB, in memory in every step; allow it with "
-                "text.prefix_memory, or choose other negatives"
-            )
+        _refuse_whole(r, array.nbytes)
         return CatalogueArrays(r, {}, r.packing(), array)
     name = "vectors_NxE" if pooled else "states_TxE"
     whole = r.put_whole({"text": {name: np.asarray(array)}})
     return CatalogueArrays(r, whole, None if pooled else r.packing())
+
+
+def _refuse_whole(r: Run, num_bytes: int) -> None:
+    """States in a file, of so many bytes, cannot be candidates of every step."""
+    if r.config.loss.negatives == "all":
+        raise UserError(
+            f"loss.negatives: 'all' needs the whole frozen prefix, "
+            f"{num_bytes / GIB:.1f} GiB, in memory in every step; allow it with "
+            "text.prefix_memory, or choose other negatives"
+        )
 
 
 def abstract_catalogue(
@@ -115,9 +120,11 @@ def abstract_catalogue(
     assert model.encoder_config is not None
     pooled = blocks == model.encoder_config.num_hidden_layers + 2
     rows = r.data.num_items if pooled else len(r.tokens.ids)
-    array = jax.ShapeDtypeStruct(
-        (rows, model.encoder_config.hidden_size), DTYPES[r.config.text.prefix_dtype]
-    )
+    shape = rows, model.encoder_config.hidden_size
+    array = jax.ShapeDtypeStruct(shape, DTYPES[r.config.text.prefix_dtype])
+    num_bytes = array.size * array.dtype.itemsize
+    if not pooled and num_bytes > r.config.text.prefix_memory * GIB:
+        _refuse_whole(r, num_bytes)
     name = "vectors_NxE" if pooled else "states_TxE"
     return CatalogueArrays(r, {"text": {name: array}}, None if pooled else r.packing())
 

@@ -189,25 +189,30 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
 def check_disk(
     config: Any,
     phases: Sequence[Any],
-    params: trees.Flat,
+    shapes: trees.Flat,
     folder: Path,
     say: Callable[[str], None],
 ) -> None:
     """Refuses to begin what would fill the disk.
 
+    Args:
+      config: of the run.
+      phases: those with epochs.
+      shapes: of all parameters.
+      folder: the run directory, which may not be there yet.
+      say: receives a line about it.
+
     Raises:
       UserError: the checkpoints will take more than there is, or may not be written.
     """
-    whole = sum(x.nbytes for x in params.values())
+    whole = _bytes(shapes)
     state = 0
     for phase in phases:
-        opt = optim.make(config.optim, phase, list(params), steps=1)
-        trainable, _ = optim.split(params, opt)
-        shapes = jax.eval_shape(opt.tx.init, trainable)
-        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+        opt = optim.make(config.optim, phase, list(shapes), steps=1)
+        trainable, _ = optim.split(shapes, opt)
+        moments = _bytes(jax.eval_shape(opt.tx.init, trainable))
         copies = 3 if phase.ema else 2
-        size += copies * sum(x.nbytes for x in trainable.values())
-        state = max(state, size)
+        state = max(state, moments + copies * _bytes(trainable))
     needs = (len(phases) + 1) * whole + (config.train.keep + 1) * state
     written = (folder / "checkpoints").rglob("*")
     needs -= sum(p.stat().st_size for p in written if p.is_file())
@@ -222,6 +227,10 @@ def check_disk(
             f"--workdir {folder}: the checkpoints need {needs / 2**20:,.0f} "
             f"MiB, {free / 2**20:,.0f} MiB are free"
         )
+
+
+def _bytes(tree: Any) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 @contextlib.contextmanager

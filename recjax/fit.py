@@ -1,5 +1,6 @@
 """The course of a phase: steps, epochs with early stopping, saves, the best state."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -92,7 +93,7 @@ def fit(
         stand = Standing(epoch=0, step=0, best=value, best_epoch=0)
 
     course = _Course(r, phase, stand, state, best, stale, iterator)
-    with r.signals.deferred():
+    with contextlib.closing(course.meter), r.signals.deferred():
         course.run()
     return course.state, course.best, stand
 
@@ -134,7 +135,6 @@ class _Course:
             r.spend_since("train", start)
             self.heed()
         self.save()
-        self.meter.close()
 
     def train(self) -> None:
         """The rest of an epoch."""

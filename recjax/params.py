@@ -17,9 +17,30 @@ from recjax.models.recommender import Recommender
 from recjax.steps import Compiler
 
 
+class Traced(NamedTuple):
+    """A model's initialisation, not yet run: key -> values in the order of `shapes`."""
+
+    jaxpr: Any
+    shapes: dict[str, jax.ShapeDtypeStruct]
+
+
+def trace_init(config: Any, model: Recommender) -> Traced:
+    """Paths and shapes of all parameters, and how they are drawn.
+
+    Done once: of a deep encoder it takes longer than all else here.
+    """
+    smallest = smallest_input(config.data.history_length)
+
+    def init(key: jax.Array) -> trees.Flat:
+        return trees.flatten(model.init(key, *smallest)["params"])
+
+    key = jax.random.key(config.seed)
+    return Traced(*jax.make_jaxpr(init, return_shape=True)(key))
+
+
 def init_params(
     config: Any,
-    model: Recommender,
+    traced: Traced,
     encoder_dir: Path | None,
     mesh: Mesh,
     compiler: Compiler,
@@ -31,14 +52,7 @@ def init_params(
     Raises:
       UserError: weights that do not fit the encoder's config.
     """
-    smallest = smallest_input(config.data.history_length)
-
-    def init(key: jax.Array) -> trees.Flat:
-        return trees.flatten(model.init(key, *smallest)["params"])
-
-    key = jax.random.key(config.seed)
-    # Traced once: of a deep encoder that takes longer than all else here.
-    jaxpr, shapes = jax.make_jaxpr(init, return_shape=True)(key)
+    jaxpr, shapes = traced
     stem = trees.TEXT + "encoder/"
     flat: trees.Flat = {}
     if encoder_dir is not None:
@@ -51,7 +65,7 @@ def init_params(
         values = zip(sorted(shapes), jaxpr_as_fun(jaxpr)(key), strict=True)
         return {path: x for path, x in values if path not in flat}
 
-    flat |= compiler("init", init_rest)(key)
+    flat |= compiler("init", init_rest)(jax.random.key(config.seed))
     flat = {path: flat[path] for path in shapes}
     shardings = sharding.param_shardings(flat, mesh, config.mesh.rules)
     return sharding.put(flat, shardings)

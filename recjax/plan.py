@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax.checks import check_config, check_disk, refuse_other_run
+from recjax.checks import check_config, refuse_other_run
 from recjax.errors import UserError
 from recjax.phase import Phase, set_up
 from recjax.run import Run
 from recjax.signals import Signals, Watch
 from recjax.steps import TrainState
-from recjax.train import open_run
+from recjax.train import open_run, trained_phases
 
 
 def plan(config: Any, workdir: str) -> None:
@@ -33,12 +33,10 @@ def plan(config: Any, workdir: str) -> None:
     refuse_other_run(config, Path(workdir))
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        with open_run(config, Path(folder), began, dry=True) as (r, params):
-            phases = [phase for phase in config.train.phases if phase.epochs]
-            for index, each in enumerate(phases):
+        with open_run(config, Path(folder), began, Path(workdir)) as (r, params):
+            for index, each in enumerate(trained_phases(config)):
                 phase, state = set_up(r, index, each, params, 0)
                 r.reporter.say(describe(r, phase, state))
-            check_disk(config, phases, params, Path(workdir), r.reporter.say)
             r.reporter.say("dry run: all fits; nothing was trained or written")
 
 

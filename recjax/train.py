@@ -33,7 +33,7 @@ from recjax.fit import run_phase
 from recjax.metrics import Interval, with_intervals
 from recjax.models.pretrained import load_config
 from recjax.models.recommender import make_model
-from recjax.params import init_params
+from recjax.params import init_params, trace_init
 from recjax.prefix_store import digest
 from recjax.processes import leave_if_lost
 from recjax.run import Moment, Run
@@ -75,10 +75,7 @@ def _run(r: Run, params: trees.Flat) -> dict[str, Any]:
     r.reporter.table("rejected.parquet", data.rejected)
 
     # Results without training, then after each phase; all of them saved as they come.
-    phases = [phase for phase in config.train.phases if phase.epochs]
-    for phase in phases:  # what is wrong with the last one is said now
-        optim.make(config.optim, phase, list(params), steps=1)
-    check_disk(config, phases, params, r.reporter.workdir, say)
+    phases = trained_phases(config)
     if checkpoints.entered is None:
         results: dict[str, Any] = {"baselines": run_baselines(r), "phases": {}}
         if r.tokens is not None and config.eval.before:
@@ -91,7 +88,8 @@ def _run(r: Run, params: trees.Flat) -> dict[str, Any]:
         step, results = meta["step"], meta["results"]
         for what, seconds in (checkpoints.standing or meta)["seconds"].items():
             r.spend(what, seconds)
-        say(f"\nresuming: {index} of {len(phases)} phases are done")
+        where = f"in phase {phases[index].name}, " if index < len(phases) else ""
+        say(f"\nresuming {where}{index} of {len(phases)} phases are done")
         if index < len(phases) and checkpoints.inside is None:
             say(f"nothing of phase {phases[index].name} was saved yet: it starts anew")
     for i in range(index, len(phases)):
@@ -119,7 +117,7 @@ def _run(r: Run, params: trees.Flat) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def open_run(
-    config: Any, folder: Path, began: float, dry: bool = False
+    config: Any, folder: Path, began: float, planned: Path | None = None
 ) -> Iterator[tuple[Run, trees.Flat]]:
     """Everything a run needs, and its initial parameters.
 
@@ -127,10 +125,11 @@ def open_run(
       config: checked.
       folder: the run directory, which exists.
       began: when the process began, by `time.perf_counter`.
-      dry: whether nothing is computed that takes long.
+      planned: where a run would write, if this is none: nothing is computed that
+        takes long.
 
     Raises:
-      UserError: data, weights or names that do not fit.
+      UserError: data, weights or names that do not fit, or too small a disk.
     """
     # Dropout bits cost a third of a small step otherwise; the stream they come from
     # is the same on every mesh.
@@ -144,7 +143,7 @@ def open_run(
         checkpoints = Checkpoints(folder, reporter.say, config.train.keep)
         stack.enter_context(contextlib.closing(checkpoints))
         try:
-            r, params = _make_run(config, mesh, checkpoints, reporter, began, dry)
+            r, params = _make_run(config, mesh, checkpoints, reporter, began, planned)
             for differs in checkpoints.bind(identity(r)):
                 reporter.say(f"note: saved with {differs}: from here on other bits")
             reporter.open(resume=checkpoints.standing)
@@ -162,7 +161,7 @@ def _make_run(
     checkpoints: Checkpoints,
     reporter: report.Reporter,
     began: float,
-    dry: bool,
+    planned: Path | None,
 ) -> tuple[Run, trees.Flat]:
     say = reporter.say
     data = load_data(config)
@@ -183,12 +182,18 @@ def _make_run(
         titles = data.render(config.text.title)
     say(f"\ndata: {config.data.source}, {config.data.split}")
     say(summaries.data_report(data, tokens, config.data.history_length))
-    say(f"\nconfig, resolved, in {reporter.workdir / 'config.json'}:")
+    workdir = planned or reporter.workdir
+    say(f"\nconfig, resolved, {'' if planned else f'in {workdir}/config.json'}:")
     say(summaries.compact_config(config))
 
     model = make_model(config, data.num_items, encoder_config)
     compiler = Compiler(say, mesh)
-    params = init_params(config, model, encoder_dir, mesh, compiler)
+    traced = trace_init(config, model)
+    phases = trained_phases(config)
+    for phase in phases:  # what is wrong with the last one is said now
+        optim.make(config.optim, phase, list(traced.shapes), steps=1)
+    check_disk(config, phases, traced.shapes, workdir, say)
+    params = init_params(config, traced, encoder_dir, mesh, compiler)
     evaluator = Evaluator(config, data, mesh, compiler)
     r = Run(
         config=config,
@@ -203,10 +208,15 @@ def _make_run(
         checkpoints=checkpoints,
         signals=Signals(),
         began=began,
-        dry=dry,
+        dry=planned is not None,
     )
     r.spend_since("load", Moment(began, 0.0))
     return r, params
+
+
+def trained_phases(config: Any) -> list[Any]:
+    """Phases with epochs."""
+    return [phase for phase in config.train.phases if phase.epochs]
 
 
 def save(

@@ -17,7 +17,7 @@ from recjax.models.prefix import compute_prefix, count_frozen_blocks
 from recjax.models.pretrained import load_config
 from recjax.models.recommender import HEADS, Recommender, make_model
 from recjax.models.users import USER_TOWERS
-from recjax.params import init_params, smallest_input
+from recjax.params import init_params, smallest_input, trace_init
 from recjax.steps import Compiler
 
 
@@ -31,7 +31,8 @@ def texts(config):
     )
     model = make_model(config, data.num_items, load_config(folder))
     mesh = sharding.make_mesh(config.mesh)
-    params = init_params(config, model, folder, mesh, Compiler(print, mesh))
+    traced = trace_init(config, model)
+    params = init_params(config, traced, folder, mesh, Compiler(print, mesh))
     rows_U = np.append(np.arange(data.num_items), -1).astype(np.int32)
     packed = pack(tokens, rows_U, width=16)
     items = Items(rows_U, np.where(rows_U < 0, -np.inf, 0).astype(np.float32), packed)
