@@ -1,0 +1,185 @@
+"""Saves that are damaged or of another run, and then resumed: `pytest -m faults`.
+
+All of it starts from one run that was stopped by a signal in its second phase.
+"""
+
+import json
+import random
+import re
+import shutil
+import signal
+
+import pytest
+
+from recjax.errors import STOPPED
+from tests.faults import runs
+
+pytestmark = pytest.mark.faults
+
+DAMAGES = 30
+
+
+@pytest.fixture(scope="module")
+def whole(data, cache, tmp_path_factory):
+    """An uninterrupted run."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    assert runs.finish(data, workdir, **cache) == 0, runs.said(workdir)
+    return workdir
+
+
+def stop_at(data, workdir, step, *more, **env):
+    """Runs until a step, is stopped by SIGTERM, and has two saves."""
+    process = runs.start(data, workdir, *more, **env)
+
+    def due():
+        each = [r["step"] for r in runs.records(workdir)]
+        return max(each, default=0) >= step and len(saves(workdir)) > 1
+
+    assert runs.kill_when(process, due, signal.SIGTERM), runs.said(workdir)
+    assert process.wait(timeout=60) == STOPPED
+    return workdir
+
+
+def saves(workdir):
+    """Numbers of the saves of the phase, newest first."""
+    folder = workdir / "checkpoints" / "last"
+    found = [p.name for p in folder.glob("*") if (p / "manifest.json").exists()]
+    return sorted(map(int, filter(str.isdigit, found)), reverse=True)
+
+
+@pytest.fixture(scope="module")
+def stopped(data, cache, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("stopped") / "run"
+    return stop_at(data, workdir, 60, **cache)
+
+
+def copy_of(stopped, tmp_path):
+    shutil.copytree(stopped, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def damage(folder, seed):
+    """A bit flipped, a file cut or deleted."""
+    rng = random.Random(seed)
+    path = rng.choice(sorted(p for p in folder.rglob("*") if p.is_file()))
+    raw = bytearray(path.read_bytes())
+    kind = ("flip", "cut", "delete")[seed % 3]
+    if kind == "delete" or not raw:
+        path.unlink()
+    elif kind == "cut":
+        path.write_bytes(raw[: rng.randrange(len(raw))])
+    else:
+        raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
+        path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("seed", range(DAMAGES))
+def test_a_damaged_save(data, cache, whole, stopped, tmp_path, seed):
+    """Is named and passed over; the one before leads to the same bits."""
+    workdir = copy_of(stopped, tmp_path)
+    newest, before = saves(workdir)
+    damage(workdir / "checkpoints" / "last" / str(newest), seed)
+    assert runs.finish(data, workdir, **cache) == 0, runs.said(workdir)
+    said = runs.said(workdir)
+    assert re.search(rf"checkpoints/last/{newest}: passed over: ", said), said
+    assert f"last/{before}: passed over" not in said
+    epoch, step = divmod(before - 15, 5)  # the first phase has 15 steps, an epoch 5
+    within = f" and {step} steps" if step else ""
+    assert f"resuming after epoch {epoch}{within} of phase top" in said
+    runs.assert_same(workdir, whole)
+
+
+def test_both_saves_damaged(data, cache, whole, stopped, tmp_path):
+    """The phase starts anew, from what entered it."""
+    workdir = copy_of(stopped, tmp_path)
+    for number in saves(workdir):
+        damage(workdir / "checkpoints" / "last" / str(number), number)
+    assert runs.finish(data, workdir, **cache) == 0, runs.said(workdir)
+    assert "nothing of phase top was saved yet" in runs.said(workdir)
+    runs.assert_same(workdir, whole)
+
+
+def test_killed_again_after_a_damaged_save(data, cache, whole, stopped, tmp_path):
+    """What was passed over is neither taken later nor counted as one of those kept."""
+    workdir = copy_of(stopped, tmp_path)
+    newest, _ = saves(workdir)
+    damage(workdir / "checkpoints" / "last" / str(newest), 0)
+    again = runs.start(data, workdir, **cache)
+
+    def due():
+        return max(saves(workdir)) > newest
+
+    assert runs.kill_when(again, due), runs.said(workdir)
+    assert runs.finish(data, workdir, **cache) == 0, runs.said(workdir)
+    runs.assert_same(workdir, whole)
+
+
+def change_event(data, workdir):
+    path = data / f"{data.name}.inter"
+    lines = path.read_text().splitlines()
+    lines[1], lines[2] = lines[2], lines[1]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def change_title(data, workdir):
+    path = data / f"{data.name}.item"
+    path.write_text(path.read_text().replace("\t", "\tnew ", 3))
+
+
+def change_config(data, workdir):
+    """Behind the back of `config.json`."""
+    (workdir / "config.json").unlink()
+    return "--config.train.batch_size=4"
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        (change_event, r"data: \w{12} there, \w{12} here"),
+        (change_title, r"data: \w{12} there, \w{12} here"),
+        (change_config, r"train\.batch_size: 8 there, 4 here"),
+        (lambda *_: "--config.train.batch_size=4", r"train\.batch_size: 8 there"),
+    ],
+)
+def test_another_run_is_refused(data, cache, stopped, tmp_path, change, differs):
+    workdir = copy_of(stopped, tmp_path)
+    before = {p: p.read_bytes() for p in workdir.rglob("checkpoints/**/*.json")}
+    files = {p: p.read_bytes() for p in data.iterdir()}
+    try:
+        more = change(data, workdir)
+        assert runs.finish(data, workdir, *([more] if more else []), **cache) == 2
+    finally:
+        for path, raw in files.items():
+            path.write_bytes(raw)
+    last = runs.said(workdir).splitlines()[-1]
+    assert last.startswith("error: ")
+    assert re.search(differs, last), last
+    assert before == {p: p.read_bytes() for p in workdir.rglob("checkpoints/**/*.json")}
+
+
+def test_another_key_for_the_users_is_refused(data, cache, tmp_path):
+    key, workdir = tmp_path / "key", tmp_path / "run"
+    key.write_text("0123456789abcdef")
+    more = f"--config.data.user_key={key}"
+    stop_at(data, workdir, 30, more, **cache)
+    key.write_text("fedcba9876543210")
+    assert runs.finish(data, workdir, more, **cache) == 2
+    last = runs.said(workdir).splitlines()[-1]
+    assert re.search(r"is of another run: users: \w+ there, \w+ here", last), last
+
+
+def test_another_topology_is_declared(data, cache, whole, tmp_path):
+    """From one device to two: the run goes on, says so, and its steps have no gap."""
+    workdir, more = tmp_path / "run", "--config.mesh.data=-1"
+    stop_at(data, workdir, 60, more, **cache)
+    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    assert runs.finish(data, workdir, more, **cache, **two) == 0, runs.said(workdir)
+    said = runs.said(workdir)
+    assert re.search(r"note: saved with mesh: .*'data': 1.* there, .*'data': 2", said)
+    steps = [[r["step"] for r in runs.records(w)] for w in (workdir, whole)]
+    assert steps[0] == steps[1]
+    loss = [
+        json.loads((w / "results.json").read_text())["phases"]["top"]["epochs"]
+        for w in (workdir, whole)
+    ]
+    assert loss[0] == loss[1]
