@@ -37,9 +37,7 @@ def get_config() -> ConfigDict:
     c.data.windows = "all"  # last (newest H + 1 items of a sequence) | all
 
     c.text = ConfigDict()
-    c.text.encoder = (
-        "all-MiniLM-L6-v2"  # name, directory, hub id (owner/name[@revision])
-    )
+    c.text.encoder = "all-MiniLM-L6-v2"  # name, directory, owner/name[@revision]
     c.text.template = "{movie_title} ({release_year}). {class}"  # item columns
     c.text.title = "{movie_title}"  # how an item is called in the output
     c.text.max_tokens = 32  # longer texts are cut
