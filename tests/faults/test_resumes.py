@@ -123,7 +123,7 @@ def change_event(data, workdir):
 
 def change_title(data, workdir):
     path = data / f"{data.name}.item"
-    path.write_text(path.read_text().replace("\t", "\tnew ", 3))
+    path.write_text(path.read_text().replace("one one", "one two"))
 
 
 def change_config(data, workdir):
