@@ -122,7 +122,7 @@ def abstract_catalogue(
     rows = r.data.num_items if pooled else len(r.tokens.ids)
     shape = rows, model.encoder_config.hidden_size
     array = jax.ShapeDtypeStruct(shape, DTYPES[r.config.text.prefix_dtype])
-    num_bytes = array.size * array.dtype.itemsize
+    num_bytes = trees.num_bytes(array)
     if not pooled and num_bytes > r.config.text.prefix_memory * GIB:
         _refuse_whole(r, num_bytes)
     name = "vectors_NxE" if pooled else "states_TxE"

@@ -203,16 +203,17 @@ def check_disk(
       say: receives a line about it.
 
     Raises:
-      UserError: the checkpoints will take more than there is, or may not be written.
+      UserError: the checkpoints will take more than there is, or may not be written;
+        rules of a phase that do not fit the parameters.
     """
-    whole = _bytes(shapes)
+    whole = trees.num_bytes(shapes)
     state = 0
     for phase in phases:
         opt = optim.make(config.optim, phase, list(shapes), steps=1)
         trainable, _ = optim.split(shapes, opt)
-        moments = _bytes(jax.eval_shape(opt.tx.init, trainable))
+        moments = trees.num_bytes(jax.eval_shape(opt.tx.init, trainable))
         copies = 3 if phase.ema else 2
-        state = max(state, moments + copies * _bytes(trainable))
+        state = max(state, moments + copies * trees.num_bytes(trainable))
     needs = (len(phases) + 1) * whole + (config.train.keep + 1) * state
     written = (folder / "checkpoints").rglob("*")
     needs -= sum(p.stat().st_size for p in written if p.is_file())
@@ -227,10 +228,6 @@ def check_disk(
             f"--workdir {folder}: the checkpoints need {needs / 2**20:,.0f} "
             f"MiB, {free / 2**20:,.0f} MiB are free"
         )
-
-
-def _bytes(tree: Any) -> int:
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from recjax import optim, report, sharding, summaries, trees
+from recjax import report, sharding, summaries, trees
 from recjax.baselines import BASELINES
 from recjax.catalogue import encode_prefix
 from recjax.checkpoint import Checkpoints
@@ -88,8 +88,8 @@ def _run(r: Run, params: trees.Flat) -> dict[str, Any]:
         step, results = meta["step"], meta["results"]
         for what, seconds in (checkpoints.standing or meta)["seconds"].items():
             r.spend(what, seconds)
-        where = f"in phase {phases[index].name}, " if index < len(phases) else ""
-        say(f"\nresuming {where}{index} of {len(phases)} phases are done")
+        where = f" in phase {phases[index].name}" if index < len(phases) else ""
+        say(f"\nresuming{where}: {index} of {len(phases)} phases are done")
         if index < len(phases) and checkpoints.inside is None:
             say(f"nothing of phase {phases[index].name} was saved yet: it starts anew")
     for i in range(index, len(phases)):
@@ -183,16 +183,15 @@ def _make_run(
     say(f"\ndata: {config.data.source}, {config.data.split}")
     say(summaries.data_report(data, tokens, config.data.history_length))
     workdir = planned or reporter.workdir
-    say(f"\nconfig, resolved, {'' if planned else f'in {workdir}/config.json'}:")
+    where = "" if planned else f", in {workdir / 'config.json'}"
+    say(f"\nconfig, resolved{where}:")
     say(summaries.compact_config(config))
 
     model = make_model(config, data.num_items, encoder_config)
     compiler = Compiler(say, mesh)
     traced = trace_init(config, model)
-    phases = trained_phases(config)
-    for phase in phases:  # what is wrong with the last one is said now
-        optim.make(config.optim, phase, list(traced.shapes), steps=1)
-    check_disk(config, phases, traced.shapes, workdir, say)
+    # What is wrong with the rules of any phase is said here too.
+    check_disk(config, trained_phases(config), traced.shapes, workdir, say)
     params = init_params(config, traced, encoder_dir, mesh, compiler)
     evaluator = Evaluator(config, data, mesh, compiler)
     r = Run(

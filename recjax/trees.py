@@ -82,6 +82,11 @@ def count(flat: Mapping[str, Any]) -> int:
     return sum(int(np.prod(x.shape)) for x in flat.values())
 
 
+def num_bytes(tree: Any) -> int:
+    """Size of all arrays of a tree, or of their shapes."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
 def max_change(before: Flat, after: Flat) -> dict[str, float]:
     """Largest absolute change of each parameter; 0.0 only if no bit differs."""
     changes = {}

@@ -33,6 +33,21 @@ def test_a_plan_says_what_each_phase_takes(config, tmp_path, capsys, negatives):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_plan_names_no_file_that_it_does_not_write(config, tmp_path, capsys):
+    plan(config, str(tmp_path / "run"))
+    assert "\nconfig, resolved:\n" in capsys.readouterr().out
+
+
+def test_a_plan_finds_too_large_a_prefix(config, tmp_path):
+    c = config.unlock()
+    c.text.prefix_memory, c.loss.negatives = 1e-9, "all"
+    c.train.phases = (base.phase("top", lr_mults=base.freeze(1, layers=3)),)
+    with pytest.raises(UserError, match="'all' needs the whole frozen prefix"):
+        plan(c, str(tmp_path / "run"))
+    c.loss.negatives = "in_batch"
+    plan(c, str(tmp_path / "run"))
+
+
 def test_a_plan_finds_what_is_wrong(config, tmp_path):
     c = config.copy_and_resolve_references().unlock()
     c.text.template = "{nothing}"
@@ -48,13 +63,16 @@ def test_a_plan_finds_what_is_wrong(config, tmp_path):
         plan(c, str(tmp_path / "run"))
 
 
-def test_a_disk_without_room_is_found_before_training(config, tmp_path, monkeypatch):
+def test_a_disk_without_room_is_found_before_anything_is_compiled(
+    config, tmp_path, monkeypatch, capsys
+):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     for start in (plan, train.run):
         with pytest.raises(UserError, match=r"the checkpoints need \d+ MiB, 0 MiB are"):
             start(config, str(tmp_path / "run"))
     assert not list(tmp_path.rglob("last/*"))
+    assert "compiling" not in capsys.readouterr().out
 
 
 def test_a_step_without_room_is_found(config, tmp_path, monkeypatch):

@@ -343,9 +343,8 @@ class _Source:
             protocol["like"] = f"{c.rating} >= {self.config.eval.like_threshold:g}"
         if given := sorted(row[:4] for table in self.tables for row in table.rejected):
             protocol["rejected"] = given
-        users, undescribed = self.users(
-            user_ids
-        )  # what its table holds changes no metric
+        # What the user table holds changes no metric.
+        users, undescribed = self.users(user_ids)
         rejected = [row for table in self.tables for row in table.rejected]
         if c.user_key:
             rejected = [(*row[:-1], "") for row in rejected]

@@ -79,9 +79,9 @@ def locate(name: str, *, hub: bool = False) -> Path:
         return path
     if hub and re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", name):
         return _locate_hub(name)
-    others = "nor a directory" + (
-        " nor a hub id (owner/name[@revision])" if hub else ""
-    )
+    others = "nor a directory"
+    if hub:
+        others += " nor a hub id (owner/name[@revision])"
     raise UserError(
         f"{name!r} is neither a known name ({', '.join(PACKAGES)}) {others}"
     )

@@ -1,11 +1,13 @@
 """Splits, order and the fingerprint."""
 
 import datetime
+import re
 
 import numpy as np
 import polars as pl
 import pytest
 
+from recjax import summaries
 from recjax.data.protocol import load_data
 from recjax.errors import UserError
 
@@ -203,6 +205,10 @@ def test_users_in_the_order_of_their_index(config, tmp_path):
     write(folder, EVENTS + events, ITEMS, user=users[:-1])
     with pytest.raises(UserError, match=r"x\.user: no user 'u' \(and 0 more\)"):
         load_data(open_config(config, folder, user_table=True))
+    lenient = load_data(open_config(config, folder, user_table=True, strict=False))
+    assert lenient.users["age"].to_list() == ["", "30"]
+    report = summaries.data_report(lenient, None, 5)
+    assert re.search(r"users without a row +1\n", report)
     write(folder, EVENTS + events, ITEMS, user=[*users, "v\t3"])
     with pytest.raises(UserError, match="user_id is 'v', stands there twice"):
         load_data(open_config(config, folder, user_table=True))

@@ -170,3 +170,10 @@ def test_lines_and_csv_agree_without_quotes(tmp_path):
     assert quoted.frame.equals(first.frame)
     assert quoted.rows.tolist() == first.rows.tolist() == [2, 4]
     assert quoted.bad == first.bad
+
+
+def test_a_quoted_text_may_be_long(tmp_path):
+    text = "long, " * 50_000
+    raw = f'item_id,name\na,"{text}"\nb,short\n'.encode()
+    table = read_table(write(tmp_path, raw, "x.item.csv"), "csv", strict=True)
+    assert table.frame["name"].to_list() == [text, "short"]
