@@ -1,13 +1,15 @@
 """Save and verify and restore; the only importer of orbax.
 
 `checkpoints/last/<step>` holds the newest states, each with the best parameters of its
-phase and where the run stood; `checkpoints/params/<i>` all parameters as they enter
-phase i, and after the last one: frozen weights are written once a phase, not once a
-save. Orbax writes the arrays. A save counts once its `manifest.json` is in place,
-which has the SHA-256 of every file and of itself; what does not verify is passed over.
+phase and where the run stood; `checkpoints/params/0` all parameters before training,
+`checkpoints/params/<i>` those that the first i phases have trained, and how they enter
+the next one: frozen weights are written once. Orbax writes the arrays. A save counts
+once its `manifest.json` is in place, which has the SHA-256 of every file and of itself;
+what does not verify is passed over.
 """
 
 import concurrent.futures
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -183,6 +185,11 @@ class Checkpoints:
         self._params = Steps(folder / "params", 0, say)
         self.about: dict[str, Any] = {}
         self.entered, self.inside = self._find()
+        self._whole = self.entered
+        if self.entered is not None and self.entered.number:
+            self._whole = self._params.verify(0)
+            if self._whole is None:
+                raise self._none_whole()
 
     def _find(self) -> tuple[Saved | None, Saved | None]:
         """The newest verified parameters, and the newest verified state that goes on
@@ -194,10 +201,7 @@ class Checkpoints:
                 index = entered.number
                 inside = _first(self._last, lambda meta: meta["phase"] == index)
             elif self._params.numbers():
-                raise UserError(
-                    f"{self._params.folder}: no save is whole; choose another "
-                    f"--workdir, or delete {self._params.folder.parent} to start anew"
-                )
+                raise self._none_whole()
         if jax.process_count() > 1:
             found = [-1 if s is None else s.number for s in (entered, inside)]
             index, step = multihost_utils.broadcast_one_to_all(np.array(found))
@@ -205,6 +209,12 @@ class Checkpoints:
                 entered = self._params.verify(index) if index >= 0 else None
                 inside = self._last.verify(step) if step >= 0 else None
         return entered, inside
+
+    def _none_whole(self) -> UserError:
+        return UserError(
+            f"{self._params.folder}: no save is whole; choose another "
+            f"--workdir, or delete {self._params.folder.parent} to start anew"
+        )
 
     @property
     def standing(self) -> dict[str, Any] | None:
@@ -262,21 +272,34 @@ class Checkpoints:
         tree = self._last.restore(self.inside, like)
         return tree["state"], tree["best"], tree["more"]
 
-    def save_params(self, index: int, params: trees.Flat, meta: Any) -> None:
-        """Saves in the background all parameters as they enter phase `index`.
+    def save_params(self, index: int, trained: trees.Flat, meta: Any) -> None:
+        """Saves in the background the parameters as they enter phase `index`.
 
         Until they are saved the newest state of the phase before is what a resumed run
         goes on from.
+
+        Args:
+          index: of the phase; 0 before any.
+          trained: by the phases before; all parameters before any.
+          meta: JSON values.
         """
         self._last.wait()
-        self._params.save(index, params, meta, self.about)
+        self._params.save(index, trained, meta, self.about)
 
-    def restore_params(self, like: trees.Flat | None = None) -> trees.Flat:
-        """The newest parameters, placed like `like` or on one device."""
+    def restore_params(self, like: trees.Flat) -> tuple[trees.Flat, list[str]]:
+        """All parameters as they enter the phase, and the paths that were trained.
+
+        Args:
+          like: all parameters; the restored ones are placed like them.
+        """
         assert self.entered is not None
-        if like is None:
-            return self._params.restore_plain(self.entered)
-        return self._params.restore(self.entered, like)
+        assert self._whole is not None
+        params: trees.Flat = self._params.restore(self._whole, like)
+        if not self.entered.number:
+            return params, []
+        trained = list(self.entered.manifest["arrays"])
+        there = {path: like[path] for path in trained}
+        return params | self._params.restore(self.entered, there), trained
 
     def wait(self) -> bool:
         """Waits for what is being saved; False, and said, if something was not."""
@@ -286,6 +309,28 @@ class Checkpoints:
         """Waits for background saves."""
         self._last.close()
         self._params.close()
+
+
+def read_params(workdir: Path, index: int | None = None) -> trees.Flat:
+    """All parameters of a run, on the first device.
+
+    Args:
+      workdir: the run directory.
+      index: after so many phases; the newest if None.
+
+    Raises:
+      UserError: they are not there, or damaged.
+    """
+    folder, said = (workdir / "checkpoints" / "params").resolve(), list[str]()
+    with contextlib.closing(Steps(folder, 0, said.append)) as steps:
+        newest = max(steps.numbers(), default=0) if index is None else index
+        saves = [steps.verify(number) for number in sorted({0, newest})]
+        params: trees.Flat = {}
+        for saved in saves:
+            if saved is None:
+                raise UserError(said[0])
+            params |= steps.restore_plain(saved)
+    return params
 
 
 def _first(steps: Steps, fits: Callable[[dict[str, Any]], bool]) -> Saved | None:

@@ -206,15 +206,16 @@ def check_disk(
       UserError: the checkpoints will take more than there is, or may not be written;
         rules of a phase that do not fit the parameters.
     """
-    whole = trees.num_bytes(shapes)
-    state = 0
+    needs, state, trained = trees.num_bytes(shapes), 0, set[str]()
     for phase in phases:
         opt = optim.make(config.optim, phase, list(shapes), steps=1)
         trainable, _ = optim.split(shapes, opt)
         moments = trees.num_bytes(jax.eval_shape(opt.tx.init, trainable))
         copies = 3 if phase.ema else 2
         state = max(state, moments + copies * trees.num_bytes(trainable))
-    needs = (len(phases) + 1) * whole + (config.train.keep + 1) * state
+        trained |= set(trainable)
+        needs += trees.num_bytes({path: shapes[path] for path in trained})
+    needs += (config.train.keep + 1) * state
     written = (folder / "checkpoints").rglob("*")
     needs -= sum(p.stat().st_size for p in written if p.is_file())
     while not folder.exists():

@@ -20,12 +20,11 @@ from recjax.steps import TrainState
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a phase leaves: its best parameters and how they do."""
+    """What a phase leaves: the best of what it trained, and how that does."""
 
-    params: trees.Flat
+    trained: trees.Flat
     step: int
     epochs: int
-    trained: int
     valid: Evaluation
     test: Evaluation
 
@@ -264,7 +263,7 @@ def conclude(
     step = phase.step_of(stand.epoch, 0)
     r.reporter.scalars(step, {f"test/{m}": test.mean(m) for m in test.values})
     r.spend_since("test", start)
-    return Outcome(after, step, stand.epoch, trees.count(best), valid, test)
+    return Outcome(best, step, stand.epoch, valid, test)
 
 
 def validate(r: Run, phase: Phase, trainable: trees.Flat) -> Evaluation:

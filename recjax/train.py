@@ -80,10 +80,11 @@ def _run(r: Run, params: trees.Flat) -> dict[str, Any]:
         results: dict[str, Any] = {"baselines": run_baselines(r), "phases": {}}
         if r.tokens is not None and config.eval.before:
             results["before"] = run_before(r, params)
-        index, step = 0, 0
+        index, step, trained = 0, 0, set[str]()
         save(r, 0, params, step, results)
     else:
-        params = checkpoints.restore_params(params)
+        params, paths = checkpoints.restore_params(params)
+        trained = set(paths)
         index, meta = checkpoints.entered.number, checkpoints.entered.meta
         step, results = meta["step"], meta["results"]
         for what, seconds in (checkpoints.standing or meta)["seconds"].items():
@@ -94,13 +95,14 @@ def _run(r: Run, params: trees.Flat) -> dict[str, Any]:
             say(f"nothing of phase {phases[index].name} was saved yet: it starts anew")
     for i in range(index, len(phases)):
         outcome = run_phase(r, i, phases[i], params, step)
-        params, step = outcome.params, outcome.step
+        step, trained = outcome.step, trained | set(outcome.trained)
+        params = params | outcome.trained
         results["phases"][phases[i].name] = {
             "test": intervals(r, outcome.test, data.test),
             "valid": intervals(r, outcome.valid, data.valid),
             "rating": rating_results(config, data, outcome.valid, outcome.test),
             "epochs": outcome.epochs,
-            "trainable": outcome.trained,
+            "trainable": trees.count(outcome.trained),
             "examples": summaries.examples(
                 data,
                 r.titles,
@@ -109,7 +111,7 @@ def _run(r: Run, params: trees.Flat) -> dict[str, Any]:
                 like=config.eval.like_threshold,
             ),
         }
-        save(r, i + 1, params, step, results)
+        save(r, i + 1, {k: v for k, v in params.items() if k in trained}, step, results)
     if not checkpoints.wait():
         raise UserError(f"{r.reporter.workdir}: the result could not be saved")
     return finish(r, results, params)
@@ -219,13 +221,21 @@ def trained_phases(config: Any) -> list[Any]:
 
 
 def save(
-    r: Run, index: int, params: trees.Flat, step: int, results: dict[str, Any]
+    r: Run, index: int, trained: trees.Flat, step: int, results: dict[str, Any]
 ) -> None:
-    """Saves what enters phase `index`: parameters, results and accounts so far."""
+    """Saves what enters phase `index`: parameters, results and accounts so far.
+
+    Args:
+      r: the run.
+      index: of the phase; 0 before any.
+      trained: the parameters that phases before it trained; all before any.
+      step: global step.
+      results: so far.
+    """
     meta: dict[str, Any] = {"step": step, **r.reporter.marks()}
     meta |= {"results": results, "seconds": r.accounts()}
     with r.signals.deferred():
-        r.checkpoints.save_params(index, params, meta)
+        r.checkpoints.save_params(index, trained, meta)
 
 
 def identity(r: Run) -> dict[str, dict[str, Any]]:

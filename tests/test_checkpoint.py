@@ -5,12 +5,10 @@ import json
 import random
 import shutil
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from recjax.checkpoint import Checkpoints, Steps
+from recjax.checkpoint import Checkpoints
 from recjax.errors import UserError
 from recjax.manifest import NAME
 from recjax.steps import Guard, TrainState
@@ -149,8 +147,20 @@ def test_the_manifest_says_what_was_saved(saved):
     assert all(len(digest) == 64 for digest in manifest["files"].values())
 
 
-def test_plain_arrays_need_no_target(saved):
-    with contextlib.closing(Steps(saved / "checkpoints" / "params", 0, print)) as steps:
-        found = steps.restore_plain(steps.verify(1))
-    assert jax.tree.map(np.shape, found) == {"a/kernel": (300, 40), "b": (7,)}
-    assert (np.asarray(found["b"]) == 1).all()
+def test_frozen_parameters_are_written_once(tmp_path):
+    whole = state(0).trainable
+    with contextlib.closing(Checkpoints(tmp_path, print)) as c:
+        c.save_params(0, whole, {})
+        c.save_params(1, {"b": whole["b"] + 1}, {})
+    with contextlib.closing(Checkpoints(tmp_path, print)) as c:
+        assert c.entered.number == 1
+        assert list(c.entered.manifest["arrays"]) == ["b"]
+        params, trained = c.restore_params(whole)
+    assert trained == ["b"]
+    assert {path: float(x.max()) for path, x in params.items()} == {
+        "a/kernel": 0,
+        "b": 1,
+    }
+    next((tmp_path / "checkpoints" / "params" / "0").rglob("d/*")).unlink()
+    with pytest.raises(UserError, match="no save is whole"):
+        Checkpoints(tmp_path, print)

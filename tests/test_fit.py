@@ -10,11 +10,11 @@ import pytest
 
 from configs import base
 from recjax import fit, report, train
-from recjax.checkpoint import Checkpoints
+from recjax.checkpoint import Checkpoints, read_params
 from recjax.data.batches import TrainBatches
 from recjax.errors import Stopped, UserError
 from recjax.steps import SPIKE_AFTER
-from tests.test_train import records, saved_params
+from tests.test_train import records
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_bad_batch_is_skipped_and_named(small, tmp_path, monkeypatch, capsys):
     (line,) = (x for x in out.splitlines() if "batch skipped" in x)
     assert "phase p, step 3: loss nan: batch skipped, 1 so far; its 8 users: u" in line
     assert final["test"]["hr@10"]["value"] >= 0
-    assert all(np.isfinite(x).all() for x in saved_params(tmp_path, 1).values())
+    assert all(np.isfinite(x).all() for x in read_params(tmp_path, 1).values())
     steps = [r for r in records(tmp_path) if "train/loss" in r or "train/skipped" in r]
     assert [r["step"] for r in steps] == list(range(1, 11))
     assert steps[2] == {"step": 3, "train/skipped": 1}
@@ -61,7 +61,7 @@ def test_too_many_bad_batches_stop_the_run(small, tmp_path, monkeypatch):
     c.train.max_skipped = 3
     with pytest.raises(UserError, match=r"[45] batches were skipped, more than"):
         train.run(c.lock(), str(tmp_path))
-    before = saved_params(tmp_path, 0)
+    before = read_params(tmp_path, 0)
     with contextlib.closing(Checkpoints(tmp_path, print)) as c:
         arrays = c._last._orbax.restore(c.inside.path)["state"]["trainable"]
     for path, x in arrays.items():
@@ -114,7 +114,7 @@ def test_a_signal_stops_within_an_epoch_and_the_run_goes_on(
     resumed = train.run(c, str(tmp_path / "run"))
     assert "resuming after epoch" in capsys.readouterr().out
     assert resumed["test"] == whole["test"]
-    first, second = (saved_params(tmp_path / name, 1) for name in ("whole", "run"))
+    first, second = (read_params(tmp_path / name, 1) for name in ("whole", "run"))
     for path, x in first.items():
         np.testing.assert_array_equal(x, second[path])
 

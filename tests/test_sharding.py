@@ -5,7 +5,8 @@ import pytest
 
 from configs import base
 from recjax import train, trees
-from tests.test_train import TOP, records, saved_params
+from recjax.checkpoint import read_params
+from tests.test_train import TOP, records
 
 
 @pytest.mark.parametrize(
@@ -32,9 +33,9 @@ def test_mesh_equals_one_device(config, tmp_path, negatives, chunk):
         folder = tmp_path / f"{shape[0]}x{shape[1]}"
         train.run(c, str(folder))
         losses.append([r["train/loss"] for r in records(folder) if "train/loss" in r])
-        params.append(saved_params(folder, 1))
+        params.append(read_params(folder, 1))
     assert len(losses[0]) == 20
-    assert trees.max_change(saved_params(folder, 0), params[0])[TOP + "mlp_up/kernel"]
+    assert trees.max_change(read_params(folder, 0), params[0])[TOP + "mlp_up/kernel"]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
     for path, x in params[0].items():
         np.testing.assert_allclose(x, params[1][path], atol=5e-5, err_msg=path)

@@ -14,7 +14,7 @@ import pytest
 from configs import base
 from recjax import evaluate, fit, train, trees
 from recjax.baselines import BASELINES
-from recjax.checkpoint import Checkpoints, Steps
+from recjax.checkpoint import Checkpoints, read_params
 from recjax.errors import UserError
 from recjax.losses import LOSSES, NEGATIVES
 from recjax.models.items import COMBINE, POOLINGS, SOURCES
@@ -41,11 +41,6 @@ def two_phases(atomic_dir):
         base.phase("top", epochs=4, lr=1e-2, patience=0, ema=0.5, lr_mults=top),
     )
     return c.lock()
-
-
-def saved_params(workdir, index):
-    with contextlib.closing(Steps(workdir / "checkpoints" / "params", 0, print)) as s:
-        return s.restore_plain(s.verify(index))
 
 
 def records(workdir):
@@ -88,7 +83,7 @@ def test_two_phases_learn(whole):
 
 
 def test_frozen_is_bit_identical_and_trained_is_changed(whole):
-    first, second, third = (saved_params(whole.workdir, i) for i in range(3))
+    first, second, third = (read_params(whole.workdir, i) for i in range(3))
     towers, top = trees.max_change(first, second), trees.max_change(second, third)
     for path, change in towers.items():
         assert (change == 0) == ("/encoder/" in path), path
@@ -161,7 +156,7 @@ def test_resumed_equals_uninterrupted(whole, tmp_path, monkeypatch, capsys, kill
 
     for split in ("test", "valid"):
         assert resumed[split] == whole.final[split]
-    first, second = (saved_params(folder, 2) for folder in (whole.workdir, tmp_path))
+    first, second = (read_params(folder, 2) for folder in (whole.workdir, tmp_path))
     assert not any(trees.max_change(first, second).values())
 
     def without_times(workdir):
@@ -357,7 +352,7 @@ def test_averaged_weights_are_kept(config, tmp_path):
     c = config.unlock()
     c.train.phases = (base.phase("p", epochs=2, lr=1e-2, ema=1 - 1e-9),)
     train.run(c.lock(), str(tmp_path / "still"))
-    before, after = (saved_params(tmp_path / "still", i) for i in range(2))
+    before, after = (read_params(tmp_path / "still", i) for i in range(2))
     assert max(trees.max_change(before, after).values()) < 1e-5
 
 
@@ -442,7 +437,7 @@ def test_what_is_computed_once_trains_the_same(config, tmp_path):
         rules = ((base.ENCODER + ".*", rate), (".*", 1.0))
         c.train.phases = (base.phase("p", epochs=3, lr=1e-2, lr_mults=rules),)
         final = train.run(c.lock(), str(tmp_path / name))
-        params[name], values[name] = saved_params(tmp_path / name, 1), final["test"]
+        params[name], values[name] = read_params(tmp_path / name, 1), final["test"]
     for path, x in params["plain"].items():
         np.testing.assert_allclose(params["cached"][path], x, atol=1e-4, err_msg=path)
     assert values["cached"]["auc"] == pytest.approx(values["plain"]["auc"], abs=1e-3)

@@ -1,6 +1,5 @@
 """Runs in processes of their own, to be killed; and what two runs differ in."""
 
-import contextlib
 import json
 import os
 import signal
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from recjax.checkpoint import Steps
+from recjax.checkpoint import read_params
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,11 +84,7 @@ def kill_when(
 
 def parameters(workdir: Path) -> dict[str, np.ndarray]:
     """The result of a run."""
-    folder = workdir / "checkpoints" / "params"
-    with contextlib.closing(Steps(folder, 0, print)) as steps:
-        saved = steps.verify(steps.numbers()[0])
-        assert saved is not None
-        return {k: np.asarray(x) for k, x in steps.restore_plain(saved).items()}
+    return {k: np.asarray(x) for k, x in read_params(workdir).items()}
 
 
 def scalars(workdir: Path) -> list[tuple[str, int, float]]:
