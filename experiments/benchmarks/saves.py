@@ -3,10 +3,12 @@
     python -m experiments.benchmarks.saves --config=configs/quickstart.py
 
 Each pair runs the config from start to results twice, in processes and run directories
-of their own: once as it is, once with every save left out.
+of their own: once as it is, once with every save left out. Beside the time from command
+to exit, that of the processors is compared: it hears less of what else a machine does.
 """
 
 import argparse
+import resource
 import runpy
 import subprocess
 import sys
@@ -14,26 +16,30 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 from experiments.benchmarks import duel
 from recjax.checkpoint import Checkpoints
 
 NEVER = "--never"
+CHILDREN = resource.RUSAGE_CHILDREN
 
 
-def seconds(config: str, every: float, never: bool) -> tuple[float, int]:
-    """Seconds of a run from command to exit, and bytes of its checkpoints."""
+def seconds(config: str, every: float, never: bool) -> tuple[float, float, int]:
+    """Seconds of a run from command to exit, of processors, bytes of checkpoints."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "experiments.benchmarks.saves"]
         command += [NEVER] if never else []
         command += [f"--config={config}", f"--workdir={folder}/run"]
         command += [f"--config.train.checkpoint_seconds={every}"]
-        start = time.perf_counter()
+        start, before = time.perf_counter(), resource.getrusage(CHILDREN)
         subprocess.run(
             command, check=True, cwd=duel.ROOT, stdout=subprocess.DEVNULL, stderr=None
         )
-        took = time.perf_counter() - start
+        took, after = time.perf_counter() - start, resource.getrusage(CHILDREN)
+        busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         saved = Path(folder, "run", "checkpoints").rglob("*")
-        return took, sum(p.stat().st_size for p in saved if p.is_file())
+        return took, busy, sum(p.stat().st_size for p in saved if p.is_file())
 
 
 def main() -> None:
@@ -43,13 +49,23 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=60.0, help="seconds")
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
-    times, size = duel.Times([], []), 0
+    times, busy, size = duel.Times([], []), duel.Times([], []), 0
     for i in range(args.repeats):
         for never in (False, True) if i % 2 else (True, False):
-            took, written = seconds(args.config, args.every, never)
+            took, cpu, written = seconds(args.config, args.every, never)
             (times.peer if never else times.ours).append(took)
+            (busy.peer if never else busy.ours).append(cpu)
             size = max(size, written)
-            print(f"{took:.1f} s{' without saves' * never}", file=sys.stderr)
+            without = " without saves" * never
+            print(f"{took:.1f} s, {cpu:.1f} of processors{without}", file=sys.stderr)
+    for name, x in (("time", times), ("processor time", busy)):
+        more = np.array([a / b - 1 for a, b in zip(x.ours, x.peer, strict=True)])
+        error = more.std(ddof=1) / len(more) ** 0.5 if len(more) > 1 else np.nan
+        print(
+            f"{name}: saves add {more.mean():.2%} ± {error:.2%} (standard error), "
+            f"median {np.median(more):.2%}, {len(more)} pairs",
+            file=sys.stderr,
+        )
     print(
         duel.row(
             f"{Path(args.config).stem}, saved every {args.every:g} s",
