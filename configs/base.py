@@ -20,7 +20,12 @@ def get_config() -> ConfigDict:
     c.data.source = "ml-100k"  # name in recjax/data/sources.py, or a directory
     c.data.format = "atomic"  # atomic (RecBole) | csv | parquet
     c.data.stem = ""  # first part of the file names; "" = the directory's name
-    c.data.split = "leave_one_out"  # leave_one_out | fixed
+    c.data.split = "leave_one_out"  # leave_one_out | ratio | time | user | fixed
+    c.data.shares = (0.1, 0.1)  # of events or users: validation, test
+    c.data.split_seed = 0  # of drawn users, cold items and candidates
+    c.data.cold_items = 0.0  # share of the items that are new at the test
+    c.data.min_rating = 0.0  # events below are left out; 0 = none
+    c.data.k_core = 0  # users and items with fewer events are left out, repeatedly
     c.data.user = "user_id"  # column of the interactions, as the next four
     c.data.item = "item_id"  # in the interactions and in the item file
     c.data.time = "timestamp"  # seconds or ISO dates; "" = the order of the file
@@ -55,10 +60,14 @@ def get_config() -> ConfigDict:
     c.item_tower.width = 64  # D of item and user vectors
 
     c.user_tower = ConfigDict()
-    c.user_tower.name = "transformer"  # mean | transformer (causal)
+    # mean | additive | gru | cnn | transformer (causal) | bert4rec | graph
+    c.user_tower.name = "transformer"  # of users.USER_TOWERS
     c.user_tower.position = "relative"  # absolute | relative, of a transformer
-    c.user_tower.num_layers = 2  # of a transformer
+    c.user_tower.num_layers = 2  # of units, blocks or steps through the graph
     c.user_tower.num_heads = 2  # of its attention; divides D
+    c.user_tower.hidden = 128  # width of the scores of additive
+    c.user_tower.kernel_size = 3  # items that a convolution of cnn sees
+    c.user_tower.mask_share = 0.2  # of a history that is hidden from bert4rec
     c.user_tower.mlp_ratio = 4  # hidden width of the perceptron / D
     c.user_tower.dropout = 0.2  # of inputs, attention and perceptrons
 
@@ -67,7 +76,9 @@ def get_config() -> ConfigDict:
     c.head.temperature = 1.0  # scores are divided by it; learned in two_tower
 
     c.loss = ConfigDict()
-    c.loss.name = "softmax"  # softmax (cross-entropy)
+    c.loss.name = "softmax"  # softmax (cross-entropy) | bce | gbce | rating
+    c.loss.k = 1  # of bce and gbce: what so many negatives per target cost
+    c.loss.calibration = 0.75  # t of gbce: 0 = bce
     # all: the catalogue; stale: the same, but only the batch's items are fresh;
     # uniform, popularity: drawn; mixed: in_batch and uniform
     c.loss.negatives = "all"  # all | stale | in_batch | uniform | popularity | mixed
@@ -101,6 +112,7 @@ def get_config() -> ConfigDict:
     c.eval = ConfigDict()
     c.eval.ks = (1, 5, 10, 20)  # cut-offs of the metrics
     c.eval.batch_size = 256  # users
+    c.eval.candidates = 0  # drawn for each target; 0 = all items
     c.eval.mask_seen = True  # items of the user's history are no candidates
     c.eval.resamples = 1000  # bootstrap samples of the 95% intervals
     c.eval.like_threshold = 0.0  # ratings from here on are likes; 0 = no such report

@@ -14,13 +14,14 @@ import jax
 
 from recjax import optim, summaries, trees
 from recjax.baselines import BASELINES
-from recjax.data.protocol import SPLITS
+from recjax.data.negatives import NEGATIVES
+from recjax.data.protocol import SPLIT_NAMES
 from recjax.data.tables import SUFFIXES
 from recjax.errors import UserError
-from recjax.losses import LOSSES, NEGATIVES
+from recjax.losses import LOSSES
 from recjax.models.items import COMBINE, POOLINGS, SOURCES
 from recjax.models.recommender import HEADS
-from recjax.models.users import POSITIONS, USER_TOWERS
+from recjax.models.users import GRAPH, HEADED, POSITIONS, USER_TOWERS
 from recjax.optim import OPTIMIZERS, SCHEDULES
 from recjax.prefix_store import DTYPES
 
@@ -37,10 +38,13 @@ RANGES = (
             "loss.num_negatives",
             "loss.refresh_steps",
             "loss.chunk",
+            "loss.k",
             "item_tower.width",
             "user_tower.num_layers",
             "user_tower.num_heads",
             "user_tower.mlp_ratio",
+            "user_tower.hidden",
+            "user_tower.kernel_size",
             "train.batch_size",
             "train.keep",
             "eval.batch_size",
@@ -54,6 +58,10 @@ RANGES = (
         INF,
         (
             "seed",
+            "data.split_seed",
+            "data.min_rating",
+            "data.k_core",
+            "eval.candidates",
             "text.remat_rows",
             "text.prefix_memory",
             "text.prefix_disk",
@@ -67,7 +75,9 @@ RANGES = (
         ),
     ),
     (0, 1, ("loss.smoothing", "optim.b1", "optim.b2", "optim.momentum")),
-    (0, 1.01, ("data.reverse",)),
+    (0, 1.01, ("data.reverse", "loss.calibration")),
+    (0, 0.99, ("data.cold_items",)),
+    (0.01, 1, ("user_tower.mask_share",)),
     (0, 0.99, ("user_tower.dropout",)),
     (1e-6, INF, ("head.temperature",)),
     (1e-30, INF, ("optim.eps",)),
@@ -105,7 +115,7 @@ def check_config(c: Any) -> None:
     sources = tuple(c.item_tower.sources)
     if not sources or len(set(sources)) < len(sources):
         raise UserError(f"item_tower.sources: {sources} has to name one, none twice")
-    if c.user_tower.name == "transformer" and c.item_tower.width % (
+    if c.user_tower.name in HEADED and c.item_tower.width % (
         heads := c.user_tower.num_heads
     ):
         raise UserError(
@@ -116,7 +126,26 @@ def check_config(c: Any) -> None:
         raise UserError("text.template: empty, but item_tower.sources has text")
     if c.eval.like_threshold and not c.data.rating:
         raise UserError("eval.like_threshold: needs a column of ratings, data.rating")
+    _check_together(c)
     _check_phases(phases)
+
+
+def _check_together(c: Any) -> None:
+    """Refuses what each for itself is right."""
+    if c.user_tower.name in GRAPH and c.loss.negatives != "all":
+        raise UserError(
+            f"loss.negatives: {c.loss.negatives!r}; a graph tower reads all items in "
+            "every step and needs 'all'"
+        )
+    if c.loss.name == "rating" and not c.eval.like_threshold:
+        raise UserError("loss.name: 'rating' needs eval.like_threshold, and ratings")
+    shares = tuple(c.data.shares)
+    if len(shares) != 2 or min(shares) <= 0 or sum(shares) >= 1:
+        raise UserError(f"data.shares: {shares} is not (validation, test), below 1")
+    if c.data.min_rating and not c.data.rating:
+        raise UserError("data.min_rating: needs a column of ratings, data.rating")
+    if c.data.split == "fixed" and (c.data.min_rating or c.data.k_core):
+        raise UserError("data.split: 'fixed' files are not filtered")
 
 
 def check_max_tokens(c: Any, limit: int) -> None:
@@ -268,7 +297,7 @@ def _check_names(c: Any) -> None:
         ("user_tower.name", c.user_tower.name, USER_TOWERS),
         ("user_tower.position", c.user_tower.position, POSITIONS),
         ("head.name", c.head.name, HEADS),
-        ("data.split", c.data.split, SPLITS),
+        ("data.split", c.data.split, SPLIT_NAMES),
         ("data.format", c.data.format, SUFFIXES),
         ("loss.name", c.loss.name, LOSSES),
         ("optim.name", c.optim.name, OPTIMIZERS),

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 from recjax import metrics, sharding
 from recjax.baselines import Baseline
 from recjax.data.batches import Items, round_up
-from recjax.data.protocol import Data, Rows
-from recjax.data.queries import Queries, make_queries
+from recjax.data.queries import Queries, draw_candidates, make_queries
+from recjax.data.rows import Data, Rows
 from recjax.models.recommender import Recommender
 from recjax.ranking import Index, Ranked, make_index, rank, rank_queries
 from recjax.steps import Compiler
@@ -53,6 +53,7 @@ class Evaluator:
     def __init__(self, config: Any, data: Data, mesh: Mesh, compiler: Compiler):
         self.config, self.data, self.mesh = config, data, mesh
         self.compiler = compiler
+        self._drawn_of: dict[int, np.ndarray] = {}  # by id of a split of `data`
         self._ranker = compiler(
             "rank", self._rank_scores, out_shardings=compiler.everywhere
         )
@@ -67,6 +68,7 @@ class Evaluator:
             history_length=c.data.history_length,
             mask_seen=c.eval.mask_seen,
             by_length=by_length,
+            drawn_RxC=self._drawn(rows),
         )
 
     def put(self, tree: Any) -> Any:
@@ -81,6 +83,21 @@ class Evaluator:
             return self._ranker(self.put(scores), self.put(q))
 
         return self._collect((q, ranked(q)) for q in self.queries(rows))
+
+    def _drawn(self, rows: Rows) -> np.ndarray | None:
+        """Drawn candidates of a split, the same for every scorer."""
+        e, c = self.config.eval, self.config.data
+        if not e.candidates:
+            return None
+        if id(rows) not in self._drawn_of:
+            self._drawn_of[id(rows)] = draw_candidates(
+                rows,
+                self.data.num_items,
+                e.candidates,
+                mask_seen=e.mask_seen,
+                seed=c.split_seed,
+            )
+        return self._drawn_of[id(rows)]
 
     def by_text(self, vectors_NxE: jax.Array, rows: Rows) -> Evaluation:
         """Evaluates text vectors as they are.
@@ -119,7 +136,7 @@ class Evaluator:
         ]
 
     def _rank_scores(self, scores_BxN: jax.Array, q: Queries) -> Ranked:
-        return rank(scores_BxN, q.seen_BxS, q.targets_B, self.k)
+        return rank(scores_BxN, q.seen_BxS, q.targets_B, self.k, q.drawn_BxC)
 
     @property
     def k(self) -> int:
@@ -149,6 +166,7 @@ class ModelScorer:
       place_N: where each item stands in the pieces, one after another.
       k: how many of the best to keep.
       compiler: of the run.
+      graph: of training events, where the model has layers of it.
     """
 
     def __init__(
@@ -158,8 +176,9 @@ class ModelScorer:
         place_N: np.ndarray,
         k: int,
         compiler: Compiler,
+        graph: Any = None,
     ):
-        self.model, self.chunks = model, chunks
+        self.model, self.chunks, self.graph = model, chunks, graph
         self.place_N, self.k = place_N, k
         self.num_items, everywhere = len(place_N), compiler.everywhere
         self._encode = compiler("encode_items", self._encode_chunk)
@@ -167,31 +186,33 @@ class ModelScorer:
         self._rank = compiler("rank_users", self._rank_batch, out_shardings=everywhere)
 
     def encode_catalogue(self, params: Any) -> tuple[jax.Array, Index]:
-        """vectors_NxD of all items, and the index to rank them."""
+        """vectors_NxD that histories are made of, and the index of all items."""
         parts = [self._encode(params, *chunk) for chunk in self.chunks]
-        encoded: tuple[jax.Array, Index] = self._join(parts)
+        encoded: tuple[jax.Array, Index] = self._join(params, parts, self.graph)
         return encoded
 
-    def _join_chunks(self, parts: list[tuple[jax.Array, ...]]) -> Any:
-        vectors_NxD, candidates_NxD, bias_N = (
-            jnp.concatenate(column)[self.place_N] for column in zip(*parts, strict=True)
+    def _join_chunks(self, params: Any, parts: list[jax.Array], graph: Any) -> Any:
+        variables, rows_N = {"params": params}, jnp.arange(self.num_items)
+        ranks_NxD, read_NxD = self.model.apply(
+            variables,
+            jnp.concatenate(parts)[self.place_N],
+            graph,
+            method=Recommender.propagate,
         )
-        return vectors_NxD, make_index(candidates_NxD, bias_N)
+        index = self.model.apply(
+            variables, ranks_NxD, rows_N, method=Recommender.rank_items
+        )
+        return read_NxD, make_index(*index)
 
     def rank(self, params: Any, encoded: tuple[jax.Array, Index], q: Queries) -> Ranked:
         """Ranks a batch of queries against an encoded catalogue."""
         return self._rank(params, encoded, q)
 
-    def _encode_chunk(
-        self, params: Any, catalogue: Any, items: Items
-    ) -> tuple[jax.Array, ...]:
-        variables = {"params": params}
-        vectors = self.model.apply(
-            variables, catalogue, items, method=Recommender.encode_items
+    def _encode_chunk(self, params: Any, catalogue: Any, items: Items) -> jax.Array:
+        vectors_UxD: jax.Array = self.model.apply(
+            {"params": params}, catalogue, items, method=Recommender.encode_items
         )
-        return vectors, *self.model.apply(
-            variables, vectors, items.rows_U, method=Recommender.rank_items
-        )
+        return vectors_UxD
 
     def _rank_batch(
         self, params: Any, encoded: tuple[jax.Array, Index], q: Queries

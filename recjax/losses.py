@@ -2,61 +2,139 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-Loss = Callable[..., jax.Array]
+
+class Scored(NamedTuple):
+    """What a loss compares; the score of a candidate is `query . candidate + bias`.
+
+    Attributes:
+      queries_PxD: what is scored against the candidates.
+      candidates_UxD, bias_U: the candidates.
+      targets_P: index of each target among the candidates.
+      mask_P: which targets count.
+      log_weight_U: log w, the weight of a candidate as a negative; -inf keeps it out.
+        Where item u is c_u times a target of the batch, or drawn c_u times, w_u is c_u
+        or, logQ-corrected, c_u / E[c_u] (Bengio and Senecal, 2008; Yi et al., 2019).
+      label_P: 1 where the target was liked, else 0; None where ratings do not count.
+    """
+
+    queries_PxD: jax.Array
+    candidates_UxD: jax.Array
+    bias_U: jax.Array
+    targets_P: jax.Array
+    mask_P: jax.Array
+    log_weight_U: jax.Array
+    label_P: jax.Array | None = None
+
+    def clean(self) -> "Scored":
+        """In float32, with zeros where nothing counts, so that no NaN comes back."""
+        queries_PxD = self.queries_PxD.astype(jnp.float32)
+        return self._replace(
+            queries_PxD=jnp.where(self.mask_P[:, None], queries_PxD, 0),
+            candidates_UxD=self.candidates_UxD.astype(jnp.float32),
+        )
+
+    def target_scores(self) -> jax.Array:
+        """scores_P of the targets."""
+        own_PxD = self.candidates_UxD[self.targets_P]
+        return (self.queries_PxD * own_PxD).sum(-1) + self.bias_U[self.targets_P]
 
 
-def softmax(
-    queries_PxD: jax.Array,
-    candidates_UxD: jax.Array,
-    bias_U: jax.Array,
-    targets_P: jax.Array,
-    mask_P: jax.Array,
-    log_weight_U: jax.Array,
-    *,
-    smoothing: float = 0.0,
-    chunk: int = 1024,
-) -> jax.Array:
+Loss = Callable[[Scored], jax.Array]
+
+
+def softmax(s: Scored, *, smoothing: float = 0.0, chunk: int = 1024) -> jax.Array:
     """Cross-entropy over U candidates: loss_P.
 
-    The score of candidate u is `query . candidate_u + bias_u`, the partition sum is
-    `exp(s_target) + sum over other u of w_u exp(s_u)`. With w = 1 over the whole
-    catalogue this is the full softmax. Where item u is c_u times a target of the batch,
-    or drawn c_u times, w_u = c_u is the plain in-batch or sampled softmax with
-    accidental hits removed, and w_u = c_u / E[c_u] the logQ-corrected one (Bengio and
-    Senecal, 2008; Yi et al., 2019), whose sum is unbiased over batches; a user's own
-    targets are always there.
+    The partition sum is `exp(s_target) + sum over other u of w_u exp(s_u)`. With w = 1
+    over the whole catalogue this is the full softmax. With w_u = c_u it is the plain
+    in-batch or sampled softmax with accidental hits removed; with w_u = c_u / E[c_u]
+    its sum is unbiased over batches. A user's own targets are always there.
 
     Label smoothing (Szegedy et al., 2016) takes a share of the target's label and
     spreads it over the candidates by w.
 
     Args:
-      queries_PxD: what is scored against the candidates.
-      candidates_UxD, bias_U: the candidates.
-      targets_P: index of each target among the candidates.
-      mask_P: which targets count.
-      log_weight_U: log w; -inf keeps a candidate out, unless it is the target.
+      s: what is compared; a candidate with weight 0 counts if it is the target.
       smoothing: the share, at least 0 and below 1.
       chunk: candidates whose P x chunk scores are held at a time.
     """
-    # What stands where nothing counts may be anything; zero keeps the gradient clean.
-    queries_PxD = jnp.where(mask_P[:, None], queries_PxD.astype(jnp.float32), 0)
-    candidates_UxD = candidates_UxD.astype(jnp.float32)
-    loss_P = _cross_entropy(
-        chunk, queries_PxD, candidates_UxD, bias_U, targets_P, mask_P, log_weight_U
-    )
+    s = s.clean()
+    loss_P = _cross_entropy(chunk, *s[:6])
     if smoothing:
         # Linear in the scores: the mean score is the score of the mean candidate.
-        share_U = jax.nn.softmax(log_weight_U)
-        above_PxD = candidates_UxD[targets_P] - (share_U @ candidates_UxD)[None]
-        above_P = bias_U[targets_P] - share_U @ bias_U
-        above_P += (queries_PxD * above_PxD).sum(-1)
-        loss_P += smoothing * jnp.where(mask_P, above_P, 0.0)
+        share_U = jax.nn.softmax(s.log_weight_U)
+        above_PxD = s.candidates_UxD[s.targets_P]
+        above_PxD -= (share_U @ s.candidates_UxD)[None]
+        above_P = s.bias_U[s.targets_P] - share_U @ s.bias_U
+        above_P += (s.queries_PxD * above_PxD).sum(-1)
+        loss_P += smoothing * jnp.where(s.mask_P, above_P, 0.0)
     return loss_P
+
+
+def bce(s: Scored, *, k: int = 1, beta: float = 1.0, chunk: int = 1024) -> jax.Array:
+    """Binary cross-entropy of the target against k negatives: loss_P.
+
+    `-beta log sigmoid(s_target) + k mean over u of softplus(s_u)`, where the mean goes
+    over the candidates other than the target by their weight w. That is what k
+    negatives drawn for each target by the same chances cost on average, from more
+    draws.
+
+    Args:
+      s: what is compared.
+      k: negatives per target.
+      beta: weight of the target; see `gbce_beta`.
+      chunk: candidates whose P x chunk scores are held at a time.
+    """
+    s = s.clean()
+    size = min(chunk, len(s.bias_U))
+    filling = (0, -len(s.bias_U) % size)
+    weight_U = jnp.exp(jnp.pad(s.log_weight_U, filling, constant_values=-jnp.inf))
+    candidates_UxD = jnp.pad(s.candidates_UxD, (filling, (0, 0)))
+    bias_U = jnp.pad(s.bias_U, filling)
+
+    @jax.checkpoint
+    def add_up(sums: Any, start: jax.Array) -> Any:
+        candidates_CxD, bias_C, weight_C = (
+            jax.lax.dynamic_slice_in_dim(x, start, size)
+            for x in (candidates_UxD, bias_U, weight_U)
+        )
+        scores_PxC = s.queries_PxD @ candidates_CxD.T + bias_C[None]
+        others_PxC = jnp.where(
+            _is_target(s.targets_P, start, size), 0.0, weight_C[None]
+        )
+        cost_P = (others_PxC * jax.nn.softplus(scores_PxC)).sum(-1)
+        return (sums[0] + cost_P, sums[1] + others_PxC.sum(-1)), None
+
+    zeros_P = jnp.zeros(len(s.targets_P))
+    starts = jnp.arange(0, len(bias_U), size)
+    (cost_P, weight_P), _ = jax.lax.scan(add_up, (zeros_P, zeros_P), starts)
+    negative_P = k * cost_P / jnp.maximum(weight_P, 1e-30)
+    positive_P = beta * jax.nn.softplus(-s.target_scores())
+    return jnp.where(s.mask_P, positive_P + negative_P, 0.0)
+
+
+def gbce_beta(k: int, calibration: float, num_items: int) -> float:
+    """Weight of the target in gBCE (Petrov and Macdonald, gSASRec, 2023, equation 10).
+
+    `alpha (t (1 - 1 / alpha) + 1 / alpha)` with the sampling rate `alpha = k / (N - 1)`
+    and the calibration t: 0 gives 1, plain BCE; 1 gives alpha.
+    """
+    alpha = k / max(num_items - 1, 1)
+    return alpha * (calibration * (1 - 1 / alpha) + 1 / alpha)
+
+
+def rating(s: Scored) -> jax.Array:
+    """Binary cross-entropy of like or not, of the targets alone: loss_P."""
+    assert s.label_P is not None
+    s = s.clean()
+    cost_P = optax.sigmoid_binary_cross_entropy(s.target_scores(), s.label_P)
+    return jnp.where(s.mask_P, cost_P, 0.0)
 
 
 # The gradient is written by hand, so that no more than `chunk` columns of the P x U
@@ -178,9 +256,14 @@ def _put(whole_Ux: jax.Array, part_Cx: jax.Array, start: Any) -> jax.Array:
     return jax.lax.dynamic_update_slice_in_dim(whole_Ux, part_Cx, start, axis=0)
 
 
-LOSSES: dict[str, Callable[[Any], Loss]] = {
-    "softmax": lambda c: functools.partial(
+# Made of `config.loss` and N.
+LOSSES: dict[str, Callable[[Any, int], Loss]] = {
+    "softmax": lambda c, num_items: functools.partial(
         softmax, smoothing=c.smoothing, chunk=c.chunk
     ),
+    "bce": lambda c, num_items: functools.partial(bce, k=c.k, chunk=c.chunk),
+    "gbce": lambda c, num_items: functools.partial(
+        bce, k=c.k, beta=gbce_beta(c.k, c.calibration, num_items), chunk=c.chunk
+    ),
+    "rating": lambda c, num_items: rating,
 }
-NEGATIVES = ("all", "stale", "in_batch", "uniform", "popularity", "mixed")

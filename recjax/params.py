@@ -85,5 +85,6 @@ def smallest_input(history_length: int) -> Smallest:
     items = Items(rows_U, np.zeros(1, np.float32), pack(tokens, rows_U, width=1))
     history_BxH = np.zeros((1, history_length), np.int32)
     one_P = np.zeros(1, np.int32)
-    batch = Batch(history_BxH, history_BxH == 0, one_P, one_P, one_P, items)
+    mask_BxH = history_BxH == 0
+    batch = Batch(history_BxH, mask_BxH, mask_BxH, one_P, one_P, None, None, items)
     return Smallest({"text": {"ids_T": jnp.zeros(1, jnp.int32)}}, batch)

@@ -11,9 +11,13 @@ from jax.sharding import NamedSharding
 from recjax import losses, optim, sharding, summaries, trees
 from recjax.catalogue import CatalogueArrays, abstract_catalogue, make_catalogue
 from recjax.data.batches import Batch, Items, TrainBatches, round_up
+from recjax.data.rows import Rows
+from recjax.data.windows import MaskedItem, NextItem
 from recjax.evaluate import ModelScorer
+from recjax.models.graph import make_graph
 from recjax.models.prefix import count_frozen_blocks
 from recjax.models.recommender import Recommender
+from recjax.models.users import BIDIRECTIONAL
 from recjax.run import Run
 from recjax.steps import METRICS, Compiled, Guard, TrainState, train_step
 
@@ -88,9 +92,14 @@ def set_up(
     make = abstract_catalogue if r.dry else make_catalogue
     catalogue = make(r, model, params, blocks)
     batches.packing = catalogue.packing
-    candidates = None
+    graph = candidates = None
+    if model.graph_layers:
+        users_E, items_E = r.data.train.pairs()
+        graph = r.put_whole(make_graph(users_E, items_E, r.data.num_items))
     if c.loss.negatives == "all":
-        candidates = catalogue.take(batches.all_items())
+        arrays, items = catalogue.take(batches.all_items())
+        arrays = {**arrays, "graph": graph} if graph else arrays
+        candidates = arrays, items
     r.spend_since("prefix", start)
 
     state = init_state(r, opt, trainable, step, average=config.ema > 0)
@@ -105,7 +114,12 @@ def set_up(
         catalogue=catalogue,
         candidates=candidates,
         scorer=ModelScorer(
-            model, catalogue.chunks(), catalogue.places(), r.evaluator.k, r.compiler
+            model,
+            catalogue.chunks(),
+            catalogue.places(),
+            r.evaluator.k,
+            r.compiler,
+            graph,
         ),
         step=make_step(r, model, opt, state, config.ema),
     ), state
@@ -115,19 +129,30 @@ def make_batches(r: Run, seed: int) -> TrainBatches:
     """The training batches that the config asks for."""
     c = r.config
     return TrainBatches(
-        r.data.train,
+        make_windows(c, r.data.train),
         batch_size=round_up(c.train.batch_size, r.mesh.shape["data"]),
-        history_length=c.data.history_length,
-        windows=c.data.windows,
         negatives=c.loss.negatives,
         logq=c.loss.logq,
         num_items=r.data.num_items,
+        held_out_N=r.data.held_out_N,
         num_negatives=c.loss.num_negatives,
         multiple=sharding.row_multiple(r.mesh),
-        shuffle_ties=c.data.shuffle_ties,
-        reverse=c.data.reverse,
+        like=c.eval.like_threshold if c.loss.name == "rating" else None,
         seed=seed,
     )
+
+
+def make_windows(c: Any, rows: Rows) -> NextItem:
+    """What the user tower is asked: the next item, or those that are hidden from it."""
+    options = {
+        "windows": c.data.windows,
+        "shuffle_ties": c.data.shuffle_ties,
+        "reverse": c.data.reverse,
+    }
+    if c.user_tower.name in BIDIRECTIONAL:
+        share = c.user_tower.mask_share
+        return MaskedItem(rows, c.data.history_length, share=share, **options)
+    return NextItem(rows, c.data.history_length, **options)
 
 
 def init_state(
@@ -149,7 +174,7 @@ def make_step(
     r: Run, model: Recommender, opt: optim.Optim, state: TrainState, ema: float
 ) -> Compiled:
     """The compiled train step; state comes back placed as it went in."""
-    loss = losses.LOSSES[r.config.loss.name](r.config.loss)
+    loss = losses.LOSSES[r.config.loss.name](r.config.loss, r.data.num_items)
 
     def step(state: TrainState, *inputs: Any) -> Any:
         return train_step(

@@ -43,7 +43,7 @@ def plan(config: Any, workdir: str) -> None:
 def describe(r: Run, phase: Phase, state: TrainState) -> str:
     """Steps of a phase, and the memory that one takes."""
     batches = phase.batches
-    size = min(batches.batch_size, len(batches.windows_Wx3))
+    size = min(batches.batch_size, len(batches.windows))
     batch = batches.make_batch(np.arange(size))
     catalogue, placed = phase.place(r, batch)
     asked = Watch(Signals(), r.mesh, 1.0).asks()

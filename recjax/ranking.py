@@ -27,7 +27,13 @@ class Ranked(NamedTuple):
     top_BxK: jax.Array
 
 
-def rank(scores_BxN: Array, seen_BxS: Array, targets_B: Array, k: int) -> Ranked:
+def rank(
+    scores_BxN: Array,
+    seen_BxS: Array,
+    targets_B: Array,
+    k: int,
+    drawn_BxC: Array | None = None,
+) -> Ranked:
     """Ranks the catalogue for each user without what the user has seen.
 
     Args:
@@ -35,11 +41,13 @@ def rank(scores_BxN: Array, seen_BxS: Array, targets_B: Array, k: int) -> Ranked
       seen_BxS: catalogue rows that are no candidates, each once; -1 is padding.
       targets_B: catalogue row of the target, which must be a candidate.
       k: how many of the best to return.
+      drawn_BxC: items that alone are counted as above, equal or below; the best are
+        those of the whole catalogue nevertheless. -1 is padding.
     """
     num_items = scores_BxN.shape[1]
     filling = ((0, 0), (0, -num_items % GROUP))
     scores_BxM = jnp.pad(scores_BxN, filling, constant_values=-jnp.inf)
-    return _rank(scores_BxM, seen_BxS, targets_B, k, num_items)
+    return _rank(scores_BxM, seen_BxS, targets_B, drawn_BxC, k, num_items)
 
 
 class Index(NamedTuple):
@@ -62,11 +70,17 @@ def rank_queries(
     scores_BxM = queries_BxD @ index.candidates_MxD.T + index.bias_M[None]
     is_item_M = jnp.arange(len(index.bias_M)) < num_items
     scores_BxM = jnp.where(is_item_M[None], scores_BxM, -jnp.inf)
-    return _rank(scores_BxM, batch.seen_BxS, batch.targets_B, k, num_items)
+    b = batch
+    return _rank(scores_BxM, b.seen_BxS, b.targets_B, b.drawn_BxC, k, num_items)
 
 
 def _rank(
-    scores_BxM: jax.Array, seen_BxS: Array, targets_B: Array, k: int, num_items: int
+    scores_BxM: jax.Array,
+    seen_BxS: Array,
+    targets_B: Array,
+    drawn_BxC: Array | None,
+    k: int,
+    num_items: int,
 ) -> Ranked:
     """Columns from `num_items` on hold -inf."""
     targets_Bx1 = jnp.asarray(targets_B)[:, None]
@@ -75,15 +89,30 @@ def _rank(
     beyond_BxS = jnp.where(seen_BxS < 0, num_columns, seen_BxS)  # dropped
     shown_BxM = scores_BxM.at[user_Bx1, beyond_BxS].set(-jnp.inf, mode="drop")
     target_Bx1 = jnp.take_along_axis(scores_BxM, targets_Bx1, axis=1)
+    best_BxK, top_BxK = top_k(shown_BxM, k)
+    top_BxK = jnp.where(best_BxK == -jnp.inf, -1, top_BxK)
+    if drawn_BxC is not None:
+        above_B, equal_B, below_B = _count_drawn(scores_BxM, target_Bx1, drawn_BxC)
+        return Ranked(above_B, equal_B, below_B, target_Bx1[:, 0], top_BxK)
     num_seen_B = (seen_BxS >= 0).sum(axis=1)
     above_B = _count(shown_BxM > target_Bx1)
     below_B = _count(shown_BxM < target_Bx1)
     hidden_B = num_columns - num_items + num_seen_B
     below_B -= jnp.where(target_Bx1[:, 0] > -jnp.inf, hidden_B, 0)
     equal_B = num_items - num_seen_B - 1 - above_B - below_B
-    best_BxK, top_BxK = top_k(shown_BxM, k)
-    top_BxK = jnp.where(best_BxK == -jnp.inf, -1, top_BxK)
     return Ranked(above_B, equal_B, below_B, target_Bx1[:, 0], top_BxK)
+
+
+def _count_drawn(
+    scores_BxM: jax.Array, target_Bx1: jax.Array, drawn_BxC: Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Drawn items that score above, equal (or NaN) and below the target."""
+    there_BxC = drawn_BxC >= 0
+    columns_BxC = jnp.maximum(jnp.asarray(drawn_BxC), 0)
+    scores_BxC = jnp.take_along_axis(scores_BxM, columns_BxC, axis=1)
+    above_B = (there_BxC & (scores_BxC > target_Bx1)).sum(axis=1)
+    below_B = (there_BxC & (scores_BxC < target_Bx1)).sum(axis=1)
+    return above_B, there_BxC.sum(axis=1) - above_B - below_B, below_B
 
 
 def top_k(x_BxM: jax.Array, k: int, group: int = GROUP) -> tuple[jax.Array, jax.Array]:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from recjax import sharding
 from recjax.checkpoint import Checkpoints
 from recjax.data.batches import Items, Packing, catalogue_pieces, whole_catalogue
-from recjax.data.protocol import Data
+from recjax.data.rows import Data
 from recjax.data.text import Tokens
 from recjax.evaluate import Evaluator
 from recjax.models.recommender import Recommender

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 
 from recjax import sharding, trees
-from recjax.losses import Loss
+from recjax.losses import Loss, Scored
 
 
 class Guard(flax.struct.PyTreeNode):
@@ -88,9 +88,18 @@ def train_step(
 
     def mean_loss(trainable: trees.Flat) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         params = trees.unflatten({**trainable, **frozen})
-        scored = model.apply({"params": params}, catalogue, batch, True, rngs=rngs)
-        loss_P = loss(*scored, batch.targets_P, mask_P, batch.items.log_weight_U)
-        queries_PxD, candidates_UxD, _ = scored
+        compared = model.apply({"params": params}, catalogue, batch, True, rngs=rngs)
+        queries_PxD, candidates_UxD, bias_U = compared
+        scored = Scored(
+            queries_PxD,
+            candidates_UxD,
+            bias_U,
+            batch.targets_P,
+            mask_P,
+            batch.items.log_weight_U,
+            batch.label_P,
+        )
+        loss_P = loss(scored)
         vectors = queries_PxD, candidates_UxD[batch.targets_P]
         return loss_P.sum() / targets, tuple(spread(x, mask_P) for x in vectors)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from recjax import trees
-from recjax.data.protocol import Data, Rows
+from recjax.data.rows import Data, Rows
 from recjax.data.text import Tokens
 from recjax.metrics import Interval
 from recjax.optim import Optim
@@ -29,7 +29,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def data_report(data: Data, tokens: Tokens | None, history_length: int) -> str:
     """Sizes of the data set, its splits and its texts."""
-    lengths = np.diff(data.train.offsets) + 1
+    lengths = data.train.lengths() + 1
     events_N = np.bincount(data.train.events(), minlength=data.num_items)
     events = int(events_N.sum())
     cells = max(len(data.user_ids) * data.num_items, 1)
@@ -57,8 +57,9 @@ def data_report(data: Data, tokens: Tokens | None, history_length: int) -> str:
     for name, (given, used) in data.rows.items():
         if given > used:
             rows.append((name, f"{given - used:,} of {given:,} rows rejected"))
-    if data.undescribed:
-        rows.append(("users without a row", f"{data.undescribed:,}"))
+    rows += [(what, f"{count:,}") for what, count in data.left_out.items()]
+    if data.held_out_N.any():
+        rows.append(("items held out", f"{data.held_out_N.sum():,}"))
     if tokens is not None:
         t = tokens.lengths
         rows.append(("tokens an item", f"mean {t.mean():.1f}, most {t.max()}"))

@@ -25,7 +25,8 @@ from recjax.checks import (
 )
 from recjax.compile_cache import keep_compiled, platform_key
 from recjax.data import sources
-from recjax.data.protocol import Rows, load_data
+from recjax.data.protocol import load_data
+from recjax.data.rows import Rows
 from recjax.data.text import tokenize
 from recjax.errors import UserError
 from recjax.evaluate import Evaluation, Evaluator, rating_results
@@ -189,6 +190,11 @@ def _make_run(
     say(f"\nconfig, resolved{where}:")
     say(summaries.compact_config(config))
 
+    if config.eval.candidates:
+        say(
+            f"warning: targets are compared with {config.eval.candidates} drawn items, "
+            "not with all: such figures can reorder models"
+        )
     model = make_model(config, data.num_items, encoder_config)
     compiler = Compiler(say, mesh)
     traced = trace_init(config, model)

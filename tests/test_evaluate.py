@@ -8,7 +8,9 @@ import pytest
 
 from recjax import evaluate, metrics, sharding
 from recjax.baselines import BASELINES
-from recjax.data.protocol import Rows, load_data
+from recjax.data.protocol import load_data
+from recjax.data.queries import draw_candidates
+from recjax.data.rows import Rows
 from recjax.evaluate import Evaluator
 from recjax.ranking import make_index, rank_queries
 from recjax.steps import Compiler
@@ -76,6 +78,27 @@ def test_text_as_it_came(config, data, evaluator):
         np.testing.assert_allclose(values[name], want, err_msg=name)
 
 
+@pytest.mark.parametrize("mask_seen", [True, False])
+def test_drawn_candidates_are_all_that_is_compared(config, data, mask_seen):
+    c = config.unlock()
+    c.eval.candidates, c.eval.mask_seen = 6, mask_seen
+    mesh = sharding.make_mesh(c.mesh)
+    evaluator = Evaluator(c, data, mesh, Compiler(print, mesh))
+    vectors = np.random.default_rng(0).normal(size=(data.num_items, 5))
+    evaluation = evaluator.by_text(jnp.asarray(vectors, jnp.float32), data.test)
+    drawn_RxC = draw_candidates(
+        data.test, data.num_items, 6, mask_seen=mask_seen, seed=c.data.split_seed
+    )
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    for row, drawn in enumerate(drawn_RxC):
+        history = data.test.history(row)[-c.data.history_length :]
+        scores, target = unit @ unit[history].mean(0), data.test.targets_R[row]
+        above = (scores[drawn] > scores[target]).sum()
+        assert evaluation.values["hr@5"][row] == (above < 5), row
+        assert evaluation.values["hr@1"][row] == (above < 1), row
+        assert evaluation.values["hr@10"][row] == 1  # of seven
+
+
 def test_users_times_items_are_bounded(config, data, evaluator, monkeypatch):
     assert {q.rows_B.shape for q in evaluator.queries(data.test)} == {(16,)}
     monkeypatch.setattr(evaluate, "MAX_SCORES", 5 * data.num_items)
@@ -92,7 +115,8 @@ def test_rows_come_back_in_order(config, data, evaluator):
     test = Rows(
         np.arange(10),
         rng.integers(0, data.num_items, lengths.sum()).astype(np.int32),
-        np.concatenate([[0], np.cumsum(lengths)]),
+        np.cumsum(lengths) - lengths,
+        np.cumsum(lengths),
         rng.integers(0, data.num_items, 10).astype(np.int32),
         np.full(10, np.nan),
         False,

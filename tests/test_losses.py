@@ -6,8 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from recjax.losses import softmax
+from recjax.losses import LOSSES, Scored, bce, gbce_beta
+from recjax.losses import softmax as loss_of
+
+
+def softmax(*args, **options):
+    return loss_of(Scored(*args), **options)
 
 
 def plain(queries, candidates, bias, targets, mask, log_weight, *, smoothing):
@@ -117,3 +123,104 @@ def test_no_more_than_a_chunk_of_scores_exists():
     assert temporaries(10_000) < scores / 4
     more = temporaries(20_000) - temporaries(10_000)
     assert more < 3 * 10_000 * 4 / 2**20  # some numbers an item, no second table
+
+
+def random_case(num_targets=12, num_items=7, seed=0):
+    rng = np.random.default_rng(seed)
+    return Scored(
+        rng.normal(size=(num_targets, 5)).astype(np.float32),
+        rng.normal(size=(num_items, 5)).astype(np.float32),
+        rng.normal(size=num_items).astype(np.float32),
+        rng.integers(0, num_items, num_targets).astype(np.int32),
+        rng.random(num_targets) < 0.7,
+        rng.normal(size=num_items).astype(np.float32),
+    )
+
+
+def plain_bce(s, k, beta):
+    """The docstring of `bce`, score by score."""
+    out = np.zeros(len(s.targets_P))
+    for p, target in enumerate(s.targets_P):
+        if not s.mask_P[p]:
+            continue
+        scores = s.candidates_UxD @ s.queries_PxD[p] + s.bias_U
+        others = [u for u in range(len(scores)) if u != target]
+        weight = np.exp(s.log_weight_U[others])
+        negatives = (weight * np.log1p(np.exp(scores[others]))).sum() / weight.sum()
+        out[p] = beta * np.log1p(np.exp(-scores[target])) + k * negatives
+    return out
+
+
+@pytest.mark.parametrize("chunk", [1024, 7, 3, 1])
+@pytest.mark.parametrize(("k", "beta"), [(1, 1.0), (4, 0.3)])
+def test_bce_is_what_its_docstring_says(chunk, k, beta):
+    s = random_case()
+    s.log_weight_U[2] = -np.inf
+    got = bce(s, k=k, beta=beta, chunk=chunk)
+    np.testing.assert_allclose(got, plain_bce(s, k, beta), rtol=2e-6)
+    whole = jax.grad(lambda q: bce(s._replace(queries_PxD=q), k=k).sum())
+    parts = jax.grad(lambda q: bce(s._replace(queries_PxD=q), k=k, chunk=chunk).sum())
+    np.testing.assert_allclose(
+        whole(s.queries_PxD), parts(s.queries_PxD), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_bce_costs_on_average_what_drawn_negatives_do():
+    """k = 2 negatives drawn from the catalogue without the target, enumerated."""
+    s = random_case(num_targets=3, num_items=5)._replace(
+        log_weight_U=np.zeros(5, np.float32), mask_P=np.ones(3, bool)
+    )
+    for p, target in enumerate(s.targets_P):
+        scores = s.candidates_UxD @ s.queries_PxD[p] + s.bias_U
+        cost = np.log1p(np.exp(scores))
+        others = [u for u in range(5) if u != target]
+        pairs = [cost[a] + cost[b] for a in others for b in others]
+        want = np.log1p(np.exp(-scores[target])) + np.mean(pairs)
+        np.testing.assert_allclose(bce(s, k=2)[p], want, rtol=1e-6)
+
+
+def test_gbce_without_calibration_is_bce():
+    assert gbce_beta(4, 0.0, 100) == pytest.approx(1.0)
+    assert gbce_beta(4, 1.0, 101) == pytest.approx(0.04)
+    # (0.5 (1 - 1 / a) + 1 / a) a = (1 + a) / 2, with a = 4 / 100
+    assert gbce_beta(4, 0.5, 101) == pytest.approx(0.52)
+    c = ConfigDict({"k": 4, "calibration": 0.0, "chunk": 3})
+    s = random_case()
+    plain, calibrated = (LOSSES[name](c, 100)(s) for name in ("bce", "gbce"))
+    np.testing.assert_allclose(plain, calibrated, rtol=1e-6)
+    c.calibration = 0.75
+    assert np.abs(plain - LOSSES["gbce"](c, 100)(s)).max() > 0.1
+
+
+def test_ratings_ask_of_the_target_alone():
+    s = random_case()
+    label = (np.arange(12) % 2).astype(np.float32)
+    got = LOSSES["rating"](None, 7)(s._replace(label_P=label))
+    for p, target in enumerate(s.targets_P):
+        score = s.candidates_UxD[target] @ s.queries_PxD[p] + s.bias_U[target]
+        sign = 1 if label[p] else -1
+        want = np.log1p(np.exp(-sign * score)) if s.mask_P[p] else 0.0
+        np.testing.assert_allclose(got[p], want, rtol=2e-6)
+
+
+def test_sampling_every_item_is_the_full_softmax():
+    s = random_case()
+    full = softmax(*s[:5], np.zeros(7, np.float32))
+    counts = np.array([3, 1, 2, 1, 1, 5, 2])  # how often each was drawn
+    logq = np.log(counts / counts).astype(np.float32)  # by its expectation
+    np.testing.assert_allclose(full, softmax(*s[:5], logq), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bce", "gbce", "rating"])
+def test_other_losses_leave_no_trace_of_what_is_masked(name):
+    c = ConfigDict({"k": 2, "calibration": 0.5, "chunk": 2})
+    loss, label = LOSSES[name](c, 7), np.ones(12, np.float32)
+    s = random_case()._replace(label_P=label)
+    queries = s.queries_PxD.copy()
+    queries[~s.mask_P] = np.nan
+    value, grad = jax.value_and_grad(lambda q: loss(s._replace(queries_PxD=q)).sum())(
+        queries
+    )
+    assert np.isfinite(value)
+    assert np.isfinite(grad).all()
+    assert not grad[~s.mask_P].any()

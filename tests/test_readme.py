@@ -19,11 +19,11 @@ def block(start):
 def test_own_tower_and_loss(config, tmp_path, monkeypatch):
     monkeypatch.setattr(users, "USER_TOWERS", users.USER_TOWERS)
     monkeypatch.setitem(users.USER_TOWERS, "max", None)  # taken out again afterwards
-    monkeypatch.setitem(losses.LOSSES, "bce", None)
+    monkeypatch.setitem(losses.LOSSES, "focal", None)
     exec(block("class MaxTower"), vars(users))
-    exec(block("def bce"), vars(losses))
+    exec(block("def focal"), vars(losses))
     c = config.unlock()
-    c.user_tower.name, c.loss.name = "max", "bce"
+    c.user_tower.name, c.loss.name = "max", "focal"
     c.item_tower.sources = ("id", "text")
     c.train.phases = (base.phase("p", epochs=8, lr=1e-2),)
     final = train.run(c.lock(), str(tmp_path))

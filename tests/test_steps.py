@@ -32,8 +32,10 @@ class Scorer(nn.Module):
 BATCH = Batch(
     history_BxH=np.zeros((4, 2), np.int32),
     mask_BxH=np.ones((4, 2), bool),
+    hidden_BxH=None,
     targets_P=np.ones(8, np.int32),
     place_P=np.arange(8, dtype=np.int32),
+    label_P=None,
     rows_B=np.arange(4, dtype=np.int32),
     items=Items(np.arange(3), np.zeros(3, np.float32), None),
 )

@@ -15,12 +15,13 @@ from configs import base
 from recjax import evaluate, fit, train, trees
 from recjax.baselines import BASELINES
 from recjax.checkpoint import Checkpoints, read_params
+from recjax.data.negatives import NEGATIVES
 from recjax.errors import UserError
-from recjax.losses import LOSSES, NEGATIVES
+from recjax.losses import LOSSES
 from recjax.models.items import COMBINE, POOLINGS, SOURCES
 from recjax.models.pretrained import load_config
 from recjax.models.recommender import HEADS, Recommender, make_model
-from recjax.models.users import POSITIONS, USER_TOWERS
+from recjax.models.users import GRAPH, POSITIONS, USER_TOWERS
 from recjax.optim import OPTIMIZERS, SCHEDULES
 from recjax.params import smallest_input
 from tests.conftest import TINY_BERT, shrink
@@ -319,6 +320,9 @@ def test_every_name_runs(config, tmp_path, turn):
     for key, names in CHOICES.items():
         section, name = key.split(".")
         c[section][name] = list(names)[turn % len(names)]
+    c.data.rating, c.eval.like_threshold = "rating", 3.0
+    if c.user_tower.name in GRAPH:
+        c.loss.negatives = "all"
     schedule = list(SCHEDULES)[turn % len(SCHEDULES)]
     rules = base.freeze("none", layers=3)
     c.train.phases = (

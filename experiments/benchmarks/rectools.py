@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from configs import base
 from experiments.benchmarks import duel
 from experiments.benchmarks.serve import serve
-from recjax.data.protocol import Rows
+from recjax.data.rows import Rows
 from recjax.fit import Standing, make_meter, train_steps
 from recjax.phase import set_up
 from recjax.signals import Signals, Watch

@@ -58,7 +58,7 @@ def work(args: argparse.Namespace) -> None:
         phase, state = set_up(r, 0, c.train.phases[0], params, 0)
         prefix = time.perf_counter() - start
         rng = np.random.default_rng(0)
-        windows = len(phase.batches.windows_Wx3)
+        windows = len(phase.batches.windows)
         chosen = [
             rng.choice(windows, args.batch_size, replace=False) for _ in range(BATCHES)
         ]
@@ -101,13 +101,20 @@ def plain_loss(r: Run, phase: Phase, params: trees.Flat, batch: Batch) -> float:
     assert batch.items is not None
 
     def compute(params: trees.Flat, catalogue: Any, batch: Any) -> jax.Array:
-        scored = phase.scorer.model.apply(
+        queries_PxD, candidates_UxD, bias_U = phase.scorer.model.apply(
             {"params": trees.unflatten(params)}, catalogue, batch
         )
         mask_P = batch.place_P >= 0
-        loss_P = losses.LOSSES[r.config.loss.name](r.config.loss)(
-            *scored, batch.targets_P, mask_P, batch.items.log_weight_U
+        scored = losses.Scored(
+            queries_PxD,
+            candidates_UxD,
+            bias_U,
+            batch.targets_P,
+            mask_P,
+            batch.items.log_weight_U,
         )
+        loss = losses.LOSSES[r.config.loss.name](r.config.loss, r.data.num_items)
+        loss_P = loss(scored)
         return loss_P.sum() / mask_P.sum()
 
     return float(jax.jit(compute)(params, phase.catalogue.whole, r.put(batch)))
@@ -152,7 +159,7 @@ def write_for_peer(
         "mlp_ratio": c.user_tower.mlp_ratio,
         "dropout": c.user_tower.dropout,
         "items": r.data.num_items,
-        "num_targets": made.num_targets,
+        "num_targets": made.windows.most,
         "trained_layers": args.layers[0] if args.layers[0] >= 0 else None,
         "lr": c.train.phases[0].lr,
         "skip_padding": args.skip_padding,

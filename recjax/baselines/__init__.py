@@ -8,8 +8,8 @@ import numpy as np
 
 from recjax.baselines.popularity import Popularity
 from recjax.baselines.random import Random
-from recjax.data.protocol import Rows
 from recjax.data.queries import Queries
+from recjax.data.rows import Rows
 
 __all__ = ["BASELINES", "Baseline", "Popularity", "Random"]
 

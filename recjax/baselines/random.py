@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from recjax.data.protocol import Rows
 from recjax.data.queries import Queries
+from recjax.data.rows import Rows
 
 
 class Random:

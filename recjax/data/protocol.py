@@ -1,136 +1,18 @@
-"""What is trained on and what is asked: splits, and the protocol's fingerprint."""
+"""What is trained on and what is asked: the splits by name."""
 
-import hashlib
-import json
-import string
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from recjax.data import sources, tables
+from recjax.data import sources
+from recjax.data.reader import Events, Reader, look_up, words
+from recjax.data.rows import Data, Rows
 from recjax.errors import UserError
 
-
-@dataclass(frozen=True)
-class Rows:
-    """R recommendation tasks: a history, oldest first, and the item that followed.
-
-    Attributes:
-      users_R: user of each row, as an index into `Data.user_ids`.
-      flat: catalogue rows of all histories, one after another.
-      offsets: R + 1 bounds of the histories in `flat`.
-      targets_R: catalogue row that followed the history.
-      ratings_R: rating of the target event, NaN where the data has none.
-      every_prefix: whether each item of a history is a training target too
-        (a whole sequence) or only `targets_R` (rows cut elsewhere).
-      times: time of each event in `flat`, where it is known; of the targets in
-        `target_times_R`.
-      ratings: rating of each event in `flat`, where it is known.
-    """
-
-    users_R: np.ndarray
-    flat: np.ndarray
-    offsets: np.ndarray
-    targets_R: np.ndarray
-    ratings_R: np.ndarray
-    every_prefix: bool = False
-    times: np.ndarray | None = None
-    target_times_R: np.ndarray | None = None
-    ratings: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.targets_R)
-
-    def history(self, row: int) -> np.ndarray:
-        """Catalogue rows of one history, oldest first."""
-        return self.flat[self.offsets[row] : self.offsets[row + 1]]
-
-    def liked(self, row: int, least: float) -> np.ndarray:
-        """What of a history was rated at least `least`; all where that is not known."""
-        if self.ratings is None or not least:
-            return self.history(row)
-        part = slice(self.offsets[row], self.offsets[row + 1])
-        return self.flat[part][self.ratings[part] >= least]
-
-    def sequence(self, row: int) -> np.ndarray:
-        """Catalogue rows of one history and its target."""
-        return np.append(self.history(row), self.targets_R[row])
-
-    def sequence_times(self, row: int) -> np.ndarray | None:
-        """Times of `sequence`; None where they are not known."""
-        if self.times is None or self.target_times_R is None:
-            return None
-        history = self.times[self.offsets[row] : self.offsets[row + 1]]
-        return np.append(history, self.target_times_R[row])
-
-    def events(self) -> np.ndarray:
-        """Catalogue rows of all training events, each once."""
-        if self.every_prefix:
-            return np.concatenate([self.flat, self.targets_R])
-        return self.targets_R
-
-
-@dataclass(frozen=True)
-class Data:
-    """A split data set.
-
-    Attributes:
-      user_ids, item_ids: names as in the files; indices everywhere else.
-      users, items: the user and the item table, in the order of the indices, all
-        columns as strings; the ids alone where there is no such file.
-      train, valid, test: the three splits.
-      protocol: everything that can change what a metric means.
-      fingerprint: short hash of `protocol`.
-      rows: per file, its rows and those of them that were used.
-      rejected: rows that were set aside, as `tables.REJECTED` says.
-      undescribed: users that the user table, if there is one, does not have.
-    """
-
-    user_ids: np.ndarray
-    item_ids: np.ndarray
-    users: pl.DataFrame
-    items: pl.DataFrame
-    train: Rows
-    valid: Rows
-    test: Rows
-    protocol: dict[str, Any]
-    fingerprint: str
-    rows: dict[str, tuple[int, int]]
-    rejected: pl.DataFrame
-    undescribed: int
-
-    @property
-    def num_items(self) -> int:
-        """N, the size of the catalogue."""
-        return len(self.item_ids)
-
-    def render(self, template: str) -> list[str]:
-        """Fills the template's `{column}` fields for every item.
-
-        Raises:
-          UserError: a field that is no column of the item table, or asks for more than
-            its value.
-        """
-        try:
-            parts = list(string.Formatter().parse(template))
-        except ValueError as e:
-            raise self._does_not_fit(template, str(e)) from None
-        for _, field, how, conversion in parts:
-            if field is not None and (
-                field not in self.items.columns or how or conversion
-            ):
-                raise self._does_not_fit(template, repr(field))
-        return [template.format(**row) for row in self.items.iter_rows(named=True)]
-
-    def _does_not_fit(self, template: str, what: str) -> UserError:
-        return UserError(
-            f"template {template!r}: {what} does not fit; the item table has "
-            f"{', '.join(self.items.columns)}"
-        )
+Splits = tuple[Rows, Rows, Rows]
+NO_HISTORY = "targets without a history"
 
 
 def load_data(config: Any) -> Data:
@@ -142,88 +24,203 @@ def load_data(config: Any) -> Data:
     Raises:
       UserError: missing files or columns, or bad values.
     """
-    folder = sources.locate(config.data.source)
-    return SPLITS[config.data.split](config, folder)
+    c = config.data
+    reader = Reader(config, sources.locate(c.source))
+    if c.split == "fixed":
+        user_ids, items, splits = read_fixed(reader)
+    else:
+        events, items = reader.events()
+        user_ids, splits = events.user_ids, SPLITS[c.split](reader, events)
+    held_out_N = np.zeros(len(items), bool)
+    if c.cold_items:
+        held_out_N = draw_cold(c, splits, len(items))
+        splits = hold_out(reader, splits, held_out_N)
+        reader.protocol["cold_items"] = [c.cold_items, c.split_seed]
+    return reader.finish(user_ids, items, splits, held_out_N)
 
 
-def fingerprint(protocol: dict[str, Any]) -> str:
-    """Twelve hex digits that differ wherever two protocols differ."""
-    text = json.dumps(protocol, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _split_leave_one_out(config: Any, folder: Path) -> Data:
+def leave_one_out(reader: Reader, events: Events) -> Splits:
     """Last event of each user = test, last but one = valid, the rest = train.
 
-    Users with two events are only trained on, users with one not at all. Events are
-    ordered by time; equal times keep the order of the file (a stable sort).
+    Users with two events are only trained on, users with one not at all.
     """
-    c, source = config.data, _Source(config, folder)
-    table = source.read("inter")
-    table.check_ids(c.user)
-    table.check_ids(c.item)
-    if c.time:
-        table.check_times(c.time)
-    if c.rating:
-        table.check_numbers(c.rating, *c.rating_range)
-    if not len(table):
-        raise UserError(f"{table.path}: no interactions")
-    items, item_path = source.items(table.frame[c.item])
-    item_ids = items[c.item].to_numpy()
-    table.check_known(c.item, item_ids, item_path)
-    if c.time:
-        table.check_distinct([c.user, c.item, c.time], "the same event again")
-    source.hide_users(table)
-
-    frame = table.frame
-    user_ids, users = np.unique(frame[c.user].to_numpy(), return_inverse=True)
-    times = frame[c.time].to_numpy() if c.time else np.arange(len(frame))
-    ratings = frame[c.rating].to_numpy() if c.rating else np.full(len(frame), np.nan)
-    rows = _look_up(frame[c.item], item_ids)
-    order = np.lexsort((np.arange(len(frame)), times, users))
-    rows, ratings, times = rows[order], ratings[order], times[order]
-    bounds = np.concatenate([[0], np.cumsum(np.bincount(users))])
+    del reader
+    sizes_V = np.diff(events.bounds)
 
     def cut(drop: int, least: int, every_prefix: bool) -> Rows:
         """Users with at least `least` events, without their last `drop`."""
-        who = np.flatnonzero(np.diff(bounds) >= least)
-        keep = np.diff(bounds)[who] - np.where(np.diff(bounds)[who] >= 3, drop, 0)
-        last = bounds[who] + keep - 1
-        inside = np.concatenate(
-            [np.arange(bounds[u], e) for u, e in zip(who, last, strict=True)]
-            or [np.zeros(0, np.int64)]
-        )
-        return Rows(
-            users_R=who.astype(np.int32),
-            flat=rows[inside],
-            offsets=np.concatenate([[0], np.cumsum(last - bounds[who])]),
-            targets_R=rows[last],
-            ratings_R=ratings[last],
-            every_prefix=every_prefix,
-            times=times[inside],
-            target_times_R=times[last],
-            ratings=ratings[inside] if c.rating else None,
-        )
+        (users,) = np.nonzero(sizes_V >= least)
+        starts, size = events.bounds[users], sizes_V[users]
+        ends = starts + size - np.where(size >= 3, drop, 0) - 1
+        return events.cut(users, starts, ends, every_prefix=every_prefix)
 
-    train = cut(2, 2, every_prefix=True)
-    splits = (train, cut(1, 3, False), cut(0, 3, False))
-    return source.finish(user_ids, items, splits)
+    return cut(2, 2, every_prefix=True), cut(1, 3, False), cut(0, 3, False)
 
 
-def _split_fixed(config: Any, folder: Path) -> Data:
+def split_by_ratio(reader: Reader, events: Events) -> Splits:
+    """Of each user's events the last share is test, the one before it valid.
+
+    `data.shares` has both. Each event of the two is a target after all that precede
+    it. Users with fewer than three events are only trained on.
+    """
+    c, sizes_V = reader.config.data, np.diff(events.bounds)
+    reader.protocol["shares"] = list(c.shares)
+    enough_V = sizes_V >= 3
+    test_V = np.where(enough_V, np.maximum(np.rint(sizes_V * c.shares[1]), 1), 0)
+    valid_V = np.where(enough_V, np.maximum(np.rint(sizes_V * c.shares[0]), 1), 0)
+    first_test_V = (events.bounds[1:] - test_V).astype(np.int64)
+    first_valid_V = (first_test_V - valid_V).astype(np.int64)
+    return _split_at(reader, events, first_valid_V, first_test_V)
+
+
+def split_by_time(reader: Reader, events: Events) -> Splits:
+    """Global time: the newest share of all events is test, the one before it valid.
+
+    `data.shares` has both; events of one time stay together. Each event of the two is
+    a target after all that precede it, whatever its user's number of events.
+    """
+    c = reader.config.data
+    if not c.time:
+        raise UserError("data.split: 'time' needs a column of times, data.time")
+    reader.protocol["shares"] = list(c.shares)
+    ordered = np.sort(events.times)
+    places = [1 - sum(c.shares), 1 - c.shares[1]]
+    cuts = [ordered[min(round(p * len(ordered)), len(ordered) - 1)] for p in places]
+    user = np.repeat(np.arange(len(events.user_ids)), np.diff(events.bounds))
+    before = [np.bincount(user[events.times < t], minlength=user[-1] + 1) for t in cuts]
+    first_valid_V, first_test_V = (events.bounds[:-1] + n for n in before)
+    return _split_at(reader, events, first_valid_V, first_test_V)
+
+
+def split_by_user(reader: Reader, events: Events) -> Splits:
+    """User cold start: some users are never trained on, only their last event asked.
+
+    `data.shares` are those of validation and test, drawn by `data.split_seed`. Their
+    histories are known when they are ranked for.
+    """
+    c = reader.config.data
+    reader.protocol |= {"shares": list(c.shares), "split_seed": c.split_seed}
+    (users,) = np.nonzero(np.diff(events.bounds) >= 2)
+    users = np.random.default_rng(c.split_seed).permutation(users)
+    num_valid, num_test = (round(share * len(users)) for share in c.shares)
+    parts = np.split(users, [num_valid, num_valid + num_test])
+
+    def cut(users: np.ndarray, every_prefix: bool) -> Rows:
+        users = np.sort(users)
+        starts, ends = events.bounds[users], events.bounds[users + 1] - 1
+        return events.cut(users, starts, ends, every_prefix=every_prefix)
+
+    return cut(parts[2], True), cut(parts[0], False), cut(parts[1], False)
+
+
+SPLITS: dict[str, Callable[[Reader, Events], Splits]] = {
+    "leave_one_out": leave_one_out,
+    "ratio": split_by_ratio,
+    "time": split_by_time,
+    "user": split_by_user,
+}
+SPLIT_NAMES = (*SPLITS, "fixed")
+
+
+def _split_at(
+    reader: Reader, events: Events, first_valid_V: np.ndarray, first_test_V: np.ndarray
+) -> Splits:
+    """Train, valid and test events, by where each user's second and third begin."""
+    starts_V, ends_V = events.bounds[:-1], events.bounds[1:]
+
+    def ask(first_V: np.ndarray, until_V: np.ndarray) -> Rows:
+        users = np.repeat(np.arange(len(first_V)), until_V - first_V)
+        before_V = np.cumsum(until_V - first_V) - (until_V - first_V)
+        ends = (first_V - before_V)[users] + np.arange(len(users))
+        starts = starts_V[users]
+        known = ends > starts
+        if not known.all():
+            left_out = reader.left_out
+            left_out[NO_HISTORY] = left_out.get(NO_HISTORY, 0) + int((~known).sum())
+        return events.cut(users[known], starts[known], ends[known])
+
+    (trained,) = np.nonzero(first_valid_V - starts_V >= 2)
+    last = first_valid_V[trained] - 1
+    train = events.cut(trained, starts_V[trained], last, every_prefix=True)
+    return train, ask(first_valid_V, first_test_V), ask(first_test_V, ends_V)
+
+
+def draw_cold(c: Any, splits: Splits, num_items: int) -> np.ndarray:
+    """held_out_N: a share of the items with training events, drawn by the seed."""
+    (known,) = np.nonzero(np.bincount(splits[0].events(), minlength=num_items))
+    rng = np.random.default_rng(c.split_seed)
+    held_out_N = np.zeros(num_items, bool)
+    drawn = rng.choice(known, round(c.cold_items * len(known)), replace=False)
+    held_out_N[drawn] = True
+    return held_out_N
+
+
+def hold_out(reader: Reader, splits: Splits, held_out_N: np.ndarray) -> Splits:
+    """Item cold start: items that are new at the test, asked for but never seen.
+
+    Their events leave all histories, and as targets train and valid.
+    """
+    train, valid, test = (
+        _without(rows, held_out_N, as_targets=name == "test")
+        for name, rows in zip(("train", "valid", "test"), splits, strict=True)
+    )
+    lost = len(splits[2]) - len(test)
+    if lost:
+        left_out = reader.left_out
+        left_out[NO_HISTORY] = left_out.get(NO_HISTORY, 0) + lost
+    return train, valid, test
+
+
+def _without(rows: Rows, held_out_N: np.ndarray, *, as_targets: bool) -> Rows:
+    """Rows whose histories lack some items; these may stay as targets."""
+    keep = ~held_out_N[rows.flat]
+    place = np.concatenate([[0], np.cumsum(keep)])
+    starts_R, ends_R = place[rows.starts_R], place[rows.ends_R]
+    flat = rows.flat[keep]
+    times = None if rows.times is None else rows.times[keep]
+    ratings = None if rows.ratings is None else rows.ratings[keep]
+    targets_R, ratings_R = rows.targets_R.copy(), rows.ratings_R.copy()
+    target_times_R = rows.target_times_R
+    gone_R = np.zeros(len(rows), bool) if as_targets else held_out_N[targets_R]
+    if rows.every_prefix:  # the newest event that is left becomes the target
+        (back,) = np.nonzero(gone_R & (ends_R > starts_R))
+        ends_R[back] -= 1
+        targets_R[back] = flat[ends_R[back]]
+        if ratings is not None:
+            ratings_R[back] = ratings[ends_R[back]]
+        if times is not None and target_times_R is not None:
+            target_times_R = target_times_R.copy()
+            target_times_R[back] = times[ends_R[back]]
+        gone_R[back] = False
+    (stay,) = np.nonzero(~gone_R & (ends_R > starts_R))
+    return Rows(
+        rows.users_R[stay],
+        flat,
+        starts_R[stay],
+        ends_R[stay],
+        targets_R[stay],
+        ratings_R[stay],
+        rows.every_prefix,
+        times,
+        None if target_times_R is None else target_times_R[stay],
+        ratings,
+    )
+
+
+def read_fixed(reader: Reader) -> tuple[np.ndarray, pl.DataFrame, Splits]:
     """The three files `train`, `valid` and `test.inter` as they are.
 
     Each row is a user, a history (item ids separated by spaces) and a target.
     """
-    c, source = config.data, _Source(config, folder)
-    parts = [source.read(f"{name}.inter") for name in ("train", "valid", "test")]
+    c = reader.config.data
+    parts = [reader.read(f"{name}.inter") for name in ("train", "valid", "test")]
     for table in parts:
         for column in (c.user, c.item, c.history):
             table.check_ids(column)
         if c.rating:
             table.check_numbers(c.rating, *c.rating_range)
-    seen = [x for t in parts for x in (t.frame[c.item], _words(t.frame[c.history]))]
-    items, item_path = source.items(pl.concat(seen))
+    seen = [x for t in parts for x in (t.frame[c.item], words(t.frame[c.history]))]
+    items, item_path = reader.items(pl.concat(seen))
     item_ids = items[c.item].to_numpy()
     for table in parts:
         table.check_known(c.item, item_ids, item_path)
@@ -231,144 +228,25 @@ def _split_fixed(config: Any, folder: Path) -> Data:
         lists = table.frame[c.history].str.split(" ")
         all_known = lists.list.eval((pl.element() == "") | known).list.all()
         table.reject(~all_known, c.history, f"has an item that is not in {item_path}")
-        source.hide_users(table)
+        reader.hide_users(table)
     user_ids = np.unique(pl.concat([t.frame[c.user] for t in parts]).to_numpy())
 
     def rows(frame: pl.DataFrame) -> Rows:
-        words = (
-            frame[c.history]
-            .str.split(" ")
-            .list.eval(pl.element().filter(pl.element() != ""))
-        )
-        lengths = words.list.len().cast(pl.Int64).to_numpy()
+        lists = frame[c.history].str.split(" ")
+        kept = lists.list.eval(pl.element().filter(pl.element() != ""))
+        lengths = kept.list.len().cast(pl.Int64).to_numpy()
+        ends = np.cumsum(lengths)
         ratings = np.full(len(frame), np.nan)
         if c.rating:
             ratings = frame[c.rating].to_numpy()
         return Rows(
             np.searchsorted(user_ids, frame[c.user].to_numpy()),
-            _look_up(_words(frame[c.history]), item_ids),
-            np.concatenate([[0], np.cumsum(lengths)]),
-            _look_up(frame[c.item], item_ids),
+            look_up(words(frame[c.history]), item_ids),
+            ends - lengths,
+            ends,
+            look_up(frame[c.item], item_ids),
             ratings,
         )
 
     train, valid, test = (rows(table.frame) for table in parts)
-    return source.finish(user_ids, items, (train, valid, test))
-
-
-SPLITS: dict[str, Callable[[Any, Path], Data]] = {
-    "leave_one_out": _split_leave_one_out,
-    "fixed": _split_fixed,
-}
-
-
-class _Source:
-    """The tables of a data set as they are read, and what came of their rows."""
-
-    def __init__(self, config: Any, folder: Path):
-        self.config, self.folder = config, folder
-        self.tables: list[tables.Table] = []
-
-    def read(self, kind: str) -> tables.Table:
-        """One table: `inter`, `item`, ..."""
-        c = self.config.data
-        path = tables.find_table(self.folder, c.stem, kind, c.format)
-        table = tables.read_table(path, c.format, strict=c.strict)
-        self.tables.append(table)
-        return table
-
-    def described(self, kind: str, key: str) -> tables.Table:
-        """A table with one row per value of `key`, all columns as strings."""
-        table = self.read(kind)
-        table.check_ids(key)
-        table.check_distinct([key], "stands there twice")
-        if not len(table):
-            raise UserError(f"{table.path}: no rows")
-        table.frame = table.as_texts()
-        return table
-
-    def items(self, seen: pl.Series) -> tuple[pl.DataFrame, Path | None]:
-        """The item table, or the distinct ids of the interactions if there is none."""
-        c = self.config.data
-        if not c.item_table:
-            ids = np.unique(seen.filter(seen != "").to_numpy())
-            return pl.DataFrame({c.item: ids}), None
-        table = self.described("item", c.item)
-        return table.frame, table.path
-
-    def users(self, user_ids: np.ndarray) -> tuple[pl.DataFrame, int]:
-        """The user table in the order of `user_ids`, or these where there is none.
-
-        And how many users it does not have; "" stands in all their columns.
-        """
-        c = self.config.data
-        frame = pl.DataFrame({c.user: user_ids})
-        if not c.user_table:
-            return frame, 0
-        table = self.described("user", c.user)
-        self.hide_users(table)
-        missing = sorted(set(user_ids) - set(table.frame[c.user].to_numpy()))
-        if c.strict and missing:
-            raise UserError(
-                f"{table.path}: no user {missing[0]!r} (and {len(missing) - 1} more)"
-            )
-        joined = frame.join(table.frame, on=c.user, how="left", maintain_order="left")
-        return joined.fill_null(""), len(missing)
-
-    def hide_users(self, table: tables.Table) -> None:
-        """Replaces user ids by their keyed hashes where the config names a key."""
-        if path := self.config.data.user_key:
-            table.hash_ids(self.config.data.user, sources.read_key(Path(path)))
-
-    def finish(
-        self, user_ids: np.ndarray, items: pl.DataFrame, splits: tuple[Rows, Rows, Rows]
-    ) -> Data:
-        """The data set, its protocol and what became of every row."""
-        c, names = self.config.data, ("train", "valid", "test")
-        for name, rows in zip(names, splits, strict=True):
-            if not len(rows):
-                raise UserError(f"data.split: {c.split} leaves {name} empty")
-        protocol = {
-            "files": {t.path.name: sources.sha256(t.path) for t in self.tables},
-            "columns": [c.user, c.item, c.time if c.split != "fixed" else c.history],
-            "split": c.split,
-            "history": c.history_length,
-            "mask_seen": self.config.eval.mask_seen,
-            "candidates": "all items",
-            "ties": "against the model",
-        }
-        if c.split != "fixed":
-            protocol["order"] = "time, then file order" if c.time else "file order"
-        if c.rating and self.config.eval.like_threshold:
-            protocol["like"] = f"{c.rating} >= {self.config.eval.like_threshold:g}"
-        if given := sorted(row[:4] for table in self.tables for row in table.rejected):
-            protocol["rejected"] = given
-        # What the user table holds changes no metric.
-        users, undescribed = self.users(user_ids)
-        rejected = [row for table in self.tables for row in table.rejected]
-        if c.user_key:
-            rejected = [(*row[:-1], "") for row in rejected]
-        return Data(
-            user_ids,
-            items[c.item].to_numpy(),
-            users,
-            items,
-            *splits,
-            protocol,
-            fingerprint(protocol),
-            {t.path.name: (t.rows_in, len(t)) for t in self.tables},
-            pl.DataFrame(rejected, schema=tables.REJECTED, orient="row"),
-            undescribed,
-        )
-
-
-def _words(lists: pl.Series) -> pl.Series:
-    """All words of a column, one after another."""
-    words = lists.str.split(" ").explode()
-    return words.filter(words != "")
-
-
-def _look_up(names: pl.Series, item_ids: np.ndarray) -> np.ndarray:
-    """Item names, all of them known -> catalogue rows."""
-    places = dict(zip(item_ids.tolist(), range(len(item_ids)), strict=True))
-    return names.replace_strict(places, return_dtype=pl.Int32).to_numpy()
+    return user_ids, items, (train, valid, test)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recjax.data.batches import fill_left
-from recjax.data.protocol import Rows
+from recjax.data.rows import Rows
 
 
 class Queries(NamedTuple):
@@ -15,6 +15,8 @@ class Queries(NamedTuple):
     Attributes:
       seen_BxS: items that may not be ranked, each once; -1 is padding.
       rows_B: the row that asks; -1 where it only fills the batch.
+      drawn_BxC: the only candidates that the target is compared with, where they are
+        drawn; -1 is padding.
     """
 
     history_BxH: np.ndarray
@@ -22,6 +24,7 @@ class Queries(NamedTuple):
     seen_BxS: np.ndarray
     targets_B: np.ndarray
     rows_B: np.ndarray
+    drawn_BxC: np.ndarray | None = None
 
 
 def make_queries(
@@ -31,6 +34,7 @@ def make_queries(
     history_length: int,
     mask_seen: bool,
     by_length: bool = False,
+    drawn_RxC: np.ndarray | None = None,
 ) -> Iterator[Queries]:
     """Rows in batches of B users.
 
@@ -45,8 +49,9 @@ def make_queries(
       by_length: whether rows with short histories come first, in batches of a smaller
         H: a half, a quarter and so on, but not below four. Otherwise the rows come in
         order and the batches have one shape.
+      drawn_RxC: see `draw_candidates`; None where all items are candidates.
     """
-    whole_R = np.diff(rows.offsets)
+    whole_R = rows.lengths()
     order_R = np.argsort(whole_R, kind="stable") if by_length else np.arange(len(rows))
     longest = int(whole_R.max(initial=1))
     for start in range(0, len(rows), batch_size):
@@ -61,6 +66,7 @@ def make_queries(
             np.full((batch_size, num_seen if mask_seen else 1), -1, np.int32),
             np.zeros(batch_size, np.int32),
             np.full(batch_size, -1, np.int32),
+            None if drawn_RxC is None else drawn_RxC[_filled(chosen, batch_size)],
         )
         q.rows_B[: len(chosen)] = chosen
         q.targets_B[: len(chosen)] = rows.targets_R[chosen]
@@ -71,3 +77,28 @@ def make_queries(
                 seen = np.unique(history[history != rows.targets_R[row]])
                 q.seen_BxS[b, : len(seen)] = seen
         yield q
+
+
+def draw_candidates(
+    rows: Rows, num_items: int, size: int, *, mask_seen: bool, seed: int
+) -> np.ndarray:
+    """drawn_RxC: for each row C items at random, without its target and what is seen.
+
+    -1 where there are not as many. What such a ranking says can differ from the whole
+    catalogue's, and reorder models (Krichene and Rendle, KDD 2020).
+    """
+    drawn_RxC = np.full((len(rows), size), -1, np.int32)
+    rng = np.random.default_rng(seed)
+    for row in range(len(rows)):
+        out = rows.targets_R[row : row + 1]
+        if mask_seen:
+            out = np.append(out, rows.history(row))
+        items = rng.permutation(num_items)
+        drawn = items[~np.isin(items, out)][:size]
+        drawn_RxC[row, : len(drawn)] = drawn
+    return drawn_RxC
+
+
+def _filled(chosen: np.ndarray, size: int) -> np.ndarray:
+    """Row numbers of a batch; the first row stands in for what only fills it."""
+    return np.append(chosen, np.zeros(size - len(chosen), np.int64))

@@ -11,9 +11,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recjax.models import graph as graphs
 from recjax.models.bert import BertConfig
 from recjax.models.items import Catalogue, ItemTower
-from recjax.models.users import USER_TOWERS
+from recjax.models.users import BIDIRECTIONAL, GRAPH, USER_TOWERS
 
 
 class TwoTowerHead(nn.Module):
@@ -94,6 +95,9 @@ class Recommender(nn.Module):
     frozen_blocks: int = 0
     remat_rows: int = 0
     dtype: Any = jnp.float32
+    history_length: int = 1
+    bidirectional: bool = False
+    graph_layers: int = 0
 
     def setup(self) -> None:
         self.items = ItemTower(
@@ -116,11 +120,25 @@ class Recommender(nn.Module):
         """The batch's distinct items, each once: vectors_UxD."""
         return self.items(catalogue, items, train)
 
+    def propagate(
+        self, vectors_NxD: jax.Array, graph: Any
+    ) -> tuple[jax.Array, jax.Array]:
+        """All items' vectors -> those that rank, and those that histories are of."""
+        if not self.graph_layers:
+            return vectors_NxD, vectors_NxD
+        return graphs.propagate(vectors_NxD, graph, self.graph_layers)
+
     def encode_users(
-        self, history_BxHxD: jax.Array, mask_BxH: jax.Array, train: bool = False
+        self,
+        history_BxHxD: jax.Array,
+        mask_BxH: jax.Array,
+        train: bool = False,
+        hidden_BxH: jax.Array | None = None,
     ) -> jax.Array:
-        """One user vector per prefix: users_BxHxD."""
-        return self.users(history_BxHxD, mask_BxH, train)
+        """One user vector per prefix, or per place where the tower sees all others."""
+        if not self.bidirectional:
+            return self.users(history_BxHxD, mask_BxH, train)
+        return self.users(history_BxHxD, mask_BxH, train, hidden_BxH)
 
     def encode_prefix(
         self, catalogue: Catalogue, packed: Any, blocks: int
@@ -140,7 +158,15 @@ class Recommender(nn.Module):
 
     def rank_users(self, history_BxHxD: jax.Array, mask_BxH: jax.Array) -> jax.Array:
         """queries_BxD of whole histories."""
-        return self.head.queries(self.encode_users(history_BxHxD, mask_BxH)[:, -1])
+        hidden_BxH = None
+        if self.bidirectional:  # asked for a hidden item after the newest one
+            newest = self.history_length - 1
+            after = ((0, 0), (0, 1), (0, 0))
+            history_BxHxD = jnp.pad(history_BxHxD[:, -newest:], after)
+            mask_BxH = jnp.pad(mask_BxH[:, -newest:], after[:2], constant_values=True)
+            hidden_BxH = jnp.zeros_like(mask_BxH).at[:, -1].set(True)
+        users_BxHxD = self.encode_users(history_BxHxD, mask_BxH, hidden_BxH=hidden_BxH)
+        return self.head.queries(users_BxHxD[:, -1])
 
     def __call__(
         self, catalogue: Catalogue, batch: Any, train: bool = False
@@ -151,9 +177,16 @@ class Recommender(nn.Module):
         vectors of an earlier state, `stale`.
         """
         items = batch.items
-        vectors_UxD = self.encode_items(catalogue, items, train)
-        history_BxHxD = vectors_UxD[batch.history_BxH]
-        users_BxHxD = self.encode_users(history_BxHxD, batch.mask_BxH, train)
+        vectors_UxD = read_UxD = self.encode_items(catalogue, items, train)
+        if "graph" in catalogue:  # the batch's items are the catalogue, filled up
+            ranks_NxD, read_UxD = self.propagate(
+                vectors_UxD[: self.num_items], catalogue["graph"]
+            )
+            vectors_UxD = vectors_UxD.at[: self.num_items].set(ranks_NxD)
+        history_BxHxD = read_UxD[batch.history_BxH]
+        users_BxHxD = self.encode_users(
+            history_BxHxD, batch.mask_BxH, train, batch.hidden_BxH
+        )
         users_PxD = users_BxHxD.reshape(-1, self.width)[batch.place_P]
         queries_PxD = self.head.queries(users_PxD)
         rows_U = items.rows_U
@@ -183,6 +216,9 @@ def make_model(
         head_name=config.head.name,
         head_temperature=config.head.temperature,
         remat_rows=config.text.remat_rows,
+        history_length=length,
+        bidirectional=users.name in BIDIRECTIONAL,
+        graph_layers=users.num_layers if users.name in GRAPH else 0,
         dtype=jnp.dtype(config.train.dtype),
     )
 

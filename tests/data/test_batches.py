@@ -8,28 +8,30 @@ import numpy as np
 import pytest
 
 from recjax.data.batches import Packing, TrainBatches
-from recjax.data.protocol import Rows, load_data
+from recjax.data.protocol import load_data
+from recjax.data.rows import Rows
 from recjax.data.text import Tokens, pack, split_rows
+from recjax.data.windows import MaskedItem, NextItem
 
 
-def batches(rows, **changes):
-    kw = {
-        "batch_size": 4,
-        "history_length": 3,
-        "windows": "last",
-        "negatives": "all",
-        "logq": True,
-        "num_items": 30,
-    }
-    return TrainBatches(rows, **{**kw, **changes})
+def batches(rows, history_length=3, windows="last", **changes):
+    options = {k: changes.pop(k) for k in ("shuffle_ties", "reverse") if k in changes}
+    if "share" in changes:
+        share = changes.pop("share")
+        cut = MaskedItem(rows, history_length, windows=windows, share=share, **options)
+    else:
+        cut = NextItem(rows, history_length, windows=windows, **options)
+    kw = {"batch_size": 4, "negatives": "all", "logq": True, "num_items": 30}
+    return TrainBatches(cut, **{**kw, **changes})
 
 
 def sequences(*items, every_prefix=True):
-    history = [np.array(s[:-1], np.int32) for s in items]
+    ends = np.cumsum([len(s) - 1 for s in items])
     return Rows(
         np.arange(len(items)),
-        np.concatenate(history),
-        np.concatenate([[0], np.cumsum([len(h) for h in history])]),
+        np.concatenate([np.array(s[:-1], np.int32) for s in items]),
+        ends - [len(s) - 1 for s in items],
+        ends,
         np.array([s[-1] for s in items], np.int32),
         np.full(len(items), np.nan),
         every_prefix,
@@ -68,7 +70,7 @@ def test_all_windows_ask_for_every_event_once(length):
     rows = sequences([1, 2, 3, 4, 5, 6, 7], [8, 9], [10, 11, 12])
     b = batches(rows, windows="all", history_length=length)
     asked = []
-    for w in range(len(b.windows_Wx3)):
+    for w in range(len(b.windows)):
         asked += targets(b.make_batch(np.array([w])))[0]
     assert sorted(asked) == [2, 3, 4, 5, 6, 7, 9, 11, 12]
 
@@ -250,7 +252,7 @@ def test_few_places_are_empty_where_most_histories_are_short():
         assert (np.where(history == 29, 0, history + 1) == b.targets_P[there]).all()
         assert there.sum() == b.mask_BxH.sum()
     assert max(sizes) < 40 * 50
-    longest = np.flatnonzero(np.diff(made.windows_Wx3[:, 1:])[:, 0] > 50)[:40]
+    longest = np.flatnonzero(np.diff(made.windows.windows_Wx3[:, 1:])[:, 0] > 50)[:40]
     assert len(made.make_batch(longest).place_P) == 40 * 50  # a batch of long ones
 
 
@@ -315,3 +317,55 @@ def test_parts_of_packed_rows_hold_every_text_once(rows):
             assert p.index_RxL.ravel()[p.first_U[u]] == offsets[text]
         assert (p.owner_RxL[p.segment_RxL == 0] == len(texts)).all()
     assert sorted(seen) == list(range(40))
+
+
+def test_hidden_items_ask_for_themselves():
+    rows = sequences([1, 2, 3, 4, 5], [6, 7])
+    made = batches(rows, share=0.5, batch_size=2)
+    plain = made.make_batch(np.array([0, 1]))  # the newest is hidden
+    assert plain.hidden_BxH.tolist() == [[False, False, True]] * 2
+    assert plain.history_BxH.tolist() == [[3, 4, 0], [0, 6, 0]]
+    assert targets(plain) == [[5], [7]]
+    seen = set()
+    for seed in range(60):
+        b = made.make_batch(np.array([0, 1]), np.random.default_rng(seed))
+        whole = np.where(b.hidden_BxH, -1, b.history_BxH)
+        places = b.place_P[b.place_P >= 0]
+        assert sorted(places) == np.flatnonzero(b.hidden_BxH).tolist()
+        whole.reshape(-1)[places] = b.targets_P[b.place_P >= 0]
+        assert whole[b.mask_BxH].tolist() == [3, 4, 5, 6, 7]
+        assert b.hidden_BxH.any(axis=1).all()
+        seen.add(tuple(b.hidden_BxH[0]))
+    assert len(seen) == 7
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_logq_expects_what_is_hidden(share):
+    rows = sequences([1, 2, 3, 4, 5, 6], [1, 7])
+    made = batches(rows, share=share, negatives="in_batch", history_length=4)
+    counts = np.zeros(30)
+    for seed in range(4000):
+        for w in range(2):
+            example = made.windows.example(w, np.random.default_rng(2 * seed + w))
+            np.add.at(counts, example.targets, 1)
+    np.testing.assert_allclose(made.share_N * 2, counts / 4000, atol=0.03)
+    number = counts.sum() / 8000
+    assert made.windows.count_targets()[0] == pytest.approx(number, abs=0.03)
+
+
+def test_of_rows_cut_elsewhere_the_target_alone_is_hidden():
+    rows = sequences([1, 2, 3, 4], every_prefix=False)
+    b = batches(rows, share=0.5).make_batch(np.array([0]), np.random.default_rng(0))
+    assert b.hidden_BxH[0].tolist() == [False, False, True]
+    assert targets(b)[0] == [4]
+
+
+def test_likes_go_with_their_targets():
+    rows = dataclasses.replace(
+        sequences([1, 2, 3, 4]),
+        ratings=np.array([5.0, 2, 4]),
+        ratings_R=np.array([1.0]),
+    )
+    b = batches(rows, like=4.0).make_batch(np.array([0]))
+    assert targets(b)[0] == [2, 3, 4]
+    assert b.label_P[b.place_P >= 0].tolist() == [0, 1, 0]

@@ -12,11 +12,12 @@ from recjax import losses, sharding, trees
 from recjax.data.batches import Batch, Items, Packing, TrainBatches
 from recjax.data.protocol import load_data
 from recjax.data.text import pack, tokenize
+from recjax.data.windows import NextItem
 from recjax.models.items import AttentionPool, pool_first, pool_mean
 from recjax.models.prefix import compute_prefix, count_frozen_blocks
 from recjax.models.pretrained import load_config
 from recjax.models.recommender import HEADS, Recommender, make_model
-from recjax.models.users import USER_TOWERS
+from recjax.models.users import BIDIRECTIONAL, USER_TOWERS
 from recjax.params import init_params, smallest_input, trace_init
 from recjax.steps import Compiler
 
@@ -109,13 +110,18 @@ def test_poolings_by_hand():
         np.testing.assert_allclose(pool.apply(variables, states, P)[u], want, rtol=1e-5)
 
 
-every_user_tower = pytest.mark.parametrize(
-    ("name", "position"),
-    [*((name, "relative") for name in USER_TOWERS), ("transformer", "absolute")],
+CASES = [
+    *((name, "relative") for name in USER_TOWERS),
+    ("transformer", "absolute"),
+    ("bert4rec", "absolute"),
+]
+every_user_tower = pytest.mark.parametrize(("name", "position"), CASES)
+causal_user_tower = pytest.mark.parametrize(
+    ("name", "position"), [case for case in CASES if case[0] not in BIDIRECTIONAL]
 )
 
 
-@every_user_tower
+@causal_user_tower
 def test_user_towers_are_causal(config, name, position):
     config.unlock().user_tower.position = position
     tower = USER_TOWERS[name](config.user_tower, 6, jnp.float32)
@@ -134,6 +140,23 @@ def test_user_towers_are_causal(config, name, position):
     for position in range(2, 6):
         expected = (np.arange(6) <= position) & mask
         np.testing.assert_array_equal(reads(position), expected)
+
+
+@pytest.mark.parametrize("position", ["relative", "absolute"])
+def test_bidirectional_towers_see_all_but_what_is_hidden(config, position):
+    config.unlock().user_tower.position = position
+    tower = USER_TOWERS["bert4rec"](config.user_tower, 6, jnp.float32)
+    rng = np.random.default_rng(0)
+    history = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
+    mask, hidden = np.ones((2, 6), bool), np.zeros((2, 6), bool)
+    mask[1, :2], hidden[:, 3] = False, True
+    variables = tower.init(jax.random.key(0), history, mask, False, hidden)
+
+    def out(x):
+        return (tower.apply(variables, x, mask, False, hidden)[:, 3] ** 2).sum()
+
+    reads = np.abs(jax.grad(out)(history)).max(-1) > 0
+    np.testing.assert_array_equal(reads, mask & ~hidden)
 
 
 @every_user_tower
@@ -234,16 +257,17 @@ def make_batch(data, items):
     targets = rng.integers(0, data.num_items, 24).astype(np.int32)
     place = np.arange(24, dtype=np.int32)
     users = np.arange(4, dtype=np.int32)
-    return Batch(history, np.ones((4, 6), bool), targets, place, users, items)
+    mask = np.ones((4, 6), bool)
+    return Batch(history, mask, None, targets, place, None, users, items)
 
 
 def total_loss(model, params, catalogue, batch, dropout=False):
     variables = {"params": trees.unflatten(params)}
     rngs = {"dropout": jax.random.key(3)}
-    scored = model.apply(variables, catalogue, batch, dropout, rngs=rngs)
-    return losses.softmax(
-        *scored, batch.targets_P, batch.place_P >= 0, batch.items.log_weight_U
-    ).sum()
+    compared = model.apply(variables, catalogue, batch, dropout, rngs=rngs)
+    mask_P, weight_U = batch.place_P >= 0, batch.items.log_weight_U
+    scored = losses.Scored(*compared, batch.targets_P, mask_P, weight_U)
+    return losses.softmax(scored).sum()
 
 
 def assert_same_gradients(got, want):
@@ -258,10 +282,8 @@ def test_each_item_once_gives_the_same_loss_and_gradients(config, texts):
     negative of every other, but for copies of the target."""
     data, tokens, model, params, _ = texts
     made = TrainBatches(
-        data.train,
+        NextItem(data.train, 6, windows="all"),
         batch_size=8,
-        history_length=6,
-        windows="all",
         negatives="in_batch",
         logq=True,
         num_items=data.num_items,

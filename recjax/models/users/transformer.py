@@ -1,4 +1,4 @@
-"""User towers: a history of item vectors -> one user vector per prefix."""
+"""Transformers over the history: causal, or of items hidden from it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,20 +9,6 @@ import jax.numpy as jnp
 
 from recjax.models.attention import Attention
 from recjax.models.dropout import Dropout
-
-
-class MeanTower(nn.Module):
-    """Running mean of the history's vectors; no parameters."""
-
-    @nn.compact
-    def __call__(
-        self, history_BxHxD: jax.Array, mask_BxH: jax.Array, train: bool
-    ) -> jax.Array:
-        """users_BxHxD; position h sees the items up to h."""
-        del train
-        mask_BxHx1 = mask_BxH[..., None].astype(history_BxHxD.dtype)
-        total_BxHxD = jnp.cumsum(history_BxHxD * mask_BxHx1, axis=1)
-        return total_BxHxD / jnp.maximum(jnp.cumsum(mask_BxHx1, axis=1), 1)
 
 
 class Block(nn.Module):
@@ -63,31 +49,38 @@ class Block(nn.Module):
 class AgeBias(nn.Module):
     """Learned attention bias per head and age, the number of events since the item.
 
-    Starts with heads that forget at different rates (Press et al., ALiBi, 2022).
+    Starts with heads that forget at different rates (Press et al., ALiBi, 2022). Where
+    a place sees newer items too, their ages are below zero.
     """
 
     num_heads: int
     length: int
+    newer: bool
 
     @nn.compact
     def __call__(self, length: int) -> jax.Array:
         """bias_1xAxHxH for A heads and the newest `length` events."""
+        least = 1 - self.length if self.newer else 0
 
         def init(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
             del key
             slope_A = 0.5 ** (1.0 + jnp.arange(shape[0]))
-            return -slope_A[:, None] * jnp.arange(shape[1])[None]
+            return -slope_A[:, None] * jnp.abs(jnp.arange(shape[1]) + least)[None]
 
-        age_AxH = self.param("bias", init, (self.num_heads, self.length))
+        ages = self.length - least
+        age_AxH = self.param("bias", init, (self.num_heads, ages))
         place_H = jnp.arange(length)
-        age_HxH = jnp.maximum(place_H[:, None] - place_H[None], 0)
-        return age_AxH[:, age_HxH][None]
+        age_HxH = jnp.maximum(place_H[:, None] - place_H[None], least)
+        return age_AxH[:, age_HxH - least][None]
 
 
 class TransformerTower(nn.Module):
-    """Causal transformer over the history (Kang and McAuley, SASRec, 2018).
+    """Transformer over the history: causal (Kang and McAuley, SASRec, 2018), or of
+    items that are hidden from it (Sun et al., BERT4Rec, 2019).
 
     Attributes:
+      bidirectional: whether a place sees newer items too, and what is hidden is
+        replaced by a learned vector.
       position: 'absolute' adds a learned vector per place, as SASRec does;
         'relative' biases the attention by age.
       length: of the longest history; the last place is the newest event's.
@@ -100,23 +93,34 @@ class TransformerTower(nn.Module):
     mlp_ratio: int
     dropout: float
     dtype: Any
+    bidirectional: bool = False
 
     @nn.compact
     def __call__(
-        self, history_BxHxD: jax.Array, mask_BxH: jax.Array, train: bool
+        self,
+        history_BxHxD: jax.Array,
+        mask_BxH: jax.Array,
+        train: bool,
+        hidden_BxH: jax.Array | None = None,
     ) -> jax.Array:
-        """users_BxHxD; position h sees the items up to h."""
+        """users_BxHxD; position h sees the items up to h, or all that is not hidden."""
         _, length, width = history_BxHxD.shape
         x, bias = history_BxHxD, None
+        if hidden_BxH is not None:
+            hidden_D = self.param("hidden", nn.initializers.normal(0.02), (width,))
+            hidden_1x1xD = hidden_D[None, None].astype(x.dtype)
+            x = jnp.where(hidden_BxH[..., None], hidden_1x1xD, x)
         if self.position == "relative":
-            bias = AgeBias(self.num_heads, self.length, name="age")(length)
+            age = AgeBias(self.num_heads, self.length, self.bidirectional, name="age")
+            bias = age(length)
         else:
             init = nn.initializers.normal(0.02)
             position_HxD = self.param("position", init, (self.length, width))
             x = x + position_HxD[None, -length:].astype(self.dtype)
         x = Dropout(self.dropout)(x, train)
-        causal_HxH = jnp.tril(jnp.ones((length, length), bool))
-        mask_BxHxH = causal_HxH[None] & mask_BxH[:, None, :]
+        mask_BxHxH = jnp.broadcast_to(mask_BxH[:, None], (len(x), length, length))
+        if not self.bidirectional:
+            mask_BxHxH &= jnp.tril(jnp.ones((length, length), bool))[None]
         for i in range(self.num_layers):
             block = Block(
                 self.num_heads,
@@ -127,13 +131,3 @@ class TransformerTower(nn.Module):
             )
             x = block(x, mask_BxHxH, bias, train)
         return nn.LayerNorm(dtype=self.dtype, name="norm")(x)
-
-
-POSITIONS = ("absolute", "relative")
-# A history without its padding must give the same: evaluation cuts it off.
-USER_TOWERS: dict[str, Callable[[Any, int, Any], nn.Module]] = {
-    "mean": lambda c, length, dtype: MeanTower(),
-    "transformer": lambda c, length, dtype: TransformerTower(
-        c.position, length, c.num_layers, c.num_heads, c.mlp_ratio, c.dropout, dtype
-    ),
-}

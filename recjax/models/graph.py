@@ -1,0 +1,71 @@
+"""Item vectors through the graph of training events (LightGCN)."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+Graph = dict[str, Any]
+
+
+def make_graph(users_E: np.ndarray, items_E: np.ndarray, num_items: int) -> Graph:
+    """Arrays of a bipartite graph.
+
+    Args:
+      users_E, items_E: users and items of the events; a pair counts once.
+      num_items: N.
+
+    Returns:
+      `user_E`, `item_E` (sorted by user), `weight_E` (1 / root of both degrees),
+      `root_N` (1 / root of an item's degree, 0 without an event), `user_V` (of the V
+      users with an event; only its length is read).
+    """
+    names, users_E = np.unique(users_E, return_inverse=True)
+    pairs = np.unique(users_E.astype(np.int64) * num_items + items_E)
+    user_E, item_E = np.divmod(pairs, num_items)
+    root_V = 1 / np.sqrt(np.bincount(user_E, minlength=len(names)))
+    degree_N = np.bincount(item_E, minlength=num_items)
+    root_N = np.where(degree_N, 1 / np.sqrt(np.maximum(degree_N, 1)), 0)
+    return {
+        "user_E": user_E.astype(np.int32),
+        "item_E": item_E.astype(np.int32),
+        "weight_E": (root_V[user_E] * root_N[item_E]).astype(np.float32),
+        "root_N": root_N.astype(np.float32),
+        "user_V": np.arange(len(names), dtype=np.int32),
+    }
+
+
+def propagate(
+    vectors_NxD: jax.Array, graph: Graph, layers: int
+) -> tuple[jax.Array, jax.Array]:
+    """Light graph convolutions: what ranks, and what histories are made of.
+
+    He et al., LightGCN, 2020, equations 3 to 8, for users without a vector of their
+    own: item vectors are sent to users and back, and the layers 0 .. K averaged. Users
+    have vectors in odd layers, items in even ones. A user is then the sum of the second
+    result over the history, divided by the root of its length.
+
+    Args:
+      vectors_NxD: layer 0 of all items.
+      graph: of `make_graph`.
+      layers: K, at least 1.
+    """
+    num_items, num_users = len(vectors_NxD), len(graph["user_V"])
+    weight_Ex1 = graph["weight_E"][:, None].astype(vectors_NxD.dtype)
+
+    def there_and_back(x_NxD: jax.Array) -> jax.Array:
+        sent_ExD = x_NxD[graph["item_E"]] * weight_Ex1
+        users_VxD = jax.ops.segment_sum(
+            sent_ExD, graph["user_E"], num_users, indices_are_sorted=True
+        )
+        sent_ExD = users_VxD[graph["user_E"]] * weight_Ex1
+        return jax.ops.segment_sum(sent_ExD, graph["item_E"], num_items)
+
+    even = [vectors_NxD]
+    for _ in range(layers // 2):
+        even.append(there_and_back(even[-1]))
+    items_NxD = sum(even[1:], start=even[0]) / (layers + 1)
+    seen = even[: (layers + 1) // 2]
+    history_NxD = sum(seen[1:], start=seen[0]) / (layers + 1)
+    root_Nx1 = graph["root_N"][:, None].astype(vectors_NxD.dtype)
+    return items_NxD, history_NxD * root_Nx1

@@ -1,0 +1,62 @@
+"""Self-attention and additive attention over the history, as NRMS reads news."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from recjax.models.attention import Attention
+from recjax.models.dropout import Dropout
+
+Pooled = tuple[jax.Array, jax.Array, jax.Array]
+
+
+class AdditiveTower(nn.Module):
+    """Items attend to each other, then are averaged by additive attention.
+
+    Wu et al., NRMS, 2019, section 2.2; made causal, so that every prefix has its own
+    user vector. Knows no order.
+    """
+
+    num_heads: int
+    hidden: int
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, history_BxHxD: jax.Array, mask_BxH: jax.Array, train: bool
+    ) -> jax.Array:
+        """users_BxHxD; position h sees the items up to h."""
+        length = history_BxHxD.shape[1]
+        x = Dropout(self.dropout)(history_BxHxD, train)
+        causal_HxH = jnp.tril(jnp.ones((length, length), bool))
+        mask_BxHxH = causal_HxH[None] & mask_BxH[:, None, :]
+        attention = Attention(
+            self.num_heads, self.dropout, self.dtype, name="attention"
+        )
+        x = attention(x, mask_BxHxH, train)
+        y = jnp.tanh(nn.Dense(self.hidden, dtype=self.dtype, name="hidden")(x))
+        score = nn.Dense(1, use_bias=False, dtype=jnp.float32, name="query")(y)
+        return running_average(x, score, mask_BxH).astype(self.dtype)
+
+
+def running_average(
+    x_BxHxD: jax.Array, score_BxHx1: jax.Array, mask_BxH: jax.Array
+) -> jax.Array:
+    """Of every prefix, the average weighted by the softmax of its scores."""
+
+    def join(a: Pooled, b: Pooled) -> Pooled:
+        most = jnp.maximum(a[0], b[0])
+        scale_a, scale_b = jnp.exp(a[0] - most), jnp.exp(b[0] - most)
+        return most, a[1] * scale_a + b[1] * scale_b, a[2] * scale_a + b[2] * scale_b
+
+    there_BxHx1 = mask_BxH[..., None]
+    each = (
+        jnp.where(there_BxHx1, score_BxHx1, -1e30),
+        there_BxHx1.astype(jnp.float32),
+        jnp.where(there_BxHx1, x_BxHxD.astype(jnp.float32), 0.0),
+    )
+    _, weight_BxHx1, total_BxHxD = jax.lax.associative_scan(join, each, axis=1)
+    return total_BxHxD / jnp.maximum(weight_BxHx1, 1e-30)

@@ -1,0 +1,47 @@
+"""Gated recurrent units over the history."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from recjax.models.dropout import Dropout
+
+
+class GruTower(nn.Module):
+    """Layers of gated recurrent units (Hidasi et al., GRU4Rec, 2016)."""
+
+    num_layers: int
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, history_BxHxD: jax.Array, mask_BxH: jax.Array, train: bool
+    ) -> jax.Array:
+        """users_BxHxD; position h sees the items up to h."""
+        width = history_BxHxD.shape[-1]
+
+        def step(
+            cell: nn.GRUCell, state_BxD: jax.Array, now: tuple[jax.Array, jax.Array]
+        ) -> tuple[jax.Array, jax.Array]:
+            x_BxD, there_B = now
+            next_BxD, _ = cell(state_BxD, x_BxD)
+            state_BxD = jnp.where(there_B[:, None], next_BxD, state_BxD)
+            return state_BxD, state_BxD
+
+        run = nn.scan(
+            step,
+            variable_broadcast="params",
+            split_rngs={"params": False},
+            in_axes=1,
+            out_axes=1,
+        )
+        x = history_BxHxD.astype(self.dtype)
+        start_BxD = jnp.zeros((len(x), width), self.dtype)
+        for i in range(self.num_layers):
+            x = Dropout(self.dropout)(x, train)
+            cell = nn.GRUCell(width, dtype=self.dtype, name=f"layer_{i}")
+            _, x = run(cell, start_BxD, (x, mask_BxH))
+        return nn.Dense(width, dtype=self.dtype, name="output")(x)

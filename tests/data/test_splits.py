@@ -1,0 +1,197 @@
+"""Splits, filters and held-out items against plain loops over the same events."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from recjax.data.protocol import load_data
+from recjax.data.queries import draw_candidates
+from recjax.errors import UserError
+from tests.data.test_protocol import open_config, write
+
+NUM_ITEMS = 12
+INTER = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
+ITEM = ["item_id:token\ttitle:token_seq", *(f"i{i:02}\tx" for i in range(NUM_ITEMS))]
+
+
+def draw_events(seed, num_users=30, size=260):
+    """(user, item, rating, time), in the order of the file; some times are equal."""
+    rng = np.random.default_rng(seed)
+    events = {
+        (f"u{rng.integers(num_users):02}", f"i{i:02}", int(t))
+        for i, t in zip(
+            rng.zipf(1.6, size) % NUM_ITEMS, rng.integers(0, 90, size), strict=True
+        )
+    }
+    return [(u, i, int(rng.integers(1, 6)), t) for u, i, t in sorted(events)]
+
+
+def load(config, folder, events, **changes):
+    lines = [f"{u}\t{i}\t{r}\t{t}" for u, i, r, t in events]
+    write(folder, INTER + lines, ITEM)
+    return load_data(open_config(config, folder, rating="rating", **changes))
+
+
+def histories(events):
+    """Each user's (item, rating, time), oldest first."""
+    out = collections.defaultdict(list)
+    for u, i, r, t in sorted(events, key=lambda e: e[3]):  # stable
+        out[u].append((i, r, t))
+    return dict(sorted(out.items()))
+
+
+def asked(data, rows):
+    """(user, history, target, rating) of every row."""
+    return [
+        (
+            str(data.user_ids[rows.users_R[r]]),
+            data.item_ids[rows.history(r)].tolist(),
+            str(data.item_ids[rows.targets_R[r]]),
+            float(rows.ratings_R[r]),
+        )
+        for r in range(len(rows))
+    ]
+
+
+def every_target(user, events, first, until):
+    """Events `first` to `until` of a user, each after all that precede it."""
+    return [
+        (user, [e[0] for e in events[:n]], events[n][0], float(events[n][1]))
+        for n in range(max(first, 1), until)
+    ]
+
+
+def whole(user, events, until):
+    """What is trained on of a user."""
+    return every_target(user, events, until - 1, until) if until >= 2 else []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ratio(config, tmp_path, seed):
+    events = draw_events(seed)
+    data = load(config, tmp_path / "x", events, split="ratio", shares=(0.2, 0.3))
+    train, valid, test = [], [], []
+    for user, own in histories(events).items():
+        n = len(own)
+        tested = max(int(np.rint(n * 0.3)), 1) if n >= 3 else 0
+        checked = max(int(np.rint(n * 0.2)), 1) if n >= 3 else 0
+        train += whole(user, own, n - tested - checked)
+        valid += every_target(user, own, n - tested - checked, n - tested)
+        test += every_target(user, own, n - tested, n)
+    assert asked(data, data.train) == train
+    assert asked(data, data.valid) == valid
+    assert asked(data, data.test) == test
+    assert data.train.every_prefix
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_time(config, tmp_path, seed):
+    events = draw_events(seed)
+    data = load(config, tmp_path / "x", events, split="time", shares=(0.2, 0.3))
+    times = sorted(t for *_, t in events)
+    first, second = (times[round(p * len(times))] for p in (0.5, 0.7))
+    train, valid, test = [], [], []
+    for user, own in histories(events).items():
+        a, b = (sum(t < cut for *_, t in own) for cut in (first, second))
+        train += whole(user, own, a)
+        valid += every_target(user, own, a, b)
+        test += every_target(user, own, b, len(own))
+    assert asked(data, data.train) == train
+    assert asked(data, data.valid) == valid
+    assert asked(data, data.test) == test
+    newest = max(data.train.target_times_R)
+    assert newest < first <= min(data.valid.target_times_R)
+    lost = sum(own[0][2] >= first for own in histories(events).values())
+    assert data.left_out.get("targets without a history", 0) == lost
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_users_apart(config, tmp_path, seed):
+    events = draw_events(seed)
+    options = {"split": "user", "shares": (0.2, 0.3), "split_seed": seed}
+    data = load(config, tmp_path / "x", events, **options)
+    own = {u: e for u, e in histories(events).items() if len(e) >= 2}
+    groups = [set(rows.users_R) for rows in (data.train, data.valid, data.test)]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == len(own)
+    assert [len(g) for g in groups[1:]] == [round(s * len(own)) for s in (0.2, 0.3)]
+    for rows in (data.train, data.valid, data.test):
+        want = [whole(u, own[u], len(own[u]))[0] for u, *_ in asked(data, rows)]
+        assert asked(data, rows) == want
+    other = load(config, tmp_path / "x", events, **{**options, "split_seed": 99})
+    assert set(other.test.users_R) != groups[2]
+    assert other.fingerprint != data.fingerprint
+
+
+@pytest.mark.parametrize("least", [2, 6, 8])
+def test_k_core_and_ratings(config, tmp_path, least):
+    events = draw_events(1)
+    data = load(config, tmp_path / "x", events, min_rating=3.0, k_core=least)
+    left = [e for e in events if e[2] >= 3]
+    while True:
+        users, items = (collections.Counter(e[k] for e in left) for k in (0, 1))
+        kept = [e for e in left if users[e[0]] >= least and items[e[1]] >= least]
+        if len(kept) == len(left):
+            break
+        left = kept
+    assert data.user_ids.tolist() == sorted({e[0] for e in left})
+    assert data.item_ids.tolist() == sorted({e[1] for e in left})
+    assert data.left_out == {"events filtered out": len(events) - len(left)}
+    test = [every_target(u, e, len(e) - 1, len(e)) for u, e in histories(left).items()]
+    assert asked(data, data.test) == [rows[0] for rows in test if len(rows[0][1]) >= 2]
+
+
+def test_filters_that_leave_nothing_are_refused(config, tmp_path):
+    with pytest.raises(UserError, match="no event is left"):
+        load(config, tmp_path / "x", draw_events(0), k_core=10**6)
+
+
+@pytest.mark.parametrize("split", ["leave_one_out", "ratio", "time"])
+def test_cold_items_are_asked_for_and_never_seen(config, tmp_path, split):
+    events, folder = draw_events(2), tmp_path / "x"
+    warm = load(config, folder, events, split=split)
+    data = load(config, folder, events, split=split, cold_items=0.3, split_seed=4)
+    cold = set(data.item_ids[data.held_out_N])
+    trained = set(warm.item_ids[warm.train.events()])
+    assert len(cold) == round(0.3 * len(trained))
+    assert cold <= trained
+    assert data.fingerprint != warm.fingerprint
+
+    def without(items):
+        return [i for i in items if i not in cold]
+
+    assert asked(data, data.test) == [
+        (u, without(h), i, r) for u, h, i, r in asked(warm, warm.test) if without(h)
+    ]
+    assert asked(data, data.valid) == [
+        (u, without(h), i, r)
+        for u, h, i, r in asked(warm, warm.valid)
+        if without(h) and i not in cold
+    ]
+    sequences = [without([*h, i]) for _, h, i, _ in asked(warm, warm.train)]
+    assert [[*h, i] for _, h, i, _ in asked(data, data.train)] == [
+        s for s in sequences if len(s) >= 2
+    ]
+    assert any(i in cold for _, _, i, _ in asked(data, data.test))
+    for r in range(len(data.train)):
+        assert len(data.train.sequence_times(r)) == len(data.train.sequence(r))
+        assert np.isfinite(data.train.sequence_ratings(r)).all()
+
+
+@pytest.mark.parametrize("mask_seen", [True, False])
+def test_drawn_candidates(config, tmp_path, mask_seen):
+    data = load(config, tmp_path / "x", draw_events(0))
+    options = {"mask_seen": mask_seen, "seed": 3}
+    drawn_RxC = draw_candidates(data.test, data.num_items, 5, **options)
+    for row, drawn in enumerate(drawn_RxC):
+        out = {int(data.test.targets_R[row])}
+        if mask_seen:
+            out |= set(data.test.history(row).tolist())
+        left = min(data.num_items - len(out), 5)
+        found = drawn[drawn >= 0].tolist()
+        assert len(set(found)) == len(found) == left
+        assert not out & set(found)
+    again = draw_candidates(data.test, data.num_items, 5, **options)
+    np.testing.assert_array_equal(again, drawn_RxC)
+    other = draw_candidates(data.test, data.num_items, 5, mask_seen=mask_seen, seed=4)
+    assert (other != drawn_RxC).any()
