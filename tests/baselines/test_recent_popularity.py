@@ -1,0 +1,76 @@
+"""Weights of events by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from recjax.baselines import RecentPopularity
+from recjax.data.protocol import load_data
+
+
+def counts(data, half_life):
+    baseline = RecentPopularity(0, half_life=half_life)
+    baseline.fit(data.train, data.num_items)
+    return dict(zip(data.item_ids.tolist(), baseline.counts_N.tolist(), strict=True))
+
+
+def write(folder, **files):
+    for kind, lines in files.items():
+        path = folder / f"{folder.name}.{kind.replace('_', '.')}"
+        path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def shop(config, tmp_path):
+    c = config.unlock()
+    c.data.source, c.data.item_table = str(tmp_path), False
+    return c
+
+
+def test_by_time(shop, tmp_path):
+    """Training events: a at 1, b at 5, c at 5 and a at 9; half as much every two."""
+    events = [
+        "u a 1",
+        "u c 5",
+        "u x 10",
+        "u y 11",
+        "v b 5",
+        "v a 9",
+        "v x 20",
+        "v y 21",
+    ]
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    write(tmp_path, inter=[header, *(e.replace(" ", "\t") for e in events)])
+    found = counts(load_data(shop), half_life=0.5)
+    want = {"a": 1 + 0.5**1.5, "b": 0.5**0.5, "c": 0.5**0.5, "x": 0, "y": 0}
+    assert found == pytest.approx(want)
+
+
+def test_by_order_where_there_are_no_times(shop, tmp_path):
+    """Training targets b, c, b and d; half as much every four."""
+    shop.data.split = "fixed"
+    header = "user_id:token\titem_id_list:token_seq\titem_id:token"
+    lines = [header, "u\ta\tb", "u\ta b\tc", "v\ta a\tb", "w\tc\td"]
+    write(tmp_path, train_inter=lines, valid_inter=lines, test_inter=lines)
+    found = counts(load_data(shop), half_life=1.0)
+    want = {"a": 0, "b": 0.5**0.75 + 0.5**0.25, "c": 0.5**0.5, "d": 1}
+    assert found == pytest.approx(want)
+
+
+def test_by_the_times_of_targets(data):
+    """Of rows cut elsewhere only the targets are events."""
+    num_rows = len(data.train)
+    times_R = np.random.default_rng(0).permutation(num_rows)
+    train = dataclasses.replace(data.train, every_prefix=False, target_times_R=times_R)
+    found = counts(dataclasses.replace(data, train=train), half_life=0.1)
+    want = np.zeros(data.num_items)
+    for item, time in zip(train.targets_R, times_R, strict=True):
+        want[item] += 0.5 ** ((num_rows - 1 - time) / (0.1 * num_rows))
+    np.testing.assert_allclose(list(found.values()), want, rtol=1e-5)
+
+
+def test_wide_half_life_is_popularity(data):
+    found = list(counts(data, half_life=1e9).values())
+    want = np.bincount(data.train.events(), minlength=data.num_items)
+    np.testing.assert_allclose(found, want, rtol=1e-5)
