@@ -1,0 +1,63 @@
+"""Items that the same users had, by cosine."""
+
+import numpy as np
+from scipy import sparse
+
+from recjax.baselines.matrix import histories, interactions, tie_break
+from recjax.data.protocol import Rows
+from recjax.data.queries import Queries
+
+
+class ItemKnn:
+    """Scores an item by its similarity to the items of the history.
+
+    Cosine of two items' users (Sarwar et al., *Item-based collaborative filtering
+    recommendation algorithms*, 2001), the most similar neighbours of every item of the
+    history summed (Deshpande and Karypis, *Item-based top-N recommendation
+    algorithms*, 2004), with the shrinkage of Ferrari Dacrema et al., *Are we really
+    making much progress?*, 2019. Equal scores: the more popular first.
+
+    Args:
+      seed: of nothing.
+      neighbours: the most similar items that an item of a history speaks for; as the
+        shrinkage a compromise of the validation rows of MovieLens 100K and of Amazon
+        Industrial and Beauty.
+      shrinkage: added to the product of two items' norms, so that few common users
+        say less.
+    """
+
+    def __init__(self, seed: int, *, neighbours: int = 50, shrinkage: float = 10.0):
+        del seed
+        self.neighbours, self.shrinkage = neighbours, shrinkage
+
+    def fit(self, rows: Rows, num_items: int) -> None:
+        """Computes and prunes similarities."""
+        similar_NxN = cosines(interactions(rows, num_items), self.shrinkage)
+        self.similar_NxN = keep_largest(similar_NxN, self.neighbours)
+        self.ties_N = tie_break(rows, num_items)
+
+    def score(self, queries: Queries) -> np.ndarray:
+        """scores_BxN."""
+        history_BxN = histories(queries, len(self.ties_N))
+        scores_BxN = (history_BxN @ self.similar_NxN).toarray()
+        return (scores_BxN + self.ties_N).astype(np.float32)
+
+
+def cosines(matrix_VxN: sparse.csr_array, shrinkage: float) -> sparse.csr_array:
+    """Shrunk cosines_NxN of the columns, zero for an item with itself."""
+    common_NxN = (matrix_VxN.T @ matrix_VxN).tocoo()
+    norms_N = np.sqrt(matrix_VxN.sum(axis=0))
+    row, column = common_NxN.coords
+    cosines = common_NxN.data / (norms_N[row] * norms_N[column] + shrinkage)
+    cosines = np.where(row == column, 0, cosines)
+    return sparse.coo_array((cosines, (row, column)), common_NxN.shape).tocsr()
+
+
+def keep_largest(matrix: sparse.csr_array, k: int) -> sparse.csr_array:
+    """The k largest entries of every row; of equal ones the first."""
+    row, column = matrix.tocoo().coords
+    order = np.lexsort((column, -matrix.data, row))
+    rank = np.arange(len(order)) - matrix.indptr[row[order]]
+    kept = order[rank < k]
+    entries = (matrix.data[kept], (row[kept], column[kept]))
+    return sparse.coo_array(entries, matrix.shape).tocsr()
