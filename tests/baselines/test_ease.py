@@ -1,0 +1,31 @@
+"""The closed form against one ridge regression per item."""
+
+import numpy as np
+import pytest
+
+from recjax.baselines import Ease, ease
+from recjax.errors import UserError
+from tests.baselines import naive
+
+
+def test_is_the_ridge_regression_of_an_item_on_the_others(data, batches):
+    num_items, penalty = data.num_items, 3.0
+    x = naive.interactions(data.train, num_items)
+    weights = np.zeros((num_items, num_items))
+    for j in range(num_items):
+        rest = np.delete(np.arange(num_items), j)
+        gram = x[:, rest].T @ x[:, rest] + penalty * np.eye(len(rest))
+        weights[rest, j] = np.linalg.solve(gram, x[:, rest].T @ x[:, j])
+    want = naive.had(batches, num_items) @ weights
+    want += naive.tie_break(data.train, num_items)
+
+    baseline = Ease(0, penalty=penalty)
+    baseline.fit(data.train, num_items)
+    scores = naive.score(baseline, batches)
+    np.testing.assert_allclose(scores, want, rtol=1e-4, atol=1e-6)
+
+
+def test_too_many_items(data, monkeypatch):
+    monkeypatch.setattr(ease, "MAX_ITEMS", data.num_items - 1)
+    with pytest.raises(UserError, match=r"ease would need .* for 21 items"):
+        Ease(0).fit(data.train, data.num_items)
