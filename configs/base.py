@@ -116,6 +116,8 @@ def get_config() -> ConfigDict:
     c.eval.mask_seen = True  # items of the user's history are no candidates
     c.eval.resamples = 1000  # bootstrap samples of the 95% intervals
     c.eval.like_threshold = 0.0  # ratings from here on are likes; 0 = no such report
+    # random | popularity | recent_popularity | transitions | item_knn | ease | ials |
+    # bpr_mf (pip install implicit)
     c.eval.baselines = ("random", "popularity")  # beside every result
     c.eval.before = True  # evaluate the encoder without training
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from importlib.util import find_spec
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -18,12 +19,16 @@ from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
 from configs import base
+from recjax.baselines import BASELINES
 from recjax.data import synthetic
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_threefry_partitionable", False)
 
 TINY_BERT = Path(__file__).parent / "fixtures" / "tiny_bert"
+BASELINES_HERE = tuple(  # without those whose library is not installed
+    name for name in BASELINES if name != "bpr_mf" or find_spec("implicit")
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,4 @@
-"""Recommenders without a gradient, behind one `fit` and `score` interface."""
+"""Simple recommenders to stand beside, behind one `fit` and `score` interface."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -6,12 +6,29 @@ from typing import Protocol
 import jax.numpy as jnp
 import numpy as np
 
+from recjax.baselines.bpr_mf import BprMf
+from recjax.baselines.ease import Ease
+from recjax.baselines.ials import Ials
+from recjax.baselines.item_knn import ItemKnn
 from recjax.baselines.popularity import Popularity
 from recjax.baselines.random import Random
+from recjax.baselines.recent_popularity import RecentPopularity
+from recjax.baselines.transitions import Transitions
 from recjax.data.queries import Queries
 from recjax.data.rows import Rows
 
-__all__ = ["BASELINES", "Baseline", "Popularity", "Random"]
+__all__ = [
+    "BASELINES",
+    "Baseline",
+    "BprMf",
+    "Ease",
+    "Ials",
+    "ItemKnn",
+    "Popularity",
+    "Random",
+    "RecentPopularity",
+    "Transitions",
+]
 
 
 class Baseline(Protocol):
@@ -21,10 +38,16 @@ class Baseline(Protocol):
         """Learns from the training rows."""
 
     def score(self, queries: Queries) -> np.ndarray | jnp.ndarray:
-        """scores_BxN of a batch."""
+        """scores_BxN of a batch, finite; what was seen is left out afterwards."""
 
 
 BASELINES: dict[str, Callable[[int], Baseline]] = {
     "random": Random,
     "popularity": Popularity,
+    "recent_popularity": RecentPopularity,
+    "transitions": Transitions,
+    "item_knn": ItemKnn,
+    "ease": Ease,
+    "ials": Ials,
+    "bpr_mf": BprMf,
 }

@@ -1,0 +1,40 @@
+"""What holds for every name."""
+
+import numpy as np
+import pytest
+
+from recjax import sharding
+from recjax.baselines import BASELINES
+from recjax.data.protocol import load_data
+from recjax.evaluate import Evaluator
+from recjax.steps import Compiler
+from tests.conftest import BASELINES_HERE
+
+
+@pytest.mark.parametrize("split", ["leave_one_out", "fixed"])
+@pytest.mark.parametrize("name", BASELINES_HERE)
+def test_ranks(config, split, name):
+    """Finite scores of one row per query; the personal ones learn."""
+    config.unlock().data.split = split
+    data, mesh = load_data(config), sharding.make_mesh(config.mesh)
+    evaluator = Evaluator(config, data, mesh, Compiler(print, mesh))
+    baseline = BASELINES[name](0)
+    baseline.fit(data.train, data.num_items)
+    for queries in evaluator.queries(data.test):
+        scores_BxN = baseline.score(queries)
+        assert scores_BxN.shape == (len(queries.targets_B), data.num_items)
+        assert scores_BxN.dtype == np.float32
+        assert np.isfinite(scores_BxN).all()
+    auc = evaluator.by_baseline(baseline, data.test).mean("auc")
+    personal = "popularity" not in name and name != "random"
+    assert auc > (0.75 if personal else 0.3)
+
+
+@pytest.mark.parametrize("name", BASELINES_HERE)
+def test_a_query_without_a_history(data, batches, name):
+    """The last batch is filled with such, and users may have none."""
+    assert (batches[-1].rows_B < 0).any()
+    baseline = BASELINES[name](0)
+    baseline.fit(data.train, data.num_items)
+    scores_BxN = baseline.score(batches[-1])
+    assert np.isfinite(scores_BxN[batches[-1].rows_B < 0]).all()

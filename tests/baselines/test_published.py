@@ -1,0 +1,52 @@
+"""Transitions counted on Amazon Industrial and Beauty, against other code's figures.
+
+The data is not part of the repository: `$RECJAX_SHARED/data`, by default the directory
+`shared/data` beside the repository. Figures are those of a dense program of its own.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from configs import base
+from recjax import sharding
+from recjax.baselines import Transitions
+from recjax.data.protocol import load_data
+from recjax.evaluate import Evaluator
+from recjax.steps import Compiler
+
+BESIDE = Path(__file__).parents[2].parent / "shared"
+SHARED = Path(os.environ.get("RECJAX_SHARED", BESIDE)) / "data"
+
+
+def measure(name, **changes):
+    """Test metrics of the transitions baseline."""
+    c = base.get_config().unlock()
+    c.data.source = str(SHARED / name)
+    c.update_from_flattened_dict(changes)
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"no data set {SHARED / name}")
+    data, mesh = load_data(c), sharding.make_mesh(c.mesh)
+    baseline = Transitions(c.seed)
+    baseline.fit(data.train, data.num_items)
+    evaluator = Evaluator(c, data, mesh, Compiler(print, mesh))
+    return evaluator.by_baseline(baseline, data.test)
+
+
+def test_amazon_industrial():
+    """Fixed splits by time, a history of ten, seen items not masked."""
+    found = measure(
+        "amazon-industrial",
+        **{"data.split": "fixed", "data.history_length": 10, "eval.mask_seen": False},
+    )
+    want = {"hr@5": 0.1171, "ndcg@5": 0.0957, "hr@10": 0.1346, "ndcg@10": 0.1013}
+    for metric, value in want.items():
+        assert found.mean(metric) == pytest.approx(value, abs=5e-4), metric
+
+
+def test_amazon_beauty():
+    """Leave-one-out, seen items masked, fitted on the training events alone."""
+    found = measure("amazon-beauty")
+    for metric, value in {"hr@10": 0.0804, "ndcg@10": 0.0503}.items():
+        assert found.mean(metric) == pytest.approx(value, abs=5e-4), metric
