@@ -27,8 +27,9 @@ class Ials:
     Args:
       seed: of the initial item factors.
       width: D, number of factors.
-      alpha: confidence that an event adds; as the penalty chosen on the validation
-        rows of MovieLens 100K and Amazon Industrial (the paper has 40, for television).
+      alpha: confidence that an event adds; as the penalty a compromise of the
+        validation rows of MovieLens 100K and Amazon Industrial (the paper has 40, for
+        television).
       penalty: lambda, on the squares of all factors.
       epochs: times that all users and all items are solved for (the paper's 10).
     """

@@ -1,7 +1,7 @@
-"""Transitions counted on Amazon Industrial and Beauty, against other code's figures.
+"""Transitions counted on Amazon Industrial and Beauty, against figures of other code.
 
 The data is not part of the repository: `$RECJAX_SHARED/data`, by default the directory
-`shared/data` beside the repository. Figures are those of a dense program of its own.
+`shared/data` beside the repository.
 """
 
 import os
