@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from recjax.baselines.matrix import histories, interactions
-from recjax.data.protocol import Rows
+from recjax.data.rows import Rows
 from recjax.data.queries import Queries
 from recjax.errors import UserError
 

@@ -5,7 +5,7 @@ import scipy.linalg
 from scipy import sparse
 
 from recjax.baselines.matrix import histories, interactions, tie_break
-from recjax.data.protocol import Rows
+from recjax.data.rows import Rows
 from recjax.data.queries import Queries
 from recjax.errors import UserError
 

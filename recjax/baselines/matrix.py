@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import sparse
 
-from recjax.data.protocol import Rows
+from recjax.data.rows import Rows
 from recjax.data.queries import Queries
 
 TIE_BREAK = 1e-3  # times an item's share of the events, where a rule scores alike

@@ -3,7 +3,7 @@
 import numpy as np
 
 from recjax.baselines.popularity import Popularity
-from recjax.data.protocol import Rows
+from recjax.data.rows import Rows
 
 
 class RecentPopularity(Popularity):
@@ -39,5 +39,5 @@ def event_times(rows: Rows) -> np.ndarray:
     if rows.target_times_R is None or (rows.every_prefix and rows.times is None):
         return np.arange(len(rows.events()))
     if rows.every_prefix:
-        return np.concatenate([rows.times, rows.target_times_R])
+        return np.concatenate([rows.times[rows.places()], rows.target_times_R])
     return rows.target_times_R

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from recjax.baselines.matrix import sequences, tie_break, weighted_histories
-from recjax.data.protocol import Rows
+from recjax.data.rows import Rows
 from recjax.data.queries import Queries
 
 
