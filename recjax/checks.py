@@ -19,6 +19,7 @@ from recjax.data.protocol import SPLIT_NAMES
 from recjax.data.tables import SUFFIXES
 from recjax.errors import UserError
 from recjax.losses import LOSSES
+from recjax.models.bert import BertConfig
 from recjax.models.items import COMBINE, POOLINGS, SOURCES
 from recjax.models.recommender import HEADS
 from recjax.models.users import GRAPH, HEADED, POSITIONS, USER_TOWERS
@@ -148,12 +149,20 @@ def _check_together(c: Any) -> None:
         raise UserError("data.split: 'fixed' files are not filtered")
 
 
-def check_max_tokens(c: Any, limit: int) -> None:
-    """Refuses texts longer than the encoder has positions for."""
-    if not 2 < c.text.max_tokens <= limit:
+def check_encoder(c: Any, encoder: BertConfig) -> None:
+    """Refuses what this text encoder cannot do.
+
+    Raises:
+      UserError: texts longer than it has positions for, or a pooler that it lacks.
+    """
+    if not 2 < c.text.max_tokens <= encoder.max_tokens:
         raise UserError(
-            f"text.max_tokens: {c.text.max_tokens} is not within 3 and {limit}, the "
-            "encoder's positions"
+            f"text.max_tokens: {c.text.max_tokens} is not within 3 and "
+            f"{encoder.max_tokens}, the encoder's positions"
+        )
+    if c.item_tower.pooling == "pooler" and not encoder.has_pooler:
+        raise UserError(
+            f"item_tower.pooling: 'pooler', but text.encoder {c.text.encoder} has none"
         )
 
 

@@ -19,7 +19,7 @@ from recjax.checkpoint import Checkpoints
 from recjax.checks import (
     check_config,
     check_disk,
-    check_max_tokens,
+    check_encoder,
     claim,
     open_workdir,
 )
@@ -173,7 +173,7 @@ def _make_run(
         encoder_dir = sources.locate(config.text.encoder, hub=True)
         encoder_config = load_config(encoder_dir)
         texts = data.render(config.text.template)
-        check_max_tokens(config, encoder_config.max_position_embeddings)
+        check_encoder(config, encoder_config)
         tokens = tokenize(
             texts,
             encoder_dir,

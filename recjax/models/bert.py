@@ -1,6 +1,8 @@
-"""BERT encoder with the numerics of Hugging Face's `BertModel`.
+"""BERT encoder with the numerics of Hugging Face's `BertModel`, and of its kin.
 
 Post-layer-norm, learned positions, token types, exact gelu (Devlin et al., 2019).
+RoBERTa (Liu et al., 2019) counts positions from elsewhere, DistilBERT (Sanh et al.,
+2019) has no token types and no pooler; dropout in training is BERT's in all three.
 The encoder is a chain of blocks, `embed -> layer_0 .. layer_n-1`, each callable
 alone: a frozen prefix of the chain is computed once per item and never again.
 """
@@ -46,7 +48,13 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 @dataclass(frozen=True)
 class BertConfig:
-    """The keys of a BERT `config.json` that decide the computation."""
+    """What decides the computation, under BERT's names in `config.json`.
+
+    Attributes:
+      type_vocab_size: token types; 0 = none.
+      position_offset: place of a text's first token in the table of positions.
+      has_pooler: whether the model type has HF's pooler.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -60,6 +68,13 @@ class BertConfig:
     type_vocab_size: int = 2
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
+    position_offset: int = 0
+    has_pooler: bool = True
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest text that there are positions for."""
+        return self.max_position_embeddings - self.position_offset
 
 
 class Embeddings(nn.Module):
@@ -87,8 +102,10 @@ class Embeddings(nn.Module):
         if type_RxL is None:
             type_RxL = jnp.zeros_like(ids_RxL)
         x = embed(c.vocab_size, name="word")(ids_RxL)
-        x += embed(c.type_vocab_size, name="type")(type_RxL)
-        x += embed(c.max_position_embeddings, name="position")(position_RxL)
+        if c.type_vocab_size:
+            x += embed(c.type_vocab_size, name="type")(type_RxL)
+        place_RxL = position_RxL + c.position_offset
+        x += embed(c.max_position_embeddings, name="position")(place_RxL)
         x = nn.LayerNorm(c.layer_norm_eps, dtype=self.dtype, name="norm")(x)
         return Dropout(c.hidden_dropout_prob)(x, train)
 

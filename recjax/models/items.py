@@ -59,7 +59,7 @@ class AttentionPool(nn.Module):
 
 
 def pool_first(states_RxLxE: jax.Array, packed: Any) -> jax.Array:
-    """State of each text's first token, [CLS]."""
+    """State of each text's first token, [CLS] or whatever the tokenizer puts there."""
     return states_RxLxE.reshape(-1, states_RxLxE.shape[-1])[packed.first_U]
 
 

@@ -1,4 +1,4 @@
-"""Our BERT against Hugging Face's, and its loading, strict both ways."""
+"""Our BERT and its kin against Hugging Face's, and loading, strict both ways."""
 
 import json
 import shutil
@@ -19,6 +19,7 @@ from tests.conftest import TINY_BERT
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TEXTS = json.loads((FIXTURES / "texts.json").read_text())
+TINY = ("tiny_bert", "tiny_roberta", "tiny_distilbert")
 
 
 def load(folder: Path, pooler: bool = True):
@@ -30,23 +31,25 @@ def load(folder: Path, pooler: bool = True):
 
 
 def largest_difference(folder: Path, name: str) -> tuple[float, float]:
-    bert, variables = load(folder)
+    expected = load_file(FIXTURES / f"{name}_expected.safetensors")
+    bert, variables = load(folder, pooler="pooled_UxD" in expected)
     tokens = tokenize(TEXTS, folder, max_tokens=48, vocab_size=30522)
     longest = tokens.lengths.max()
     mask = np.arange(longest) < tokens.lengths[:, None]
     ids = np.zeros(mask.shape, np.int32)
     ids[mask] = tokens.ids
     states, pooled = jax.jit(bert.apply)(variables, ids, mask.astype(np.int32))
-    expected = load_file(FIXTURES / f"{name}_expected.safetensors")
-    return (
-        float(np.abs(np.asarray(states)[mask] - expected["states_TxD"]).max()),
-        float(np.abs(np.asarray(pooled) - expected["pooled_UxD"]).max()),
-    )
+    by_states = np.abs(np.asarray(states)[mask] - expected["states_TxD"]).max()
+    by_pooled = 0.0
+    if pooled is not None:
+        by_pooled = np.abs(np.asarray(pooled) - expected["pooled_UxD"]).max()
+    return float(by_states), float(by_pooled)
 
 
-def test_tiny_bert_equals_hf():
-    states, pooled = largest_difference(TINY_BERT, "tiny_bert")
-    print(f"tiny: states {states:.2e}, pooled {pooled:.2e}")
+@pytest.mark.parametrize("name", TINY)
+def test_tiny_encoders_equal_hf(name):
+    states, pooled = largest_difference(FIXTURES / name, name)
+    print(f"{name}: states {states:.2e}, pooled {pooled:.2e}")
     assert states < 2e-5
     assert pooled < 2e-5
 
@@ -59,9 +62,11 @@ def test_minilm_equals_hf():
     assert pooled < 2e-5
 
 
-def test_packed_rows_equal_one_text_a_row():
-    bert, variables = load(TINY_BERT)
-    tokens = tokenize(TEXTS, TINY_BERT, max_tokens=48, vocab_size=30522)
+@pytest.mark.parametrize("name", TINY)
+def test_packed_rows_equal_one_text_a_row(name):
+    folder = FIXTURES / name
+    bert, variables = load(folder, pooler=False)
+    tokens = tokenize(TEXTS, folder, max_tokens=48, vocab_size=30522)
     rows = np.arange(len(TEXTS), dtype=np.int32)
     p = pack(tokens, rows, width=48)
     assert len(p.index_RxL) < len(TEXTS)  # something is shared
@@ -71,16 +76,16 @@ def test_packed_rows_equal_one_text_a_row():
 
     ids = tokens.ids[p.index_RxL]
     states = bert.apply(variables, ids, p.position_RxL, p.segment_RxL, method=run)
-    expected = load_file(FIXTURES / "tiny_bert_expected.safetensors")["states_TxD"]
+    expected = load_file(FIXTURES / f"{name}_expected.safetensors")["states_TxD"]
     got = np.zeros_like(expected)
     filled = p.segment_RxL > 0
     got[p.index_RxL[filled]] = np.asarray(states)[filled]
     np.testing.assert_allclose(got, expected, atol=2e-5)
 
 
-def broken(tmp_path: Path, change) -> Path:
+def broken(tmp_path: Path, change, encoder: Path = TINY_BERT) -> Path:
     folder = tmp_path / "encoder"
-    shutil.copytree(TINY_BERT, folder)
+    shutil.copytree(encoder, folder)
     weights = load_file(folder / "model.safetensors")
     change(weights)
     save_file(weights, folder / "model.safetensors")
@@ -104,6 +109,34 @@ def test_one_error_lists_every_wrong_weight(tmp_path):
     assert "\n" not in message
 
 
+def test_every_model_type_is_as_strict(tmp_path):
+    def change(w):
+        del w["roberta.encoder.layer.1.output.dense.bias"]
+        w["bert.pooler.dense.weight"] = np.zeros((16, 16), np.float32)
+        w["roberta.embeddings.word_embeddings.weight"] = np.zeros((9, 16), np.float32)
+
+    with pytest.raises(UserError) as e:
+        load(broken(tmp_path / "roberta", change, FIXTURES / "tiny_roberta"))
+    message = str(e.value)
+    assert "missing layer_1/mlp_down/bias" in message
+    assert "extra bert.pooler.dense.weight" in message
+    assert "roberta.embeddings.word_embeddings.weight has shape (9, 16)" in message
+
+    def change_distilbert(w):
+        del w["distilbert.transformer.layer.2.sa_layer_norm.bias"]
+        w["distilbert.pooler.dense.weight"] = np.zeros((16, 16), np.float32)
+
+    folder = broken(
+        tmp_path / "distilbert", change_distilbert, FIXTURES / "tiny_distilbert"
+    )
+    with pytest.raises(UserError) as e:
+        load(folder, pooler=True)
+    message = str(e.value)
+    assert "missing layer_2/attention_norm/bias" in message
+    assert "extra distilbert.pooler.dense.weight" in message
+    assert "embeddings/type" not in message
+
+
 def test_names_of_older_checkpoints_load(tmp_path):
     def change(w):
         for key in list(w):
@@ -121,6 +154,8 @@ def test_names_of_older_checkpoints_load(tmp_path):
     ("key", "value", "message"),
     [
         ("model_type", "gpt2", "model_type 'gpt2' is not one of"),
+        ("model_type", "xlm-roberta", "model_type 'xlm-roberta' is not one of"),
+        ("model_type", ["bert"], r"model_type \['bert'\] is not one of"),
         ("auto_map", {"AutoModel": "x.py"}, "remote code is never run"),
         ("hidden_act", "swish", "hidden_act 'swish' is not one of"),
         ("position_embedding_type", "relative_key", "only absolute position"),
@@ -162,6 +197,31 @@ def test_configs_that_fit_no_encoder(tmp_path, change, message):
     (tmp_path / "config.json").write_text(json.dumps(raw))
     with pytest.raises(UserError, match=message):
         load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("roberta", {"pad_token_id": -1}, "pad_token_id -1 is not at least 0"),
+        ("roberta", {"pad_token_id": None}, "pad_token_id None is no int"),
+        ("roberta", {"position_embedding_type": "relative_key"}, "only absolute"),
+        ("distilbert", {"n_heads": 3}, "dim 16 is not divisible by n_heads 3"),
+        ("distilbert", {"n_layers": 0}, "n_layers 0 is not at least 1"),
+        ("distilbert", {"activation": "swish"}, "activation 'swish' is not one of"),
+        ("distilbert", {"auto_map": {}}, "remote code is never run"),
+        ("distilbert", {"model_type": "bert"}, "no hidden_size"),
+    ],
+)
+def test_configs_of_other_types_that_fit_no_encoder(tmp_path, name, change, message):
+    raw = json.loads((FIXTURES / f"tiny_{name}" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(raw | change))
+    with pytest.raises(UserError, match=message):
+        load_config(tmp_path)
+
+
+def test_a_roberta_has_positions_for_less_than_its_table():
+    assert load_config(FIXTURES / "tiny_roberta").max_tokens == 48
+    assert load_config(TINY_BERT).max_tokens == 48
 
 
 def test_a_tokenizer_of_another_vocabulary():

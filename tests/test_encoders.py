@@ -1,0 +1,49 @@
+"""Whole runs with variants of the text encoder, and what refuses to begin."""
+
+import contextlib
+
+import numpy as np
+import pytest
+
+from configs import base
+from recjax import train, trees
+from recjax.checkpoint import Steps
+from recjax.errors import UserError
+from tests.conftest import TINY_BERT
+
+TOP = base.ENCODER + "layer_2/"
+
+
+def saved_params(workdir, index):
+    with contextlib.closing(Steps(workdir / "checkpoints" / "params", 0, print)) as s:
+        return s.restore_plain(s.verify(index))
+
+
+def train_changes(config, workdir, rules):
+    """How far a phase with these rules moves each parameter."""
+    c = config.copy_and_resolve_references().unlock()
+    c.item_tower.sources, c.user_tower.dropout = ("id", "text"), 0.05
+    c.train.batch_size = 8  # 40 users: 5 steps an epoch
+    c.train.phases = (base.phase("p", epochs=3, lr=1e-2, lr_mults=rules),)
+    final = train.run(c.lock(), str(workdir))
+    assert np.isfinite(final["test"]["auc"]["value"])
+    return trees.max_change(*(saved_params(workdir, i) for i in range(2))).items()
+
+
+@pytest.mark.parametrize("name", ["tiny_roberta", "tiny_distilbert"])
+def test_other_model_types_train(config, tmp_path, name):
+    config.unlock().text.encoder = str(TINY_BERT.parent / name)
+    for path, change in train_changes(config, tmp_path, base.freeze(1, layers=3)):
+        frozen = "/encoder/" in path and not path.startswith(TOP)
+        assert (change == 0) == frozen, path
+
+
+def test_what_an_encoder_lacks_is_one_line(config, tmp_path):
+    c = config.unlock()
+    c.text.encoder = str(TINY_BERT.parent / "tiny_distilbert")
+    c.item_tower.pooling = "pooler"
+    with pytest.raises(UserError, match=r"pooling: 'pooler', but text\.encoder .* has"):
+        train.run(c, str(tmp_path))
+    c.text.encoder, c.text.max_tokens = str(TINY_BERT.parent / "tiny_roberta"), 49
+    with pytest.raises(UserError, match="49 is not within 3 and 48, the encoder's"):
+        train.run(c, str(tmp_path))
