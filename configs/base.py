@@ -43,6 +43,9 @@ def get_config() -> ConfigDict:
 
     c.text = ConfigDict()
     c.text.encoder = "all-MiniLM-L6-v2"  # name, directory, owner/name[@revision]
+    c.text.pretrained = (
+        True  # False: drawn anew, with the encoder's sizes and tokenizer
+    )
     c.text.template = "{movie_title} ({release_year}). {class}"  # item columns
     c.text.title = "{movie_title}"  # how an item is called in the output
     c.text.max_tokens = 32  # longer texts are cut

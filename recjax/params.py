@@ -1,4 +1,4 @@
-"""Initial parameters: random towers and the pretrained encoder."""
+"""Initial parameters: random towers, and the encoder's of its file or random."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +47,8 @@ def init_params(
 ) -> trees.Flat:
     """Random towers and the pretrained encoder, as a flat dict on the devices.
 
-    The encoder's random weights are never computed: XLA drops what is not returned.
+    The encoder's random weights are computed only where `text.pretrained` is False:
+    XLA drops what is not returned.
 
     Raises:
       UserError: weights that do not fit the encoder's config.
@@ -55,7 +56,7 @@ def init_params(
     jaxpr, shapes = traced
     stem = trees.TEXT + "encoder/"
     flat: trees.Flat = {}
-    if encoder_dir is not None:
+    if encoder_dir is not None and config.text.pretrained:
         expected = {p[len(stem) :]: x for p, x in shapes.items() if p.startswith(stem)}
         pooler = config.item_tower.pooling == "pooler"
         weights = load_params(encoder_dir, expected, pooler=pooler)

@@ -1,5 +1,6 @@
 """Multi-head attention as BERT and the user tower share it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -8,17 +9,20 @@ import jax.numpy as jnp
 
 from recjax.models.dropout import Dropout
 
+Initializer = Callable[..., jax.Array]
+
 
 class Affine(nn.Module):
     """Parameters of an `nn.Dense` that somebody else multiplies with."""
 
     width: int
+    kernel_init: Initializer
 
     @nn.compact
     def __call__(self, num_inputs: int) -> tuple[jax.Array, jax.Array]:
         """Kernel and bias."""
         shape = (num_inputs, self.width)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        kernel = self.param("kernel", self.kernel_init, shape)
         return kernel, self.param("bias", nn.initializers.zeros, (self.width,))
 
 
@@ -29,11 +33,13 @@ class Attention(nn.Module):
       num_heads: divides the width of the input.
       dropout: of the attention weights.
       dtype: of the computation; parameters stay float32, the softmax too.
+      kernel_init: draws the kernels.
     """
 
     num_heads: int
     dropout: float = 0.0
     dtype: Any = jnp.float32
+    kernel_init: Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(
@@ -46,7 +52,10 @@ class Attention(nn.Module):
         """Attends where the mask (query x key) is True; the bias adds to A heads."""
         width = x_BxLxD.shape[-1]
         # One product for the three is faster than three.
-        affine = [Affine(width, name=name)(width) for name in ("query", "key", "value")]
+        affine = [
+            Affine(width, self.kernel_init, name=name)(width)
+            for name in ("query", "key", "value")
+        ]
         kernel, bias = (
             jnp.concatenate(parts, axis=-1).astype(self.dtype)
             for parts in zip(*affine, strict=True)
@@ -62,7 +71,10 @@ class Attention(nn.Module):
                 query, key, value, bias=bias_1xAxLxL, mask=mask_Bx1xLxL
             )
         out = out.reshape(*out.shape[:-2], width)
-        return nn.Dense(width, dtype=self.dtype, name="output")(out)
+        dense = nn.Dense(
+            width, dtype=self.dtype, kernel_init=self.kernel_init, name="output"
+        )
+        return dense(out)
 
     def _drop_out(
         self,

@@ -77,6 +77,11 @@ class BertConfig:
         return self.max_position_embeddings - self.position_offset
 
 
+def _init(config: BertConfig) -> nn.initializers.Initializer:
+    """How BERT draws kernels and embeddings; biases are 0, scales of norms 1."""
+    return nn.initializers.normal(config.initializer_range)
+
+
 class Embeddings(nn.Module):
     """Word, position and token-type embeddings, summed and normalised."""
 
@@ -97,7 +102,7 @@ class Embeddings(nn.Module):
             nn.Embed,
             features=c.hidden_size,
             dtype=self.dtype,
-            embedding_init=nn.initializers.normal(c.initializer_range),
+            embedding_init=_init(c),
         )
         if type_RxL is None:
             type_RxL = jnp.zeros_like(ids_RxL)
@@ -128,16 +133,18 @@ class Layer(nn.Module):
             return dropout(y, train)
 
         norm = partial(nn.LayerNorm, c.layer_norm_eps, dtype=self.dtype)
+        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=_init(c))
         attended = Attention(
             c.num_attention_heads,
             c.attention_probs_dropout_prob,
             self.dtype,
+            _init(c),
             name="attention",
         )(x_RxLxE, mask_RxLxL, train)
         x = norm(name="attention_norm")(x_RxLxE + drop(attended))
-        y = nn.Dense(c.intermediate_size, dtype=self.dtype, name="mlp_up")(x)
+        y = dense(c.intermediate_size, name="mlp_up")(x)
         y = ACTIVATIONS[c.hidden_act](y)
-        y = nn.Dense(c.hidden_size, dtype=self.dtype, name="mlp_down")(y)
+        y = dense(c.hidden_size, name="mlp_down")(y)
         return norm(name="mlp_norm")(x + drop(y))
 
 
@@ -161,7 +168,7 @@ class Bert(nn.Module):
         self.embeddings = Embeddings(c, self.dtype)
         self.layer = [Layer(c, self.dtype) for _ in range(c.num_hidden_layers)]
         if self.pooler:
-            self.pool = nn.Dense(c.hidden_size, dtype=self.dtype)
+            self.pool = nn.Dense(c.hidden_size, dtype=self.dtype, kernel_init=_init(c))
 
     def embed(
         self,
