@@ -46,6 +46,8 @@ def get_config() -> ConfigDict:
     c.text.pretrained = (
         True  # False: drawn anew, with the encoder's sizes and tokenizer
     )
+    c.text.lora_rank = 0  # of LoRA in query and value of every layer; 0 = none
+    c.text.lora_alpha = 16.0  # LoRA's product is multiplied by lora_alpha / lora_rank
     c.text.template = "{movie_title} ({release_year}). {class}"  # item columns
     c.text.title = "{movie_title}"  # how an item is called in the output
     c.text.max_tokens = 32  # longer texts are cut
@@ -161,7 +163,8 @@ def freeze(
 
     Args:
       what: 'all', 'none', 'embeddings', or k to train the top k layers (and what
-        pools above them).
+        pools above them); 'lora' or 'bias' to train nothing else of the encoder (with
+        `text.lora_rank`: Hu et al., 2022; BitFit: Ben Zaken et al., 2022).
       layers: of the encoder; needed for k.
       encoder: learning-rate multiplier of the encoder's trained weights.
     """
@@ -172,6 +175,10 @@ def freeze(
         return ((ENCODER + r".*", encoder), rest)
     if what == "embeddings":
         return ((ENCODER + r"embeddings/.*", None), (ENCODER + r".*", encoder), rest)
+    if what in ("lora", "bias"):
+        leaf = "lora_[ab]" if what == "lora" else "bias"
+        trained = (ENCODER + rf".*/{leaf}", encoder)
+        return (trained, (ENCODER + r".*", None), rest)
     if not isinstance(what, int) or layers is None or not 0 < what <= layers:
         raise ValueError(f"freeze: {what!r} of {layers} layers")
     top = "|".join(str(i) for i in range(layers - what, layers))

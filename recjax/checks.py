@@ -63,6 +63,7 @@ RANGES = (
             "data.min_rating",
             "data.k_core",
             "eval.candidates",
+            "text.lora_rank",
             "text.remat_rows",
             "text.prefix_memory",
             "text.prefix_disk",
@@ -80,7 +81,7 @@ RANGES = (
     (0, 0.99, ("data.cold_items",)),
     (0.01, 1, ("user_tower.mask_share",)),
     (0, 0.99, ("user_tower.dropout",)),
-    (1e-6, INF, ("head.temperature",)),
+    (1e-6, INF, ("head.temperature", "text.lora_alpha")),
     (1e-30, INF, ("optim.eps",)),
 )
 
@@ -153,7 +154,8 @@ def check_encoder(c: Any, encoder: BertConfig) -> None:
     """Refuses what this text encoder cannot do.
 
     Raises:
-      UserError: texts longer than it has positions for, or a pooler that it lacks.
+      UserError: texts longer than it has positions for, a pooler that it lacks, or
+        adapters of a higher rank than its kernels.
     """
     if not 2 < c.text.max_tokens <= encoder.max_tokens:
         raise UserError(
@@ -163,6 +165,34 @@ def check_encoder(c: Any, encoder: BertConfig) -> None:
     if c.item_tower.pooling == "pooler" and not encoder.has_pooler:
         raise UserError(
             f"item_tower.pooling: 'pooler', but text.encoder {c.text.encoder} has none"
+        )
+    if c.text.lora_rank > encoder.hidden_size:
+        raise UserError(
+            f"text.lora_rank: {c.text.lora_rank} is more than the encoder's width, "
+            f"{encoder.hidden_size}"
+        )
+
+
+def check_trained(c: Any, phases: Sequence[Any], shapes: trees.Flat) -> None:
+    """Refuses rules of a phase that do not fit, or leave something without effect.
+
+    Args:
+      c: the whole config.
+      phases: those with epochs.
+      shapes: of all parameters.
+
+    Raises:
+      UserError: rules that do not fit the parameters; adapters that no phase trains.
+    """
+    trained = set[str]()
+    for phase in phases:
+        opt = optim.make(c.optim, phase, list(shapes), steps=1)
+        trained |= set(optim.split(shapes, opt)[0])
+    lora = any("/lora_" in path for path in trained)
+    if "text" in c.item_tower.sources and c.text.lora_rank and not lora:
+        raise UserError(
+            f"text.lora_rank: {c.text.lora_rank}, but no phase trains LoRA; "
+            "base.freeze('lora') does"
         )
 
 

@@ -57,7 +57,11 @@ def init_params(
     stem = trees.TEXT + "encoder/"
     flat: trees.Flat = {}
     if encoder_dir is not None and config.text.pretrained:
-        expected = {p[len(stem) :]: x for p, x in shapes.items() if p.startswith(stem)}
+        expected = {
+            path[len(stem) :]: x
+            for path, x in shapes.items()
+            if path.startswith(stem) and "/lora_" not in path  # ours, in no file
+        }
         pooler = config.item_tower.pooling == "pooler"
         weights = load_params(encoder_dir, expected, pooler=pooler)
         flat = {stem + path: x for path, x in weights.items()}

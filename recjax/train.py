@@ -20,6 +20,7 @@ from recjax.checks import (
     check_config,
     check_disk,
     check_encoder,
+    check_trained,
     claim,
     open_workdir,
 )
@@ -198,8 +199,9 @@ def _make_run(
     model = make_model(config, data.num_items, encoder_config)
     compiler = Compiler(say, mesh)
     traced = trace_init(config, model)
-    # What is wrong with the rules of any phase is said here too.
-    check_disk(config, trained_phases(config), traced.shapes, workdir, say)
+    phases = trained_phases(config)
+    check_trained(config, phases, traced.shapes)
+    check_disk(config, phases, traced.shapes, workdir, say)
     params = init_params(config, traced, encoder_dir, mesh, compiler)
     evaluator = Evaluator(config, data, mesh, compiler)
     r = Run(

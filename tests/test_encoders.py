@@ -24,7 +24,7 @@ def train_changes(config, workdir, rules):
     c = config.copy_and_resolve_references().unlock()
     c.item_tower.sources, c.user_tower.dropout = ("id", "text"), 0.05
     c.train.batch_size = 8  # 40 users: 5 steps an epoch
-    c.train.phases = (base.phase("p", epochs=3, lr=1e-2, lr_mults=rules),)
+    c.train.phases = (base.phase("p", epochs=12, patience=0, lr=1e-2, lr_mults=rules),)
     final = train.run(c.lock(), str(workdir))
     assert np.isfinite(final["test"]["auc"]["value"])
     return trees.max_change(*(saved_params(workdir, i) for i in range(2))).items()
@@ -46,4 +46,42 @@ def test_what_an_encoder_lacks_is_one_line(config, tmp_path):
         train.run(c, str(tmp_path))
     c.text.encoder, c.text.max_tokens = str(TINY_BERT.parent / "tiny_roberta"), 49
     with pytest.raises(UserError, match="49 is not within 3 and 48, the encoder's"):
+        train.run(c, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("what", "leaves"), [("lora", ("lora_a", "lora_b")), ("bias", ("bias",))]
+)
+def test_only_adapters_or_only_biases_are_trained(config, tmp_path, what, leaves):
+    """All else of the encoder stays as it was, to the last bit."""
+    config.unlock().text.lora_rank = 2 if what == "lora" else 0
+    seen = 0
+    for path, change in train_changes(config, tmp_path, base.freeze(what)):
+        free = path.rpartition("/")[2] in leaves
+        seen += "/encoder/" in path and free
+        if not path.endswith("key/bias"):  # which the softmax does not see
+            assert (change > 0) == (free or "/encoder/" not in path), path
+    assert seen == {"lora": 3 * 2 * 2, "bias": 1 + 3 * 8}[what]
+
+
+def test_adapters_of_the_top_layer_keep_the_prefix_below(config, tmp_path, capsys):
+    config.unlock().text.lora_rank = 2
+    rules = ((TOP + r".*/lora_[ab]", 1.0), (base.ENCODER + ".*", None), (".*", 1.0))
+    for path, change in train_changes(config, tmp_path, rules):
+        trained = path.startswith(TOP) and "/lora_" in path
+        assert (change > 0) == (trained or "/encoder/" not in path), path
+    assert "frozen prefix: 3 of 5 blocks" in capsys.readouterr().out
+
+
+def test_adapters_without_effect_are_one_line(config, tmp_path):
+    c = config.unlock()
+    c.text.lora_rank = 2
+    with pytest.raises(UserError, match=r"lora_rank: 2, but no phase trains LoRA"):
+        train.run(c, str(tmp_path))
+    c.text.lora_rank = 17
+    with pytest.raises(UserError, match=r"lora_rank: 17 is more than the encoder's"):
+        train.run(c, str(tmp_path))
+    c.text.lora_rank = 0
+    c.train.phases = (base.phase("p", lr_mults=base.freeze("lora")),)
+    with pytest.raises(UserError, match=r"lora_\[ab\]' decides about no parameter"):
         train.run(c, str(tmp_path))

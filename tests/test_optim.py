@@ -43,6 +43,21 @@ def test_freezing_presets(what, trained):
     assert trainable.keys() | frozen.keys() == PARAMS.keys()
 
 
+@pytest.mark.parametrize("what", ["lora", "bias"])
+def test_presets_by_leaf(what):
+    stem = ENCODER + "layer_1/attention/query/"
+    leaves = ("kernel", "bias", "lora_a", "lora_b")
+    paths = [*PARAMS, "users/norm/bias", *(stem + leaf for leaf in leaves)]
+    rules = base.freeze(what, encoder=0.1)
+    opt = optim.make(base.get_config().optim, base.phase("p", lr_mults=rules), paths, 1)
+    found = {path for path, mult in opt.lr_mults.items() if mult == 0.1}
+    assert found == {
+        "lora": {stem + "lora_a", stem + "lora_b"}, "bias": {stem + "bias"}
+    }[what]  # fmt: skip
+    for path in paths:
+        assert (opt.lr_mults[path] == 1.0) == (not path.startswith(ENCODER)), path
+
+
 def test_a_rule_that_trains_nothing_is_refused():
     with pytest.raises(UserError, match=r"'items/text/encoder/layer_9/\.\*' decides"):
         make(((ENCODER + r"layer_9/.*", 0.1), (r".*", 1.0)))

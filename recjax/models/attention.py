@@ -13,16 +13,27 @@ Initializer = Callable[..., jax.Array]
 
 
 class Affine(nn.Module):
-    """Parameters of an `nn.Dense` that somebody else multiplies with."""
+    """Parameters of an `nn.Dense` that somebody else multiplies with.
+
+    With a rank its kernel is W + alpha / rank * A B, B zero at first (Hu et al., LoRA,
+    2022, section 4.1).
+    """
 
     width: int
     kernel_init: Initializer
+    lora_rank: int = 0
+    lora_alpha: float = 1.0
 
     @nn.compact
     def __call__(self, num_inputs: int) -> tuple[jax.Array, jax.Array]:
         """Kernel and bias."""
         shape = (num_inputs, self.width)
         kernel = self.param("kernel", self.kernel_init, shape)
+        if rank := self.lora_rank:
+            init = nn.initializers.normal(num_inputs**-0.5)
+            lora_a = self.param("lora_a", init, (num_inputs, rank))
+            lora_b = self.param("lora_b", nn.initializers.zeros, (rank, self.width))
+            kernel += self.lora_alpha / rank * (lora_a @ lora_b)
         return kernel, self.param("bias", nn.initializers.zeros, (self.width,))
 
 
@@ -34,12 +45,16 @@ class Attention(nn.Module):
       dropout: of the attention weights.
       dtype: of the computation; parameters stay float32, the softmax too.
       kernel_init: draws the kernels.
+      lora_rank: of what is added to the kernels of query and value; 0 = nothing.
+      lora_alpha: see `Affine`.
     """
 
     num_heads: int
     dropout: float = 0.0
     dtype: Any = jnp.float32
     kernel_init: Initializer = nn.initializers.lecun_normal()
+    lora_rank: int = 0
+    lora_alpha: float = 1.0
 
     @nn.compact
     def __call__(
@@ -52,9 +67,10 @@ class Attention(nn.Module):
         """Attends where the mask (query x key) is True; the bias adds to A heads."""
         width = x_BxLxD.shape[-1]
         # One product for the three is faster than three.
+        ranks = {"query": self.lora_rank, "key": 0, "value": self.lora_rank}
         affine = [
-            Affine(width, self.kernel_init, name=name)(width)
-            for name in ("query", "key", "value")
+            Affine(width, self.kernel_init, rank, self.lora_alpha, name=name)(width)
+            for name, rank in ranks.items()
         ]
         kernel, bias = (
             jnp.concatenate(parts, axis=-1).astype(self.dtype)

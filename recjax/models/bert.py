@@ -54,6 +54,7 @@ class BertConfig:
       type_vocab_size: token types; 0 = none.
       position_offset: place of a text's first token in the table of positions.
       has_pooler: whether the model type has HF's pooler.
+      lora_rank: see `attention.Attention`, as `lora_alpha`; of our config, not of HF's.
     """
 
     vocab_size: int
@@ -70,6 +71,8 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
     position_offset: int = 0
     has_pooler: bool = True
+    lora_rank: int = 0
+    lora_alpha: float = 1.0
 
     @property
     def max_tokens(self) -> int:
@@ -139,6 +142,8 @@ class Layer(nn.Module):
             c.attention_probs_dropout_prob,
             self.dtype,
             _init(c),
+            c.lora_rank,
+            c.lora_alpha,
             name="attention",
         )(x_RxLxE, mask_RxLxL, train)
         x = norm(name="attention_norm")(x_RxLxE + drop(attended))

@@ -4,6 +4,7 @@ Every head scores a user and an item as `query . candidate + bias`, so that rank
 evaluation and serving need nothing but three arrays.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -203,6 +204,12 @@ def make_model(
     config: Any, num_items: int, encoder_config: BertConfig | None
 ) -> Recommender:
     """Builds the module that `item_tower`, `user_tower` and `head` describe."""
+    if encoder_config is not None:
+        encoder_config = dataclasses.replace(
+            encoder_config,
+            lora_rank=config.text.lora_rank,
+            lora_alpha=config.text.lora_alpha,
+        )
     users = config.user_tower.copy_and_resolve_references()
     length = config.data.history_length
     return Recommender(

@@ -208,6 +208,7 @@ def test_frozen_blocks_follow_from_what_is_trained(texts):
     assert count("users/norm/scale", "items/text/project/kernel") == 5
     assert count(stem + "layer_2/mlp_up/kernel") == 3
     assert count(stem + "layer_2/mlp_up/kernel", stem + "layer_0/mlp_up/bias") == 1
+    assert count(stem + "layer_2/attention/value/lora_b") == 3
     assert count(stem + "embeddings/norm/scale") == 0
     assert count("items/text/pool/hidden/kernel") == 4
     assert count(stem + "pool/kernel") == 4
