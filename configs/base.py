@@ -48,6 +48,7 @@ def get_config() -> ConfigDict:
     )
     c.text.lora_rank = 0  # of LoRA in query and value of every layer; 0 = none
     c.text.lora_alpha = 16.0  # LoRA's product is multiplied by lora_alpha / lora_rank
+    c.text.whiten = False  # ZCA of a wholly frozen encoder's vectors over the catalogue
     c.text.template = "{movie_title} ({release_year}). {class}"  # item columns
     c.text.title = "{movie_title}"  # how an item is called in the output
     c.text.max_tokens = 32  # longer texts are cut

@@ -18,6 +18,7 @@ from recjax.models.prefix import Allocate, block_of, compute_prefix
 from recjax.models.recommender import Recommender
 from recjax.prefix_store import DTYPES, GIB, PrefixStore, digest
 from recjax.run import Run
+from recjax.whitening import whiten
 
 ENCODER_CODE = (attention, bert, items, prefix)
 
@@ -84,7 +85,10 @@ class _Chunks:
 def make_catalogue(
     r: Run, model: Recommender, params: trees.Flat, blocks: int
 ) -> CatalogueArrays:
-    """The catalogue's arrays; with frozen blocks the text source gets their output."""
+    """The catalogue's arrays; with frozen blocks the text source gets their output.
+
+    `text.whiten` is of that output alone: the store keeps it as it came.
+    """
     if r.tokens is None:
         return CatalogueArrays(r, {}, None)
     if not blocks:
@@ -96,6 +100,8 @@ def make_catalogue(
     if isinstance(array, np.memmap) and not pooled:
         _refuse_whole(r, array.nbytes)
         return CatalogueArrays(r, {}, r.packing(), array)
+    if pooled and r.config.text.whiten:
+        array = whiten(array)
     name = "vectors_NxE" if pooled else "states_TxE"
     whole = r.put_whole({"text": {name: np.asarray(array)}})
     return CatalogueArrays(r, whole, None if pooled else r.packing())

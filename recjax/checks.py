@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from recjax.errors import UserError
 from recjax.losses import LOSSES
 from recjax.models.bert import BertConfig
 from recjax.models.items import COMBINE, POOLINGS, SOURCES
+from recjax.models.prefix import block_of
 from recjax.models.recommender import HEADS
 from recjax.models.users import GRAPH, HEADED, POSITIONS, USER_TOWERS
 from recjax.optim import OPTIMIZERS, SCHEDULES
@@ -182,13 +183,20 @@ def check_trained(c: Any, phases: Sequence[Any], shapes: trees.Flat) -> None:
       shapes: of all parameters.
 
     Raises:
-      UserError: rules that do not fit the parameters; adapters that no phase trains.
+      UserError: rules that do not fit the parameters; adapters that no phase trains;
+        vectors to be whitened that change.
     """
-    trained = set[str]()
+    lora = False
     for phase in phases:
         opt = optim.make(c.optim, phase, list(shapes), steps=1)
-        trained |= set(optim.split(shapes, opt)[0])
-    lora = any("/lora_" in path for path in trained)
+        paths = list(optim.split(shapes, opt)[0])
+        lora |= any("/lora_" in path for path in paths)
+        encoder = [path for path in paths if block_of(path, 0) is not None]
+        if c.text.whiten and encoder:
+            raise UserError(
+                f"text.whiten: phase {phase.name} trains {encoder[0]}, but only "
+                "vectors of a wholly frozen encoder are whitened"
+            )
     if "text" in c.item_tower.sources and c.text.lora_rank and not lora:
         raise UserError(
             f"text.lora_rank: {c.text.lora_rank}, but no phase trains LoRA; "

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from configs import base
-from recjax import train, trees
+from recjax import phase, train, trees
 from recjax.checkpoint import Steps
 from recjax.errors import UserError
+from recjax.whitening import whiten
 from tests.conftest import TINY_BERT
 
 TOP = base.ENCODER + "layer_2/"
@@ -84,4 +85,43 @@ def test_adapters_without_effect_are_one_line(config, tmp_path):
     c.text.lora_rank = 0
     c.train.phases = (base.phase("p", lr_mults=base.freeze("lora")),)
     with pytest.raises(UserError, match=r"lora_\[ab\]' decides about no parameter"):
+        train.run(c, str(tmp_path))
+
+
+def test_frozen_vectors_are_whitened(config, tmp_path, monkeypatch):
+    """What the item tower reads, and not what is known before the training."""
+    seen, before = [], {}
+
+    def put(r, model, params, blocks):
+        made = make_catalogue(r, model, params, blocks)
+        seen.append(np.asarray(made.whole["text"]["vectors_NxE"]))
+        return made
+
+    make_catalogue = phase.make_catalogue
+    monkeypatch.setattr(phase, "make_catalogue", put)
+    for white in (False, True):
+        c = config.copy_and_resolve_references().unlock()
+        c.text.whiten = white
+        before[white] = train.run(c.lock(), str(tmp_path / str(white)))["before"]
+    assert before[True] == before[False]
+    np.testing.assert_array_equal(seen[1], whiten(seen[0]))
+
+
+@pytest.mark.parametrize(
+    ("pooling", "rules", "path"),
+    [
+        ("mean", base.freeze(1, layers=3), base.ENCODER + "layer_2/"),
+        ("mean", base.freeze("bias"), base.ENCODER + "embeddings/norm/bias"),
+        ("attention", base.freeze("all"), "items/text/pool/"),
+    ],
+)
+def test_whitening_where_a_phase_trains_the_encoder(
+    config, tmp_path, pooling, rules, path
+):
+    c = config.unlock()
+    c.text.whiten, c.item_tower.pooling = True, pooling
+    c.train.phases = (base.phase("towers"), base.phase("last", lr_mults=rules))
+    if pooling == "attention":
+        c.train.phases = (base.phase("last", lr_mults=rules),)
+    with pytest.raises(UserError, match=rf"whiten: phase last trains {path}"):
         train.run(c, str(tmp_path))

@@ -1,0 +1,49 @@
+"""Whitening: what it is, and where there are too few items for it."""
+
+import numpy as np
+import pytest
+
+from recjax import whitening
+from recjax.whitening import whiten
+
+
+def crowded(num, width):
+    """Vectors in a narrow cone, with variances that differ a hundredfold."""
+    rng = np.random.default_rng(0)
+    axes, _ = np.linalg.qr(rng.normal(size=(width, width)))
+    x = rng.normal(size=(num, width)) * np.logspace(0, -1, width) @ axes
+    return (x + 10 * rng.normal(size=width)).astype(np.float32)
+
+
+@pytest.mark.parametrize("rows", [2**16, 100])
+def test_mean_is_zero_and_covariance_the_identity(monkeypatch, rows):
+    monkeypatch.setattr(whitening, "ROWS", rows)
+    x = crowded(500, 12)
+    white = whiten(x)
+    assert white.dtype == np.float32
+    np.testing.assert_allclose(white.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(np.cov(white.T, bias=True), np.eye(12), atol=1e-3)
+    assert np.abs(np.corrcoef(x.T) - np.eye(12)).max() > 0.3  # it was not before
+    # ZCA: each feature goes with the one that it was, which PCA's would not.
+    across = np.corrcoef(x.T, white.T)[:12, 12:]
+    assert (across.argmax(1) == np.arange(12)).all()
+
+
+def test_rotated_vectors_are_whitened_to_the_rotated():
+    x = crowded(500, 12)
+    turn, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(12, 12)))
+    turned = whiten((x @ turn).astype(np.float32))
+    np.testing.assert_allclose(turned, whiten(x) @ turn, atol=1e-3)
+
+
+@pytest.mark.parametrize("num", [1, 2, 7, 12])
+def test_fewer_items_than_features(num):
+    white = whiten(crowded(num, 12))
+    np.testing.assert_allclose(white.mean(0), 0, atol=1e-5)
+    variances = np.linalg.eigvalsh(np.cov(white.T, bias=True))
+    np.testing.assert_allclose(variances[12 - num + 1 :], 1, atol=1e-2)
+    np.testing.assert_allclose(variances[: 12 - num + 1], 0, atol=1e-6)
+
+
+def test_items_of_one_text():
+    np.testing.assert_array_equal(whiten(np.ones((5, 3), np.float32)), np.zeros((5, 3)))
