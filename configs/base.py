@@ -63,6 +63,7 @@ def get_config() -> ConfigDict:
     c.item_tower.sources = ("text",)  # of id, text
     c.item_tower.combine = "sum"  # sum | concat | gate
     c.item_tower.pooling = "mean"  # cls | mean | attention | pooler
+    c.item_tower.mlp_layers = 0  # hidden, as wide as the encoder, before the projection
     c.item_tower.width = 64  # D of item and user vectors
 
     c.user_tower = ConfigDict()

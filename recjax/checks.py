@@ -64,6 +64,7 @@ RANGES = (
             "data.min_rating",
             "data.k_core",
             "eval.candidates",
+            "item_tower.mlp_layers",
             "text.lora_rank",
             "text.remat_rows",
             "text.prefix_memory",

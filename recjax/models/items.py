@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from recjax.models.bert import Bert, BertConfig
+from recjax.models.bert import Bert, BertConfig, gelu
 
 # Per source, the arrays of the whole catalogue that it reads.
 Catalogue = dict[str, dict[str, jax.Array]]
@@ -79,6 +79,10 @@ POOLINGS = ("cls", "mean", "attention", "pooler")
 class TextSource(nn.Module):
     """A pretrained encoder over the item's text, pooled and projected.
 
+    Between the two a perceptron, if any: `mlp_layers` hidden layers with GELU, each as
+    wide as the encoder, so that the projection alone narrows (Yuan et al., IDvs.MoRec,
+    2023, table 5, over frozen vectors).
+
     `frozen_blocks` of the chain embeddings, layers, pooling are constant in the
     current phase: they run without dropout, or not at all where the catalogue
     brings their output. `remat_rows`: see `Bert`.
@@ -87,6 +91,7 @@ class TextSource(nn.Module):
     encoder_config: BertConfig
     width: int
     pooling: str
+    mlp_layers: int = 0
     frozen_blocks: int = 0
     remat_rows: int = 0
     dtype: Any = jnp.float32
@@ -96,6 +101,8 @@ class TextSource(nn.Module):
         self.encoder = Bert(self.encoder_config, self.dtype, pooler, self.remat_rows)
         if self.pooling == "attention":
             self.pool = AttentionPool(dtype=self.dtype)
+        size = self.encoder_config.hidden_size
+        self.mlp = [nn.Dense(size, dtype=self.dtype) for _ in range(self.mlp_layers)]
         self.project = nn.Dense(self.width, dtype=self.dtype)
 
     def __call__(
@@ -115,7 +122,10 @@ class TextSource(nn.Module):
             pooled_UxE = self.pool_states(
                 self.encode(arrays, items.packed, train=train), items.packed
             )
-        return self.project(pooled_UxE.astype(self.dtype))
+        x_UxE = pooled_UxE.astype(self.dtype)
+        for hidden in self.mlp:
+            x_UxE = gelu(hidden(x_UxE))
+        return self.project(x_UxE)
 
     def encode(
         self,
@@ -187,6 +197,7 @@ class ItemTower(nn.Module):
     sources: tuple[str, ...]
     combine: str
     pooling: str
+    mlp_layers: int
     encoder_config: BertConfig | None
     frozen_blocks: int
     remat_rows: int
@@ -211,6 +222,12 @@ class ItemTower(nn.Module):
 SOURCES: dict[str, Callable[[ItemTower], nn.Module]] = {
     "id": lambda t: IdSource(t.num_items, t.width, t.dtype),
     "text": lambda t: TextSource(
-        t.encoder_config, t.width, t.pooling, t.frozen_blocks, t.remat_rows, t.dtype
+        t.encoder_config,
+        t.width,
+        t.pooling,
+        t.mlp_layers,
+        t.frozen_blocks,
+        t.remat_rows,
+        t.dtype,
     ),
 }

@@ -31,9 +31,9 @@ def count_frozen_blocks(model: Recommender, trainable: Iterable[str]) -> int:
 def block_of(path: str, layers: int) -> int | None:
     """Which block of the text encoder a parameter belongs to; None if to none."""
     name = path.removeprefix(trees.TEXT).removeprefix("encoder/")
-    if not path.startswith(trees.TEXT) or name.startswith("project/"):
-        return None
     head = name.split("/")[0]
+    if not path.startswith(trees.TEXT) or head.startswith(("mlp_", "project")):
+        return None
     if head == "embeddings":
         return 0
     if head.startswith("layer_"):

@@ -89,6 +89,7 @@ class Recommender(nn.Module):
     item_sources: tuple[str, ...]
     item_combine: str
     item_pooling: str
+    item_mlp_layers: int
     encoder_config: BertConfig | None
     user_tower: Callable[[Any], nn.Module]
     head_name: str
@@ -107,6 +108,7 @@ class Recommender(nn.Module):
             self.item_sources,
             self.item_combine,
             self.item_pooling,
+            self.item_mlp_layers,
             self.encoder_config,
             self.frozen_blocks,
             self.remat_rows,
@@ -218,6 +220,7 @@ def make_model(
         item_sources=tuple(config.item_tower.sources),
         item_combine=config.item_tower.combine,
         item_pooling=config.item_tower.pooling,
+        item_mlp_layers=config.item_tower.mlp_layers,
         encoder_config=encoder_config,
         user_tower=lambda dtype: USER_TOWERS[users.name](users, length, dtype),
         head_name=config.head.name,

@@ -90,6 +90,41 @@ def test_every_item_tower_encodes_and_learns(config, texts, sources, combine, po
     assert np.isfinite(vectors[:-1]).all()
 
 
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_a_perceptron_before_the_projection(config, texts, depth):
+    data, tokens, model, _, items = texts
+    config = with_sources(config, ("text",), mlp_layers=depth)
+    model = make_model(config, data.num_items, model.encoder_config)
+    params = trees.flatten(model.init(jax.random.key(0), *smallest_input(6))["params"])
+    rng = np.random.default_rng(0)
+    params = {k: x + 0.1 * rng.normal(size=x.shape) for k, x in params.items()}
+    layers = [path for path in params if path.startswith("items/text/mlp_")]
+    assert len(layers) == 2 * depth
+
+    def encode(params, catalogue):
+        return model.apply(
+            {"params": trees.unflatten(params)},
+            {"text": catalogue},
+            items,
+            method=Recommender.encode_items,
+        )
+
+    vectors_NxE = rng.normal(size=(data.num_items, 16)).astype(np.float32)
+    x = vectors_NxE
+    for i in range(depth):
+        stem = f"items/text/mlp_{i}/"
+        x = jax.nn.gelu(
+            x @ params[stem + "kernel"] + params[stem + "bias"][None], False
+        )
+    stem = "items/text/project/"
+    want = x @ params[stem + "kernel"] + params[stem + "bias"][None]
+    got = encode(params, {"vectors_NxE": vectors_NxE})[:-1]
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    # Over tokens too, with a gradient in every layer.
+    grads = jax.grad(lambda p: (encode(p, {"ids_T": tokens.ids}) ** 2).sum())(params)
+    assert all(np.abs(grads[path]).max() > 0 for path in layers)
+
+
 def test_poolings_by_hand():
     states = jnp.arange(12.0).reshape(1, 6, 2)
 
@@ -206,6 +241,8 @@ def test_frozen_blocks_follow_from_what_is_trained(texts):
     stem = "items/text/encoder/"
     count = lambda *paths: count_frozen_blocks(model, paths)  # noqa: E731
     assert count("users/norm/scale", "items/text/project/kernel") == 5
+    assert count("items/text/mlp_0/kernel") == 5
+    assert count(stem + "layer_1/mlp_down/bias") == 2
     assert count(stem + "layer_2/mlp_up/kernel") == 3
     assert count(stem + "layer_2/mlp_up/kernel", stem + "layer_0/mlp_up/bias") == 1
     assert count(stem + "layer_2/attention/value/lora_b") == 3
