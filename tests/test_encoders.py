@@ -8,6 +8,7 @@ import pytest
 from configs import base
 from recjax import phase, train, trees
 from recjax.checkpoint import Steps
+from recjax.checks import check_config
 from recjax.errors import UserError
 from recjax.whitening import whiten
 from tests.conftest import TINY_BERT
@@ -125,3 +126,14 @@ def test_whitening_where_a_phase_trains_the_encoder(
         c.train.phases = (base.phase("last", lr_mults=rules),)
     with pytest.raises(UserError, match=rf"whiten: phase last trains {path}"):
         train.run(c, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("text.lora_rank", -1), ("text.lora_alpha", 0.0), ("item_tower.mlp_layers", -1)],
+)
+def test_numbers_out_of_range_are_one_line(config, key, value):
+    section, name = key.split(".")
+    config.unlock()[section][name] = value
+    with pytest.raises(UserError, match=f"{key}: {value} is not at least"):
+        check_config(config)

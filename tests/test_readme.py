@@ -1,12 +1,17 @@
 """The code on the README's page runs as it stands there."""
 
+import ast
 import re
 from pathlib import Path
 
 from configs import base
-from recjax import losses, train
+from recjax import losses, optim, train
 from recjax.data.protocol import load_data
 from recjax.models import users
+from recjax.models.prefix import count_frozen_blocks
+from recjax.models.pretrained import load_config
+from recjax.models.recommender import make_model
+from recjax.params import trace_init
 
 BLOCKS = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.S)
 
@@ -48,6 +53,22 @@ def test_own_data(config, tmp_path, monkeypatch):
     data = load_data(c)
     assert data.test.sequence(0).tolist() == [3, 2, 1, 0]
     assert data.render(c.text.template)[1] == "thing, 1. acme"
+
+
+def test_freezing_by_phases(config, six_layers):
+    """Each line of it, and how much of the encoder's chain it keeps frozen."""
+    c, encoder = config.unlock(), load_config(six_layers)
+    blocks = []
+    for line in ast.parse(block('freeze("lora")')).body:
+        exec(ast.unparse(line), {"base": base, "c": c})
+        if "phases" not in ast.unparse(line):
+            continue
+        model = make_model(c, 25, encoder)
+        shapes = trace_init(c, model).shapes
+        opts = [optim.make(c.optim, p, list(shapes), 1) for p in c.train.phases]
+        trained = [optim.split(shapes, opt)[0] for opt in opts]
+        blocks.append([count_frozen_blocks(model, paths) for paths in trained])
+    assert blocks == [[5, 3, 1], [1], [0]]
 
 
 def test_links_lead_somewhere():
