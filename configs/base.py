@@ -43,9 +43,7 @@ def get_config() -> ConfigDict:
 
     c.text = ConfigDict()
     c.text.encoder = "all-MiniLM-L6-v2"  # name, directory, owner/name[@revision]
-    c.text.pretrained = (
-        True  # False: drawn anew, with the encoder's sizes and tokenizer
-    )
+    c.text.pretrained = True  # False: its weights are drawn anew, all else stays
     c.text.lora_rank = 0  # of LoRA in query and value of every layer; 0 = none
     c.text.lora_alpha = 16.0  # LoRA's product is multiplied by lora_alpha / lora_rank
     c.text.whiten = False  # ZCA of a wholly frozen encoder's vectors over the catalogue

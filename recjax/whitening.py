@@ -16,9 +16,9 @@ def whiten(vectors_NxE: np.ndarray) -> np.ndarray:
     WhitenRec, 2024). Of all whitenings ZCA leaves the vectors closest to what they were
     (Kessy et al., 2018).
 
-    A direction in which the items do not differ becomes zero: only a variance well above
-    `EPS` becomes 1. There is one such direction behind every layer norm, whose sums are
-    constant but for its scale and bias, and there are more where N is at most E.
+    A direction in which the items do not differ becomes zero: only a variance well
+    above `EPS` becomes 1. One such direction is behind every layer norm, whose sums are
+    constant but for its scale and bias; where N is at most E there are more.
 
     Returns:
       Vectors of the same shape and dtype.
