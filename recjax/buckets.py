@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recjax.data.protocol import Data, Rows
+from recjax.data.rows import Data, Rows
 from recjax.metrics import Values, with_intervals
 
 Buckets = dict[str, dict[str, np.ndarray]]

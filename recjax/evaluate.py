@@ -29,11 +29,13 @@ class Evaluation:
       values: `{metric: values_R}`.
       target_score_R: the model's score of each target.
       top_RxK: the best candidates; -1 where there are fewer.
+      vectors_NxD: of the items, on the devices, where the scorer has any.
     """
 
     values: metrics.Values
     target_score_R: np.ndarray
     top_RxK: np.ndarray
+    vectors_NxD: jax.Array | None = None
 
     def mean(self, metric: str) -> float:
         """Mean of one metric over the rows."""
@@ -120,20 +122,20 @@ class Evaluator:
         index = make_index(unit_NxE, jnp.zeros(len(unit_NxE)))
         everywhere = self.compiler.everywhere
         run = self.compiler("rank by text", ranked, out_shardings=everywhere)
-        return self._collect((q, run(index, self.put(q))) for q in self.queries(rows))
+        pairs = ((q, run(index, self.put(q))) for q in self.queries(rows))
+        return self._collect(pairs, unit_NxE)
 
     def by_model(
         self, scorer: "ModelScorer", params: Any, *splits: Rows
     ) -> list[Evaluation]:
         """Evaluates a parameter state: encodes the catalogue once, ranks each split."""
         encoded = scorer.encode_catalogue(params)
-        return [
-            self._collect(
-                (q, scorer.rank(params, encoded, self.put(q)))
-                for q in self.queries(rows, by_length=True)
-            )
-            for rows in splits
-        ]
+
+        def ranked(rows: Rows) -> Iterator[tuple[Queries, Ranked]]:
+            for q in self.queries(rows, by_length=True):
+                yield q, scorer.rank(params, encoded, self.put(q))
+
+        return [self._collect(ranked(rows), encoded[0]) for rows in splits]
 
     def _rank_scores(self, scores_BxN: jax.Array, q: Queries) -> Ranked:
         return rank(scores_BxN, q.seen_BxS, q.targets_B, self.k, q.drawn_BxC)
@@ -143,7 +145,11 @@ class Evaluator:
         """How many of the best are kept."""
         return min(max(self.config.eval.ks), self.data.num_items)
 
-    def _collect(self, pairs: Iterable[tuple[Queries, Ranked]]) -> Evaluation:
+    def _collect(
+        self,
+        pairs: Iterable[tuple[Queries, Ranked]],
+        vectors_NxD: jax.Array | None = None,
+    ) -> Evaluation:
         # All batches are started before the first is waited for.
         rows, parts = zip(*((q.rows_B, ranked) for q, ranked in pairs), strict=True)
         rows_R = np.concatenate(rows)
@@ -153,7 +159,7 @@ class Evaluator:
             for column in zip(*parts, strict=True)
         )
         values = metrics.ranking_values(above, equal, below, self.config.eval.ks)
-        return Evaluation(values, score, top)
+        return Evaluation(values, score, top, vectors_NxD)
 
 
 class ModelScorer:

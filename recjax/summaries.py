@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from recjax import trees
+from recjax.buckets import LEAST_ROWS
 from recjax.data.rows import Data, Rows
 from recjax.data.text import Tokens
 from recjax.metrics import Interval
@@ -122,15 +123,49 @@ def result_table(
     named: Mapping[str, Mapping[str, Interval]], names: Sequence[str]
 ) -> str:
     """Rows of metrics with their 95% intervals."""
-
-    def cell(x: Interval) -> str:
-        return f"{x['value']:.4f} [{x['low']:.4f}, {x['high']:.4f}]"
-
     rows = [
-        [row, *(cell(metrics[name]) for name in names)]
+        [row, *(_cell(metrics[name]) for name in names)]
         for row, metrics in named.items()
     ]
     return table(["test", *names], rows)
+
+
+def bucket_table(buckets: Mapping[str, Any]) -> str:
+    """Rows of groups with their number of test rows, metrics and intervals."""
+    named = {
+        f"{grouping}: {group}".replace("|", r"\|"): dict(values)
+        for grouping, found in buckets.items()
+        for group, values in found["groups"].items()
+    }
+    rows = {name: str(values.pop("rows")) for name, values in named.items()}
+    names = list(next(iter(named.values())))
+    body = [
+        [name, rows[name], *(_cell(values[metric]) for metric in names)]
+        for name, values in named.items()
+    ]
+    return table(["rows of the test", "n", *names], body)
+
+
+def gap_text(buckets: Mapping[str, Any]) -> str:
+    """The largest differences between groups of users, one line a column."""
+    lines = []
+    for grouping, found in buckets.items():
+        gaps = ", ".join(
+            f"{metric} {gap['value']:.4f} ({gap['best']} over {gap['worst']})"
+            for metric, gap in found.get("gap", {}).items()
+        )
+        lines += [f"- {grouping}: {gaps}"] if gaps else []
+    return "\n".join(lines)
+
+
+def beyond_table(named: Mapping[str, Mapping[str, float]]) -> str:
+    """Rows of what lists are like; empty where a row has no such measure."""
+    names = list(dict.fromkeys(name for values in named.values() for name in values))
+    rows = [
+        [row, *(f"{values[name]:.4f}" if name in values else "" for name in names)]
+        for row, values in named.items()
+    ]
+    return table(["beyond accuracy", *names], rows)
 
 
 def rating_text(r: Mapping[str, float]) -> str:
@@ -148,12 +183,14 @@ def rating_text(r: Mapping[str, float]) -> str:
 
 
 def results_text(final: dict[str, Any], metrics: Sequence[str]) -> str:
-    """`results.md`: the table, ratings, examples, protocol and time."""
+    """`results.md`: tables, ratings, examples, protocol and time."""
     named = dict(final["baselines"])
     if "before" in final:
         named["before (encoder as it came)"] = final["before"]
+    lists = {name: values["beyond"] for name, values in named.items()}
     for name, phase in final["phases"].items():
-        named[f"after {name} ({phase['epochs']} epochs)"] = phase["test"]
+        after = f"after {name} ({phase['epochs']} epochs)"
+        named[after], lists[after] = phase["test"], phase["beyond"]
     last = list(final["phases"].values())[-1]
     p = final["protocol"]
     parts = [
@@ -162,6 +199,18 @@ def results_text(final: dict[str, Any], metrics: Sequence[str]) -> str:
         f"{p['candidates']}, seen items {'' if p['mask_seen'] else 'not '}masked, ties "
         f"{p['ties']}; protocol {final['fingerprint']}, seed {final['seed']}.",
     ]
+    parts += [
+        beyond_table(lists),
+        "Coverage and Gini index over the catalogue; novelty in bits; head: share of "
+        "the most popular items, those with a third of the training events; diversity: "
+        "cosine distance by each row's own vectors.",
+        bucket_table(last["buckets"]),
+    ]
+    if gaps := gap_text(last["buckets"]):
+        parts.append(
+            "Largest differences between groups of users, each of at least "
+            f"{LEAST_ROWS} rows; some of it is chance:\n\n{gaps}"
+        )
     if last["rating"]:
         parts.append(
             "Like or not, by a model of choices that never saw a rating (probability "
@@ -232,6 +281,10 @@ def _flat(nested: Mapping[str, Any], stem: str = "") -> dict[str, Any]:
         else:
             flat[stem + key] = value
     return flat
+
+
+def _cell(x: Interval) -> str:
+    return f"{x['value']:.4f} [{x['low']:.4f}, {x['high']:.4f}]"
 
 
 def _module(path: str) -> str:

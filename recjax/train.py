@@ -27,17 +27,16 @@ from recjax.checks import (
 from recjax.compile_cache import keep_compiled, platform_key
 from recjax.data import sources
 from recjax.data.protocol import load_data
-from recjax.data.rows import Rows
 from recjax.data.text import tokenize
 from recjax.errors import UserError
-from recjax.evaluate import Evaluation, Evaluator, rating_results
+from recjax.evaluate import Evaluator
 from recjax.fit import run_phase
-from recjax.metrics import Interval, with_intervals
 from recjax.models.pretrained import load_config
 from recjax.models.recommender import make_model
 from recjax.params import init_params, trace_init
 from recjax.prefix_store import digest
 from recjax.processes import leave_if_lost
+from recjax.results import phase_results, untrained_results
 from recjax.run import Moment, Run
 from recjax.signals import Signals
 from recjax.steps import Compiler
@@ -99,20 +98,8 @@ def _run(r: Run, params: trees.Flat) -> dict[str, Any]:
         outcome = run_phase(r, i, phases[i], params, step)
         step, trained = outcome.step, trained | set(outcome.trained)
         params = params | outcome.trained
-        results["phases"][phases[i].name] = {
-            "test": intervals(r, outcome.test, data.test),
-            "valid": intervals(r, outcome.valid, data.valid),
-            "rating": rating_results(config, data, outcome.valid, outcome.test),
-            "epochs": outcome.epochs,
-            "trainable": trees.count(outcome.trained),
-            "examples": summaries.examples(
-                data,
-                r.titles,
-                outcome.test.top_RxK,
-                count=config.report.examples,
-                like=config.eval.like_threshold,
-            ),
-        }
+        results["phases"][phases[i].name] = phase_results(r, outcome)
+        del outcome  # its vectors of the items are not kept through the next phase
         save(r, i + 1, {k: v for k, v in params.items() if k in trained}, step, results)
     if not checkpoints.wait():
         raise UserError(f"{r.reporter.workdir}: the result could not be saved")
@@ -290,19 +277,19 @@ def finish(r: Run, results: dict[str, Any], params: trees.Flat) -> dict[str, Any
     return final
 
 
-def run_baselines(r: Run) -> dict[str, dict[str, Interval]]:
+def run_baselines(r: Run) -> dict[str, dict[str, Any]]:
     """Fits and tests every baseline that the config names."""
     start, results = r.now(), {}
     for name in r.config.eval.baselines:
         baseline = BASELINES[name](r.config.seed)
         baseline.fit(r.data.train, r.data.num_items)
         evaluation = r.evaluator.by_baseline(baseline, r.data.test)
-        results[name] = intervals(r, evaluation, r.data.test)
+        results[name] = untrained_results(r, evaluation)
     r.spend_since("baselines", start)
     return results
 
 
-def run_before(r: Run, params: trees.Flat) -> dict[str, Interval]:
+def run_before(r: Run, params: trees.Flat) -> dict[str, Any]:
     """Tests the pretrained encoder without a gradient step.
 
     A pooling that has to be learned is replaced by the mean.
@@ -315,10 +302,4 @@ def run_before(r: Run, params: trees.Flat) -> dict[str, Interval]:
     vectors_NxE = r.put_whole(np.asarray(encode_prefix(r, model, params, blocks)))
     evaluation = r.evaluator.by_text(vectors_NxE, r.data.test)
     r.spend_since("before", start)
-    return intervals(r, evaluation, r.data.test)
-
-
-def intervals(r: Run, evaluation: Evaluation, rows: Rows) -> dict[str, Interval]:
-    """Means over the rows with bootstrap intervals over their users."""
-    resamples = r.config.eval.resamples
-    return with_intervals(evaluation.values, rows.users_R, resamples=resamples)
+    return untrained_results(r, evaluation)

@@ -125,9 +125,11 @@ def test_rows_come_back_in_order(config, data, evaluator):
 
     class SumScorer:
         def encode_catalogue(self, params):
-            return make_index(jnp.asarray(params), jnp.zeros(len(params)))
+            vectors_NxD = jnp.asarray(params)
+            return vectors_NxD, make_index(vectors_NxD, jnp.zeros(len(params)))
 
-        def rank(self, params, index, q):
+        def rank(self, params, encoded, q):
+            _, index = encoded
             widths.append(q.history_BxH.shape[1])
             history = index.candidates_MxD[q.history_BxH]
             users = jnp.where(q.mask_BxH[..., None], history, 0).sum(1)
@@ -141,6 +143,7 @@ def test_rows_come_back_in_order(config, data, evaluator):
     for name, want in by_hand(data, config, scores).items():
         np.testing.assert_allclose(found.values[name], want, err_msg=name)
     assert len(set(widths)) > 1
+    np.testing.assert_array_equal(found.vectors_NxD, vectors)
     for row in range(len(data.test)):
         score = scores(data.test.history(row))
         np.testing.assert_allclose(

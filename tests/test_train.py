@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from configs import base
-from recjax import evaluate, fit, train, trees
+from recjax import evaluate, fit, results, train, trees
 from recjax.checkpoint import Checkpoints, read_params
+from recjax.data import synthetic
 from recjax.data.negatives import NEGATIVES
 from recjax.errors import UserError
 from recjax.losses import LOSSES
@@ -154,8 +155,8 @@ def test_resumed_equals_uninterrupted(whole, tmp_path, monkeypatch, capsys, kill
     said = "was saved yet: it starts anew" in capsys.readouterr().out
     assert said == (killed_at == 6)  # killed before a step was saved
 
-    for split in ("test", "valid"):
-        assert resumed[split] == whole.final[split]
+    for what in ("test", "valid", "baselines", "before", "phases"):
+        assert resumed[what] == whole.final[what]
     first, second = (read_params(folder, 2) for folder in (whole.workdir, tmp_path))
     assert not any(trees.max_change(first, second).values())
 
@@ -391,6 +392,74 @@ def test_other_data_is_not_resumed(config, atomic_dir, tmp_path):
         UserError, match=r"is of another run: data: \w+ there, \w+ here"
     ):
         train.run(c, str(tmp_path / "run"))
+
+
+def test_groups_and_lists_are_reported(config, tmp_path, monkeypatch):
+    """Diversity is by the vectors that the last evaluation has encoded, once."""
+    folder = synthetic.write_atomic(tmp_path / "tiny", num_users=64)
+    users = [f"u{u}\t{'MF'[u % 2]}\t{20 + u // 2}" for u in range(64)]
+    header = "user_id:token\tsex:token\tage:token"
+    (folder / "tiny.user").write_text("\n".join([header, *users]) + "\n")
+    c = config.unlock()
+    c.data.source, c.data.user_table = str(folder), True
+    encoded, given = [], []
+    encode, measure = evaluate.ModelScorer.encode_catalogue, results.beyond_accuracy
+
+    def encoding(self, params):
+        encoded.append(encode(self, params))
+        return encoded[-1]
+
+    def measuring(top_RxK, events_N, k, vectors_NxD):
+        given.append(vectors_NxD)
+        return measure(top_RxK, events_N, k, vectors_NxD)
+
+    monkeypatch.setattr(evaluate.ModelScorer, "encode_catalogue", encoding)
+    monkeypatch.setattr(results, "beyond_accuracy", measuring)
+    train.run(c.lock(), str(tmp_path / "run"))
+    assert len(encoded) == 3  # before and after the one epoch, and of the best state
+    np.testing.assert_array_equal(given[-1], encoded[-1][0])
+
+    final = json.loads((tmp_path / "run" / "results.json").read_text())
+    found = final["phases"]["towers"]
+    measures = {f"{name}@10" for name in ("coverage", "gini", "novelty", "head")}
+    assert found["beyond"].keys() == measures | {"diversity@10"}
+    assert final["before"]["beyond"].keys() == found["beyond"].keys()
+    for baseline in final["baselines"].values():
+        assert baseline["beyond"].keys() == measures
+    coverage = {k: x["beyond"]["coverage@10"] for k, x in final["baselines"].items()}
+    assert coverage["random"] == 1 > coverage["popularity"]
+    assert found["buckets"].keys() == {
+        "item", "history", "popularity", "user/sex", "user/age",
+    }  # fmt: skip
+    for name, bucket in found["buckets"].items():
+        groups = bucket["groups"].values()
+        assert sum(group["rows"] for group in groups) == 64, name
+        hits = sum(group["rows"] * group["hr@10"]["value"] for group in groups)
+        assert hits / 64 == pytest.approx(found["test"]["hr@10"]["value"]), name
+    assert found["buckets"]["user/sex"]["gap"].keys() == {"hr@10", "ndcg@10"}
+
+    text = (tmp_path / "run" / "results.md").read_text()
+    for words in (
+        "| beyond accuracy ",
+        "| after towers (1 epochs) ",
+        "| history: 6-20 ",
+        "| user/age: 20-27 ",
+        "- user/sex: hr@10 0.",
+    ):
+        assert words in text, words
+
+
+@pytest.mark.parametrize(("ks", "k"), [((1, 10, 20), 10), ((2, 5), 5), ((50,), 50)])
+def test_the_cut_off_of_groups_and_lists(config, tmp_path, ks, k):
+    """Also where the catalogue is smaller."""
+    c = config.unlock()
+    c.eval.ks, c.train.metric = ks, f"ndcg@{k}"
+    c.report.metrics = (f"hr@{k}",)
+    c.item_tower.sources = ("id",)
+    found = train.run(c.lock(), str(tmp_path))["phases"]["towers"]
+    assert f"diversity@{k}" in found["beyond"]
+    (group,) = found["buckets"]["history"]["groups"].values()
+    assert group.keys() == {"rows", f"hr@{k}", f"ndcg@{k}"}
 
 
 def test_ratings_are_reported(config, tmp_path):
