@@ -153,3 +153,5 @@ def test_rows_come_back_in_order(config, data, evaluator):
         best = [i for i in np.argsort(-score, kind="stable") if i not in seen]
         there = found.top_RxK[row][found.top_RxK[row] >= 0]
         assert there.tolist() == best[: len(there)]
+    both = evaluator.by_model(SumScorer(), vectors, data.valid, data.test)
+    assert [len(e.top_RxK) for e in both] == [len(data.valid), len(data.test)]

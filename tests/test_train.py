@@ -434,8 +434,9 @@ def test_groups_and_lists_are_reported(config, tmp_path, monkeypatch):
     for name, bucket in found["buckets"].items():
         groups = bucket["groups"].values()
         assert sum(group["rows"] for group in groups) == 64, name
-        hits = sum(group["rows"] * group["hr@10"]["value"] for group in groups)
-        assert hits / 64 == pytest.approx(found["test"]["hr@10"]["value"]), name
+        for metric in ("hr@10", "ndcg@10"):
+            whole = sum(group["rows"] * group[metric]["value"] for group in groups)
+            assert whole / 64 == pytest.approx(found["test"][metric]["value"]), name
     assert found["buckets"]["user/sex"]["gap"].keys() == {"hr@10", "ndcg@10"}
 
     text = (tmp_path / "run" / "results.md").read_text()
