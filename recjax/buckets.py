@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from recjax.data.rows import Data, Rows
-from recjax.metrics import Values, with_intervals
+from recjax.metrics import Values, bootstrap_means, interval, with_intervals
 
 Buckets = dict[str, dict[str, np.ndarray]]
 
@@ -121,9 +121,11 @@ def bucket_report(
 
     Returns:
       `{grouping: {"groups": {group: {"rows", metric: {"value", "low", "high"}}}}}`; for
-      a column of the user table also `"gap": {metric: {"value", "best", "worst"}}`: the
-      largest difference between the means of two groups of at least `least` rows, and
-      which they are. Where fewer than two have as many it is left out.
+      a column of the user table also `"gap": {metric: {"value", "low", "high", "best",
+      "worst"}}`: the largest difference between the means of two groups of at least
+      `least` rows, which they are, and the bootstrap interval of these two's
+      difference, which knows nothing of their having been chosen. Where fewer than two
+      groups have as many rows it is left out.
     """
     report: dict[str, Any] = {}
     for name, masks in buckets.items():
@@ -136,14 +138,39 @@ def bucket_report(
         report[name] = {"groups": groups}
         many = {group: x for group, x in groups.items() if x["rows"] >= least}
         if name.startswith(USER) and len(many) > 1:
-            report[name]["gap"] = {metric: _gap(many, metric) for metric in metrics}
+            report[name]["gap"] = {
+                metric: _gap(
+                    {group: x[metric]["value"] for group, x in many.items()},
+                    values[metric],
+                    masks,
+                    users_R,
+                    resamples,
+                )
+                for metric in metrics
+            }
     return report
 
 
-def _gap(groups: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    means = {group: x[metric]["value"] for group, x in groups.items()}
+def _gap(
+    means: Mapping[str, float],
+    values_R: np.ndarray,
+    masks: Mapping[str, np.ndarray],
+    users_R: np.ndarray,
+    resamples: int,
+) -> dict[str, Any]:
+    """Of the best and the worst group, whose users are not the same."""
     best, worst = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
-    return {"value": means[best] - means[worst], "best": best, "worst": worst}
+    first_S, second_S = (
+        bootstrap_means(
+            values_R[masks[group], None],
+            users_R[masks[group]],
+            resamples=resamples,
+            seed=seed,
+        )[:, 0]
+        for seed, group in enumerate((best, worst))
+    )
+    found = interval(means[best] - means[worst], first_S - second_S)
+    return {**found, "best": best, "worst": worst}
 
 
 def _bands(x_R: np.ndarray, most: Mapping[str, int | None]) -> dict[str, np.ndarray]:

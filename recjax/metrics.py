@@ -63,25 +63,34 @@ def with_intervals(
     """
     names = list(values)
     table_RxM = np.stack([values[name] for name in names], axis=1)
+    means_SxM = bootstrap_means(table_RxM, users_R, resamples=resamples, seed=seed)
+    return {
+        name: interval(float(table_RxM[:, m].mean()), means_SxM[:, m], level)
+        for m, name in enumerate(names)
+    }
+
+
+def bootstrap_means(
+    table_RxM: np.ndarray, users_R: np.ndarray, *, resamples: int, seed: int = 0
+) -> np.ndarray:
+    """means_SxM of S samples of the users, each drawn with all rows."""
     _, users_R, rows_V = np.unique(users_R, return_inverse=True, return_counts=True)
-    sums_VxM = np.zeros((len(rows_V), len(names)))
+    sums_VxM = np.zeros((len(rows_V), table_RxM.shape[1]))
     np.add.at(sums_VxM, users_R, table_RxM)
     size = len(rows_V)
     rng = np.random.default_rng(seed)
-    means = np.empty((resamples, len(names)))
+    means_SxM = np.empty((resamples, table_RxM.shape[1]))
     for i in range(resamples):
         drawn_V = np.bincount(rng.integers(size, size=size), minlength=size)
-        means[i] = drawn_V @ sums_VxM / (drawn_V @ rows_V)
+        means_SxM[i] = drawn_V @ sums_VxM / (drawn_V @ rows_V)
+    return means_SxM
+
+
+def interval(value: float, samples_S: np.ndarray, level: float = 0.95) -> Interval:
+    """A value between the percentiles of its bootstrap samples."""
     tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
-    return {
-        name: {
-            "value": float(table_RxM[:, m].mean()),
-            "low": float(low[m]),
-            "high": float(high[m]),
-        }
-        for m, name in enumerate(names)
-    }
+    low, high = np.quantile(samples_S, [tail, 1 - tail])
+    return {"value": value, "low": float(low), "high": float(high)}
 
 
 def fit_platt(score_R: np.ndarray, label_R: np.ndarray) -> tuple[float, float]:

@@ -151,7 +151,7 @@ def gap_text(buckets: Mapping[str, Any]) -> str:
     lines = []
     for grouping, found in buckets.items():
         gaps = ", ".join(
-            f"{metric} {gap['value']:.4f} ({gap['best']} over {gap['worst']})"
+            f"{metric} {_cell(gap)} ({gap['best']} over {gap['worst']})"
             for metric, gap in found.get("gap", {}).items()
         )
         lines += [f"- {grouping}: {gaps}"] if gaps else []
@@ -209,7 +209,7 @@ def results_text(final: dict[str, Any], metrics: Sequence[str]) -> str:
     if gaps := gap_text(last["buckets"]):
         parts.append(
             "Largest differences between groups of users, each of at least "
-            f"{LEAST_ROWS} rows; some of it is chance:\n\n{gaps}"
+            f"{LEAST_ROWS} rows, chosen for being the largest:\n\n{gaps}"
         )
     if last["rating"]:
         parts.append(

@@ -9,15 +9,18 @@ import pytest
 from ir_measures import R, nDCG
 
 from recjax import buckets, metrics
-from recjax.data.protocol import Rows, load_data
+from recjax.data.protocol import load_data
+from recjax.data.rows import Rows
 
 
 def make_rows(lengths, targets, users=None, every_prefix=False):
     """Rows whose histories hold item 0 alone."""
+    ends = np.cumsum(lengths)
     return Rows(
         np.arange(len(targets)) if users is None else np.asarray(users),
         np.zeros(sum(lengths), np.int32),
-        np.concatenate([[0], np.cumsum(lengths)]),
+        ends - lengths,
+        ends,
         np.asarray(targets, np.int32),
         np.full(len(targets), np.nan),
         every_prefix,
@@ -184,11 +187,25 @@ def test_gap_by_hand():
         users = np.arange(13)
         return buckets.bucket_report(values, found, users, ["hr@10"], 10, least)[name]
 
-    gap = {"value": 0.5, "best": "a", "worst": "b"}
-    assert report("user/x", 4)["gap"] == {"hr@10": gap}
+    gap = report("user/x", 4)["gap"]["hr@10"]
+    assert (gap["value"], gap["best"], gap["worst"]) == (0.5, "a", "b")
     assert report("user/x", 1)["gap"]["hr@10"]["best"] == "d"
     assert "gap" not in report("user/x", 5)
     assert "gap" not in report("item", 1)
+
+
+def test_the_interval_of_a_gap_is_that_of_two_means():
+    rng = np.random.default_rng(0)
+    group = np.repeat(["a", "b"], [400, 900])
+    hits = (rng.random(1300) < np.where(group == "a", 0.6, 0.3)).astype(float)
+    masks = {"user/x": {name: group == name for name in "ab"}}
+    users = np.arange(1300)
+    report = buckets.bucket_report({"x": hits}, masks, users, ["x"], 2000)
+    gap = report["user/x"]["gap"]["x"]
+    variances = [hits[group == name].var() / (group == name).sum() for name in "ab"]
+    wide = 2 * 1.96 * np.sqrt(sum(variances))
+    assert gap["high"] - gap["low"] == pytest.approx(wide, rel=0.06)
+    assert gap["low"] < gap["value"] < gap["high"]
 
 
 def test_users_of_a_group_are_drawn_with_all_their_rows():
