@@ -80,6 +80,10 @@ def get_config() -> ConfigDict:
     c.head.name = "softmax"  # two_tower (cosine) | softmax (u W v + b)
     c.head.temperature = 1.0  # scores are divided by it; learned in two_tower
 
+    c.head.memory = ""  # a baseline whose scores are added; "" = none
+    c.head.memory_log = True  # its scores' logarithm, which are then to be positive
+    c.head.memory_weights = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # validation chooses
+
     c.loss = ConfigDict()
     c.loss.name = "softmax"  # softmax (cross-entropy) | bce | gbce | rating
     c.loss.k = 1  # of bce and gbce: what so many negatives per target cost

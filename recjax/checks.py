@@ -143,6 +143,9 @@ def _check_together(c: Any) -> None:
         )
     if c.loss.name == "rating" and not c.eval.like_threshold:
         raise UserError("loss.name: 'rating' needs eval.like_threshold, and ratings")
+    weights = tuple(c.head.memory_weights)
+    if not weights or not all(isinstance(w, int | float) for w in weights):
+        raise UserError(f"head.memory_weights: {weights} are no weights")
     shares = tuple(c.data.shares)
     if len(shares) != 2 or min(shares) <= 0 or sum(shares) >= 1:
         raise UserError(f"data.shares: {shares} is not (validation, test), below 1")
@@ -345,6 +348,7 @@ def _check_names(c: Any) -> None:
         ("user_tower.name", c.user_tower.name, USER_TOWERS),
         ("user_tower.position", c.user_tower.position, POSITIONS),
         ("head.name", c.head.name, HEADS),
+        ("head.memory", c.head.memory, ("", *BASELINES)),
         ("data.split", c.data.split, SPLIT_NAMES),
         ("data.format", c.data.format, SUFFIXES),
         ("loss.name", c.loss.name, LOSSES),

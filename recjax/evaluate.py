@@ -1,5 +1,6 @@
 """Encode the catalogue once, rank it for every user, keep per-user values."""
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,8 @@ from recjax.baselines import Baseline
 from recjax.data.batches import Items, round_up
 from recjax.data.queries import Queries, draw_candidates, make_queries
 from recjax.data.rows import Data, Rows
-from recjax.models.recommender import Recommender
+from recjax.memory import Memory
+from recjax.models.recommender import MEMORY, Recommender
 from recjax.ranking import Index, Ranked, make_index, rank, rank_queries
 from recjax.steps import Compiler
 
@@ -77,6 +79,10 @@ class Evaluator:
         """Onto the devices, users over the data axis."""
         return sharding.put(tree, sharding.by_row(self.mesh, tree))
 
+    def put_whole(self, tree: Any) -> Any:
+        """Onto every device."""
+        return sharding.put(tree, sharding.replicated(self.mesh))
+
     def by_baseline(self, baseline: Baseline, rows: Rows) -> Evaluation:
         """Evaluates a fitted baseline."""
 
@@ -133,9 +139,45 @@ class Evaluator:
 
         def ranked(rows: Rows) -> Iterator[tuple[Queries, Ranked]]:
             for q in self.queries(rows, by_length=True):
-                yield q, scorer.rank(params, encoded, self.put(q))
+                yield q, scorer.rank(params, encoded, self._put_with_memory(q))
 
         return [self._collect(ranked(rows), encoded[0]) for rows in splits]
+
+    def choose_memory(
+        self, scorer: "ModelScorer", params: Any, rows: Rows, metric: str
+    ) -> tuple[float, Evaluation]:
+        """The weight of the memory that does best, and how it does.
+
+        Args:
+          scorer: of a model with a memory.
+          params: its parameters, whatever their weight is.
+          rows: of the validation.
+          metric: to compare by; of equal ones the first of `head.memory_weights` wins.
+        """
+        weights = self.config.head.memory_weights
+        encoded = scorer.encode_catalogue(params)
+        pairs: list[list[tuple[Queries, Ranked]]] = [[] for _ in weights]
+        for q in self.queries(rows, by_length=True):
+            placed = self._put_with_memory(q)
+            for each, weight in zip(pairs, weights, strict=True):
+                weighted = {**params, MEMORY: self.put_whole(np.float32(weight))}
+                each.append((q, scorer.rank(weighted, encoded, placed)))
+        evaluations = [self._collect(each, encoded[0]) for each in pairs]
+        values = [evaluation.mean(metric) for evaluation in evaluations]
+        best = values.index(max(values))
+        return float(weights[best]), evaluations[best]
+
+    @functools.cached_property
+    def memory(self) -> Memory | None:
+        """The baseline that is added to a model's scores, if the config names one."""
+        return Memory(self.config, self.data) if self.config.head.memory else None
+
+    def _put_with_memory(self, q: Queries) -> Queries:
+        """Queries onto the devices, with what the memory says of them."""
+        if self.memory is not None:
+            q = q._replace(memory_BxN=self.memory.score(q))
+        placed: Queries = self.put(q)
+        return placed
 
     def _rank_scores(self, scores_BxN: jax.Array, q: Queries) -> Ranked:
         return rank(scores_BxN, q.seen_BxS, q.targets_B, self.k, q.drawn_BxC)
@@ -230,7 +272,10 @@ class ModelScorer:
             q.mask_BxH,
             method=Recommender.rank_users,
         )
-        return rank_queries(queries_BxD, index, q, self.k, self.num_items)
+        more_BxN = None
+        if q.memory_BxN is not None:
+            more_BxN = params[MEMORY] * q.memory_BxN
+        return rank_queries(queries_BxD, index, q, self.k, self.num_items, more_BxN)
 
 
 def rating_results(

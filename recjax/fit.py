@@ -8,11 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from recjax import optim, report, signals, summaries, trees
 from recjax.data.batches import Batch
 from recjax.errors import Stopped, UserError
 from recjax.evaluate import Evaluation
+from recjax.models.recommender import MEMORY
 from recjax.phase import Phase, set_up
 from recjax.run import Run
 from recjax.steps import TrainState
@@ -84,9 +86,10 @@ def fit(
         within = f" and {stand.step} steps" if stand.step else ""
         say(f"resuming after epoch {stand.epoch}{within} of phase {phase.config.name}")
     else:
-        best = jax.tree.map(jnp.copy, state.result)
         start = r.now()
-        value = validate(r, phase, state.result).mean(c.train.metric)
+        state, evaluation = validate(r, phase, state)
+        value = evaluation.mean(c.train.metric)
+        best = jax.tree.map(jnp.copy, state.result)
         r.spend_since("train", start)
         say(f"validation {c.train.metric} before the first epoch: {value:.4f}")
         stand = Standing(epoch=0, step=0, best=value, best_epoch=0)
@@ -158,11 +161,14 @@ class _Course:
     def evaluate(self) -> None:
         """Validates, and keeps the state where it is the best so far."""
         r, stand = self.r, self.stand
-        evaluation = validate(r, self.phase, self.state.result)
+        self.state, evaluation = validate(r, self.phase, self.state)
         r.reporter.scalars(
             self.phase.step_of(stand.epoch, 0),
             {f"valid/{m}": evaluation.mean(m) for m in evaluation.values},
         )
+        if (weight := self.state.trainable.get(MEMORY)) is not None:
+            step = self.phase.step_of(stand.epoch, 0)
+            r.reporter.scalars(step, {"valid/memory_weight": float(weight)})
         if (value := evaluation.mean(r.config.train.metric)) > stand.best:
             self.best = jax.tree.map(jnp.copy, self.state.result)
             stand.best, stand.best_epoch = value, stand.epoch
@@ -266,10 +272,21 @@ def conclude(
     return Outcome(best, step, stand.epoch, valid, test)
 
 
-def validate(r: Run, phase: Phase, trainable: trees.Flat) -> Evaluation:
-    """Ranks the validation rows."""
-    nested = phase.nested(trainable)
-    return r.evaluator.by_model(phase.scorer, nested, r.data.valid)[0]
+def validate(r: Run, phase: Phase, state: TrainState) -> tuple[TrainState, Evaluation]:
+    """Ranks the validation rows; the state has the memory's weight that does best."""
+    nested, rows = phase.nested(state.result), r.data.valid
+    if MEMORY not in state.trainable:
+        return state, r.evaluator.by_model(phase.scorer, nested, rows)[0]
+    weight, evaluation = r.evaluator.choose_memory(
+        phase.scorer, nested, rows, r.config.train.metric
+    )
+
+    def weighted(flat: trees.Flat) -> trees.Flat:
+        return {**flat, MEMORY: r.put_whole(np.float32(weight))} if flat else flat
+
+    trainable, average = weighted(state.trainable), weighted(state.average)
+    after: TrainState = state.replace(trainable=trainable, average=average)
+    return after, evaluation
 
 
 def make_meter(r: Run, phase: Phase, stand: Standing) -> report.Meter:

@@ -11,6 +11,7 @@ from recjax.data.rows import Rows
 from recjax.evaluate import Evaluation, rating_results
 from recjax.fit import Outcome
 from recjax.metrics import Interval, with_intervals
+from recjax.models.recommender import MEMORY
 from recjax.run import Run
 
 
@@ -25,6 +26,7 @@ def phase_results(r: Run, outcome: Outcome) -> dict[str, Any]:
         "rating": rating_results(config, data, outcome.valid, outcome.test),
         "epochs": outcome.epochs,
         "trainable": trees.count(outcome.trained),
+        **memory(outcome),
         "examples": summaries.examples(
             data,
             r.titles,
@@ -33,6 +35,12 @@ def phase_results(r: Run, outcome: Outcome) -> dict[str, Any]:
             like=config.eval.like_threshold,
         ),
     }
+
+
+def memory(outcome: Outcome) -> dict[str, float]:
+    """The weight that validation chose for the memory, where there is one."""
+    weight = outcome.trained.get(MEMORY)
+    return {} if weight is None else {"memory": float(weight)}
 
 
 def untrained_results(r: Run, evaluation: Evaluation) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from recjax.models.bert import BertConfig
 from recjax.models.items import Catalogue, ItemTower
 from recjax.models.users import BIDIRECTIONAL, GRAPH, USER_TOWERS
 
+MEMORY = "memory"  # path of the weight of a baseline's scores, see `memory.Memory`
+
 
 class TwoTowerHead(nn.Module):
     """Cosine similarity divided by a learned temperature."""
@@ -100,6 +102,7 @@ class Recommender(nn.Module):
     history_length: int = 1
     bidirectional: bool = False
     graph_layers: int = 0
+    memory: bool = False
 
     def setup(self) -> None:
         self.items = ItemTower(
@@ -116,6 +119,8 @@ class Recommender(nn.Module):
         )
         self.users = self.user_tower(self.dtype)
         self.head = HEADS[self.head_name](self.num_items, self.head_temperature)
+        if self.memory:  # chosen by validation, not by a gradient
+            self.param(MEMORY, nn.initializers.zeros, ())
 
     def encode_items(
         self, catalogue: Catalogue, items: Any, train: bool = False
@@ -229,6 +234,7 @@ def make_model(
         history_length=length,
         bidirectional=users.name in BIDIRECTIONAL,
         graph_layers=users.num_layers if users.name in GRAPH else 0,
+        memory=bool(config.head.memory),
         dtype=jnp.dtype(config.train.dtype),
     )
 
