@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from configs import base
+from configs.ml100k_parts import PARTS
 from recjax import train
 from tests.conftest import shrink
 
 NAMES = sorted(
     p.stem for p in Path("configs").glob("*.py") if p.stem not in ("__init__", "base")
 )
-ARGS = {"ml100k": ("id", "text", "id+text")}
+ARGS = {"ml100k": ("id", "text", "id+text"), "ml100k_parts": tuple(PARTS)}
 CASES = [(name, arg) for name in NAMES for arg in ARGS.get(name, (None,))]
 
 
