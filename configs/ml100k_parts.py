@@ -53,6 +53,8 @@ def get_config(part: str = "transformer") -> ConfigDict:
     Args:
       part: which one is exchanged.
     """
+    if part not in PARTS:
+        raise ValueError(f"{part!r} is not one of {', '.join(PARTS)}")
     c = base.get_config()
     c.data.rating, c.data.user_table = "rating", True
     c.eval.like_threshold = 4.0

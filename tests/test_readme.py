@@ -4,8 +4,10 @@ import ast
 import re
 from pathlib import Path
 
+import numpy as np
+
 from configs import base
-from recjax import losses, optim, train
+from recjax import baselines, losses, optim, train
 from recjax.data.protocol import load_data
 from recjax.models import users
 from recjax.models.prefix import count_frozen_blocks
@@ -33,6 +35,23 @@ def test_own_tower_and_loss(config, tmp_path, monkeypatch):
     c.train.phases = (base.phase("p", epochs=8, lr=1e-2),)
     final = train.run(c.lock(), str(tmp_path))
     assert final["test"]["auc"]["value"] > 0.7
+
+
+def test_own_baseline(config, tmp_path, monkeypatch):
+    monkeypatch.setitem(baselines.BASELINES, "again", None)
+    exec(block("class Again"), vars(baselines))
+    c = config.unlock()
+    c.item_tower.sources, c.eval.mask_seen = ("id",), False
+    c.eval.baselines = ("again",)
+    c.train.phases = (base.phase("p", epochs=1),)
+    found = train.run(c.lock(), str(tmp_path))["baselines"]["again"]
+    data = load_data(c)
+    length = c.data.history_length
+    again = [
+        data.test.targets_R[row] in data.test.history(row)[-length:]
+        for row in range(len(data.test))
+    ]
+    assert found["hr@10"]["value"] == np.mean(again)
 
 
 def test_own_data(config, tmp_path, monkeypatch):
