@@ -7,7 +7,6 @@ needs `pip install -e '.[baselines]'`.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from configs.ml100k_parts import PARTS
+from recjax.compare import read_runs
 
 METRICS = ("hr@10", "ndcg@10", "mrr@10", "auc")
 
@@ -27,19 +27,17 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    results = {part: run(args.out, part, args.seed) for part in args.parts}
-    kinds = {r["fingerprint"] for r in results.values()}
-    if len(kinds) > 1:
-        sys.exit(f"error: runs of different protocols: {', '.join(sorted(kinds))}")
-    text = page(results, args.seed)
+    folders = [run(args.out, part, args.seed) for part in args.parts]
+    runs = read_runs(folders).values()
+    text = page(dict(zip(args.parts, runs, strict=True)), args.seed)
     whole = args.parts == list(PARTS) and args.seed == 0
     path = HERE / "parts.md" if whole else args.out / "parts.md"
     path.write_text(text)
     print(text)
 
 
-def run(out: Path, part: str, seed: int) -> dict:
-    """Results of one run, trained now or before."""
+def run(out: Path, part: str, seed: int) -> Path:
+    """Directory of one run, trained now or before."""
     workdir = out / f"{part}-{seed}"
     subprocess.run(
         [
@@ -52,7 +50,7 @@ def run(out: Path, part: str, seed: int) -> dict:
         ],
         check=True,
     )
-    return json.loads((workdir / "results.json").read_text())
+    return workdir
 
 
 def cells(name: str, metrics: dict, rest: list[str]) -> str:

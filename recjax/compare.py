@@ -1,0 +1,79 @@
+"""Finished runs side by side, where they were asked the same.
+
+    python -m recjax.compare runs/a runs/b
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from recjax import summaries
+from recjax.errors import UserError
+
+METRICS = ("hr@10", "ndcg@10", "mrr@10", "auc")
+
+
+def read_runs(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """`results.json` of runs under one protocol, by run directory.
+
+    Raises:
+      UserError: a run that is not finished, or runs of different protocols; says in
+        what they differ.
+    """
+    runs: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        path = folder / "results.json"
+        try:
+            runs[str(folder)] = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise UserError(f"{path} is not there: no finished run") from None
+        except (OSError, ValueError) as e:
+            raise UserError(f"{path}: cannot be read ({e})") from None
+    first, *others = runs
+    for name in others:
+        a, b = runs[first], runs[name]
+        if a["fingerprint"] != b["fingerprint"]:
+            differs = summaries.config_changes(a["protocol"], b["protocol"])
+            raise UserError(
+                f"{first} and {name} cannot stand in one table: protocol "
+                f"{a['fingerprint']} and {b['fingerprint']} ({differs})"
+            )
+    return runs
+
+
+def comparison(runs: dict[str, dict[str, Any]], metrics: Sequence[str]) -> str:
+    """A markdown table of the test, with the baselines of the first run.
+
+    Raises:
+      UserError: a metric that a run does not have.
+    """
+    first = next(iter(runs.values()))
+    named = {f"({name})": values for name, values in first["baselines"].items()}
+    for name, results in runs.items():
+        named[f"{name}, seed {results['seed']}"] = results["test"]
+    for name, values in named.items():
+        for metric in metrics:
+            if metric not in values:
+                raise UserError(f"--metrics: {metric!r} is not among those of {name}")
+    text = summaries.result_table(named, metrics)
+    return f"{text}\n\nProtocol {first['fingerprint']}; intervals of 95% over users."
+
+
+def main() -> None:
+    """Prints the table; what cannot be compared is an error, exit code 2."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path, help="run directories")
+    parser.add_argument("--metrics", nargs="+", default=METRICS)
+    args = parser.parse_args()
+    try:
+        print(comparison(read_runs(args.runs), args.metrics))
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
