@@ -36,7 +36,9 @@ def read_runs(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
     for name in others:
         a, b = runs[first], runs[name]
         if a["fingerprint"] != b["fingerprint"]:
-            differs = summaries.config_changes(a["protocol"], b["protocol"])
+            differs = summaries.config_changes(
+                a["protocol"], b["protocol"], ("in the first", "in the second")
+            )
             raise UserError(
                 f"{first} and {name} cannot stand in one table: protocol "
                 f"{a['fingerprint']} and {b['fingerprint']} ({differs})"

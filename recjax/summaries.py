@@ -263,11 +263,16 @@ def flat_config(config: Any) -> dict[str, Any]:
     return _flat(json.loads(config.to_json()))
 
 
-def config_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The keys in which two configs differ."""
+def config_changes(
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    where: tuple[str, str] = ("there", "here"),
+) -> str:
+    """The keys in which two configs, or protocols, differ."""
     a, b = _flat(old), _flat(new)
     keys = [k for k in {**a, **b} if a.get(k) != b.get(k)]
-    shown = [f"{k}: {a.get(k)} there, {b.get(k)} here" for k in keys[:3]]
+    x, y = where
+    shown = [f"{k}: {a.get(k)} {x}, {b.get(k)} {y}" for k in keys[:3]]
     return "; ".join(shown) + (f"; {len(keys) - 3} more" if len(keys) > 3 else "")
 
 

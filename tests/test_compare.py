@@ -39,9 +39,9 @@ def test_runs_of_one_protocol_stand_side_by_side(run, tmp_path, monkeypatch, cap
 @pytest.mark.parametrize(
     ("changes", "differs"),
     [
-        ({"eval.mask_seen": False}, "mask_seen True -> False"),
-        ({"eval.candidates": 5}, "candidates all items -> 5 drawn"),
-        ({"data.history_length": 4}, "history 6 -> 4"),
+        ({"eval.mask_seen": False}, "mask_seen: True in the first, False in the second"),
+        ({"eval.candidates": 5}, "candidates: all items in the first, 5 drawn"),
+        ({"data.history_length": 4}, "history: 6 in the first, 4"),
         ({"data.cold_items": 0.2}, "cold_items"),
     ],
 )
