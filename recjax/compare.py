@@ -1,6 +1,6 @@
 """Finished runs side by side, where they were asked the same.
 
-    python -m recjax.compare runs/a runs/b
+python -m recjax.compare runs/a runs/b
 """
 
 import argparse

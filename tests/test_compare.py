@@ -39,13 +39,18 @@ def test_runs_of_one_protocol_stand_side_by_side(run, tmp_path, monkeypatch, cap
 @pytest.mark.parametrize(
     ("changes", "differs"),
     [
-        ({"eval.mask_seen": False}, "mask_seen: True in the first, False in the second"),
+        (
+            {"eval.mask_seen": False},
+            "mask_seen: True in the first, False in the second",
+        ),
         ({"eval.candidates": 5}, "candidates: all items in the first, 5 drawn"),
         ({"data.history_length": 4}, "history: 6 in the first, 4"),
         ({"data.cold_items": 0.2}, "cold_items"),
     ],
 )
-def test_other_protocols_are_refused(run, tmp_path, monkeypatch, capsys, changes, differs):
+def test_other_protocols_are_refused(
+    run, tmp_path, monkeypatch, capsys, changes, differs
+):
     run("a"), run("b", **changes)
     capsys.readouterr()
     with pytest.raises(SystemExit) as e:

@@ -14,7 +14,8 @@ from tests.conftest import shrink
 NAMES = sorted(
     p.stem for p in Path("configs").glob("*.py") if p.stem not in ("__init__", "base")
 )
-ARGS = {"ml100k": ("id", "text", "id+text"), "ml100k_parts": tuple(PARTS)}
+KNOWN_BY = ("id", "text", "id+text")
+ARGS = {"ml100k": KNOWN_BY, "beauty_cold": KNOWN_BY, "ml100k_parts": tuple(PARTS)}
 CASES = [(name, arg) for name in NAMES for arg in ARGS.get(name, (None,))]
 
 

@@ -75,7 +75,8 @@ def work(args: argparse.Namespace) -> None:
             for state, _ in steps:  # noqa: B007 (the last one stays)
                 pass
             meter.flush()
-            value, epoch = validate(r, phase, state.result).mean(METRIC), epoch + 1
+            state, evaluation = validate(r, phase, state)
+            value, epoch = evaluation.mean(METRIC), epoch + 1
             print(json.dumps({"epoch": epoch, METRIC: value}), flush=True)
 
 

@@ -1,6 +1,6 @@
 """MovieLens 100K: every user tower, loss and baseline, one seed, as one table.
 
-    python experiments/ml100k/parts.py --out=runs/parts
+    python -m experiments.ml100k.parts --out=runs/parts
 
 Finished runs are not repeated. The table goes to `experiments/ml100k/parts.md`; bpr_mf
 needs `pip install -e '.[baselines]'`.
@@ -11,12 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1]))
-
 from configs.ml100k_parts import PARTS
 from recjax.compare import read_runs
 
+HERE = Path(__file__).parent
 METRICS = ("hr@10", "ndcg@10", "mrr@10", "auc")
 
 
@@ -79,15 +77,15 @@ def page(results: dict[str, dict], seed: int) -> str:
         [
             "# MovieLens 100K: towers, losses and baselines",
             "",
-            "    python experiments/ml100k/parts.py",
+            "    python -m experiments.ml100k.parts",
             "",
-            f"Test with 95% bootstrap intervals over users, one seed ({seed}). Protocol "
-            f"{first['fingerprint']}: {p['split']}, {p['candidates']} ranked, seen items "
-            f"{seen}, ties {p['ties']}, history of {p['history']}. Items are known by id. "
-            "`transformer` is a causal transformer with full softmax; every other row "
-            "changes what `configs/ml100k_parts.py` says, and nothing was tuned for it. "
-            "The epoch is chosen on validation NDCG@10; seconds are of training and "
-            "validation, without compilation.",
+            f"Test with 95% bootstrap intervals over users, one seed ({seed}). "
+            f"Protocol {first['fingerprint']}: {p['split']}, {p['candidates']} ranked, "
+            f"seen items {seen}, ties {p['ties']}, history of {p['history']}. Items "
+            "are known by id. `transformer` is a causal transformer with full softmax; "
+            "every other row changes what `configs/ml100k_parts.py` says, and nothing "
+            "was tuned for it. The epoch is chosen on validation NDCG@10; seconds are "
+            "of training and validation, without compilation.",
             "",
             *lines,
             "",

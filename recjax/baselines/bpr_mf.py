@@ -4,8 +4,8 @@ import numpy as np
 from scipy import sparse
 
 from recjax.baselines.matrix import histories, interactions
-from recjax.data.rows import Rows
 from recjax.data.queries import Queries
+from recjax.data.rows import Rows
 from recjax.errors import UserError
 
 

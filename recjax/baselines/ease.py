@@ -5,8 +5,8 @@ import scipy.linalg
 from scipy import sparse
 
 from recjax.baselines.matrix import histories, interactions, tie_break
-from recjax.data.rows import Rows
 from recjax.data.queries import Queries
+from recjax.data.rows import Rows
 from recjax.errors import UserError
 
 MAX_ITEMS = 30_000  # N x N numbers in double and in single precision: 11 GB

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy import sparse
 
-from recjax.data.rows import Rows
 from recjax.data.queries import Queries
+from recjax.data.rows import Rows
 
 TIE_BREAK = 1e-3  # times an item's share of the events, where a rule scores alike
 

@@ -38,6 +38,6 @@ def event_times(rows: Rows) -> np.ndarray:
     """times_T of `rows.events()`, or their places where times are not known."""
     if rows.target_times_R is None or (rows.every_prefix and rows.times is None):
         return np.arange(len(rows.events()))
-    if rows.every_prefix:
+    if rows.every_prefix and rows.times is not None:
         return np.concatenate([rows.times[rows.places()], rows.target_times_R])
     return rows.target_times_R

@@ -6,8 +6,8 @@ import numpy as np
 from scipy import sparse
 
 from recjax.baselines.matrix import sequences, tie_break, weighted_histories
-from recjax.data.rows import Rows
 from recjax.data.queries import Queries
+from recjax.data.rows import Rows
 
 
 class Rule(NamedTuple):

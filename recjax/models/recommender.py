@@ -102,7 +102,7 @@ class Recommender(nn.Module):
     history_length: int = 1
     bidirectional: bool = False
     graph_layers: int = 0
-    memory: bool = False
+    remembers: bool = False
 
     def setup(self) -> None:
         self.items = ItemTower(
@@ -119,7 +119,7 @@ class Recommender(nn.Module):
         )
         self.users = self.user_tower(self.dtype)
         self.head = HEADS[self.head_name](self.num_items, self.head_temperature)
-        if self.memory:  # chosen by validation, not by a gradient
+        if self.remembers:  # chosen by validation, not by a gradient
             self.param(MEMORY, nn.initializers.zeros, ())
 
     def encode_items(
@@ -234,7 +234,7 @@ def make_model(
         history_length=length,
         bidirectional=users.name in BIDIRECTIONAL,
         graph_layers=users.num_layers if users.name in GRAPH else 0,
-        memory=bool(config.head.memory),
+        remembers=bool(config.head.memory),
         dtype=jnp.dtype(config.train.dtype),
     )
 
