@@ -173,6 +173,12 @@ def _make_run(
         titles = data.render(config.text.title)
     say(f"\ndata: {config.data.source}, {config.data.split}")
     say(summaries.data_report(data, tokens, config.data.history_length))
+    if config.eval.candidates:
+        say(
+            f"warning: each target is ranked among {config.eval.candidates} drawn "
+            "items alone; that can order models otherwise than the whole catalogue "
+            "does (Krichene and Rendle, KDD 2020)"
+        )
     workdir = planned or reporter.workdir
     where = "" if planned else f", in {workdir / 'config.json'}"
     say(f"\nconfig, resolved{where}:")

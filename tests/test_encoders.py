@@ -1,24 +1,17 @@
 """Whole runs with variants of the text encoder, and what refuses to begin."""
 
-import contextlib
-
 import numpy as np
 import pytest
 
 from configs import base
 from recjax import phase, train, trees
-from recjax.checkpoint import Steps
+from recjax.checkpoint import read_params
 from recjax.checks import check_config
 from recjax.errors import UserError
 from recjax.whitening import whiten
 from tests.conftest import TINY_BERT
 
 TOP = base.ENCODER + "layer_2/"
-
-
-def saved_params(workdir, index):
-    with contextlib.closing(Steps(workdir / "checkpoints" / "params", 0, print)) as s:
-        return s.restore_plain(s.verify(index))
 
 
 def train_changes(config, workdir, rules):
@@ -29,7 +22,7 @@ def train_changes(config, workdir, rules):
     c.train.phases = (base.phase("p", epochs=12, patience=0, lr=1e-2, lr_mults=rules),)
     final = train.run(c.lock(), str(workdir))
     assert np.isfinite(final["test"]["auc"]["value"])
-    return trees.max_change(*(saved_params(workdir, i) for i in range(2))).items()
+    return trees.max_change(*(read_params(workdir, i) for i in range(2))).items()
 
 
 @pytest.mark.parametrize("name", ["tiny_roberta", "tiny_distilbert"])
