@@ -1,80 +1,81 @@
-"""What checkpoints cost: a whole run that saves against one that never does.
+"""What checkpoints cost a whole run.
 
     python -m experiments.benchmarks.saves --config=configs/quickstart.py
 
-Each pair runs the config from start to results twice, in processes and run directories
-of their own: once as it is, once with every save left out. Beside the time from command
-to exit, that of the processors is compared: it hears less of what else a machine does.
+Twice, because the difference is smaller than what runs differ in anyway:
+
+- in pairs, in processes and run directories of their own: a run from command to exit as
+  it is, and with every save left out;
+- a run that waits for each save to be done, with the time that this takes added up. A
+  run saves beside its steps, so that this is the most that it can lose.
 """
 
 import argparse
-import resource
+import json
 import runpy
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from subprocess import DEVNULL, run
+from typing import Any
 
+import jax
 import numpy as np
 
 from experiments.benchmarks import duel
 from recjax.checkpoint import Checkpoints
 
-NEVER = "--never"
-CHILDREN = resource.RUSAGE_CHILDREN
+NEVER, WAITED = "--never", "--waited"
 
 
-def seconds(config: str, every: float, never: bool) -> tuple[float, float, int]:
-    """Seconds of a run from command to exit, of processors, bytes of checkpoints."""
+def seconds(config: str, every: float, *how: str) -> tuple[float, int, float]:
+    """Seconds from command to exit, bytes of checkpoints, seconds waited for saves."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "experiments.benchmarks.saves"]
-        command += [NEVER] if never else []
+        command = [sys.executable, "-m", "experiments.benchmarks.saves", *how]
         command += [f"--config={config}", f"--workdir={folder}/run"]
         command += [f"--config.train.checkpoint_seconds={every}"]
-        start, before = time.perf_counter(), resource.getrusage(CHILDREN)
-        subprocess.run(
-            command, check=True, cwd=duel.ROOT, stdout=subprocess.DEVNULL, stderr=None
-        )
-        took, after = time.perf_counter() - start, resource.getrusage(CHILDREN)
-        busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        start = time.perf_counter()
+        run(command, check=True, cwd=duel.ROOT, stdout=DEVNULL)
+        took = time.perf_counter() - start
         saved = Path(folder, "run", "checkpoints").rglob("*")
-        return took, busy, sum(p.stat().st_size for p in saved if p.is_file())
+        size = sum(p.stat().st_size for p in saved if p.is_file())
+        note = Path(folder, "run", "waited.json")
+        return took, size, json.loads(note.read_text()) if note.exists() else 0.0
 
 
 def main() -> None:
-    """Prints a markdown row."""
+    """Prints a markdown row, and the most that saves can cost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/quickstart.py")
     parser.add_argument("--every", type=float, default=60.0, help="seconds")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="pairs")
+    parser.add_argument("--waited", type=int, default=3, help="runs that wait")
     args = parser.parse_args()
-    times, busy, size = duel.Times([], []), duel.Times([], []), 0
+    times, size = duel.Times([], []), 0
     for i in range(args.repeats):
         for never in (False, True) if i % 2 else (True, False):
-            took, cpu, written = seconds(args.config, args.every, never)
+            how = [NEVER] if never else []
+            took, written, _ = seconds(args.config, args.every, *how)
             (times.peer if never else times.ours).append(took)
-            (busy.peer if never else busy.ours).append(cpu)
             size = max(size, written)
-            without = " without saves" * never
-            print(f"{took:.1f} s, {cpu:.1f} of processors{without}", file=sys.stderr)
-    for name, x in (("time", times), ("processor time", busy)):
-        more = np.array([a / b - 1 for a, b in zip(x.ours, x.peer, strict=True)])
+            print(f"{took:.1f} s{' without saves' * never}", file=sys.stderr)
+    if args.repeats:
+        more = np.divide(times.ours, times.peer) - 1
         error = more.std(ddof=1) / len(more) ** 0.5 if len(more) > 1 else np.nan
+        print(f"saves add {more.mean():.1%} ± {error:.1%} (standard error)")
         print(
-            f"{name}: saves add {more.mean():.2%} ± {error:.2%} (standard error), "
-            f"median {np.median(more):.2%}, {len(more)} pairs",
-            file=sys.stderr,
+            duel.row(
+                f"{Path(args.config).stem}, saved every {args.every:g} s",
+                f"{duel.spread(times.ours)} s, {size / 2**20:,.0f} MiB kept",
+                f"never saved {duel.spread(times.peer)} s",
+                times.ratio,
+                0.97,
+            )
         )
-    print(
-        duel.row(
-            f"{Path(args.config).stem}, saved every {args.every:g} s",
-            f"{duel.spread(times.ours)} s, {size / 2**20:,.0f} MiB kept",
-            f"never saved {duel.spread(times.peer)} s",
-            times.ratio,
-            0.97,
-        )
-    )
+    for _ in range(args.waited):
+        took, _, waited = seconds(args.config, args.every, WAITED)
+        print(f"waited {waited:.2f} s for saves, of {took:.1f} s: {waited / took:.2%}")
 
 
 def leave_saves_out() -> None:
@@ -83,11 +84,37 @@ def leave_saves_out() -> None:
     Checkpoints.save_params = lambda self, *_: None  # type: ignore[method-assign]
 
 
+def wait_for_saves(note: Path) -> None:
+    """In this process a save is waited for; the seconds are written down."""
+    waited = 0.0
+
+    def whole(save: Any) -> Any:
+        def save_now(self: Checkpoints, number: int, tree: Any, *rest: Any) -> None:
+            nonlocal waited
+            jax.block_until_ready((tree, *rest))  # steps under way are no part of it
+            start = time.perf_counter()
+            save(self, number, tree, *rest)
+            self.wait()
+            waited += time.perf_counter() - start
+            note.write_text(json.dumps(waited))
+
+        return save_now
+
+    Checkpoints.save_last = whole(Checkpoints.save_last)  # type: ignore[method-assign]
+    Checkpoints.save_params = whole(  # type: ignore[method-assign]
+        Checkpoints.save_params
+    )
+
+
 if __name__ == "__main__":
-    if any(arg.startswith("--workdir") for arg in sys.argv):  # a run, see `seconds`
+    workdir = [x.partition("=")[2] for x in sys.argv if x.startswith("--workdir=")]
+    if workdir:  # a run, see `seconds`
         if NEVER in sys.argv:
             sys.argv.remove(NEVER)
             leave_saves_out()
+        if WAITED in sys.argv:
+            sys.argv.remove(WAITED)
+            wait_for_saves(Path(workdir[0], "waited.json"))
         runpy.run_module("recjax.main", run_name="__main__")
     else:
         main()
