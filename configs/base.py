@@ -95,7 +95,9 @@ def get_config() -> ConfigDict:
     c.loss.refresh_steps = 50  # stale: so often, and in every epoch's first step, anew
     c.loss.chunk = 1024  # candidates whose scores are held at a time
     c.loss.smoothing = 0.0  # share of the target's label that all candidates get
-    c.loss.logq = True  # weight in-batch and drawn negatives by 1 / expected count
+    # Weigh in-batch and drawn negatives by 1 / expected count, so that they stand for
+    # the whole catalogue, in every loss; False keeps the draw's own distribution.
+    c.loss.logq = True  # True | False
 
     c.optim = ConfigDict()
     c.optim.name = "adamw"  # adamw | sgd | adafactor

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ import jax
 
 from recjax import optim, summaries, trees
 from recjax.baselines import BASELINES
+from recjax.baselines.ease import MAX_ITEMS
 from recjax.data.negatives import NEGATIVES
 from recjax.data.protocol import SPLIT_NAMES
 from recjax.data.tables import SUFFIXES
 from recjax.errors import UserError
 from recjax.losses import LOSSES
+from recjax.memory import POSITIVE
 from recjax.models.bert import BertConfig
 from recjax.models.items import COMBINE, POOLINGS, SOURCES
 from recjax.models.prefix import block_of
-from recjax.models.recommender import HEADS
-from recjax.models.users import GRAPH, HEADED, POSITIONS, USER_TOWERS
+from recjax.models.recommender import HEADS, MEMORY
+from recjax.models.users import BIDIRECTIONAL, GRAPH, HEADED, POSITIONS, USER_TOWERS
 from recjax.optim import OPTIMIZERS, SCHEDULES
 from recjax.prefix_store import DTYPES
 
@@ -146,6 +149,27 @@ def _check_together(c: Any) -> None:
     weights = tuple(c.head.memory_weights)
     if not weights or not all(isinstance(w, int | float) for w in weights):
         raise UserError(f"head.memory_weights: {weights} are no weights")
+    if c.head.memory == "random":
+        raise UserError("head.memory: 'random' is not the same twice")
+    if c.head.memory and c.head.memory_log and c.head.memory not in POSITIVE:
+        raise UserError(
+            f"head.memory_log: the scores of {c.head.memory!r} may be negative; set it "
+            "to False"
+        )
+    if c.user_tower.name in BIDIRECTIONAL and c.data.history_length < 2:
+        raise UserError(
+            f"data.history_length: {c.user_tower.name!r} needs at least 2, one of them "
+            "for what is asked"
+        )
+    for key, names in (
+        ("eval.baselines", c.eval.baselines),
+        ("head.memory", (c.head.memory,)),
+    ):
+        if "bpr_mf" in names and find_spec("implicit") is None:
+            raise UserError(
+                f"{key}: 'bpr_mf' needs the library implicit: "
+                "pip install -e '.[baselines]'"
+            )
     shares = tuple(c.data.shares)
     if len(shares) != 2 or min(shares) <= 0 or sum(shares) >= 1:
         raise UserError(f"data.shares: {shares} is not (validation, test), below 1")
@@ -153,6 +177,24 @@ def _check_together(c: Any) -> None:
         raise UserError("data.min_rating: needs a column of ratings, data.rating")
     if c.data.split == "fixed" and (c.data.min_rating or c.data.k_core):
         raise UserError("data.split: 'fixed' files are not filtered")
+
+
+def check_catalogue(c: Any, num_items: int) -> None:
+    """Refuses baselines that a catalogue is too large for.
+
+    Raises:
+      UserError: names the key.
+    """
+    for key, names in (
+        ("eval.baselines", c.eval.baselines),
+        ("head.memory", (c.head.memory,)),
+    ):
+        if "ease" in names and num_items > MAX_ITEMS:
+            gigabytes = 12 * num_items**2 / 1e9
+            raise UserError(
+                f"{key}: 'ease' would need {gigabytes:.0f} GB of memory for "
+                f"{num_items} items (at most {MAX_ITEMS}); take it out"
+            )
 
 
 def check_encoder(c: Any, encoder: BertConfig) -> None:
@@ -190,17 +232,23 @@ def check_trained(c: Any, phases: Sequence[Any], shapes: trees.Flat) -> None:
       UserError: rules that do not fit the parameters; adapters that no phase trains;
         vectors to be whitened that change.
     """
-    lora = False
+    lora = memory = False
     for phase in phases:
         opt = optim.make(c.optim, phase, list(shapes), steps=1)
         paths = list(optim.split(shapes, opt)[0])
         lora |= any("/lora_" in path for path in paths)
+        memory |= MEMORY in paths
         encoder = [path for path in paths if block_of(path, 0) is not None]
         if c.text.whiten and encoder:
             raise UserError(
                 f"text.whiten: phase {phase.name} trains {encoder[0]}, but only "
                 "vectors of a wholly frozen encoder are whitened"
             )
+    if c.head.memory and not memory:
+        raise UserError(
+            f"head.memory: {c.head.memory!r}, but every phase freezes its weight, "
+            f"{MEMORY}"
+        )
     if "text" in c.item_tower.sources and c.text.lora_rank and not lora:
         raise UserError(
             f"text.lora_rank: {c.text.lora_rank}, but no phase trains LoRA; "

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from recjax import metrics, sharding
+from recjax import metrics, sharding, trees
 from recjax.baselines import Baseline
 from recjax.data.batches import Items, round_up
 from recjax.data.queries import Queries, draw_candidates, make_queries
@@ -31,7 +31,7 @@ class Evaluation:
       values: `{metric: values_R}`.
       target_score_R: the model's score of each target.
       top_RxK: the best candidates; -1 where there are fewer.
-      vectors_NxD: of the items, on the devices, where the scorer has any.
+      vectors_NxD: of the items as they are ranked, on the devices, where there are any.
     """
 
     values: metrics.Values
@@ -141,7 +141,8 @@ class Evaluator:
             for q in self.queries(rows, by_length=True):
                 yield q, scorer.rank(params, encoded, self._put_with_memory(q))
 
-        return [self._collect(ranked(rows), encoded[0]) for rows in splits]
+        vectors_NxD = encoded[1].candidates_MxD[: self.data.num_items]
+        return [self._collect(ranked(rows), vectors_NxD) for rows in splits]
 
     def choose_memory(
         self, scorer: "ModelScorer", params: Any, rows: Rows, metric: str
@@ -160,9 +161,11 @@ class Evaluator:
         for q in self.queries(rows, by_length=True):
             placed = self._put_with_memory(q)
             for each, weight in zip(pairs, weights, strict=True):
-                weighted = {**params, MEMORY: self.put_whole(np.float32(weight))}
+                weighted = trees.flatten(params)
+                weighted[MEMORY] = self.put_whole(np.float32(weight))
+                weighted = trees.unflatten(weighted)
                 each.append((q, scorer.rank(weighted, encoded, placed)))
-        evaluations = [self._collect(each, encoded[0]) for each in pairs]
+        evaluations = [self._collect(each) for each in pairs]
         values = [evaluation.mean(metric) for evaluation in evaluations]
         best = values.index(max(values))
         return float(weights[best]), evaluations[best]
@@ -272,10 +275,12 @@ class ModelScorer:
             q.mask_BxH,
             method=Recommender.rank_users,
         )
-        more_BxN = None
+        bonus_BxN = None
         if q.memory_BxN is not None:
-            more_BxN = params[MEMORY] * q.memory_BxN
-        return rank_queries(queries_BxD, index, q, self.k, self.num_items, more_BxN)
+            bonus_BxN = self.model.apply(
+                {"params": params}, q.memory_BxN, method=Recommender.weigh_memory
+            )
+        return rank_queries(queries_BxD, index, q, self.k, self.num_items, bonus_BxN)
 
 
 def rating_results(

@@ -83,7 +83,9 @@ def bce(s: Scored, *, k: int = 1, beta: float = 1.0, chunk: int = 1024) -> jax.A
     `-beta log sigmoid(s_target) + k mean over u of softplus(s_u)`, where the mean goes
     over the candidates other than the target by their weight w. That is what k
     negatives drawn for each target by the same chances cost on average, from more
-    draws.
+    draws. With logQ the weights undo the chances of the draw: the negatives stand for
+    the whole catalogue, however they were drawn; without it popular ones come more
+    often where they are drawn so.
 
     Args:
       s: what is compared.

@@ -9,6 +9,7 @@ from recjax.data.queries import Queries
 from recjax.data.rows import Data
 
 FLOOR = 1e-9  # of a score whose logarithm is taken
+POSITIVE = ("popularity", "recent_popularity", "transitions", "item_knn")  # or zero
 
 
 class Memory:

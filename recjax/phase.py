@@ -13,6 +13,7 @@ from recjax.catalogue import CatalogueArrays, abstract_catalogue, make_catalogue
 from recjax.data.batches import Batch, Items, TrainBatches, round_up
 from recjax.data.rows import Rows
 from recjax.data.windows import MaskedItem, NextItem
+from recjax.errors import UserError
 from recjax.evaluate import ModelScorer
 from recjax.models.graph import make_graph
 from recjax.models.prefix import count_frozen_blocks
@@ -149,6 +150,8 @@ def make_windows(c: Any, rows: Rows) -> NextItem:
         "shuffle_ties": c.data.shuffle_ties,
         "reverse": c.data.reverse,
     }
+    if not rows.lengths().any():
+        raise UserError("data.split: no training row has a history to learn from")
     if c.user_tower.name in BIDIRECTIONAL:
         share = c.user_tower.mask_share
         return MaskedItem(rows, c.data.history_length, share=share, **options)

@@ -69,15 +69,15 @@ def rank_queries(
     batch: Any,
     k: int,
     num_items: int,
-    more_BxN: jax.Array | None = None,
+    bonus_BxN: jax.Array | None = None,
 ) -> Ranked:
     """Ranks the first `num_items` of the index for a batch of `Queries`.
 
-    Where `more_BxN` is given it is added to the scores.
+    Where `bonus_BxN` is given it is added to the scores.
     """
     scores_BxM = queries_BxD @ index.candidates_MxD.T + index.bias_M[None]
-    if more_BxN is not None:
-        scores_BxM += jnp.pad(more_BxN, ((0, 0), (0, len(index.bias_M) - num_items)))
+    if bonus_BxN is not None:
+        scores_BxM += jnp.pad(bonus_BxN, ((0, 0), (0, len(index.bias_M) - num_items)))
     is_item_M = jnp.arange(len(index.bias_M)) < num_items
     scores_BxM = jnp.where(is_item_M[None], scores_BxM, -jnp.inf)
     b = batch

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from recjax import trees
-from recjax.buckets import LEAST_ROWS
+from recjax.buckets import LEAST_ROWS, count_events
 from recjax.data.rows import Data, Rows
 from recjax.data.text import Tokens
 from recjax.metrics import Interval
@@ -31,7 +31,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def data_report(data: Data, tokens: Tokens | None, history_length: int) -> str:
     """Sizes of the data set, its splits and its texts."""
     lengths = data.train.lengths() + 1
-    events_N = np.bincount(data.train.events(), minlength=data.num_items)
+    events_N = count_events(data)
     events = int(events_N.sum())
     cells = max(len(data.user_ids) * data.num_items, 1)
 
@@ -43,9 +43,10 @@ def data_report(data: Data, tokens: Tokens | None, history_length: int) -> str:
     known = known and f", with {known}"
     median, most = int(np.median(lengths)), int(lengths.max())
     longer = (lengths > history_length).mean()
-    used = len(np.unique(np.concatenate([data.train.users_R, data.test.users_R])))
+    splits = (data.train, data.valid, data.test)
+    used = len(np.unique(np.concatenate([rows.users_R for rows in splits])))
     few = len(data.user_ids) - used
-    alone = f", {few:,} of them with one event alone: not used" if few else ""
+    alone = f", {few:,} of them with too few events: not used" if few else ""
     rows = [
         ("users", f"{len(data.user_ids):,}{known}{alone}"),
         ("items", f"{data.num_items:,}, {(events_N == 0).sum():,} without an event"),
@@ -214,7 +215,7 @@ def results_text(final: dict[str, Any], metrics: Sequence[str]) -> str:
         )
     if last["rating"]:
         parts.append(
-            "Like or not, by a model of choices that never saw a rating (probability "
+            "Like or not, by the score of the item that was chosen (probability "
             "calibrated on validation):"
         )
         parts.append(rating_text(last["rating"]))

@@ -17,6 +17,7 @@ from recjax.baselines import BASELINES
 from recjax.catalogue import encode_prefix
 from recjax.checkpoint import Checkpoints
 from recjax.checks import (
+    check_catalogue,
     check_config,
     check_disk,
     check_encoder,
@@ -156,6 +157,7 @@ def _make_run(
 ) -> tuple[Run, trees.Flat]:
     say = reporter.say
     data = load_data(config)
+    check_catalogue(config, data.num_items)
     encoder_dir, encoder_config, tokens = None, None, None
     if "text" in config.item_tower.sources:
         encoder_dir = sources.locate(config.text.encoder, hub=True)
@@ -184,11 +186,6 @@ def _make_run(
     say(f"\nconfig, resolved{where}:")
     say(summaries.compact_config(config))
 
-    if config.eval.candidates:
-        say(
-            f"warning: targets are compared with {config.eval.candidates} drawn items, "
-            "not with all: such figures can reorder models"
-        )
     model = make_model(config, data.num_items, encoder_config)
     compiler = Compiler(say, mesh)
     traced = trace_init(config, model)

@@ -41,7 +41,7 @@ def test_drawn_candidates_come_with_a_warning(run, capsys):
     assert "warning" not in capsys.readouterr().out
     final = run("drawn", **{"eval.candidates": 5})
     assert "ranked among 5 drawn items alone" in capsys.readouterr().out
-    assert final["protocol"]["candidates"] == "5 drawn for each target"
+    assert final["protocol"]["candidates"] == "5 drawn for each target by seed 0"
     assert final["test"]["hr@10"]["value"] == 1  # of six
 
 
@@ -54,6 +54,10 @@ def test_drawn_candidates_come_with_a_warning(run, capsys):
         ),
         ({"eval.candidates": 5}, "candidates: all items in the first, 5 drawn"),
         ({"data.history_length": 4}, "history: 6 in the first, 4"),
+        (
+            {"data.min_rating": 2.0, "data.rating": "rating"},
+            "min_rating: None in the first, rating >= 2 in the second",
+        ),
         ({"data.cold_items": 0.2}, "cold_items"),
     ],
 )

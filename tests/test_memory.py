@@ -9,13 +9,14 @@ from recjax.baselines import BASELINES
 from recjax.checkpoint import read_params
 from recjax.data.protocol import load_data
 from recjax.data.queries import make_queries
+from recjax.errors import UserError
 from recjax.memory import FLOOR, Memory
 from recjax.models.recommender import MEMORY
 
 
 def with_memory(config, name="transitions", weights=(0.0, 0.5, 100.0), **changes):
     c = config.copy_and_resolve_references().unlock()
-    c.item_tower.sources = ("id",)
+    c.item_tower.sources = ("id", "text")
     c.eval.baselines = ("transitions", "popularity")
     c.head.memory, c.head.memory_weights = name, weights
     c.train.phases = (base.phase("towers", epochs=2, lr=1e-2, **changes),)
@@ -54,6 +55,13 @@ def test_validation_chooses(config, tmp_path, ema):
     chosen = (0.0, 0.5, 100.0)
     assert best[chosen] == max(best.values()) == best[(phase["memory"],)]
     assert f"memory x {phase['memory']:g})" in (folder / "results.md").read_text()
+
+
+def test_a_weight_that_every_phase_freezes_is_refused(config, tmp_path):
+    rules = (("head/.*|users/.*|items/id/.*", 1.0), (".*", None))
+    c = with_memory(config, lr_mults=rules)
+    with pytest.raises(UserError, match="every phase freezes its weight, memory/w"):
+        train.run(c, str(tmp_path))
 
 
 def test_logarithms_have_a_floor(config):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from recjax import evaluate, fit, results, train, trees
+from recjax import checks, evaluate, fit, results, train, trees
 from recjax.checkpoint import Checkpoints, read_params
 from recjax.data import synthetic
 from recjax.data.negatives import NEGATIVES
@@ -247,6 +247,13 @@ def test_another_config_in_the_same_directory_is_refused(config, tmp_path):
         ("user_tower.dropout", 1.0, "user_tower.dropout: 1.0 is not at least 0 and"),
         ("loss.smoothing", 1.0, "loss.smoothing: 1.0 is not at least 0 and below 1"),
         ("head.temperature", 0.0, "head.temperature: 0.0 is not at least"),
+        ("head.memory", "elephant", "head.memory: 'elephant' is not one of"),
+        ("head.memory", "random", "head.memory: 'random' is not the same twice"),
+        ("head.memory", "ease", "head.memory_log: the scores of 'ease' may be neg"),
+        ("head.memory_weights", (), r"head.memory_weights: \(\) are no weights"),
+        ("data.shares", (0.5, 0.5), r"data.shares: \(0.5, 0.5\) is not"),
+        ("data.min_rating", 2.0, "data.min_rating: needs a column of ratings"),
+        ("loss.name", "rating", "'rating' needs eval.like_threshold"),
         ("item_tower.sources", ("id", "id"), "has to name one, none twice"),
         ("optim.name", "lion", "optim.name: 'lion' is not one of"),
         ("text.template", "{title.x}", "'title.x' does not fit"),
@@ -268,6 +275,62 @@ def test_wrong_values_are_one_line(config, tmp_path, key, value, message):
     with pytest.raises(UserError, match=message) as e:
         train.run(c.lock(), str(tmp_path / "run"))
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"user_tower.name": "graph", "loss.negatives": "in_batch"},
+            "loss.negatives: 'in_batch'; a graph tower reads all items",
+        ),
+        (
+            {"user_tower.name": "bert4rec", "data.history_length": 1},
+            "data.history_length: 'bert4rec' needs at least 2",
+        ),
+        (
+            {"data.split": "fixed", "data.k_core": 2},
+            "data.split: 'fixed' files are not filtered",
+        ),
+    ],
+)
+def test_values_that_do_not_go_together(config, tmp_path, changes, message):
+    c = config.unlock()
+    c.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=message):
+        train.run(c.lock(), str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("key", ["eval.baselines", "head.memory"])
+def test_baselines_that_cannot_run_are_found_first(config, tmp_path, monkeypatch, key):
+    c = config.unlock()
+    c.head.memory_log = False
+
+    def name(baseline):
+        section, last = key.split(".")
+        c[section][last] = (baseline,) if key == "eval.baselines" else baseline
+
+    name("ease")
+    monkeypatch.setattr(checks, "MAX_ITEMS", 20)
+    with pytest.raises(UserError, match=f"{key}: 'ease' would need .* for 25 items"):
+        train.run(c, str(tmp_path / "run"))
+    name("bpr_mf")
+    monkeypatch.setattr(checks, "find_spec", lambda library: None)
+    with pytest.raises(UserError, match=f"{key}: 'bpr_mf' needs the library implicit"):
+        train.run(c, str(tmp_path / "run"))
+
+
+def test_histories_of_nothing_are_refused(config, tmp_path):
+    """Three events a user: one to learn, one to validate, one to test."""
+    folder = tmp_path / "x"
+    folder.mkdir()
+    lines = ["user_id:token\titem_id:token\ttimestamp:float"]
+    lines += [f"u{u}\ti{i}\t{i}" for u in range(4) for i in range(3)]
+    (folder / "x.inter").write_text("\n".join(lines) + "\n")
+    c = config.unlock()
+    c.data.source, c.data.item_table, c.item_tower.sources = str(folder), False, ("id",)
+    with pytest.raises(UserError, match="no training row has a history"):
+        train.run(c, str(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def main() -> None:
         subprocess.run(command, check=True)
     runs = read_runs(folders).values()
     text = page(dict(zip(SOURCES, runs, strict=True)), args.seed)
-    (HERE / "README.md").write_text(text)
+    (HERE if args.seed == 0 else args.out).joinpath("README.md").write_text(text)
     print(text)
 
 
@@ -74,7 +74,7 @@ def page(runs: dict[str, dict], seed: int) -> str:
             f"Protocol {first['fingerprint']}: {p['split']}, {p['candidates']} ranked, "
             f"seen items {'' if p['mask_seen'] else 'not '}masked, ties {p['ties']}; "
             f"seed {seed}; 95% bootstrap intervals over users. The epoch is chosen on "
-            "validation, where no item is new.",
+            "validation, which asks for none of the held-out items.",
             "",
             *lines,
             "",

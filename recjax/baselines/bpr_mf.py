@@ -44,8 +44,7 @@ class BprMf:
             from implicit.bpr import BayesianPersonalizedRanking
         except ImportError:
             raise UserError(
-                "eval.baselines: bpr_mf needs the library implicit: "
-                "pip install 'implicit>=0.7.3'"
+                "bpr_mf needs the library implicit: pip install 'implicit>=0.7.3'"
             ) from None
         self.model = BayesianPersonalizedRanking(
             factors=width,

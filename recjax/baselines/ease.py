@@ -7,7 +7,6 @@ from scipy import sparse
 from recjax.baselines.matrix import histories, interactions, tie_break
 from recjax.data.queries import Queries
 from recjax.data.rows import Rows
-from recjax.errors import UserError
 
 MAX_ITEMS = 30_000  # N x N numbers in double and in single precision: 11 GB
 
@@ -29,17 +28,7 @@ class Ease:
         self.penalty = penalty
 
     def fit(self, rows: Rows, num_items: int) -> None:
-        """Solves for the weights.
-
-        Raises:
-          UserError: more than `MAX_ITEMS` items.
-        """
-        if num_items > MAX_ITEMS:
-            gigabytes = 12 * num_items**2 / 1e9
-            raise UserError(
-                f"eval.baselines: ease would need {gigabytes:.0f} GB of memory for "
-                f"{num_items} items (at most {MAX_ITEMS}); take it out"
-            )
+        """Solves for the weights; for at most `MAX_ITEMS` items."""
         matrix_VxN = interactions(rows, num_items)
         self.weights_NxN = solve_weights(matrix_VxN, self.penalty)
         self.ties_N = tie_break(rows, num_items).astype(np.float32)

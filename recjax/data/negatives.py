@@ -87,7 +87,6 @@ NEGATIVES: dict[str, Sequence[type[Draw]]] = {
     "popularity": (ByPopularity,),
     "mixed": (InBatch, Uniform),
 }
-WHOLE = ("all", "stale")  # the whole catalogue
 
 
 class Sampler:

@@ -8,7 +8,7 @@ import polars as pl
 
 from recjax.data import sources
 from recjax.data.reader import Events, Reader, look_up, words
-from recjax.data.rows import Data, Rows
+from recjax.data.rows import Data, Rows, Seen
 from recjax.errors import UserError
 
 Splits = tuple[Rows, Rows, Rows]
@@ -134,12 +134,10 @@ def _split_at(
         ends = (first_V - before_V)[users] + np.arange(len(users))
         starts = starts_V[users]
         known = ends > starts
-        if not known.all():
-            left_out = reader.left_out
-            left_out[NO_HISTORY] = left_out.get(NO_HISTORY, 0) + int((~known).sum())
+        reader.leave_out(NO_HISTORY, int((~known).sum()))
         return events.cut(users[known], starts[known], ends[known])
 
-    (trained,) = np.nonzero(first_valid_V - starts_V >= 2)
+    (trained,) = np.nonzero(first_valid_V > starts_V)
     last = first_valid_V[trained] - 1
     train = events.cut(trained, starts_V[trained], last, every_prefix=True)
     return train, ask(first_valid_V, first_test_V), ask(first_test_V, ends_V)
@@ -164,15 +162,15 @@ def hold_out(reader: Reader, splits: Splits, held_out_N: np.ndarray) -> Splits:
         _without(rows, held_out_N, as_targets=name == "test")
         for name, rows in zip(("train", "valid", "test"), splits, strict=True)
     )
-    lost = len(splits[2]) - len(test)
-    if lost:
-        left_out = reader.left_out
-        left_out[NO_HISTORY] = left_out.get(NO_HISTORY, 0) + lost
+    reader.leave_out(NO_HISTORY, len(splits[2]) - len(test))
     return train, valid, test
 
 
 def _without(rows: Rows, held_out_N: np.ndarray, *, as_targets: bool) -> Rows:
-    """Rows whose histories lack some items; these may stay as targets."""
+    """Rows whose histories lack some items; these may stay as targets.
+
+    What a user had stays known as seen, so that it is not recommended either.
+    """
     keep = ~held_out_N[rows.flat]
     place = np.concatenate([[0], np.cumsum(keep)])
     starts_R, ends_R = place[rows.starts_R], place[rows.ends_R]
@@ -192,7 +190,8 @@ def _without(rows: Rows, held_out_N: np.ndarray, *, as_targets: bool) -> Rows:
             target_times_R = target_times_R.copy()
             target_times_R[back] = times[ends_R[back]]
         gone_R[back] = False
-    (stay,) = np.nonzero(~gone_R & (ends_R > starts_R))
+    has_history_R = ends_R > starts_R
+    (stay,) = np.nonzero(~gone_R & (has_history_R | rows.every_prefix))
     return Rows(
         rows.users_R[stay],
         flat,
@@ -204,6 +203,7 @@ def _without(rows: Rows, held_out_N: np.ndarray, *, as_targets: bool) -> Rows:
         times,
         None if target_times_R is None else target_times_R[stay],
         ratings,
+        Seen(rows.flat, rows.starts_R[stay], rows.ends_R[stay]),
     )
 
 

@@ -55,13 +55,14 @@ def make_queries(
     """
     whole_R = rows.lengths()
     order_R = np.argsort(whole_R, kind="stable") if by_length else np.arange(len(rows))
-    longest = int(whole_R.max(initial=1))
+    longest = rows.most_seen()
     for start in range(0, len(rows), batch_size):
         chosen = order_R[start : start + batch_size]
         width, most = history_length, int(whole_R[chosen].max())
         while by_length and width >= 8 and most <= (half := -(-width // 2)):
             width = half
-        num_seen = longest if width == history_length else width
+        whole = width == history_length or rows.past is not None
+        num_seen = longest if whole else width
         q = Queries(
             np.zeros((batch_size, width), np.int32),
             np.zeros((batch_size, width), bool),
@@ -76,7 +77,7 @@ def make_queries(
             history = rows.history(row)
             fill_left(q.history_BxH, q.mask_BxH, b, history[-width:])
             if mask_seen:
-                seen = np.unique(history[history != rows.targets_R[row]])
+                seen = rows.seen(row)
                 q.seen_BxS[b, : len(seen)] = seen
         yield q
 
@@ -94,8 +95,9 @@ def draw_candidates(
     for row in range(len(rows)):
         out = rows.targets_R[row : row + 1]
         if mask_seen:
-            out = np.append(out, rows.history(row))
-        items = rng.permutation(num_items)
+            out = np.append(out, rows.seen(row))
+        most = min(size + len(out), num_items)
+        items = rng.choice(num_items, most, replace=False)
         drawn = items[~np.isin(items, out)][:size]
         drawn_RxC[row, : len(drawn)] = drawn
     return drawn_RxC

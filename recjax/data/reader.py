@@ -1,5 +1,7 @@
 """Tables of a data set -> checked events and items, and what became of every row."""
 
+import hashlib
+import hmac
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,7 +127,7 @@ class Reader:
         c, size = self.config.data, len(frame)
         if c.min_rating:
             frame = frame.filter(pl.col(c.rating) >= c.min_rating)
-            self.protocol["min_rating"] = c.min_rating
+            self.protocol["min_rating"] = f"{c.rating} >= {c.min_rating:g}"
         if c.k_core:
             before = -1
             while before != len(frame):  # until none has to go
@@ -136,7 +138,7 @@ class Reader:
         if frame.is_empty():
             raise UserError("data.min_rating, data.k_core: no event is left")
         if len(frame) < size:
-            self.left_out["events filtered out"] = size - len(frame)
+            self.leave_out("events filtered out", size - len(frame))
         return frame
 
     def described(self, kind: str, key: str) -> Table:
@@ -175,9 +177,14 @@ class Reader:
                 f"{table.path}: no user {missing[0]!r} (and {len(missing) - 1} more)"
             )
         if missing:
-            self.left_out[f"users not in {table.path.name}"] = len(missing)
+            self.leave_out(f"users not in {table.path.name}", len(missing))
         joined = frame.join(table.frame, on=c.user, how="left", maintain_order="left")
         return joined.fill_null("")
+
+    def leave_out(self, what: str, count: int) -> None:
+        """Counts what is not used."""
+        if count:
+            self.left_out[what] = self.left_out.get(what, 0) + count
 
     def hide_users(self, table: Table) -> None:
         """Replaces user ids by their keyed hashes where the config names a key."""
@@ -198,7 +205,7 @@ class Reader:
                 raise UserError(f"data.split: {c.split} leaves {name} empty")
         candidates = "all items"
         if e.candidates:
-            candidates = f"{e.candidates} drawn for each target"
+            candidates = f"{e.candidates} drawn for each target by seed {c.split_seed}"
         protocol = {
             "files": {t.path.name: sources.sha256(t.path) for t in self.tables},
             "columns": [c.user, c.item, c.time if c.split != "fixed" else c.history],
@@ -213,7 +220,12 @@ class Reader:
             protocol["like"] = f"{c.rating} >= {e.like_threshold:g}"
         if given := sorted(row[:4] for t in self.tables for row in t.rejected):
             protocol["rejected"] = given
-        users = self.users(user_ids)  # no metric depends on what its table holds
+        if c.user_key and (c.split == "user" or e.candidates):
+            # The order of the users, by which is drawn, is that of their hashes.
+            key = sources.read_key(Path(c.user_key))
+            digest = hmac.digest(key, b"protocol", hashlib.sha256)
+            protocol["user_key"] = digest.hex()[:12]
+        users = self.users(user_ids)  # decides about groups of users alone
         rejected = [row for table in self.tables for row in table.rejected]
         if c.user_key:
             rejected = [(*row[:-1], "") for row in rejected]

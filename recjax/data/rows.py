@@ -4,12 +4,25 @@ import hashlib
 import json
 import string
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from recjax.errors import UserError
+
+
+class Seen(NamedTuple):
+    """What the users of R rows had before, where it is more than their histories.
+
+    Attributes:
+      flat: catalogue rows of events.
+      starts_R, ends_R: bounds of each row's part of it.
+    """
+
+    flat: np.ndarray
+    starts_R: np.ndarray
+    ends_R: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,7 @@ class Rows:
       times: time of each event in `flat`, where it is known; of the targets in
         `target_times_R`.
       ratings: rating of each event in `flat`, where it is known.
+      past: where histories lack items that the users had.
     """
 
     users_R: np.ndarray
@@ -40,6 +54,7 @@ class Rows:
     times: np.ndarray | None = None
     target_times_R: np.ndarray | None = None
     ratings: np.ndarray | None = None
+    past: Seen | None = None
 
     def __len__(self) -> int:
         return len(self.targets_R)
@@ -47,6 +62,17 @@ class Rows:
     def history(self, row: int) -> np.ndarray:
         """Catalogue rows of one history, oldest first."""
         return self.flat[self.starts_R[row] : self.ends_R[row]]
+
+    def seen(self, row: int) -> np.ndarray:
+        """Catalogue rows that the user had before, each once, without the target."""
+        x = self.past or self
+        seen = np.unique(x.flat[x.starts_R[row] : x.ends_R[row]])
+        return seen[seen != self.targets_R[row]]
+
+    def most_seen(self) -> int:
+        """Of any row, at least 1."""
+        x = self.past or self
+        return int((x.ends_R - x.starts_R).max(initial=1))
 
     def lengths(self) -> np.ndarray:
         """lengths_R of the histories."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Graph = dict[str, Any]
@@ -51,7 +52,8 @@ def propagate(
       layers: K, at least 1.
     """
     num_items, num_users = len(vectors_NxD), len(graph["user_V"])
-    weight_Ex1 = graph["weight_E"][:, None].astype(vectors_NxD.dtype)
+    dtype, vectors_NxD = vectors_NxD.dtype, vectors_NxD.astype(jnp.float32)
+    weight_Ex1 = graph["weight_E"][:, None]
 
     def there_and_back(x_NxD: jax.Array) -> jax.Array:
         sent_ExD = x_NxD[graph["item_E"]] * weight_Ex1
@@ -67,5 +69,5 @@ def propagate(
     items_NxD = sum(even[1:], start=even[0]) / (layers + 1)
     seen = even[: (layers + 1) // 2]
     history_NxD = sum(seen[1:], start=seen[0]) / (layers + 1)
-    root_Nx1 = graph["root_N"][:, None].astype(vectors_NxD.dtype)
-    return items_NxD, history_NxD * root_Nx1
+    history_NxD = history_NxD * graph["root_N"][:, None]
+    return items_NxD.astype(dtype), history_NxD.astype(dtype)

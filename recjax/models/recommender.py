@@ -17,7 +17,7 @@ from recjax.models.bert import BertConfig
 from recjax.models.items import Catalogue, ItemTower
 from recjax.models.users import BIDIRECTIONAL, GRAPH, USER_TOWERS
 
-MEMORY = "memory"  # path of the weight of a baseline's scores, see `memory.Memory`
+MEMORY = "memory/weight"  # path of a parameter, see `MemoryWeight`
 
 
 class TwoTowerHead(nn.Module):
@@ -60,6 +60,19 @@ class SoftmaxHead(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """Item vectors -> candidates_UxD and bias_U."""
         return vectors_UxD.astype(jnp.float32), self.bias[rows_U]
+
+
+class MemoryWeight(nn.Module):
+    """What a baseline's scores are multiplied with before they are added.
+
+    Chosen by validation, not by a gradient; see `memory.Memory`.
+    """
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        """The weight."""
+        weight: jax.Array = self.param("weight", nn.initializers.zeros, ())
+        return weight
 
 
 class Bilinear(nn.Module):
@@ -119,8 +132,8 @@ class Recommender(nn.Module):
         )
         self.users = self.user_tower(self.dtype)
         self.head = HEADS[self.head_name](self.num_items, self.head_temperature)
-        if self.remembers:  # chosen by validation, not by a gradient
-            self.param(MEMORY, nn.initializers.zeros, ())
+        if self.remembers:
+            self.memory = MemoryWeight()
 
     def encode_items(
         self, catalogue: Catalogue, items: Any, train: bool = False
@@ -176,6 +189,10 @@ class Recommender(nn.Module):
         users_BxHxD = self.encode_users(history_BxHxD, mask_BxH, hidden_BxH=hidden_BxH)
         return self.head.queries(users_BxHxD[:, -1])
 
+    def weigh_memory(self, memory_BxN: jax.Array) -> jax.Array:
+        """What a baseline's scores add to the model's: bonus_BxN."""
+        return self.memory() * memory_BxN
+
     def __call__(
         self, catalogue: Catalogue, batch: Any, train: bool = False
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -184,6 +201,8 @@ class Recommender(nn.Module):
         The candidates are the batch's items; the whole catalogue where it brings
         vectors of an earlier state, `stale`.
         """
+        if self.remembers and self.is_initializing():
+            self.memory()
         items = batch.items
         vectors_UxD = read_UxD = self.encode_items(catalogue, items, train)
         if "graph" in catalogue:  # the batch's items are the catalogue, filled up

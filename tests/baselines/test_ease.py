@@ -1,10 +1,8 @@
 """The closed form against one ridge regression per item."""
 
 import numpy as np
-import pytest
 
-from recjax.baselines import Ease, ease
-from recjax.errors import UserError
+from recjax.baselines import Ease
 from tests.baselines import naive
 
 
@@ -23,9 +21,3 @@ def test_is_the_ridge_regression_of_an_item_on_the_others(data, batches):
     baseline.fit(data.train, num_items)
     scores = naive.score(baseline, batches)
     np.testing.assert_allclose(scores, want, rtol=1e-4, atol=1e-6)
-
-
-def test_too_many_items(data, monkeypatch):
-    monkeypatch.setattr(ease, "MAX_ITEMS", data.num_items - 1)
-    with pytest.raises(UserError, match=r"ease would need .* for 21 items"):
-        Ease(0).fit(data.train, data.num_items)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recjax.data.protocol import load_data
-from recjax.data.queries import draw_candidates
+from recjax.data.queries import draw_candidates, make_queries
 from recjax.errors import UserError
 from tests.data.test_protocol import open_config, write
 
@@ -63,8 +63,11 @@ def every_target(user, events, first, until):
 
 
 def whole(user, events, until):
-    """What is trained on of a user."""
-    return every_target(user, events, until - 1, until) if until >= 2 else []
+    """What is trained on of a user: the last of `until` events after the others."""
+    if not until:
+        return []
+    items = [e[0] for e in events[:until]]
+    return [(user, items[:-1], items[-1], float(events[until - 1][1]))]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -170,12 +173,50 @@ def test_cold_items_are_asked_for_and_never_seen(config, tmp_path, split):
     ]
     sequences = [without([*h, i]) for _, h, i, _ in asked(warm, warm.train)]
     assert [[*h, i] for _, h, i, _ in asked(data, data.train)] == [
-        s for s in sequences if len(s) >= 2
+        s for s in sequences if s
     ]
+    had = {(u, i): set(h) for u, h, i, _ in asked(warm, warm.test)}
+    for r, (u, _, i, _) in enumerate(asked(data, data.test)):
+        assert set(data.item_ids[data.test.seen(r)]) == had[u, i] - {i}
     assert any(i in cold for _, _, i, _ in asked(data, data.test))
     for r in range(len(data.train)):
         assert len(data.train.sequence_times(r)) == len(data.train.sequence(r))
         assert np.isfinite(data.train.sequence_ratings(r)).all()
+
+
+def test_new_items_that_a_user_had_are_no_candidates(config, tmp_path):
+    data = load(config, tmp_path / "x", draw_events(2), cold_items=0.3)
+    for by_length in (False, True):
+        options = {"history_length": 6, "mask_seen": True, "by_length": by_length}
+        masked = 0
+        for q in make_queries(data.test, batch_size=4, **options):
+            for b, row in enumerate(q.rows_B):
+                if row >= 0:
+                    seen = set(q.seen_BxS[b]) - {-1}
+                    assert seen == set(data.test.seen(row))
+                    masked += sum(data.held_out_N[i] for i in seen)
+        assert masked
+
+
+def test_another_key_is_another_protocol_where_users_are_drawn(config, tmp_path):
+    marks = {}
+    for key in ("", "0123456789abcdef", "fedcba9876543210"):
+        path = tmp_path / "key"
+        path.write_text(key)
+        for split in ("user", "ratio"):
+            data = load(
+                config,
+                tmp_path / "x",
+                draw_events(0),
+                split=split,
+                shares=(0.2, 0.3),
+                user_key=str(path) if key else "",
+            )
+            marks.setdefault(split, set()).add(data.fingerprint)
+    assert {split: len(found) for split, found in marks.items()} == {
+        "user": 3,
+        "ratio": 1,
+    }
 
 
 @pytest.mark.parametrize("mask_seen", [True, False])

@@ -18,7 +18,8 @@ class GraphTower(nn.Module):
     ) -> jax.Array:
         """users_BxHxD; position h sees the items up to h."""
         del train
-        there_BxHx1 = mask_BxH[..., None].astype(history_BxHxD.dtype)
+        there_BxHx1 = mask_BxH[..., None].astype(jnp.float32)  # sums need its digits
         total_BxHxD = jnp.cumsum(history_BxHxD * there_BxHx1, axis=1)
         degree_BxHx1 = jnp.cumsum(there_BxHx1, axis=1)
-        return total_BxHxD * jax.lax.rsqrt(jnp.maximum(degree_BxHx1, 1))
+        users_BxHxD = total_BxHxD * jax.lax.rsqrt(jnp.maximum(degree_BxHx1, 1))
+        return users_BxHxD.astype(history_BxHxD.dtype)
