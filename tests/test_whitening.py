@@ -55,3 +55,13 @@ def test_behind_a_layer_norm_one_direction_is_lost():
 
 def test_items_of_one_text():
     np.testing.assert_array_equal(whiten(np.ones((5, 3), np.float32)), np.zeros((5, 3)))
+
+
+def test_power_between_centring_and_whitening():
+    """Principal deviations to the power of one half are divided by themselves."""
+    x = crowded(200, 6)
+    half = whiten(x, 0.5).astype(np.float64)
+    before = np.linalg.svd(x - x.mean(0), compute_uv=False) / np.sqrt(len(x))
+    after = np.linalg.svd(half, compute_uv=False) / np.sqrt(len(x))
+    np.testing.assert_allclose(after, np.sqrt(before), rtol=1e-2)
+    np.testing.assert_allclose(whiten(x, 0.0), x - x.mean(0), atol=1e-5)

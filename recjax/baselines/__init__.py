@@ -13,12 +13,14 @@ from recjax.baselines.item_knn import ItemKnn
 from recjax.baselines.popularity import Popularity
 from recjax.baselines.random import Random
 from recjax.baselines.recent_popularity import RecentPopularity
-from recjax.baselines.transitions import Transitions
+from recjax.baselines.text import TextSimilarity
+from recjax.baselines.transitions import Transitions, repeat_transitions
 from recjax.data.queries import Queries
 from recjax.data.rows import Rows
 
 __all__ = [
     "BASELINES",
+    "TEXT",
     "Baseline",
     "BprMf",
     "Ease",
@@ -27,6 +29,7 @@ __all__ = [
     "Popularity",
     "Random",
     "RecentPopularity",
+    "TextSimilarity",
     "Transitions",
 ]
 
@@ -46,8 +49,10 @@ BASELINES: dict[str, Callable[[int], Baseline]] = {
     "popularity": Popularity,
     "recent_popularity": RecentPopularity,
     "transitions": Transitions,
+    "repeat_transitions": repeat_transitions,
     "item_knn": ItemKnn,
     "ease": Ease,
     "ials": Ials,
     "bpr_mf": BprMf,
 }
+TEXT = "text"  # `TextSimilarity`, which needs vectors and not a seed

@@ -45,6 +45,14 @@ def weighted_histories(
     return _sums(users_T, items_T, weights_H[places_T], shape)
 
 
+def repeated(history_BxH: np.ndarray, mask_BxH: np.ndarray) -> np.ndarray:
+    """Which places of a history have an item that an older place has: bool_BxH."""
+    same_BxHxH = history_BxH[:, :, None] == history_BxH[:, None]
+    same_BxHxH &= mask_BxH[:, :, None] & mask_BxH[:, None]
+    again_BxH: np.ndarray = np.tril(same_BxHxH, -1).any(axis=2)
+    return again_BxH
+
+
 def tie_break(rows: Rows, num_items: int) -> np.ndarray:
     """bias_N that puts the more popular first where a rule scores alike."""
     items_T = rows.events()

@@ -5,7 +5,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from recjax.baselines.matrix import sequences, tie_break, weighted_histories
+from recjax.baselines.matrix import (
+    repeated,
+    sequences,
+    tie_break,
+    weighted_histories,
+)
 from recjax.data.queries import Queries
 from recjax.data.rows import Rows
 
@@ -20,6 +25,8 @@ class Rule(NamedTuple):
       newest: items of a history that are asked.
       fade: of an item's say, for every newer item.
       damping: added to an item's number of counts, so that few of them say less.
+      repeats: whether an item that a history had before counts as another item there:
+        what follows the second time is often something else.
     """
 
     steps: int
@@ -28,6 +35,7 @@ class Rule(NamedTuple):
     newest: int
     fade: float
     damping: float
+    repeats: bool = False
 
 
 # Test HR@10 / NDCG@10: .134 / .101 on Amazon Industrial (fixed splits, seen items not
@@ -55,34 +63,62 @@ class Transitions:
         self.targets, self.whole = targets, whole
 
     def fit(self, rows: Rows, num_items: int) -> None:
-        """Counts transitions; rows_NxN of them are divided by damped sums."""
+        """Counts transitions; rows_SxN of them are divided by damped sums."""
         self.rule = self.whole if rows.every_prefix else self.targets
-        counts_NxN = count_transitions(rows, num_items, self.rule)
-        sums_N = counts_NxN.sum(axis=1) + self.rule.damping
-        self.chances_NxN = (sparse.diags_array(1 / sums_N) @ counts_NxN).tocsr()
+        counts_SxN = count_transitions(rows, num_items, self.rule)
+        sums_S = counts_SxN.sum(axis=1) + self.rule.damping
+        self.chances_SxN = (sparse.diags_array(1 / sums_S) @ counts_SxN).tocsr()
         self.ties_N = tie_break(rows, num_items)
 
     def score(self, queries: Queries) -> np.ndarray:
         """scores_BxN."""
-        back_H = np.arange(queries.history_BxH.shape[1])[::-1]
+        q, num_items = queries, len(self.ties_N)
+        back_H = np.arange(q.history_BxH.shape[1])[::-1]
         weights_H = np.where(back_H < self.rule.newest, self.rule.fade**back_H, 0)
-        num_items = len(self.ties_N)
-        asked_BxN = weighted_histories(queries, num_items, weights_H)
-        scores_BxN = (asked_BxN @ self.chances_NxN).toarray()
+        if self.rule.repeats:
+            again_BxH = repeated(q.history_BxH, q.mask_BxH)
+            q = q._replace(history_BxH=q.history_BxH + num_items * again_BxH)
+        asked_BxS = weighted_histories(q, self.chances_SxN.shape[0], weights_H)
+        scores_BxN = (asked_BxS @ self.chances_SxN).toarray()
         return (scores_BxN + self.ties_N).astype(np.float32)
 
 
+def repeat_transitions(seed: int) -> Transitions:
+    """Transitions where an item that came before counts as another item."""
+    return Transitions(
+        seed,
+        targets=TARGETS._replace(repeats=True),
+        whole=SEQUENCES._replace(repeats=True),
+    )
+
+
 def count_transitions(rows: Rows, num_items: int, rule: Rule) -> sparse.csr_array:
-    """counts_NxN, from the earlier item (row) to the later one (column)."""
+    """counts_SxN, from the item that is asked (row) to another (column).
+
+    S is N, or 2 N where `rule.repeats`: the second half is of items that came before.
+    """
     items_T, rows_T = sequences(rows)
+    asked_T, num_asked = items_T, num_items
+    if rule.repeats:
+        first_T = np.zeros(len(items_T), bool)
+        first_T[np.unique(rows_T * num_items + items_T, return_index=True)[1]] = True
+        asked_T, num_asked = items_T + num_items * ~first_T, 2 * num_items
     follows_T = np.ones(len(items_T), bool)
     if not rows.every_prefix:
         follows_T[:-1] = rows_T[:-1] != rows_T[1:]  # the last of each row
-    counts_NxN = sparse.csr_array((num_items, num_items))
+    counts_SxN = sparse.csr_array((num_asked, num_items))
     for step in range(1, rule.steps + 1):
-        from_T, to_T = items_T[:-step], items_T[step:]
         counted_T = follows_T[step:] & (rows_T[:-step] == rows_T[step:])
         weights_T = np.full(counted_T.sum(), rule.decay ** (step - 1))
-        pairs = (from_T[counted_T], to_T[counted_T])
-        counts_NxN += sparse.coo_array((weights_T, pairs), counts_NxN.shape).tocsr()
-    return (counts_NxN + rule.backward * counts_NxN.T).tocsr()
+        older_T, newer_T = (
+            np.arange(len(items_T))[:-step],
+            np.arange(step, len(items_T)),
+        )
+        for share, from_T, to_T in (
+            (1.0, older_T, newer_T),
+            (rule.backward, newer_T, older_T),
+        ):
+            pairs = asked_T[from_T[counted_T]], items_T[to_T[counted_T]]
+            entries = share * weights_T, pairs
+            counts_SxN += sparse.coo_array(entries, counts_SxN.shape).tocsr()
+    return counts_SxN

@@ -1,0 +1,36 @@
+"""Cosines of half-way whitened vectors, against loops."""
+
+import numpy as np
+import pytest
+
+from recjax.baselines import TextSimilarity
+from recjax.whitening import whiten
+from tests.baselines import naive
+
+
+@pytest.fixture
+def vectors(data):
+    """Random vectors, all of nearly one direction."""
+    rng = np.random.default_rng(1)
+    return (rng.normal(size=(data.num_items, 8)) + 4).astype(np.float32)
+
+
+def test_against_loops(data, batches, vectors):
+    white = whiten(vectors, 0.5)
+    unit = white / np.linalg.norm(white, axis=1, keepdims=True)
+    want = []
+    for history in naive.shown(batches):
+        newest = history[::-1][:8]
+        shares = [0.5**back for back in range(len(newest))]
+        user = sum(s * unit[item] for s, item in zip(shares, newest, strict=True))
+        want.append(unit @ user / sum(shares) / 0.1 if len(newest) else 0 * unit[:, 0])
+    baseline = TextSimilarity(vectors)
+    baseline.fit(data.train, data.num_items)
+    np.testing.assert_allclose(naive.score(baseline, batches), want, atol=1e-4)
+
+
+def test_a_common_direction_says_nothing(data, batches, vectors):
+    plain = naive.score(TextSimilarity(vectors), batches)
+    moved = naive.score(TextSimilarity(vectors + 100), batches)
+    np.testing.assert_allclose(plain, moved, atol=0.1)
+    assert plain.std() > 1
