@@ -68,6 +68,7 @@ def get_config() -> ConfigDict:
     # mean | additive | gru | cnn | transformer (causal) | bert4rec | graph
     c.user_tower.name = "transformer"  # of users.USER_TOWERS
     c.user_tower.position = "relative"  # absolute | relative, of a transformer
+    c.user_tower.repeats = False  # mark items that the history had before
     c.user_tower.num_layers = 2  # of units, blocks or steps through the graph
     c.user_tower.num_heads = 2  # of its attention; divides D
     c.user_tower.hidden = 128  # width of the scores of additive
@@ -80,9 +81,10 @@ def get_config() -> ConfigDict:
     c.head.name = "softmax"  # two_tower (cosine) | softmax (u W v + b)
     c.head.temperature = 1.0  # scores are divided by it; learned in two_tower
 
-    c.head.memory = ""  # a baseline whose scores are added; "" = none
-    c.head.memory_log = True  # its scores' logarithm, which are then to be positive
-    c.head.memory_weights = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # validation chooses
+    # Baselines whose scores, or the logarithms of chances, are added to the model's.
+    c.head.memory = ()  # of eval.baselines
+    c.head.memory_floor = 0.01  # added to chances before the logarithm
+    c.head.memory_weights = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # validation chooses
 
     c.loss = ConfigDict()
     c.loss.name = "softmax"  # softmax (cross-entropy) | bce | gbce | rating
@@ -127,8 +129,9 @@ def get_config() -> ConfigDict:
     c.eval.mask_seen = True  # items of the user's history are no candidates
     c.eval.resamples = 1000  # bootstrap samples of the 95% intervals
     c.eval.like_threshold = 0.0  # ratings from here on are likes; 0 = no such report
-    # random | popularity | recent_popularity | transitions | item_knn | ease | ials |
-    # bpr_mf (pip install implicit)
+    # random | popularity | recent_popularity | transitions | repeat_transitions (what
+    # came before counts as another item) | item_knn | ease | ials | bpr_mf (pip install
+    # implicit) | text (cosines of the encoder's vectors as they came)
     c.eval.baselines = ("random", "popularity")  # beside every result
     c.eval.before = True  # evaluate the encoder without training
 

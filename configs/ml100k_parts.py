@@ -33,7 +33,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "softmax_mixed": {**SAMPLED, "loss.negatives": "mixed"},
     "bce_uniform": {**SAMPLED, "loss.name": "bce"},
     "gbce_uniform": {**SAMPLED, "loss.name": "gbce", "loss.k": 256},
-    "memory": {"head.memory": "transitions"},
+    "memory": {"head.memory": ("transitions",)},
 }
 BASELINES = (
     "random",

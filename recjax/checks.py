@@ -14,14 +14,13 @@ from typing import Any
 import jax
 
 from recjax import optim, summaries, trees
-from recjax.baselines import BASELINES
+from recjax.baselines import BASELINES, TEXT
 from recjax.baselines.ease import MAX_ITEMS
 from recjax.data.negatives import NEGATIVES
 from recjax.data.protocol import SPLIT_NAMES
 from recjax.data.tables import SUFFIXES
 from recjax.errors import UserError
 from recjax.losses import LOSSES
-from recjax.memory import POSITIVE
 from recjax.models.bert import BertConfig
 from recjax.models.items import COMBINE, POOLINGS, SOURCES
 from recjax.models.prefix import block_of
@@ -31,6 +30,7 @@ from recjax.optim import OPTIMIZERS, SCHEDULES
 from recjax.prefix_store import DTYPES
 
 # (at least, below, keys)
+MAX_COMBINATIONS = 256  # of the weights of a memory
 INF = float("inf")
 RANGES = (
     (
@@ -81,6 +81,7 @@ RANGES = (
             "report.examples",
         ),
     ),
+    (1e-9, INF, ("head.memory_floor",)),
     (0, 1, ("loss.smoothing", "optim.b1", "optim.b2", "optim.momentum")),
     (0, 1.01, ("data.reverse", "loss.calibration")),
     (0, 0.99, ("data.cold_items",)),
@@ -149,12 +150,16 @@ def _check_together(c: Any) -> None:
     weights = tuple(c.head.memory_weights)
     if not weights or not all(isinstance(w, int | float) for w in weights):
         raise UserError(f"head.memory_weights: {weights} are no weights")
-    if c.head.memory == "random":
+    if "random" in c.head.memory:
         raise UserError("head.memory: 'random' is not the same twice")
-    if c.head.memory and c.head.memory_log and c.head.memory not in POSITIVE:
+    if len(weights) ** len(c.head.memory) > MAX_COMBINATIONS:
         raise UserError(
-            f"head.memory_log: the scores of {c.head.memory!r} may be negative; set it "
-            "to False"
+            f"head.memory_weights: {len(weights)} of each of {len(c.head.memory)} "
+            f"memories are more than {MAX_COMBINATIONS} combinations"
+        )
+    if c.user_tower.repeats and c.user_tower.name in BIDIRECTIONAL:
+        raise UserError(
+            f"user_tower.repeats: {c.user_tower.name!r} would be told of hidden items"
         )
     if c.user_tower.name in BIDIRECTIONAL and c.data.history_length < 2:
         raise UserError(
@@ -163,8 +168,10 @@ def _check_together(c: Any) -> None:
         )
     for key, names in (
         ("eval.baselines", c.eval.baselines),
-        ("head.memory", (c.head.memory,)),
+        ("head.memory", c.head.memory),
     ):
+        if TEXT in names and "text" not in c.item_tower.sources:
+            raise UserError(f"{key}: 'text' needs texts, in item_tower.sources")
         if "bpr_mf" in names and find_spec("implicit") is None:
             raise UserError(
                 f"{key}: 'bpr_mf' needs the library implicit: "
@@ -187,7 +194,7 @@ def check_catalogue(c: Any, num_items: int) -> None:
     """
     for key, names in (
         ("eval.baselines", c.eval.baselines),
-        ("head.memory", (c.head.memory,)),
+        ("head.memory", c.head.memory),
     ):
         if "ease" in names and num_items > MAX_ITEMS:
             gigabytes = 12 * num_items**2 / 1e9
@@ -246,8 +253,8 @@ def check_trained(c: Any, phases: Sequence[Any], shapes: trees.Flat) -> None:
             )
     if c.head.memory and not memory:
         raise UserError(
-            f"head.memory: {c.head.memory!r}, but every phase freezes its weight, "
-            f"{MEMORY}"
+            f"head.memory: {', '.join(c.head.memory)}, but every phase freezes its "
+            f"weights, {MEMORY}"
         )
     if "text" in c.item_tower.sources and c.text.lora_rank and not lora:
         raise UserError(
@@ -396,7 +403,7 @@ def _check_names(c: Any) -> None:
         ("user_tower.name", c.user_tower.name, USER_TOWERS),
         ("user_tower.position", c.user_tower.position, POSITIONS),
         ("head.name", c.head.name, HEADS),
-        ("head.memory", c.head.memory, ("", *BASELINES)),
+        *(("head.memory", name, (*BASELINES, TEXT)) for name in c.head.memory),
         ("data.split", c.data.split, SPLIT_NAMES),
         ("data.format", c.data.format, SUFFIXES),
         ("loss.name", c.loss.name, LOSSES),
@@ -406,7 +413,7 @@ def _check_names(c: Any) -> None:
         ("data.windows", c.data.windows, ("last", "all")),
         ("train.dtype", c.train.dtype, ("float32", "bfloat16")),
         ("train.metric", c.train.metric, (*metrics, "auc")),
-        *(("eval.baselines", name, BASELINES) for name in c.eval.baselines),
+        *(("eval.baselines", name, (*BASELINES, TEXT)) for name in c.eval.baselines),
         *(("report.metrics", name, (*metrics, "auc")) for name in c.report.metrics),
     ]
     for key, name, known in choices:

@@ -1,6 +1,6 @@
 """Encode the catalogue once, rank it for every user, keep per-user values."""
 
-import functools
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from recjax import metrics, sharding, trees
+from recjax import metrics, sharding
 from recjax.baselines import Baseline
 from recjax.data.batches import Items, round_up
 from recjax.data.queries import Queries, draw_candidates, make_queries
 from recjax.data.rows import Data, Rows
 from recjax.memory import Memory
-from recjax.models.recommender import MEMORY, Recommender
-from recjax.ranking import Index, Ranked, make_index, rank, rank_queries
+from recjax.models.recommender import Recommender
+from recjax.ranking import (
+    Index,
+    Ranked,
+    compare,
+    make_index,
+    rank,
+    rank_queries,
+    score,
+)
 from recjax.steps import Compiler
 
 MAX_SCORES = 2**24  # users x items at a time: 64 MiB
@@ -57,6 +65,7 @@ class Evaluator:
     def __init__(self, config: Any, data: Data, mesh: Mesh, compiler: Compiler):
         self.config, self.data, self.mesh = config, data, mesh
         self.compiler = compiler
+        self._memory: Memory | None = None
         self._drawn_of: dict[int, np.ndarray] = {}  # by id of a split of `data`
         self._ranker = compiler(
             "rank", self._rank_scores, out_shardings=compiler.everywhere
@@ -146,39 +155,47 @@ class Evaluator:
 
     def choose_memory(
         self, scorer: "ModelScorer", params: Any, rows: Rows, metric: str
-    ) -> tuple[float, Evaluation]:
-        """The weight of the memory that does best, and how it does.
+    ) -> tuple[np.ndarray, metrics.Values]:
+        """weights_M of the memory that do best of all combinations, and how they do.
 
         Args:
           scorer: of a model with a memory.
-          params: its parameters, whatever their weight is.
+          params: its parameters, whatever their weights are.
           rows: of the validation.
-          metric: to compare by; of equal ones the first of `head.memory_weights` wins.
+          metric: to compare by; of equal ones the first combination wins.
         """
-        weights = self.config.head.memory_weights
-        encoded = scorer.encode_catalogue(params)
-        pairs: list[list[tuple[Queries, Ranked]]] = [[] for _ in weights]
+        each = self.config.head.memory_weights
+        every = itertools.product(each, repeat=len(self.config.head.memory))
+        weights_WxM = np.array(list(every), np.float32)
+        encoded, placed_WxM = (
+            scorer.encode_catalogue(params),
+            self.put_whole(weights_WxM),
+        )
+        asks, parts = [], []
         for q in self.queries(rows, by_length=True):
+            asks.append(q.rows_B >= 0)
             placed = self._put_with_memory(q)
-            for each, weight in zip(pairs, weights, strict=True):
-                weighted = trees.flatten(params)
-                weighted[MEMORY] = self.put_whole(np.float32(weight))
-                weighted = trees.unflatten(weighted)
-                each.append((q, scorer.rank(weighted, encoded, placed)))
-        evaluations = [self._collect(each) for each in pairs]
-        values = [evaluation.mean(metric) for evaluation in evaluations]
-        best = values.index(max(values))
-        return float(weights[best]), evaluations[best]
+            parts.append(scorer.compare(params, encoded, placed, placed_WxM))
+        asks_R = np.concatenate(asks)
+        above_WxR, equal_WxR, below_WxR = (
+            np.concatenate([np.asarray(x) for x in column], axis=1)[:, asks_R]
+            for column in zip(*parts, strict=True)
+        )
+        values = [
+            metrics.ranking_values(*counts, self.config.eval.ks)
+            for counts in zip(above_WxR, equal_WxR, below_WxR, strict=True)
+        ]
+        best = int(np.argmax([x[metric].mean() for x in values]))
+        return weights_WxM[best], values[best]
 
-    @functools.cached_property
-    def memory(self) -> Memory | None:
-        """The baseline that is added to a model's scores, if the config names one."""
-        return Memory(self.config, self.data) if self.config.head.memory else None
+    def remember(self, memory: Memory) -> None:
+        """Adds the memory to every ranking by a model from here on."""
+        self._memory = memory
 
     def _put_with_memory(self, q: Queries) -> Queries:
         """Queries onto the devices, with what the memory says of them."""
-        if self.memory is not None:
-            q = q._replace(memory_BxN=self.memory.score(q))
+        if self._memory is not None:
+            q = q._replace(memory_BxMxN=self._memory.score(q))
         placed: Queries = self.put(q)
         return placed
 
@@ -235,6 +252,9 @@ class ModelScorer:
         self._encode = compiler("encode_items", self._encode_chunk)
         self._join = compiler("join", self._join_chunks, out_shardings=everywhere)
         self._rank = compiler("rank_users", self._rank_batch, out_shardings=everywhere)
+        self._compare = compiler(
+            "compare_memories", self._compare_batch, out_shardings=everywhere
+        )
 
     def encode_catalogue(self, params: Any) -> tuple[jax.Array, Index]:
         """vectors_NxD that histories are made of, and the index of all items."""
@@ -259,28 +279,61 @@ class ModelScorer:
         """Ranks a batch of queries against an encoded catalogue."""
         return self._rank(params, encoded, q)
 
+    def compare(
+        self,
+        params: Any,
+        encoded: tuple[jax.Array, Index],
+        q: Queries,
+        weights_WxM: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """`Ranked.above_B`, `equal_B`, `below_B`, for each of W weights of a memory."""
+        counts: tuple[jax.Array, jax.Array, jax.Array]
+        counts = self._compare(params, encoded, q, weights_WxM)
+        return counts
+
     def _encode_chunk(self, params: Any, catalogue: Any, items: Items) -> jax.Array:
         vectors_UxD: jax.Array = self.model.apply(
             {"params": params}, catalogue, items, method=Recommender.encode_items
         )
         return vectors_UxD
 
+    def _query(self, params: Any, vectors_NxD: jax.Array, q: Queries) -> jax.Array:
+        queries_BxD: jax.Array = self.model.apply(
+            {"params": params},
+            vectors_NxD,
+            q.history_BxH,
+            q.mask_BxH,
+            method=Recommender.rank_users,
+        )
+        return queries_BxD
+
     def _rank_batch(
         self, params: Any, encoded: tuple[jax.Array, Index], q: Queries
     ) -> Ranked:
         vectors_NxD, index = encoded
-        queries_BxD = self.model.apply(
-            {"params": params},
-            vectors_NxD[q.history_BxH],
-            q.mask_BxH,
-            method=Recommender.rank_users,
-        )
-        bonus_BxN = None
-        if q.memory_BxN is not None:
+        queries_BxD, bonus_BxN = self._query(params, vectors_NxD, q), None
+        if q.memory_BxMxN is not None:
             bonus_BxN = self.model.apply(
-                {"params": params}, q.memory_BxN, method=Recommender.weigh_memory
+                {"params": params}, q.memory_BxMxN, method=Recommender.weigh_memory
             )
         return rank_queries(queries_BxD, index, q, self.k, self.num_items, bonus_BxN)
+
+    def _compare_batch(
+        self,
+        params: Any,
+        encoded: tuple[jax.Array, Index],
+        q: Queries,
+        weights_WxM: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        vectors_NxD, index = encoded
+        queries_BxD = self._query(params, vectors_NxD, q)
+        assert q.memory_BxMxN is not None
+        memory_BxMxN = jnp.asarray(q.memory_BxMxN)
+
+        plain_BxN = score(queries_BxD, index)[:, : self.num_items]
+        counts: tuple[jax.Array, jax.Array, jax.Array]
+        counts = compare(plain_BxN, memory_BxMxN, weights_WxM, q)
+        return counts
 
 
 def rating_results(

@@ -14,6 +14,7 @@ from recjax import optim, report, signals, summaries, trees
 from recjax.data.batches import Batch
 from recjax.errors import Stopped, UserError
 from recjax.evaluate import Evaluation
+from recjax.metrics import Values
 from recjax.models.recommender import MEMORY
 from recjax.phase import Phase, set_up
 from recjax.run import Run
@@ -87,8 +88,8 @@ def fit(
         say(f"resuming after epoch {stand.epoch}{within} of phase {phase.config.name}")
     else:
         start = r.now()
-        state, evaluation = validate(r, phase, state)
-        value = evaluation.mean(c.train.metric)
+        state, values = validate(r, phase, state)
+        value = float(values[c.train.metric].mean())
         best = jax.tree.map(jnp.copy, state.result)
         r.spend_since("train", start)
         say(f"validation {c.train.metric} before the first epoch: {value:.4f}")
@@ -161,15 +162,17 @@ class _Course:
     def evaluate(self) -> None:
         """Validates, and keeps the state where it is the best so far."""
         r, stand = self.r, self.stand
-        self.state, evaluation = validate(r, self.phase, self.state)
+        self.state, values = validate(r, self.phase, self.state)
         r.reporter.scalars(
             self.phase.step_of(stand.epoch, 0),
-            {f"valid/{m}": evaluation.mean(m) for m in evaluation.values},
+            {f"valid/{m}": float(x.mean()) for m, x in values.items()},
         )
-        if (weight := self.state.trainable.get(MEMORY)) is not None:
+        if (weights := self.state.trainable.get(MEMORY)) is not None:
             step = self.phase.step_of(stand.epoch, 0)
-            r.reporter.scalars(step, {"valid/memory_weight": float(weight)})
-        if (value := evaluation.mean(r.config.train.metric)) > stand.best:
+            named = zip(r.config.head.memory, np.asarray(weights), strict=True)
+            r.reporter.scalars(step, {f"valid/memory/{k}": float(w) for k, w in named})
+        value = float(values[r.config.train.metric].mean())
+        if value > stand.best:
             self.best = jax.tree.map(jnp.copy, self.state.result)
             stand.best, stand.best_epoch = value, stand.epoch
 
@@ -272,21 +275,21 @@ def conclude(
     return Outcome(best, step, stand.epoch, valid, test)
 
 
-def validate(r: Run, phase: Phase, state: TrainState) -> tuple[TrainState, Evaluation]:
-    """Ranks the validation rows; the state has the memory's weight that does best."""
+def validate(r: Run, phase: Phase, state: TrainState) -> tuple[TrainState, Values]:
+    """Ranks the validation rows; the state has the memory's weights that do best."""
     nested, rows = phase.nested(state.result), r.data.valid
     if MEMORY not in state.trainable:
-        return state, r.evaluator.by_model(phase.scorer, nested, rows)[0]
-    weight, evaluation = r.evaluator.choose_memory(
+        return state, r.evaluator.by_model(phase.scorer, nested, rows)[0].values
+    weights_M, values = r.evaluator.choose_memory(
         phase.scorer, nested, rows, r.config.train.metric
     )
 
     def weighted(flat: trees.Flat) -> trees.Flat:
-        return {**flat, MEMORY: r.put_whole(np.float32(weight))} if flat else flat
+        return {**flat, MEMORY: r.put_whole(weights_M)} if flat else flat
 
     trainable, average = weighted(state.trainable), weighted(state.average)
     after: TrainState = state.replace(trainable=trainable, average=average)
-    return after, evaluation
+    return after, values
 
 
 def make_meter(r: Run, phase: Phase, stand: Standing) -> report.Meter:

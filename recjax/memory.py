@@ -1,34 +1,45 @@
-"""A baseline's scores beside the model's: what counting knows and text does not."""
+"""Baselines' scores beside the model's: what counting knows, and what texts say."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from recjax.baselines import BASELINES
+from recjax.baselines import Baseline
 from recjax.data.queries import Queries
-from recjax.data.rows import Data
 
-FLOOR = 1e-9  # of a score whose logarithm is taken
-POSITIVE = ("popularity", "recent_popularity", "transitions", "item_knn")  # or zero
+# Scores that are chances or counts; all others are added as they are.
+LOGARITHMIC = (
+    "popularity",
+    "recent_popularity",
+    "transitions",
+    "repeat_transitions",
+    "item_knn",
+)
 
 
 class Memory:
-    """A baseline, fitted on the training rows, as a term of the ranking.
+    """Fitted baselines, each a term of the ranking.
 
-    With the logarithm of a baseline that scores by chances the sum is that of a product
-    of experts (Hinton, 2002).
+    With the logarithms of chances the sum is that of a product of experts (Hinton,
+    2002).
 
     Args:
-      config: the whole config; `head` names the baseline.
-      data: whose training rows are remembered.
+      baselines: by name, fitted on the training rows.
+      floor: added to a chance before its logarithm is taken, so that what never
+        happened is not ruled out.
     """
 
-    def __init__(self, config: Any, data: Data):
-        self.log = config.head.memory_log
-        self.baseline = BASELINES[config.head.memory](config.seed)
-        self.baseline.fit(data.train, data.num_items)
+    def __init__(self, baselines: Sequence[tuple[str, Baseline]], floor: float):
+        self.baselines, self.floor = baselines, floor
 
     def score(self, queries: Queries) -> np.ndarray:
-        """memory_BxN, finite: the baseline's scores or their logarithms."""
-        scores_BxN = np.asarray(self.baseline.score(queries), np.float32)
-        return np.log(np.maximum(scores_BxN, FLOOR)) if self.log else scores_BxN
+        """memory_BxMxN, finite: every baseline's scores or their logarithms."""
+        return np.stack(
+            [self._score(queries, *each) for each in self.baselines], axis=1
+        )
+
+    def _score(self, queries: Queries, name: str, baseline: Baseline) -> np.ndarray:
+        scores_BxN = np.asarray(baseline.score(queries), np.float32)
+        if name not in LOGARITHMIC:
+            return scores_BxN
+        return np.log(scores_BxN + np.float32(self.floor))

@@ -1,5 +1,6 @@
 """Scores -> the target's rank and the top k; the one ranking everything stands on."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -63,6 +64,11 @@ def make_index(candidates_NxD: jax.Array, bias_N: jax.Array) -> Index:
     return Index(jnp.pad(candidates_NxD, (filling, (0, 0))), jnp.pad(bias_N, filling))
 
 
+def score(queries_BxD: jax.Array, index: Index) -> jax.Array:
+    """scores_BxM."""
+    return queries_BxD @ index.candidates_MxD.T + index.bias_M[None]
+
+
 def rank_queries(
     queries_BxD: jax.Array,
     index: Index,
@@ -75,13 +81,54 @@ def rank_queries(
 
     Where `bonus_BxN` is given it is added to the scores.
     """
-    scores_BxM = queries_BxD @ index.candidates_MxD.T + index.bias_M[None]
+    scores_BxM = score(queries_BxD, index)
     if bonus_BxN is not None:
         scores_BxM += jnp.pad(bonus_BxN, ((0, 0), (0, len(index.bias_M) - num_items)))
     is_item_M = jnp.arange(len(index.bias_M)) < num_items
     scores_BxM = jnp.where(is_item_M[None], scores_BxM, -jnp.inf)
     b = batch
     return _rank(scores_BxM, b.seen_BxS, b.targets_B, b.drawn_BxC, k, num_items)
+
+
+def compare(
+    scores_BxN: jax.Array, memory_BxMxN: jax.Array, weights_WxM: jax.Array, batch: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """How the target ranks with each of W weightings of M further scores.
+
+    Args:
+      scores_BxN: of all items.
+      memory_BxMxN: what is added to them, weighted.
+      weights_WxM: the weightings.
+      batch: a batch of `Queries`.
+
+    Returns:
+      above_WxB, equal_WxB, below_WxB, see `Ranked`.
+    """
+    num_users, num_items = scores_BxN.shape
+    b, user_B = batch, jnp.arange(num_users)
+    targets_B = jnp.asarray(b.targets_B)
+    # By how much each item scores above the target; what a loop need not do again.
+    lead_BxN = scores_BxN - scores_BxN[user_B, targets_B][:, None]
+    more_BxMxN = memory_BxMxN - memory_BxMxN[user_B, :, targets_B][..., None]
+    listed_BxS, out = (
+        (b.seen_BxS, True) if b.drawn_BxC is None else (b.drawn_BxC, False)
+    )
+    beyond_BxS = jnp.where(listed_BxS < 0, num_items, listed_BxS)  # dropped
+    out_BxN = jnp.full(scores_BxN.shape, not out)
+    out_BxN = out_BxN.at[user_B[:, None], beyond_BxS].set(out, mode="drop")
+    out_BxN = out_BxN.at[user_B, targets_B].set(True)
+    candidates_B = _count(~out_BxN)
+    lead_BxN = jnp.where(out_BxN, -jnp.inf, lead_BxN)
+
+    def count(weights_M: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        parts = (weights_M[m] * more_BxMxN[:, m] for m in range(len(weights_M)))
+        sum_BxN = lead_BxN + functools.reduce(jnp.add, parts)
+        above_B = _count(sum_BxN > 0)
+        below_B = _count(sum_BxN < 0) - (num_items - candidates_B)
+        return above_B, candidates_B - above_B - below_B, below_B
+
+    counts: tuple[jax.Array, jax.Array, jax.Array] = jax.lax.map(count, weights_WxM)
+    return counts
 
 
 def _rank(

@@ -26,7 +26,7 @@ def phase_results(r: Run, outcome: Outcome) -> dict[str, Any]:
         "rating": rating_results(config, data, outcome.valid, outcome.test),
         "epochs": outcome.epochs,
         "trainable": trees.count(outcome.trained),
-        **memory(outcome),
+        **memory(r, outcome),
         "examples": summaries.examples(
             data,
             r.titles,
@@ -37,10 +37,13 @@ def phase_results(r: Run, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def memory(outcome: Outcome) -> dict[str, float]:
-    """The weight that validation chose for the memory, where there is one."""
-    weight = outcome.trained.get(MEMORY)
-    return {} if weight is None else {"memory": float(weight)}
+def memory(r: Run, outcome: Outcome) -> dict[str, dict[str, float]]:
+    """The weights that validation chose for the memory, where there is one."""
+    weights = outcome.trained.get(MEMORY)
+    if weights is None:
+        return {}
+    named = zip(r.config.head.memory, np.asarray(weights), strict=True)
+    return {"memory": {name: round(float(weight), 6) for name, weight in named}}
 
 
 def untrained_results(r: Run, evaluation: Evaluation) -> dict[str, Any]:

@@ -190,8 +190,8 @@ def results_text(final: dict[str, Any], metrics: Sequence[str]) -> str:
         named["before (encoder as it came)"] = final["before"]
     lists = {name: values["beyond"] for name, values in named.items()}
     for name, phase in final["phases"].items():
-        weight = f", memory x {phase['memory']:g}" if "memory" in phase else ""
-        after = f"after {name} ({phase['epochs']} epochs{weight})"
+        weights = [f", {w:g} x {of}" for of, w in phase.get("memory", {}).items()]
+        after = f"after {name} ({phase['epochs']} epochs{''.join(weights)})"
         named[after], lists[after] = phase["test"], phase["beyond"]
     last = list(final["phases"].values())[-1]
     p = final["protocol"]

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from recjax import report, sharding, summaries, trees
-from recjax.baselines import BASELINES
+from recjax.baselines import BASELINES, TEXT, Baseline, TextSimilarity
 from recjax.catalogue import encode_prefix
 from recjax.checkpoint import Checkpoints
 from recjax.checks import (
@@ -32,6 +32,7 @@ from recjax.data.text import tokenize
 from recjax.errors import UserError
 from recjax.evaluate import Evaluator
 from recjax.fit import run_phase
+from recjax.memory import Memory
 from recjax.models.pretrained import load_config
 from recjax.models.recommender import make_model
 from recjax.params import init_params, trace_init
@@ -75,11 +76,14 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
 def _run(r: Run, params: trees.Flat) -> dict[str, Any]:
     config, data, checkpoints, say = r.config, r.data, r.checkpoints, r.reporter.say
     r.reporter.table("rejected.parquet", data.rejected)
+    if config.head.memory:
+        named = [(name, fitted(r, params, name)) for name in config.head.memory]
+        r.evaluator.remember(Memory(named, config.head.memory_floor))
 
     # Results without training, then after each phase; all of them saved as they come.
     phases = trained_phases(config)
     if checkpoints.entered is None:
-        results: dict[str, Any] = {"baselines": run_baselines(r), "phases": {}}
+        results: dict[str, Any] = {"baselines": run_baselines(r, params), "phases": {}}
         if r.tokens is not None and config.eval.before:
             results["before"] = run_before(r, params)
         index, step, trained = 0, 0, set[str]()
@@ -280,29 +284,41 @@ def finish(r: Run, results: dict[str, Any], params: trees.Flat) -> dict[str, Any
     return final
 
 
-def run_baselines(r: Run) -> dict[str, dict[str, Any]]:
+def run_baselines(r: Run, params: trees.Flat) -> dict[str, dict[str, Any]]:
     """Fits and tests every baseline that the config names."""
     start, results = r.now(), {}
     for name in r.config.eval.baselines:
-        baseline = BASELINES[name](r.config.seed)
-        baseline.fit(r.data.train, r.data.num_items)
-        evaluation = r.evaluator.by_baseline(baseline, r.data.test)
+        evaluation = r.evaluator.by_baseline(fitted(r, params, name), r.data.test)
         results[name] = untrained_results(r, evaluation)
     r.spend_since("baselines", start)
     return results
 
 
+def fitted(r: Run, params: trees.Flat, name: str) -> Baseline:
+    """A baseline after the training rows; `params` are those before any training."""
+    if name == TEXT:
+        return TextSimilarity(encode_texts(r, params))
+    baseline = BASELINES[name](r.config.seed)
+    baseline.fit(r.data.train, r.data.num_items)
+    return baseline
+
+
 def run_before(r: Run, params: trees.Flat) -> dict[str, Any]:
-    """Tests the pretrained encoder without a gradient step.
+    """Tests the pretrained encoder without a gradient step."""
+    start = r.now()
+    vectors_NxE = r.put_whole(encode_texts(r, params))
+    evaluation = r.evaluator.by_text(vectors_NxE, r.data.test)
+    r.spend_since("before", start)
+    return untrained_results(r, evaluation)
+
+
+def encode_texts(r: Run, params: trees.Flat) -> np.ndarray:
+    """vectors_NxE of the texts by the encoder as it came.
 
     A pooling that has to be learned is replaced by the mean.
     """
-    start = r.now()
     pooling = r.config.item_tower.pooling
     model = r.model.clone(item_pooling="mean" if pooling == "attention" else pooling)
     assert model.encoder_config is not None
     blocks = model.encoder_config.num_hidden_layers + 2
-    vectors_NxE = r.put_whole(np.asarray(encode_prefix(r, model, params, blocks)))
-    evaluation = r.evaluator.by_text(vectors_NxE, r.data.test)
-    r.spend_since("before", start)
-    return untrained_results(r, evaluation)
+    return np.asarray(encode_prefix(r, model, params, blocks))

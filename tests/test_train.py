@@ -247,9 +247,9 @@ def test_another_config_in_the_same_directory_is_refused(config, tmp_path):
         ("user_tower.dropout", 1.0, "user_tower.dropout: 1.0 is not at least 0 and"),
         ("loss.smoothing", 1.0, "loss.smoothing: 1.0 is not at least 0 and below 1"),
         ("head.temperature", 0.0, "head.temperature: 0.0 is not at least"),
-        ("head.memory", "elephant", "head.memory: 'elephant' is not one of"),
-        ("head.memory", "random", "head.memory: 'random' is not the same twice"),
-        ("head.memory", "ease", "head.memory_log: the scores of 'ease' may be neg"),
+        ("head.memory", ("elephant",), "head.memory: 'elephant' is not one of"),
+        ("head.memory", ("random",), "head.memory: 'random' is not the same twice"),
+        ("head.memory_floor", 0.0, "head.memory_floor: 0.0 is not at least"),
         ("head.memory_weights", (), r"head.memory_weights: \(\) are no weights"),
         ("data.shares", (0.5, 0.5), r"data.shares: \(0.5, 0.5\) is not"),
         ("data.min_rating", 2.0, "data.min_rating: needs a column of ratings"),
@@ -289,6 +289,25 @@ def test_wrong_values_are_one_line(config, tmp_path, key, value, message):
             "data.history_length: 'bert4rec' needs at least 2",
         ),
         (
+            {"head.memory": ("text",), "item_tower.sources": ("id",)},
+            "head.memory: 'text' needs texts, in item_tower.sources",
+        ),
+        (
+            {"eval.baselines": ("text",), "item_tower.sources": ("id",)},
+            "eval.baselines: 'text' needs texts, in item_tower.sources",
+        ),
+        (
+            {
+                "head.memory": ("text", "ease"),
+                "head.memory_weights": tuple(range(17)),
+            },
+            "head.memory_weights: 17 of each of 2 memories are more than 256 comb",
+        ),
+        (
+            {"user_tower.name": "bert4rec", "user_tower.repeats": True},
+            "user_tower.repeats: 'bert4rec' would be told of hidden items",
+        ),
+        (
             {"data.split": "fixed", "data.k_core": 2},
             "data.split: 'fixed' files are not filtered",
         ),
@@ -304,11 +323,10 @@ def test_values_that_do_not_go_together(config, tmp_path, changes, message):
 @pytest.mark.parametrize("key", ["eval.baselines", "head.memory"])
 def test_baselines_that_cannot_run_are_found_first(config, tmp_path, monkeypatch, key):
     c = config.unlock()
-    c.head.memory_log = False
 
     def name(baseline):
         section, last = key.split(".")
-        c[section][last] = (baseline,) if key == "eval.baselines" else baseline
+        c[section][last] = (baseline,)
 
     name("ease")
     monkeypatch.setattr(checks, "MAX_ITEMS", 20)

@@ -75,8 +75,8 @@ def work(args: argparse.Namespace) -> None:
             for state, _ in steps:  # noqa: B007 (the last one stays)
                 pass
             meter.flush()
-            state, evaluation = validate(r, phase, state)
-            value, epoch = evaluation.mean(METRIC), epoch + 1
+            state, values = validate(r, phase, state)
+            value, epoch = float(values[METRIC].mean()), epoch + 1
             print(json.dumps({"epoch": epoch, METRIC: value}), flush=True)
 
 

@@ -17,7 +17,7 @@ class Queries(NamedTuple):
       rows_B: the row that asks; -1 where it only fills the batch.
       drawn_BxC: the only candidates that the target is compared with, where they are
         drawn; -1 is padding.
-      memory_BxN: a baseline's scores, where the model has such a memory.
+      memory_BxMxN: baselines' scores, where the model has such memories.
     """
 
     history_BxH: np.ndarray
@@ -26,7 +26,7 @@ class Queries(NamedTuple):
     targets_B: np.ndarray
     rows_B: np.ndarray
     drawn_BxC: np.ndarray | None = None
-    memory_BxN: np.ndarray | None = None
+    memory_BxMxN: np.ndarray | None = None
 
 
 def make_queries(

@@ -17,7 +17,7 @@ from recjax.models.bert import BertConfig
 from recjax.models.items import Catalogue, ItemTower
 from recjax.models.users import BIDIRECTIONAL, GRAPH, USER_TOWERS
 
-MEMORY = "memory/weight"  # path of a parameter, see `MemoryWeight`
+MEMORY = "memory/weights"  # path of a parameter, see `MemoryWeights`
 
 
 class TwoTowerHead(nn.Module):
@@ -62,17 +62,47 @@ class SoftmaxHead(nn.Module):
         return vectors_UxD.astype(jnp.float32), self.bias[rows_U]
 
 
-class MemoryWeight(nn.Module):
-    """What a baseline's scores are multiplied with before they are added.
+class MemoryWeights(nn.Module):
+    """What M baselines' scores are multiplied with before they are added.
 
     Chosen by validation, not by a gradient; see `memory.Memory`.
     """
 
+    num_memories: int
+
     @nn.compact
     def __call__(self) -> jax.Array:
-        """The weight."""
-        weight: jax.Array = self.param("weight", nn.initializers.zeros, ())
-        return weight
+        """weights_M."""
+        shape = (self.num_memories,)
+        weights_M: jax.Array = self.param("weights", nn.initializers.zeros, shape)
+        return weights_M
+
+
+def weigh(weights_M: jax.Array, memory_BxMxN: jax.Array) -> jax.Array:
+    """The weighted sum of what M baselines say: bonus_BxN."""
+    return jnp.einsum("m,bmn->bn", weights_M, memory_BxMxN)
+
+
+class Repeat(nn.Module):
+    """A learned vector for items that the history had before."""
+
+    @nn.compact
+    def __call__(
+        self, history_BxHxD: jax.Array, history_BxH: jax.Array, mask_BxH: jax.Array
+    ) -> jax.Array:
+        """history_BxHxD, marked.
+
+        Args:
+          history_BxHxD: vectors.
+          history_BxH: whose items these are, by any numbering.
+          mask_BxH: which of them are there.
+        """
+        width, dtype = history_BxHxD.shape[-1], history_BxHxD.dtype
+        mark_D = self.param("mark", nn.initializers.normal(0.02), (width,))
+        same_BxHxH = history_BxH[:, :, None] == history_BxH[:, None]
+        same_BxHxH &= mask_BxH[:, :, None] & mask_BxH[:, None]
+        again_BxH = jnp.tril(same_BxHxH, -1).any(axis=2)
+        return history_BxHxD + again_BxH[..., None] * mark_D.astype(dtype)[None, None]
 
 
 class Bilinear(nn.Module):
@@ -115,7 +145,8 @@ class Recommender(nn.Module):
     history_length: int = 1
     bidirectional: bool = False
     graph_layers: int = 0
-    remembers: bool = False
+    num_memories: int = 0
+    marks_repeats: bool = False
 
     def setup(self) -> None:
         self.items = ItemTower(
@@ -132,8 +163,10 @@ class Recommender(nn.Module):
         )
         self.users = self.user_tower(self.dtype)
         self.head = HEADS[self.head_name](self.num_items, self.head_temperature)
-        if self.remembers:
-            self.memory = MemoryWeight()
+        if self.num_memories:
+            self.memory = MemoryWeights(self.num_memories)
+        if self.marks_repeats:
+            self.repeat = Repeat()
 
     def encode_items(
         self, catalogue: Catalogue, items: Any, train: bool = False
@@ -177,9 +210,21 @@ class Recommender(nn.Module):
         """candidates_UxD and bias_U to score against `rank_users`."""
         return self.head.candidates(vectors_UxD, rows_U)
 
-    def rank_users(self, history_BxHxD: jax.Array, mask_BxH: jax.Array) -> jax.Array:
-        """queries_BxD of whole histories."""
-        hidden_BxH = None
+    def read(
+        self, vectors_UxD: jax.Array, history_BxH: jax.Array, mask_BxH: jax.Array
+    ) -> jax.Array:
+        """Items' vectors -> history_BxHxD, what the user tower gets."""
+        history_BxHxD = vectors_UxD[history_BxH]
+        if not self.marks_repeats:
+            return history_BxHxD
+        marked_BxHxD: jax.Array = self.repeat(history_BxHxD, history_BxH, mask_BxH)
+        return marked_BxHxD
+
+    def rank_users(
+        self, vectors_NxD: jax.Array, history_BxH: jax.Array, mask_BxH: jax.Array
+    ) -> jax.Array:
+        """queries_BxD of whole histories of catalogue rows."""
+        history_BxHxD, hidden_BxH = self.read(vectors_NxD, history_BxH, mask_BxH), None
         if self.bidirectional:  # asked for a hidden item after the newest one
             newest = self.history_length - 1
             after = ((0, 0), (0, 1), (0, 0))
@@ -189,9 +234,9 @@ class Recommender(nn.Module):
         users_BxHxD = self.encode_users(history_BxHxD, mask_BxH, hidden_BxH=hidden_BxH)
         return self.head.queries(users_BxHxD[:, -1])
 
-    def weigh_memory(self, memory_BxN: jax.Array) -> jax.Array:
-        """What a baseline's scores add to the model's: bonus_BxN."""
-        return self.memory() * memory_BxN
+    def weigh_memory(self, memory_BxMxN: jax.Array) -> jax.Array:
+        """What the baselines' scores add to the model's: bonus_BxN."""
+        return weigh(self.memory(), memory_BxMxN)
 
     def __call__(
         self, catalogue: Catalogue, batch: Any, train: bool = False
@@ -201,7 +246,7 @@ class Recommender(nn.Module):
         The candidates are the batch's items; the whole catalogue where it brings
         vectors of an earlier state, `stale`.
         """
-        if self.remembers and self.is_initializing():
+        if self.num_memories and self.is_initializing():
             self.memory()
         items = batch.items
         vectors_UxD = read_UxD = self.encode_items(catalogue, items, train)
@@ -210,7 +255,7 @@ class Recommender(nn.Module):
                 vectors_UxD[: self.num_items], catalogue["graph"]
             )
             vectors_UxD = vectors_UxD.at[: self.num_items].set(ranks_NxD)
-        history_BxHxD = read_UxD[batch.history_BxH]
+        history_BxHxD = self.read(read_UxD, batch.history_BxH, batch.mask_BxH)
         users_BxHxD = self.encode_users(
             history_BxHxD, batch.mask_BxH, train, batch.hidden_BxH
         )
@@ -253,7 +298,8 @@ def make_model(
         history_length=length,
         bidirectional=users.name in BIDIRECTIONAL,
         graph_layers=users.num_layers if users.name in GRAPH else 0,
-        remembers=bool(config.head.memory),
+        num_memories=len(config.head.memory),
+        marks_repeats=users.repeats,
         dtype=jnp.dtype(config.train.dtype),
     )
 
