@@ -1,0 +1,28 @@
+"""Amazon Beauty: a frozen encoder beside what counting remembers.
+
+    python -m recjax.main --config=configs/amazon_beauty.py --workdir=runs/beauty \
+        --config.data.source=DIR
+
+DIR holds `amazon-beauty.inter` and `amazon-beauty.item` in RecBole's atomic format: the
+5-core set of 2014 that S3-Rec distributes, with titles.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """Leave-one-out, seen items masked, history of 20, frozen encoder."""
+    c = base.get_config()
+    c.data.source = "amazon-beauty"
+    c.data.history_length = 20
+    c.text.template = c.text.title = "{title}"
+    c.text.max_tokens = 48
+    c.text.whiten = True
+    c.item_tower.width = 128
+    c.head.memory = ("transitions", "text")
+    c.eval.baselines = ("popularity", "transitions", "text")
+    c.train.batch_size = 256
+    c.train.phases = (base.phase("towers", epochs=20, lr=1e-3, ema=0.98, patience=3),)
+    return c
