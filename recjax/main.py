@@ -52,10 +52,15 @@ def _parse_flags(argv: list[str]) -> list[str]:
     except Exception as e:  # a config file may raise anything
         if "--debug" in argv:
             raise
-        _fail(f"config: {' '.join(_lines(e))}")
+        _fail(f"config: {explain(e)}")
     if len(rest) > 1:
         _fail(f"unexpected argument {rest[1]!r}; options begin with --")
     return rest
+
+
+def explain(e: Exception) -> str:
+    """What a config's code or its reader raised, in one line."""
+    return " ".join(_lines(e))
 
 
 def _lines(e: BaseException) -> list[str]:

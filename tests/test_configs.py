@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from configs import base
+from configs.ablations.reference import DATA_SETS, read_points
 from configs.ml100k_parts import PARTS
 from recjax import train
 from tests.conftest import shrink
@@ -16,6 +17,16 @@ NAMES = sorted(
 )
 KNOWN_BY = ("id", "text", "id+text")
 ARGS = {"ml100k": KNOWN_BY, "beauty_cold": KNOWN_BY, "ml100k_parts": tuple(PARTS)}
+ABLATIONS = {
+    path.stem: importlib.import_module(f"configs.ablations.{path.stem}")
+    for path in sorted(Path("configs/ablations").glob("*.py"))
+    if path.stem not in ("__init__", "reference")
+}
+POINTS = [
+    (name, point)
+    for name, module in ABLATIONS.items()
+    for point in read_points(module.sweep)
+]
 CASES = [(name, arg) for name in NAMES for arg in ARGS.get(name, (None,))]
 
 
@@ -31,6 +42,37 @@ def test_config_runs(name, arg, atomic_dir, six_layers, tmp_path):
     if name == "quickstart":
         text = (tmp_path / "results.md").read_text()
         assert "after top (1 epochs)" in text
+
+
+@pytest.mark.parametrize(("name", "point"), POINTS)
+def test_point_runs(name, point, atomic_dir, six_layers, tmp_path):
+    c = ABLATIONS[name].get_config(point)
+    assert c.is_locked
+    final = train.run(shrink(c, atomic_dir, six_layers), str(tmp_path))
+    assert np.isfinite(final["test"]["ndcg@10"]["value"])
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_points_differ_and_the_default_is_the_reference(name):
+    module = ABLATIONS[name]
+    for data_set in DATA_SETS:
+        points = list(read_points(module.sweep))
+        built = [module.get_config(f"{p}@{data_set}").to_json() for p in points]
+        assert len(set(built)) == len(built)
+    assert module.get_config().to_json() == module.get_config(points[0]).to_json()
+    with pytest.raises(ValueError, match="no point 'none'; there are"):
+        module.get_config("none")
+    with pytest.raises(ValueError, match="no data set 'mars'; there are ml100k"):
+        module.get_config(f"{points[0]}@mars")
+
+
+def test_points_of_one_name_are_refused():
+    def sweep(add):
+        add("a", {})
+        add("a", {"seed": 1})
+
+    with pytest.raises(ValueError, match="two points are called 'a'"):
+        read_points(sweep)
 
 
 def test_base_declares_every_key_with_a_comment():

@@ -66,7 +66,7 @@ def test_own_data(config, tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     space: dict = {}
-    exec(block("def get_config"), space)
+    exec(block("def get_config():"), space)
     c = space["get_config"]()
     assert c.is_locked
     data = load_data(c)
@@ -93,3 +93,11 @@ def test_freezing_by_phases(config, six_layers):
 def test_links_lead_somewhere():
     for path in re.findall(r"\]\(([^)#:]+)\)", Path("README.md").read_text()):
         assert Path(path).exists(), path
+
+
+def test_a_config_with_a_sweep():
+    space = {}
+    exec(block("def sweep(add)"), space)
+    assert space["get_config"]("cls").item_tower.pooling == "cls"
+    industrial = space["get_config"]("mean@amazon_industrial")
+    assert industrial.data.source == "amazon-industrial"

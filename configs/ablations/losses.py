@@ -1,0 +1,31 @@
+"""Losses, and what a target competes with, with and without the logQ correction.
+
+    python -m experiments.sweep --config=configs/ablations/losses.py --out=runs/losses
+
+Claims: full cross-entropy beats a few negatives (Klenitskiy and Vasilev, RecSys 2023);
+gBCE with many negatives reaches it (Petrov and Macdonald, gSASRec, RecSys 2023); in-
+batch negatives without logQ fail (blondered/transformer_benchmark).
+"""
+
+from ml_collections import ConfigDict
+
+from configs.ablations import reference
+
+
+def get_config(point: str = "softmax") -> ConfigDict:
+    """One row of the table."""
+    return reference.make(point, sweep, item_tower__sources=("id",))
+
+
+def sweep(add: reference.Add) -> None:
+    """The rows of the table."""
+    add("softmax", {})
+    add("bce", {"loss.name": "bce"})
+    add("gbce", {"loss.name": "gbce", "loss.k": 256})
+    for negatives in ("in_batch", "uniform", "popularity", "mixed"):
+        drawn = {"loss.negatives": negatives, "loss.num_negatives": 256}
+        add(negatives, drawn)
+        add(f"{negatives}_plain", {**drawn, "loss.logq": False})
+    drawn = {"loss.negatives": "uniform", "loss.num_negatives": 256}
+    add("bce_uniform", {**drawn, "loss.name": "bce"})
+    add("gbce_uniform", {**drawn, "loss.name": "gbce", "loss.k": 256})

@@ -1,0 +1,28 @@
+"""Pretrained weights against random ones, frozen and trained.
+
+    python -m experiments.sweep --config=configs/ablations/pretrained.py \
+        --out=runs/pretrained
+
+Claim: pretrained weights help, least on small data (Yuan et al., IDvs.MoRec, SIGIR
+2023, table 4, HR@10 .1778 -> .1823).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+from configs.ablations import freezing, reference
+
+
+def get_config(point: str = "pretrained") -> ConfigDict:
+    """One row of the table; every row has the same two phases."""
+    return reference.make(point, sweep)
+
+
+def sweep(add: reference.Add) -> None:
+    """The rows of the table."""
+    frozen = freezing.phases(base.freeze("all"))
+    tuned = freezing.phases(base.freeze(2, layers=reference.LAYERS, encoder=0.2))
+    for name, pretrained in (("pretrained", True), ("random", False)):
+        weights = {"text.pretrained": pretrained}
+        add(name, {**weights, "train.phases": frozen})
+        add(f"{name}_top2", {**weights, "train.phases": tuned})

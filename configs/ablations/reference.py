@@ -1,0 +1,99 @@
+"""What every ablation starts from, by data set; and how a point is picked.
+
+A config with a sweep has `sweep(add)`, which calls `add(name, changes)` for every row
+of its table, the reference first; changes are by flat key, as in
+`{"item_tower.pooling": "cls"}`. Its `get_config("cls")` is that row on MovieLens 100K,
+`get_config("cls@amazon_industrial")` on another of `DATA_SETS`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+Changes = Mapping[str, Any]
+Add = Callable[[str, Changes], None]
+LAYERS = 6  # of the encoder
+# The towers over frozen vectors; then something else, at a smaller rate.
+TOWERS = {"epochs": 30, "lr": 2e-3, "ema": 0.98, "patience": 8}
+TUNING = {"epochs": 3, "lr": 1e-3, "schedule": "cosine", "warmup": 0.1, "ema": 0.9}
+
+
+def ml100k() -> ConfigDict:
+    """MovieLens 100K by title, year and genres: leave-one-out, seen items masked."""
+    c = base.get_config()
+    c.data.rating, c.data.user_table = "rating", True
+    c.eval.like_threshold = 4.0
+    c.user_tower.dropout = 0.3
+    c.train.batch_size = 128
+    c.train.phases = (base.phase("towers", **TOWERS),)
+    c.eval.baselines = ("popularity", "transitions")
+    return c
+
+
+def amazon_industrial() -> ConfigDict:
+    """Amazon Industrial by title and brand, in fixed splits, seen items not masked."""
+    c = base.get_config()
+    c.data.source = "amazon-industrial"  # a directory
+    c.data.split, c.data.time = "fixed", ""
+    c.data.history_length = 10
+    c.text.template, c.text.title = "{title}. {brand}", "{title}"
+    c.text.max_tokens, c.text.row_tokens = 64, 128
+    c.user_tower.dropout = 0.3
+    c.eval.mask_seen = False
+    c.train.batch_size = 256
+    c.train.phases = (base.phase("towers", **TOWERS),)
+    c.eval.baselines = ("popularity", "transitions")
+    return c
+
+
+DATA_SETS: dict[str, Callable[[], ConfigDict]] = {
+    "ml100k": ml100k,
+    "amazon_industrial": amazon_industrial,
+}
+
+
+def make(point: str, sweep: Callable[[Add], None], **shared: Any) -> ConfigDict:
+    """The config of one point, locked.
+
+    Args:
+      point: name of a point, or name@data_set.
+      sweep: of the config's file.
+      shared: changes to the reference that all points have, with __ for the dot.
+
+    Raises:
+      ValueError: no such point or data set.
+    """
+    name, _, data_set = point.partition("@")
+    points = read_points(sweep)
+    for what, given, known in (
+        ("point", name, points),
+        ("data set", data_set or "ml100k", DATA_SETS),
+    ):
+        if given not in known:
+            raise ValueError(f"no {what} {given!r}; there are {', '.join(known)}")
+    c = DATA_SETS[data_set or "ml100k"]()
+    flat = {key.replace("__", "."): value for key, value in shared.items()}
+    c.update_from_flattened_dict({**flat, **points[name]})
+    return c.lock()
+
+
+def read_points(sweep: Callable[[Add], None]) -> dict[str, Changes]:
+    """The points of a sweep in their order, the reference first.
+
+    Raises:
+      ValueError: two points of one name, or none.
+    """
+    points: dict[str, Changes] = {}
+
+    def add(name: str, changes: Changes) -> None:
+        if name in points:
+            raise ValueError(f"two points are called {name!r}")
+        points[name] = changes
+
+    sweep(add)
+    if not points:
+        raise ValueError("the sweep has no point")
+    return points

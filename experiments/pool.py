@@ -1,0 +1,122 @@
+"""Several processes at a time, each on cores of its own."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass
+class Job:
+    """A command, its output, and how it went.
+
+    Attributes:
+      log: what it prints is added to this file.
+      began: when it was started, by `time.monotonic`.
+    """
+
+    name: str
+    command: Sequence[str]
+    log: Path
+    began: float = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it was started."""
+        return time.monotonic() - self.began
+
+    def last_line(self) -> str:
+        """What the log ends with."""
+        lines = self.log.read_text(errors="replace").replace("\r", "\n").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        return said[-1] if said else "(said nothing)"
+
+
+@dataclass
+class Pool:
+    """Runs jobs; each has an equal share of the cores, whatever else runs.
+
+    So the number of threads, on which the last bits of a result depend, is always the
+    same. The jobs end with this process, however it ends, where the system is Linux:
+    they get SIGTERM.
+
+    Args:
+      slots: jobs at a time.
+    """
+
+    slots: int
+    running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = field(
+        default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        cores = usable_cores()
+        share = len(cores) // self.slots
+        self._shares = [set(cores[i * share :][:share]) for i in range(self.slots)]
+
+    @property
+    def free(self) -> list[int]:
+        """Slots without a job."""
+        return [slot for slot in range(self.slots) if slot not in self.running]
+
+    def start(self, job: Job) -> None:
+        """Starts a job in a free slot."""
+        slot = self.free[0]
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        job.began = time.monotonic()
+        with job.log.open("ab") as log:
+            process = subprocess.Popen(
+                job.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for us alone, who pass it on once
+                preexec_fn=_prepare(self._shares[slot], os.getpid()),
+            )
+        self.running[slot] = job, process
+
+    def ended(self) -> list[tuple[Job, int]]:
+        """Jobs that have ended since this was asked last, with their exit codes."""
+        found = []
+        for slot, (job, process) in list(self.running.items()):
+            if (code := process.poll()) is not None:
+                del self.running[slot]
+                found.append((job, code))
+        return found
+
+    def stop(self) -> None:
+        """Asks all jobs to save and leave, and waits until they have."""
+        for _, process in self.running.values():
+            process.send_signal(signal.SIGTERM)
+        for _, process in self.running.values():
+            process.wait()
+        self.running.clear()
+
+
+def usable_cores() -> list[int]:
+    """Those that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _prepare(cores: set[int], parent: int) -> Callable[[], None] | None:
+    """What a new process does before its command."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+
+    def prepare() -> None:
+        os.sched_setaffinity(0, cores)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended before we asked
+            os._exit(1)
+
+    return prepare

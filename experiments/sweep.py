@@ -1,0 +1,168 @@
+"""Runs every point of a config's sweep with several seeds.
+
+    python -m experiments.sweep --config=configs/ablations/pooling.py --out=runs/pooling
+
+A run's directory is OUT/POINT/SEED, what it printed is in OUT/logs. The same command
+goes on after an interruption; what is finished is not run again, and more points and
+seeds can be added. What follows `--` is passed on to every run:
+`-- --config.data.source=DIR`.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from experiments.plan import Plan, claim, claimed, make_plan
+from experiments.pool import Pool
+from recjax.errors import STOPPED, UserError
+
+POLL = 0.2  # seconds
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs what is missing; exit code 1 where a run failed, 2 where nothing can run."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    split = given.index("--") if "--" in given else len(given)
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--config", required=True, help="file with a `sweep`")
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--points", nargs="+", help="of the sweep; all without")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--data", default="", help="a data set that the config knows")
+    # Two at a time on half of the cores each are no faster where a step uses all.
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    args = parser.parse_args(given[:split])
+    try:
+        with claim(args.out):
+            plan = make_plan(args, given[split + 1 :])
+            failed = run(plan, args.jobs)
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped: the same command resumes", file=sys.stderr)
+        sys.exit(STOPPED)
+    for name, why in failed.items():
+        print(f"failed: {name}: {why}", file=sys.stderr)
+    if failed:
+        sys.exit(1)
+    print(
+        f"all {len(plan.runs())} runs are finished; "
+        f"python -m experiments.collect {args.out} makes the table"
+    )
+
+
+def run(plan: Plan, jobs: int) -> dict[str, str]:
+    """Runs what is not finished; what failed, and what it said last."""
+    course = _Course(plan, jobs)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with course.bar:
+            while course.waiting or course.pool.running:
+                course.start()
+                time.sleep(POLL)
+                course.reap()
+                course.show()
+    finally:
+        course.pool.stop()
+        signal.signal(signal.SIGTERM, before)
+    return course.failed
+
+
+class _Course:
+    """A sweep on its way; see `run`."""
+
+    def __init__(self, plan: Plan, jobs: int):
+        self.plan, self.pool, self.jobs = plan, Pool(jobs), jobs
+        self.failed: dict[str, str] = {}
+        self.took: dict[str, list[float]] = {}  # seconds of the finished runs, by point
+        self.waiting: list[tuple[str, int]] = []
+        for point, seed in plan.runs():
+            if finished(folder := plan.folder(point, seed)):
+                self.took.setdefault(point, []).append(read_seconds(folder))
+            else:
+                self.waiting.append((point, seed))
+        total, self._told = len(plan.runs()), set[Path]()
+        self.bar = tqdm(
+            total=total,
+            initial=total - len(self.waiting),
+            bar_format="{n_fmt}/{total_fmt} runs{postfix}",
+            mininterval=0.5 if sys.stdout.isatty() else 30,
+            file=sys.stdout,
+        )
+
+    def start(self) -> None:
+        """Gives every free slot a run whose directory is free too."""
+        for each in self.waiting[:]:
+            if not self.pool.free:
+                return
+            folder = self.plan.folder(*each)
+            if not claimed(folder):
+                self.waiting.remove(each)
+                job = self.plan.job(*each)
+                self.pool.start(job)
+                self.bar.write(f"{job.name}: started")
+            elif folder not in self._told:
+                self._told.add(folder)
+                self.bar.write(f"{folder}: a run is still in it; waiting for its end")
+
+    def reap(self) -> None:
+        """Looks for runs that have ended."""
+        for job, code in self.pool.ended():
+            point, seed = job.name.rsplit(" ", 1)
+            folder = self.plan.folder(point, int(seed))
+            if code:
+                self.failed[job.name] = f"{job.last_line()} ({job.log})"
+                self.bar.write(f"{job.name}: FAILED with exit code {code}")
+            else:
+                self.took.setdefault(point, []).append(read_seconds(folder))
+                self.bar.write(f"{job.name}: {outcome(folder)}")
+            self.bar.update()
+
+    def show(self) -> None:
+        """What runs, and what is left by what runs of each point took."""
+        running = [job for job, _ in self.pool.running.values()]
+        names = ", ".join(f"{job.name} for {job.elapsed:.0f} s" for job in running)
+        left = ""
+        if every := [x for some in self.took.values() for x in some]:
+
+            def expected(point: str) -> float:
+                some = self.took.get(point, every)
+                return sum(some) / len(some)
+
+            seconds = sum(expected(point) for point, _ in self.waiting)
+            for job in running:
+                seconds += max(expected(job.name.rsplit(" ", 1)[0]) - job.elapsed, 0)
+            left = f"about {seconds / self.jobs / 60:.0f} min left, "
+        self.bar.set_postfix_str(f"{left}running {names}", refresh=False)
+        self.bar.update(0)
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run has its results."""
+    return (folder / "results.json").exists()
+
+
+def outcome(folder: Path) -> str:
+    """A line about a finished run."""
+    results = json.loads((folder / "results.json").read_text())
+    metric = json.loads((folder / "config.json").read_text())["train"]["metric"]
+    valid, test = (results[split][metric]["value"] for split in ("valid", "test"))
+    took = f"{read_seconds(folder):.0f} s"
+    return f"{metric} {valid:.4f} on validation, {test:.4f} on the test, {took}"
+
+
+def read_seconds(folder: Path) -> float:
+    """What a finished run took in all."""
+    results = json.loads((folder / "results.json").read_text())
+    return float(results["seconds"]["total"])
+
+
+if __name__ == "__main__":
+    main()

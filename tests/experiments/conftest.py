@@ -1,0 +1,38 @@
+"""A sweep of seconds."""
+
+import pytest
+
+CONFIG = """
+from pathlib import Path
+
+from configs import base
+from configs.ablations.reference import read_points
+from tests.conftest import shrink
+
+
+def get_config(point="narrow"):
+    c = shrink(base.get_config(), Path({data!r})).unlock()
+    c.item_tower.sources = ("id",)
+    c.train.phases = (base.phase("p", epochs={epochs}, lr=0.01, patience=0),)
+    c.train.checkpoint_seconds = 0.1
+    c.update_from_flattened_dict(dict(read_points(sweep)[point]))
+    return c.lock()
+
+
+def sweep(add):
+    add("narrow", {{}})
+    add("wide", {{"item_tower.width": 16}})
+    add("odd", {{"user_tower.num_heads": 3}})
+"""
+
+
+@pytest.fixture
+def sweep_config(tmp_path, atomic_dir):
+    """Writes the config; the point `odd` cannot run."""
+
+    def write(epochs=1):
+        path = tmp_path / "tiny.py"
+        path.write_text(CONFIG.format(data=str(atomic_dir), epochs=epochs))
+        return str(path)
+
+    return write

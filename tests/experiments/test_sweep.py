@@ -1,0 +1,150 @@
+"""Points times seeds: run once, gone on with, and told of what is wrong."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments import sweep
+from recjax.errors import STOPPED
+
+TWO = ("--points", "narrow", "wide")
+
+
+def results(out):
+    """Of all runs, without what no two runs have alike."""
+    found = {}
+    for path in sorted(out.glob("*/*/results.json")):
+        final = json.loads(path.read_text())
+        del final["seconds"]
+        found[str(path.relative_to(out))] = final
+    return found
+
+
+def test_runs_each_point_with_each_seed_once(sweep_config, tmp_path, capsys):
+    asked = ["--config", sweep_config(), "--out", str(tmp_path / "out"), *TWO]
+    sweep.main([*asked, "--seeds", "4"])
+    first = results(tmp_path / "out")
+    assert list(first) == ["narrow/4/results.json", "wide/4/results.json"]
+    assert {x["seed"] for x in first.values()} == {4}
+    assert "narrow 4: ndcg@10 0." in capsys.readouterr().out
+    sweep.main([*asked, "--seeds", "3"])  # more seeds, beside those that were
+    said = capsys.readouterr().out
+    assert "wide 3: started" in said
+    assert "wide 4: started" not in said
+    assert len(results(tmp_path / "out")) == 4
+    plan = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert plan["seeds"] == [3, 4]
+    assert plan["points"] == {"narrow": {}, "wide": {"item_tower.width": 16}}
+    assert plan["reference"] == "narrow"
+    wide = json.loads((tmp_path / "out/wide/3/config.json").read_text())
+    assert wide["item_tower"]["width"] == 16
+
+
+def test_what_fails_does_not_keep_the_others(sweep_config, tmp_path, capsys):
+    asked = ["--config", sweep_config(), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as e:
+        sweep.main([*asked, "--points", "odd", "narrow", "--seeds", "0"])
+    assert e.value.code == 1
+    said = capsys.readouterr()
+    assert "failed: odd 0: error: item_tower.width" in said.err
+    assert list(results(tmp_path / "out")) == ["narrow/0/results.json"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"--config": "no.py"}, "--config: no.py is not there"),
+        ({"--config": "configs/quickstart.py"}, "has no attribute 'sweep'"),
+        ({"--points": "round"}, "--points: no 'round' in .*; there are narrow, wide"),
+        ({"--jobs": "1000"}, "--jobs: 1000 is not between 1 and"),
+        ({"--seeds": "-1"}, "--seeds: .-1. are not different and at least 0"),
+        ({"--": "--config.user_tower.nme=1"}, "no key 'nme'; did you mean \"name\"?"),
+        ({"--": "stray"}, "unexpected argument 'stray' after --"),
+    ],
+)
+def test_mistakes_are_one_line(sweep_config, tmp_path, capsys, changes, message):
+    asked = {"--config": sweep_config(), "--out": str(tmp_path / "out"), **changes}
+    with pytest.raises(SystemExit) as e:
+        sweep.main([x for pair in asked.items() for x in pair])
+    assert e.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(message, line)
+    assert not list((tmp_path / "out").glob("*/0"))
+
+
+def test_another_sweep_is_refused(sweep_config, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    asked = ["--config", sweep_config(), "--out", str(out), "--points", "narrow"]
+    other = {"config": "b.py", "data": "", "arguments": [], "points": {}, "seeds": []}
+    (out / "sweep.json").write_text(json.dumps(other))
+    with pytest.raises(SystemExit):
+        sweep.main(asked)
+    assert "was begun with config 'b.py', not" in capsys.readouterr().err
+    (out / "sweep.json").unlink()
+    run = out / "narrow" / "1"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text('{"seed": 7}')
+    (run / "results.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        sweep.main(asked)
+    assert "holds a run of another config" in capsys.readouterr().err
+    with sweep.claim(out), pytest.raises(SystemExit):
+        sweep.main(asked)
+    assert "another sweep is in it" in capsys.readouterr().err
+
+
+def start(config, out):
+    """A sweep in a process of its own."""
+    command = [sys.executable, "-m", "experiments.sweep", "--config", config]
+    command += ["--out", str(out), *TWO, "--seeds", "0", "1"]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.faults
+def test_killed_twice_it_gives_the_same(sweep_config, tmp_path):
+    config, rng = sweep_config(epochs=60), random.Random(0)
+    alone = start(config, tmp_path / "alone")
+    began = time.monotonic()
+    said, _ = alone.communicate()
+    assert alone.returncode == 0, said
+    took = time.monotonic() - began
+    for _ in range(2):
+        process = start(config, tmp_path / "killed")
+        time.sleep(rng.uniform(0.2, 0.5) * took)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    whole = results(tmp_path / "alone")
+    assert len(results(tmp_path / "killed")) < len(whole) == 4
+    last = start(config, tmp_path / "killed")
+    said, _ = last.communicate()
+    assert last.returncode == 0, said
+    assert results(tmp_path / "killed") == whole
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_runs_and_stops(sweep_config, tmp_path, number):
+    process = start(sweep_config(epochs=400), tmp_path / "out")
+    log = tmp_path / "out" / "logs" / "narrow-0.txt"
+    while not (log.exists() and "step/s" in log.read_text()):
+        time.sleep(0.1)
+    process.send_signal(number)
+    said, _ = process.communicate()
+    assert process.returncode == STOPPED
+    assert "stopped: the same command resumes" in said
+    assert "stopped: the same command resumes" in log.read_text()
