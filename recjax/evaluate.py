@@ -37,12 +37,14 @@ class Evaluation:
 
     Attributes:
       values: `{metric: values_R}`.
+      rank_R: each target's place among its candidates, from 1, behind its equals.
       target_score_R: the model's score of each target.
       top_RxK: the best candidates; -1 where there are fewer.
       vectors_NxD: of the items as they are ranked, on the devices, where there are any.
     """
 
     values: metrics.Values
+    rank_R: np.ndarray
     target_score_R: np.ndarray
     top_RxK: np.ndarray
     vectors_NxD: jax.Array | None = None
@@ -221,7 +223,7 @@ class Evaluator:
             for column in zip(*parts, strict=True)
         )
         values = metrics.ranking_values(above, equal, below, self.config.eval.ks)
-        return Evaluation(values, score, top, vectors_NxD)
+        return Evaluation(values, above + equal + 1, score, top, vectors_NxD)
 
 
 class ModelScorer:

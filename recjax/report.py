@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from tqdm import tqdm
 
@@ -131,6 +132,32 @@ class Reporter:
         """Writes a table of the run directory as Parquet, unless it has no rows."""
         if self.active and len(frame):
             frame.write_parquet(self.workdir / name)
+
+    def ranks(self, system: str, rank_R: np.ndarray) -> None:
+        """Keeps the ranks of the test's targets by one system, for `ranks_table`."""
+        if self.active:
+            path = self.workdir / "ranks" / f"{system}.npy"
+            path.parent.mkdir(exist_ok=True)
+            part = path.with_suffix(".part")
+            with part.open("wb") as file:
+                np.save(file, rank_R.astype(np.int32), allow_pickle=False)
+            os.replace(part, path)
+
+    def ranks_table(self, users: Iterable[str], systems: Iterable[str]) -> None:
+        """Writes `ranks.parquet`: a row for each test row, a column for each system.
+
+        Args:
+          users: of the rows.
+          systems: whose ranks are kept.
+        """
+        if self.active:
+            columns: dict[str, Any] = {"user": list(users)}
+            for system in systems:
+                path = self.workdir / "ranks" / f"{system}.npy"
+                columns[system] = np.load(path, allow_pickle=False)
+            part = self.workdir / ".ranks.parquet.part"
+            pl.DataFrame(columns).write_parquet(part)
+            os.replace(part, self.workdir / "ranks.parquet")
 
     def close(self) -> None:
         """Flushes the event file."""

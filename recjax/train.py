@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import resource
+import sys
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -104,6 +106,7 @@ def _run(r: Run, params: trees.Flat) -> dict[str, Any]:
         step, trained = outcome.step, trained | set(outcome.trained)
         params = params | outcome.trained
         results["phases"][phases[i].name] = phase_results(r, outcome)
+        r.reporter.ranks(f"phase-{phases[i].name}", outcome.test.rank_R)
         del outcome  # its vectors of the items are not kept through the next phase
         save(r, i + 1, {k: v for k, v in params.items() if k in trained}, step, results)
     if not checkpoints.wait():
@@ -269,7 +272,12 @@ def finish(r: Run, results: dict[str, Any], params: trees.Flat) -> dict[str, Any
         **results,
         "params": {"total": trees.count(params), "trainable": last["trainable"]},
         "seconds": {k: round(v, 2) for k, v in r.accounts().items()},
+        "peak_memory_mib": peak_memory(),
     }
+    users = r.data.user_ids[r.data.test.users_R].tolist()
+    before = ["before"] if "before" in results else []
+    trained = [f"phase-{name}" for name in results["phases"]]
+    r.reporter.ranks_table(users, [*results["baselines"], *before, *trained])
     text = summaries.results_text(final, r.config.report.metrics)
     r.reporter.say(f"\n{text}")
     r.reporter.write("results.md", text + "\n")
@@ -284,11 +292,18 @@ def finish(r: Run, results: dict[str, Any], params: trees.Flat) -> dict[str, Any
     return final
 
 
+def peak_memory() -> int:
+    """The most memory that this process has had so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (2**20 if sys.platform == "darwin" else 2**10)
+
+
 def run_baselines(r: Run, params: trees.Flat) -> dict[str, dict[str, Any]]:
     """Fits and tests every baseline that the config names."""
     start, results = r.now(), {}
     for name in r.config.eval.baselines:
         evaluation = r.evaluator.by_baseline(fitted(r, params, name), r.data.test)
+        r.reporter.ranks(name, evaluation.rank_R)
         results[name] = untrained_results(r, evaluation)
     r.spend_since("baselines", start)
     return results
@@ -308,6 +323,7 @@ def run_before(r: Run, params: trees.Flat) -> dict[str, Any]:
     start = r.now()
     vectors_NxE = r.put_whole(encode_texts(r, params))
     evaluation = r.evaluator.by_text(vectors_NxE, r.data.test)
+    r.reporter.ranks("before", evaluation.rank_R)
     r.spend_since("before", start)
     return untrained_results(r, evaluation)
 

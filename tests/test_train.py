@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import polars as pl
 import pytest
 
 from configs import base
@@ -16,6 +17,7 @@ from recjax import checks, evaluate, fit, results, train, trees
 from recjax.checkpoint import Checkpoints, read_params
 from recjax.data import synthetic
 from recjax.data.negatives import NEGATIVES
+from recjax.data.protocol import load_data
 from recjax.errors import UserError
 from recjax.losses import LOSSES
 from recjax.models.items import COMBINE, POOLINGS, SOURCES
@@ -114,6 +116,26 @@ def test_run_directory(whole, capsys):
     assert (whole.workdir / "results.md").read_text() in shown
 
 
+def test_ranks_are_what_the_results_are_of(whole):
+    """Every metric of every system, from the place of each row's target."""
+    table = pl.read_parquet(whole.workdir / "ranks.parquet")
+    data = load_data(whole.config)
+    assert table["user"].to_list() == data.user_ids[data.test.users_R].tolist()
+    final = whole.final
+    systems = {**final["baselines"], "before": final["before"]}
+    systems |= {f"phase-{k}": x["test"] for k, x in final["phases"].items()}
+    assert table.columns == ["user", *systems]
+    for name, found in systems.items():
+        rank_R = table[name].to_numpy()
+        assert rank_R.min() >= 1
+        for k in whole.config.eval.ks:
+            near_R = rank_R <= k
+            want = {"hr": near_R, "ndcg": near_R / np.log2(1 + rank_R)}
+            for metric, x in {**want, "mrr": near_R / rank_R}.items():
+                assert found[f"{metric}@{k}"]["value"] == pytest.approx(x.mean())
+    assert final["peak_memory_mib"] > 50
+
+
 def test_tensorboard_reads_the_run(whole):
     from tensorboard.backend.event_processing import event_accumulator
 
@@ -190,6 +212,8 @@ def test_seconds_of_an_interrupted_run_are_kept(whole, tmp_path, monkeypatch):
     final = train.run(c, str(tmp_path))
     for split in ("test", "valid"):
         assert final[split] == whole.final[split]
+    tables = [pl.read_parquet(w / "ranks.parquet") for w in (whole.workdir, tmp_path)]
+    assert tables[0].equals(tables[1])
     seconds = final["seconds"]
     assert all(100 < seconds[what] < 200 for what in ("total", "load", "train"))
 

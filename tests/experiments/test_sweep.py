@@ -22,7 +22,7 @@ def results(out):
     found = {}
     for path in sorted(out.glob("*/*/results.json")):
         final = json.loads(path.read_text())
-        del final["seconds"]
+        del final["seconds"], final["peak_memory_mib"]
         found[str(path.relative_to(out))] = final
     return found
 

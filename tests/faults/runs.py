@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recjax.checkpoint import read_params
@@ -108,6 +109,10 @@ def assert_same(a: Path, b: Path) -> None:
     results = [json.loads((w / "results.json").read_text()) for w in (a, b)]
     for each in results:
         each.pop("seconds")
+        each.pop("peak_memory_mib")
     assert results[0] == results[1]
+    assert pl.read_parquet(a / "ranks.parquet").equals(
+        pl.read_parquet(b / "ranks.parquet")
+    )
     assert records(a) == records(b)
     assert scalars(a) == scalars(b)
