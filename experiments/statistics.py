@@ -1,0 +1,45 @@
+"""Paired tests between systems, and intervals, over users."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def by_user(values_R: np.ndarray, users_R: np.ndarray) -> np.ndarray:
+    """Means of the rows of each user: values_V, in the order of the users' names."""
+    _, user_R = np.unique(users_R, return_inverse=True)
+    means_V: np.ndarray = np.bincount(user_R, values_R) / np.bincount(user_R)
+    return means_V
+
+
+def bootstrap(values_V: np.ndarray, *, resamples: int = 2000) -> tuple[float, float]:
+    """Bounds of the 95% percentile interval of the mean (Efron, 1979)."""
+    rng, size = np.random.default_rng(0), len(values_V)
+    means = [values_V[rng.integers(0, size, size)].mean() for _ in range(resamples)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def paired_randomisation(differences_V: np.ndarray, *, flips: int = 10_000) -> float:
+    """Two-sided p of a mean difference as far from zero, were the signs by chance.
+
+    The signs of all users' differences are drawn anew `flips` times (Fisher's
+    randomisation test; Smucker et al., CIKM 2007); the sample itself counts as one.
+    """
+    rng, changed_V = np.random.default_rng(0), differences_V[differences_V != 0]
+    found = abs(changed_V.sum()) * (1 - 1e-12)  # sums in another order are as far
+    as_far = 1
+    for start in range(0, flips, 1000):
+        shape = min(1000, flips - start), len(changed_V)
+        signs = rng.integers(0, 2, shape, dtype=np.int8) * 2 - 1
+        as_far += int((abs(signs @ changed_V) >= found).sum())
+    return as_far / (flips + 1)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p corrected for their number (Holm, 1979), in their order."""
+    order, corrected, most = np.argsort(p, kind="stable"), [0.0] * len(p), 0.0
+    for place, i in enumerate(order):
+        most = max(most, min(1.0, (len(p) - place) * p[i]))
+        corrected[i] = most
+    return corrected
