@@ -10,10 +10,15 @@ DIR holds `amazon-beauty.inter` and `amazon-beauty.item` in RecBole's atomic for
 from ml_collections import ConfigDict
 
 from configs import base
+from configs.ablations import reference
 
 
-def get_config() -> ConfigDict:
-    """Leave-one-out, seen items masked, history of 20, frozen encoder."""
+def get_config(point: str = "whole") -> ConfigDict:
+    """Leave-one-out, seen items masked, history of 20, frozen encoder.
+
+    Args:
+      point: what is left out or put in, of `sweep`.
+    """
     c = base.get_config()
     c.data.source = "amazon-beauty"
     c.data.history_length = 20
@@ -25,4 +30,13 @@ def get_config() -> ConfigDict:
     c.eval.baselines = ("popularity", "transitions", "text")
     c.train.batch_size = 256
     c.train.phases = (base.phase("towers", epochs=20, lr=1e-3, ema=0.98, patience=3),)
-    return c
+    return reference.pick(c, point, sweep)
+
+
+def sweep(add: reference.Add) -> None:
+    """The whole, and what each part of it is good for."""
+    add("whole", {})
+    add("ids_too", {"item_tower.sources": ("id", "text")})
+    add("not_whitened", {"text.whiten": False})
+    add("no_text_memory", {"head.memory": ("transitions",)})
+    add("no_memory", {"head.memory": ()})

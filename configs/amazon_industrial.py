@@ -11,10 +11,15 @@ most ten items. Three minutes on two CPU cores.
 from ml_collections import ConfigDict
 
 from configs import base
+from configs.ablations import reference
 
 
-def get_config() -> ConfigDict:
-    """Fixed splits, seen items not masked, history of 10, frozen encoder."""
+def get_config(point: str = "whole") -> ConfigDict:
+    """Fixed splits, seen items not masked, history of 10, frozen encoder.
+
+    Args:
+      point: what is left out or put in, of `sweep`.
+    """
     c = base.get_config()
     c.data.source = "amazon-industrial"
     c.data.split = "fixed"
@@ -34,4 +39,26 @@ def get_config() -> ConfigDict:
     c.eval.baselines = ("popularity", "transitions", "repeat_transitions", "text")
     c.train.batch_size = 256
     c.train.phases = (base.phase("towers", epochs=20, lr=1e-3, ema=0.98, patience=6),)
-    return c
+    return reference.pick(c, point, sweep)
+
+
+def sweep(add: reference.Add) -> None:
+    """The whole, and what each part of it is good for."""
+    add("whole", {})
+    add("ids_too", {"item_tower.sources": ("id", "text")})
+    add("not_whitened", {"text.whiten": False})
+    add("no_marks", {"user_tower.repeats": False})
+    add("plain_transitions", {"head.memory": ("transitions", "text")})
+    add("no_text_memory", {"head.memory": ("repeat_transitions",)})
+    add("no_memory", {"head.memory": ()})
+    towers = base.phase("towers", epochs=20, lr=1e-3, ema=0.98, patience=6)
+    top = base.phase(
+        "top",
+        epochs=4,
+        lr=5e-4,
+        schedule="cosine",
+        warmup=0.1,
+        ema=0.98,
+        lr_mults=base.freeze(1, layers=6, encoder=0.2),
+    )
+    add("top_trained", {"text.whiten": False, "train.phases": (towers, top)})

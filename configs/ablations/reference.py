@@ -67,17 +67,25 @@ def make(point: str, sweep: Callable[[Add], None], **shared: Any) -> ConfigDict:
       ValueError: no such point or data set.
     """
     name, _, data_set = point.partition("@")
-    points = read_points(sweep)
-    for what, given, known in (
-        ("point", name, points),
-        ("data set", data_set or "ml100k", DATA_SETS),
-    ):
-        if given not in known:
-            raise ValueError(f"no {what} {given!r}; there are {', '.join(known)}")
-    c = DATA_SETS[data_set or "ml100k"]()
-    flat = {key.replace("__", "."): value for key, value in shared.items()}
-    c.update_from_flattened_dict({**flat, **points[name]})
+    c = _choose("data set", data_set or "ml100k", DATA_SETS)()
+    c.update_from_flattened_dict({k.replace("__", "."): x for k, x in shared.items()})
+    return pick(c, name, sweep)
+
+
+def pick(c: ConfigDict, point: str, sweep: Callable[[Add], None]) -> ConfigDict:
+    """A config with the changes of one point, locked.
+
+    Raises:
+      ValueError: no such point.
+    """
+    c.update_from_flattened_dict(dict(_choose("point", point, read_points(sweep))))
     return c.lock()
+
+
+def _choose(what: str, name: str, known: Mapping[str, Any]) -> Any:
+    if name not in known:
+        raise ValueError(f"no {what} {name!r}; there are {', '.join(known)}")
+    return known[name]
 
 
 def read_points(sweep: Callable[[Add], None]) -> dict[str, Changes]:
