@@ -36,10 +36,10 @@ def plot(path: Path, rows: "Sequence[Row]", metrics: Sequence[str]) -> None:
         color = OURS if trained else "#555555" if row.intervals else OTHER
         if metric in row.intervals:
             left.plot(row.intervals[metric], [place, place], color=color, lw=1.5)
-        if len(values) > 1:
-            left.plot(values, [place] * len(values), "o", color=SEED, ms=4)
         marker = "D" if row.intervals else "|"
         left.plot(np.mean(values), place, marker, color=color, ms=6, mew=2)
+        if len(values) > 1:  # below the line, so that each can be seen
+            left.plot(values, [place + 0.25] * len(values), "o", color=SEED, ms=4)
     left.set_yticks(range(len(shown)), [row.name for row in shown])
     left.invert_yaxis()
     left.set_xlabel(f"test {metric}")
@@ -50,7 +50,8 @@ def plot(path: Path, rows: "Sequence[Row]", metrics: Sequence[str]) -> None:
     seconds = [row.cost["train s"] for row in timed]
     means = [float(np.mean(row.values[metric])) for row in timed]
     right.plot(seconds, means, "D", color=OURS, ms=6)
-    right.set_xscale("log")
+    if max(seconds) > 4 * min(seconds):
+        right.set_xscale("log")
     _label(right, seconds, means, [row.name for row in timed])
     right.set_xlabel("seconds of training and validation")
     right.set_ylabel(f"test {metric}")
@@ -67,7 +68,7 @@ def _label(
 ) -> None:
     """Names beside the points, moved apart upwards where they would touch."""
     span = (max(y) - min(y)) or 1.0
-    axes.margins(x=0.3, y=0.1)  # type: ignore[attr-defined]
+    axes.margins(x=0.45, y=0.1)  # type: ignore[attr-defined]
     last = -np.inf
     for i in np.argsort(y, kind="stable"):
         last = max(y[i], last + 0.045 * span)
