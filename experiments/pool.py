@@ -1,4 +1,8 @@
-"""Several processes at a time, each on cores of its own."""
+"""Several processes at a time, each on cores of its own.
+
+As a program, `python -m experiments.pool CORES PARENT COMMAND ...`, it becomes the
+command, on these cores and to end with that parent.
+"""
 
 import ctypes
 import os
@@ -6,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,14 +77,20 @@ class Pool:
         job.began = time.monotonic()
         with job.log.open("ab") as log:
             process = subprocess.Popen(
-                job.command,
+                [*self._prefix(slot), *job.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for us alone, who pass it on once
-                preexec_fn=_prepare(self._shares[slot], os.getpid()),
             )
         self.running[slot] = job, process
+
+    def _prefix(self, slot: int) -> list[str]:
+        """What turns into a job's command."""
+        if sys.platform != "linux":
+            return []
+        cores = ",".join(map(str, sorted(self._shares[slot])))
+        return [sys.executable, "-m", "experiments.pool", cores, str(os.getpid())]
 
     def ended(self) -> list[tuple[Job, int]]:
         """Jobs that have ended since this was asked last, with their exit codes."""
@@ -107,16 +117,15 @@ def usable_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def _prepare(cores: set[int], parent: int) -> Callable[[], None] | None:
-    """What a new process does before its command."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)
+def main() -> None:
+    """Becomes the command; doing this in a fork is not safe where there are threads."""
+    cores, parent, *command = sys.argv[1:]
+    os.sched_setaffinity(0, map(int, cores.split(",")))
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):  # it ended before we asked
+        sys.exit(1)
+    os.execv(command[0], command)
 
-    def prepare() -> None:
-        os.sched_setaffinity(0, cores)
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it ended before we asked
-            os._exit(1)
 
-    return prepare
+if __name__ == "__main__":
+    main()
