@@ -206,7 +206,7 @@ class _Course:
         meta: dict[str, Any] = {"phase": self.phase.index, "step": step}
         meta |= {"stand": asdict(stand), **r.reporter.marks()}
         meta["iterator"] = json.dumps(_plain(self.iterator.get_state()))
-        meta["seconds"] = r.accounts()
+        meta |= {"seconds": r.accounts(), "peak_memory_mib": r.peak_memory()}
         more = self.stale if stand.step else {}  # an epoch begins with a new table
         r.checkpoints.save_last(step, self.state, self.best, more, meta)
 

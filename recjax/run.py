@@ -10,6 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from recjax import sharding
+from recjax.allocator import peak_memory
 from recjax.checkpoint import Checkpoints
 from recjax.data.batches import Items, Packing, catalogue_pieces, whole_catalogue
 from recjax.data.rows import Data
@@ -37,6 +38,7 @@ class Run:
       began: when this process began, by `time.perf_counter`.
       dry: whether nothing is computed that takes long.
       seconds: by part, those of processes that were interrupted included.
+      peak_before: MiB, the most that one of those processes had.
     """
 
     config: Any
@@ -53,6 +55,7 @@ class Run:
     began: float
     dry: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
+    peak_before: int = 0
 
     @functools.cached_property
     def dropout_key(self) -> jax.Array:
@@ -103,3 +106,7 @@ class Run:
         parts = {**self.seconds}
         before = parts.pop("total", 0.0)
         return {**parts, "total": before + time.perf_counter() - self.began}
+
+    def peak_memory(self) -> int:
+        """The most memory, in MiB, of any process that worked on the run so far."""
+        return max(self.peak_before, peak_memory())

@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -97,6 +95,8 @@ def _run(r: Run, params: trees.Flat) -> dict[str, Any]:
         step, results = meta["step"], meta["results"]
         for what, seconds in (checkpoints.standing or meta)["seconds"].items():
             r.spend(what, seconds)
+        # Saves that were made before this was kept have none.
+        r.peak_before = (checkpoints.standing or meta).get("peak_memory_mib", 0)
         where = f" in phase {phases[index].name}" if index < len(phases) else ""
         say(f"\nresuming{where}: {index} of {len(phases)} phases are done")
         if index < len(phases) and checkpoints.inside is None:
@@ -239,6 +239,7 @@ def save(
     """
     meta: dict[str, Any] = {"step": step, **r.reporter.marks()}
     meta |= {"results": results, "seconds": r.accounts()}
+    meta["peak_memory_mib"] = r.peak_memory()
     with r.signals.deferred():
         r.checkpoints.save_params(index, trained, meta)
 
@@ -272,7 +273,7 @@ def finish(r: Run, results: dict[str, Any], params: trees.Flat) -> dict[str, Any
         **results,
         "params": {"total": trees.count(params), "trainable": last["trainable"]},
         "seconds": {k: round(v, 2) for k, v in r.accounts().items()},
-        "peak_memory_mib": peak_memory(),
+        "peak_memory_mib": r.peak_memory(),
     }
     users = r.data.user_ids[r.data.test.users_R].tolist()
     before = ["before"] if "before" in results else []
@@ -290,12 +291,6 @@ def finish(r: Run, results: dict[str, Any], params: trees.Flat) -> dict[str, Any
         [f"test/{metric}" for metric in last["test"]],
     )
     return final
-
-
-def peak_memory() -> int:
-    """The most memory that this process has had so far, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def run_baselines(r: Run, params: trees.Flat) -> dict[str, dict[str, Any]]:

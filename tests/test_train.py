@@ -191,7 +191,9 @@ def test_resumed_equals_uninterrupted(whole, tmp_path, monkeypatch, capsys, kill
     assert without_times(tmp_path) == without_times(whole.workdir)
 
 
-def test_seconds_of_an_interrupted_run_are_kept(whole, tmp_path, monkeypatch):
+def test_seconds_and_memory_of_an_interrupted_run_are_kept(
+    whole, tmp_path, monkeypatch
+):
     """Killed after the last epoch of a phase, which is saved however short it was."""
     c = whole.config.copy_and_resolve_references().unlock()
     c.train.checkpoint_seconds = 1e9
@@ -199,6 +201,7 @@ def test_seconds_of_an_interrupted_run_are_kept(whole, tmp_path, monkeypatch):
 
     def after_100_seconds(self, step, state, best, more, meta):
         meta["seconds"] = {k: v + 100 for k, v in meta["seconds"].items()}
+        meta["peak_memory_mib"] += 10**6
         save_last(self, step, state, best, more, meta)
 
     def dying(*args):
@@ -216,6 +219,7 @@ def test_seconds_of_an_interrupted_run_are_kept(whole, tmp_path, monkeypatch):
     assert tables[0].equals(tables[1])
     seconds = final["seconds"]
     assert all(100 < seconds[what] < 200 for what in ("total", "load", "train"))
+    assert 10**6 < final["peak_memory_mib"] < 2 * 10**6
 
 
 def test_early_stopping_keeps_the_best(config, tmp_path, capsys):
