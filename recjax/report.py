@@ -148,15 +148,20 @@ class Reporter:
 
         Args:
           users: of the rows.
-          systems: whose ranks are kept.
+          systems: whose ranks are kept; without those that cannot be read, as it says.
         """
         if self.active:
-            columns: dict[str, Any] = {"user": list(users)}
+            frame = pl.DataFrame({"user": list(users)}).with_row_index("row")
             for system in systems:
                 path = self.workdir / "ranks" / f"{system}.npy"
-                columns[system] = np.load(path, allow_pickle=False)
+                try:
+                    ranks = pl.Series(system, np.load(path, allow_pickle=False))
+                    frame = frame.with_columns(ranks)
+                except (OSError, EOFError, ValueError, pl.exceptions.PolarsError) as e:
+                    # No reason to lose the results of a run that has come so far.
+                    self.say(f"warning: ranks.parquet is without {system}: {e}")
             part = self.workdir / ".ranks.parquet.part"
-            pl.DataFrame(columns).write_parquet(part)
+            frame.write_parquet(part)
             os.replace(part, self.workdir / "ranks.parquet")
 
     def close(self) -> None:

@@ -124,10 +124,12 @@ def test_ranks_are_what_the_results_are_of(whole):
     final = whole.final
     systems = {**final["baselines"], "before": final["before"]}
     systems |= {f"phase-{k}": x["test"] for k, x in final["phases"].items()}
-    assert table.columns == ["user", *systems]
+    assert table.columns == ["row", "user", *systems]
+    assert table["row"].to_list() == list(range(len(data.test.users_R)))
     for name, found in systems.items():
         rank_R = table[name].to_numpy()
         assert rank_R.min() >= 1
+        assert rank_R.dtype == np.int32
         for k in whole.config.eval.ks:
             near_R = rank_R <= k
             want = {"hr": near_R, "ndcg": near_R / np.log2(1 + rank_R)}
@@ -181,6 +183,8 @@ def test_resumed_equals_uninterrupted(whole, tmp_path, monkeypatch, capsys, kill
         assert resumed[what] == whole.final[what]
     first, second = (read_params(folder, 2) for folder in (whole.workdir, tmp_path))
     assert not any(trees.max_change(first, second).values())
+    tables = [pl.read_parquet(w / "ranks.parquet") for w in (whole.workdir, tmp_path)]
+    assert tables[0].equals(tables[1])
 
     def without_times(workdir):
         return [
@@ -220,6 +224,21 @@ def test_seconds_and_memory_of_an_interrupted_run_are_kept(
     seconds = final["seconds"]
     assert all(100 < seconds[what] < 200 for what in ("total", "load", "train"))
     assert 10**6 < final["peak_memory_mib"] < 2 * 10**6
+
+
+def test_ranks_that_are_gone_cost_no_results(whole, tmp_path, capsys):
+    shutil.copytree(whole.workdir, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "results.json").unlink()
+    (tmp_path / "ranks" / "popularity.npy").unlink()
+    (tmp_path / "ranks" / "before.npy").write_bytes(b"")
+    final = train.run(whole.config, str(tmp_path))
+    assert final["phases"] == whole.final["phases"]
+    table = pl.read_parquet(whole.workdir / "ranks.parquet")
+    found = pl.read_parquet(tmp_path / "ranks.parquet")
+    assert found.equals(table.drop("popularity", "before"))
+    out = capsys.readouterr().out
+    assert "warning: ranks.parquet is without popularity: " in out
+    assert "warning: ranks.parquet is without before: " in out
 
 
 def test_early_stopping_keeps_the_best(config, tmp_path, capsys):
