@@ -1,82 +1,169 @@
 """Plots of a table's rows."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from experiments.collect import Row
+from experiments.table import Row
 
-OURS, SEED, OTHER = "#0072B2", "#56B4E9", "#D55E00"  # Okabe and Ito, 2008
+# Okabe and Ito, 2008: told apart by the colour-blind.
+COLORS = {"point": "#0072B2", "baseline": "#555555", "published": "#D55E00"}
+SEED = "#56B4E9"
+# Where a point's name may stand: points of distance and degrees, in order.
+FAR = (8, 16, 26, 38, 52, 68, 86)
+ANGLES = (0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240)
 
 
-def plot(path: Path, rows: "Sequence[Row]", metrics: Sequence[str]) -> None:
-    """Every row's metric with its interval and seeds; beside it, against the time.
+class Axis(NamedTuple):
+    """What quality can be shown against: a column of points, and its name."""
+
+    column: str
+    label: str
+
+
+AXES = {
+    "seconds": Axis("train s", "seconds of training and validation"),
+    "params": Axis("trained", "trained parameters"),
+}
+
+
+def plot(
+    path: Path,
+    rows: Sequence[Row],
+    metric: str,
+    *,
+    reference: str,
+    x: str = "seconds",
+    title: str = "",
+) -> None:
+    """Every row's metric with its interval and seeds; beside it, against a cost.
 
     Args:
-      path: of a PNG.
+      path: of a PNG, 1200 pixels wide.
       rows: of the table, in its order.
-      metrics: the last one is shown.
+      metric: that is shown; rows without it are not.
+      reference: point at whose mean there is a line.
+      x: of `AXES`.
+      title: of the whole.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    metric = metrics[-1]
     shown = [row for row in rows if metric in row.values]
-    height = 1.4 + 0.34 * len(shown)
+    points = [row for row in shown if row.kind == "point"]
+    height = max(1.4 + 0.34 * len(shown), 4)
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(12, max(height, 4)), width_ratios=(3, 2), layout="constrained"
+        1, 2, figsize=(12, height), width_ratios=(3, 2), layout="constrained"
     )
-    for place, row in enumerate(shown):
-        values, trained = row.values[metric], bool(row.cost)
-        color = OURS if trained else "#555555" if row.intervals else OTHER
-        if metric in row.intervals:
-            left.plot(row.intervals[metric], [place, place], color=color, lw=1.5)
-        marker = "D" if row.intervals else "|"
-        left.plot(np.mean(values), place, marker, color=color, ms=6, mew=2)
-        if len(values) > 1:  # below the line, so that each can be seen
-            left.plot(values, [place + 0.25] * len(values), "o", color=SEED, ms=4)
-    left.set_yticks(range(len(shown)), [row.name for row in shown])
-    left.invert_yaxis()
-    left.set_xlabel(f"test {metric}")
-    left.set_title("means, 95% intervals over users, seeds", fontsize=10)
-    left.grid(axis="x", alpha=0.3)
-
-    timed = [row for row in shown if row.cost]
-    seconds = [row.cost["train s"] for row in timed]
-    means = [float(np.mean(row.values[metric])) for row in timed]
-    right.plot(seconds, means, "D", color=OURS, ms=6)
-    if max(seconds) > 4 * min(seconds):
-        right.set_xscale("log")
-    _label(right, seconds, means, [row.name for row in timed])
-    right.set_xlabel("seconds of training and validation")
-    right.set_ylabel(f"test {metric}")
-    right.set_title("quality against time", fontsize=10)
-    right.grid(alpha=0.3)
+    if title:
+        figure.suptitle(title)
+    draw_rows(left, shown, metric, reference)
+    draw_costs(right, points, metric, AXES[x])
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
+    figure.draw_without_rendering()  # places the axes
+    figure.set_layout_engine("none")
+    costs = [row.cost[AXES[x].column] for row in points]
+    label(
+        right, costs, [middle(row, metric) for row in points], [r.name for r in points]
+    )
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
 
-def _label(
-    axes: object, x: Sequence[float], y: Sequence[float], names: Sequence[str]
-) -> None:
-    """Names beside the points, moved apart upwards where they would touch."""
-    span = (max(y) - min(y)) or 1.0
-    axes.margins(x=0.45, y=0.1)  # type: ignore[attr-defined]
-    last = -np.inf
-    for i in np.argsort(y, kind="stable"):
-        last = max(y[i], last + 0.045 * span)
-        axes.annotate(  # type: ignore[attr-defined]
-            names[i],
-            (x[i], y[i]),
-            xytext=(x[i] * 1.05, last),
-            fontsize=8,
-            va="center",
-            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "#999999"},
-        )
+def middle(row: Row, metric: str) -> float:
+    """The mean over the seeds."""
+    return float(np.mean(row.values[metric]))
+
+
+def draw_rows(axes: Any, rows: Sequence[Row], metric: str, reference: str) -> None:
+    """Means, intervals and seeds, a row below the other."""
+    for place, row in enumerate(rows):
+        color = COLORS[row.kind]
+        if row.kind == "point" and row.name == reference:
+            axes.axvline(middle(row, metric), color=color, lw=1, ls=":", zorder=0)
+        if metric in row.intervals:
+            axes.plot(row.intervals[metric], [place, place], color=color, lw=1.5)
+        if row.kind == "published":
+            axes.plot(middle(row, metric), place, "|", color=color, ms=14, mew=2.5)
+        else:
+            axes.plot(middle(row, metric), place, "D", color=color, ms=6)
+        if len(values := row.values[metric]) > 1:  # below, so that each can be seen
+            axes.plot(values, [place + 0.25] * len(values), "o", color=SEED, ms=4)
+    axes.set_yticks(range(len(rows)), [row.label for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel(f"test {metric}")
+    axes.set_title("means, 95% intervals over users, seeds", fontsize=10)
+    axes.grid(axis="x", alpha=0.3)
+
+
+def draw_costs(axes: Any, rows: Sequence[Row], metric: str, axis: Axis) -> None:
+    """A point for each row; a log axis where the costs differ much."""
+    from matplotlib import ticker
+
+    costs = [row.cost[axis.column] for row in rows]
+    axes.plot(
+        costs, [middle(row, metric) for row in rows], "D", color=COLORS["point"], ms=6
+    )
+    axes.margins(x=0.15, y=0.12)
+    if 0 < 4 * min(costs) < max(costs):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+    else:
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
+    axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    axes.set_xlabel(axis.label)
+    axes.set_ylabel(f"test {metric}")
+    axes.set_title("quality and its cost", fontsize=10)
+    axes.grid(alpha=0.3)
+
+
+def label(
+    axes: Any, x: Sequence[float], y: Sequence[float], names: Sequence[str]
+) -> list[Any]:
+    """Names beside points, each at the nearest place that is free.
+
+    Where none is, the name stands over others. The axes must have their place.
+
+    Returns:
+      The texts.
+    """
+    from matplotlib.text import Text
+    from matplotlib.transforms import Bbox
+
+    renderer = axes.figure.canvas.get_renderer()
+    at_Px2 = axes.transData.transform(np.stack([x, y], axis=1))
+    taken = [Bbox.from_extents(*(p - 5), *(p + 5)) for p in at_Px2]
+    inside, texts = axes.get_window_extent(renderer), []
+    for i in np.argsort(-at_Px2[:, 1], kind="stable"):
+        for far, angle in itertools.product(FAR, np.radians(ANGLES)):
+            text = axes.annotate(
+                names[i],
+                (x[i], y[i]),
+                xytext=(far * np.cos(angle), far * np.sin(angle)),
+                textcoords="offset points",
+                fontsize=8,
+                ha=("center", "left", "right")[round(np.cos(angle))],
+                va="center",
+                arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "#999999"},
+            )
+            text.arrow_patch.set_visible(far > FAR[0])
+            text.update_positions(renderer)
+            # Of the words alone: their line may pass where it will.
+            box = Text.get_window_extent(text, renderer)
+            within = inside.contains(*box.min) and inside.contains(*box.max)
+            if within and not any(box.padded(1).overlaps(other) for other in taken):
+                break
+            text.remove()
+        else:
+            text = axes.annotate(names[i], (x[i], y[i]), fontsize=8)
+            box = Text.get_window_extent(text, renderer)
+        taken.append(box)
+        texts.append(text)
+    return texts

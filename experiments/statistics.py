@@ -1,8 +1,10 @@
-"""Paired tests between systems, and intervals, over users."""
+"""Paired tests between systems, over users."""
 
 from collections.abc import Sequence
 
 import numpy as np
+
+FLIPS = 10_000
 
 
 def by_user(values_R: np.ndarray, users_R: np.ndarray) -> np.ndarray:
@@ -12,15 +14,7 @@ def by_user(values_R: np.ndarray, users_R: np.ndarray) -> np.ndarray:
     return means_V
 
 
-def bootstrap(values_V: np.ndarray, *, resamples: int = 2000) -> tuple[float, float]:
-    """Bounds of the 95% percentile interval of the mean (Efron, 1979)."""
-    rng, size = np.random.default_rng(0), len(values_V)
-    means = [values_V[rng.integers(0, size, size)].mean() for _ in range(resamples)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def paired_randomisation(differences_V: np.ndarray, *, flips: int = 10_000) -> float:
+def paired_randomisation(differences_V: np.ndarray, *, flips: int = FLIPS) -> float:
     """Two-sided p of a mean difference as far from zero, were the signs by chance.
 
     The signs of all users' differences are drawn anew `flips` times (Fisher's

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -19,119 +20,301 @@ RANKS = {
 USERS = ["a", "b", "b", "c"]
 PROTOCOL = {
     "split": "leave_one_out",
-    "candidates": "all",
+    "candidates": "all items",
     "mask_seen": True,
-    "ties": "against",
+    "ties": "against the model",
     "history": 5,
 }
+# By hand: every row counts, so that "plain" has an HR@10 of 3/4 and 2/4. Only b, one of
+# three users, gets better: from .1577, the lower bound, to .9077. One sample in 27 is
+# b alone, more than the 2.5% beyond a bound; (2/3)^3 are without b.
+TABLE = """\
+|  | hr@10 | ndcg@10 | difference by user, ndcg@10 | p | seeds | valid ndcg@10 | \
+epochs | train s | all s | trained | MiB |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
+| (popularity) | 0.2500 [0.1000, 0.4000] | 0.2500 [0.1000, 0.4000] |  |  |  |  |  |  \
+|  |  |  |
+| plain | 0.6250 ± 0.1768 [0.2500, 1.0000] | 0.5789 ± 0.1115 [0.1577, 1.0000] |  |  \
+| 2 | 0.5000 | 5.5 | 10 | 20 | 1,234 | 700 |
+| better | 1.0000 ± 0.0000 [1.0000, 1.0000] | 0.9539 ± 0.0652 [0.9077, 1.0000] \
+| +0.2500 | 1.0000 | 2 | 0.5000 | 5.5 | 10 | 20 | 1,234 | 700 |
 
+Test: means of seeds 0, 1 ± their standard deviation, with 95% percentile bootstrap \
+intervals over users of the seeds' mean; 4 rows of 3 users. The epoch is chosen on \
+validation ndcg@10. Difference from `plain`, with p of a two-sided paired \
+randomisation test over users (10,000 sign flips of the users' differences in ndcg@10, \
+averaged over seeds and over each user's rows), corrected by Holm for 1 test. Every \
+user counts alike in it, and every row in the other columns, so that it need not be \
+the difference of two of these. Rows in parentheses are not trained, of the run \
+plain/0 alone, and not tested.
 
-@pytest.fixture
-def runs(tmp_path):
-    out = tmp_path / "runs"
-    for (point, seed), ranks in RANKS.items():
-        folder = out / point / str(seed)
-        folder.mkdir(parents=True)
-        metrics = {"ndcg@10": {"value": 0.5}, "hr@10": {"value": 0.5}}
-        metrics |= {"mrr@10": {"value": 0.5}, "auc": {"value": 0.5}}
-        final = {
-            "fingerprint": "abc",
-            "protocol": PROTOCOL,
-            "seed": seed,
-            "test": metrics,
-            "valid": metrics,
-            "baselines": {"popularity": metrics},
-            "phases": {"p": {"epochs": 3}, "q": {"epochs": 2 + seed}},
-            "seconds": {"train": 10.0 + seed, "total": 20.0},
-            "params": {"trainable": 1234},
-            "peak_memory_mib": 700,
-        }
-        (folder / "results.json").write_text(json.dumps(final))
-        (folder / "config.json").write_text('{"train": {"metric": "ndcg@10"}}')
-        columns = {"user": USERS, "popularity": [1, 11, 11, 11]}
-        columns |= {"phase-p": [11] * 4, "phase-q": ranks}
-        pl.DataFrame(columns).write_parquet(folder / "ranks.parquet")
-    plan = {"config": "c.py", "data": "d", "seeds": [0, 1], "reference": "plain"}
-    plan |= {"points": {"plain": {}, "better": {}}, "arguments": []}
-    (out / "sweep.json").write_text(json.dumps(plan))
-    return out
+Protocol abc: leave_one_out, all items ranked, seen items masked, ties against the \
+model, history of 5.
+
+    python -m experiments.sweep --config=c.py --data=d --out=RUNS --seeds 0 1 --points \
+plain better -- --config.data.source=x
+    python -m experiments.collect RUNS
+"""
 
 
 def gain(rank):
     return 1 / np.log2(1 + rank) if rank <= 10 else 0.0
 
 
-def test_every_number(runs, tmp_path, capsys):
-    published = tmp_path / "published.csv"
-    published.write_text("name,source,hr@10,ndcg@10\nOld,Somebody 2020,0.5,\n")
-    collect.main([str(runs), "--published", str(published)])
-    text = capsys.readouterr().out
-    assert (runs / "table.md").read_text() == text
+def write_run(folder, ranks, seed, users=USERS):
+    """The files of a finished run that `collect` reads."""
+    folder.mkdir(parents=True)
+    test = {
+        "hr@10": np.mean([rank <= 10 for rank in ranks]),
+        "ndcg@10": np.mean([gain(rank) for rank in ranks]),
+        "mrr@10": np.mean([(rank <= 10) / rank for rank in ranks]),
+        "auc": 0.9,
+    }
+    valid = {m: {"value": 0.5} for m in test}
+    popularity = {m: {"value": 0.25, "low": 0.1, "high": 0.4} for m in test}
+    final = {
+        "fingerprint": "abc",
+        "protocol": PROTOCOL,
+        "seed": seed,
+        "test": {m: {"value": x} for m, x in test.items()},
+        "valid": valid,
+        "baselines": {"popularity": popularity},
+        "phases": {"p": {"epochs": 3}, "q": {"epochs": 2 + seed}},
+        "seconds": {"train": 10.0, "total": 20.0},
+        "params": {"trainable": 1234},
+        "peak_memory_mib": 700,
+    }
+    (folder / "results.json").write_text(json.dumps(final))
+    config = {"train": {"metric": "ndcg@10"}, "eval": {"resamples": 200}}
+    (folder / "config.json").write_text(json.dumps(config))
+    columns = {"row": range(len(ranks)), "user": users}
+    # Not the last column: the phase is known by name.
+    columns |= {"phase-p": [11] * len(ranks), "phase-q": ranks, "popularity": [1] * 4}
+    pl.DataFrame(columns).write_parquet(folder / "ranks.parquet")
+
+
+@pytest.fixture
+def runs(tmp_path):
+    out = tmp_path / "runs"
+    for (point, seed), ranks in RANKS.items():
+        write_run(out / point / str(seed), ranks, seed)
+    plan = {"config": "c.py", "data": "d", "seeds": [0, 1], "reference": "plain"}
+    plan |= {"points": {"plain": {}, "better": {}}}
+    plan["arguments"] = ["--config.data.source=x"]
+    (out / "sweep.json").write_text(json.dumps(plan))
+    return out
+
+
+def read_rows(runs):
     with (runs / "table.csv").open() as file:
-        rows = {row["name"]: row for row in csv.DictReader(file)}
-    assert list(rows) == ["(popularity)", "plain", "better", "Old (published)"]
-    # Users count once: b's two rows are averaged.
-    seeds = [(1 + gain(2) / 2 + 1) / 3, (1 + 0 + 1) / 3]
-    found = [float(x) for x in rows["plain"]["ndcg@10 seeds"].split()]
+        return {row["name"]: row for row in csv.DictReader(file)}
+
+
+def change(path, *keys, value):
+    found = json.loads(path.read_text())
+    inner = found
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    path.write_text(json.dumps(found))
+
+
+def test_the_table(runs, capsys):
+    collect.main([str(runs)])
+    assert capsys.readouterr().out == TABLE
+    assert (runs / "table.md").read_text() == TABLE
+
+
+def test_the_csv(runs, tmp_path):
+    collect.main([str(runs), "--out", str(tmp_path / "out")])
+    assert not (runs / "table.csv").exists()
+    assert (tmp_path / "out" / "plot.png").read_bytes()[:4] == b"\x89PNG"
+    rows = read_rows(tmp_path / "out")
+    assert list(rows) == ["(popularity)", "plain", "better"]
+    seeds = [(1 + gain(2) + 1) / 4, (1 + 0 + 1) / 4]
+    row = rows["plain"]
+    found = [float(x) for x in row["ndcg@10 seeds"].split()]
     assert found == pytest.approx(seeds, abs=1e-6)
-    assert float(rows["plain"]["ndcg@10"]) == pytest.approx(np.mean(seeds), abs=1e-6)
-    assert float(rows["(popularity)"]["hr@10"]) == pytest.approx(1 / 3, abs=1e-6)
-    better = [1.0, (1 + (1 + gain(2)) / 2 + 1) / 3]
-    difference = np.mean(better) - np.mean(seeds)
+    assert float(row["ndcg@10"]) == pytest.approx(np.mean(seeds), abs=1e-6)
+    assert float(row["ndcg@10 sd"]) == pytest.approx(np.std(seeds, ddof=1), abs=1e-6)
+    assert row["difference"] == row["p"] == ""
+    # Users count alike here: a and c have none, b's rows are averaged.
+    before, after = np.mean([gain(2), 0, 0, 0]), np.mean([1, 1, 1, gain(2)])
+    difference = (after - before) / 3
     assert float(rows["better"]["difference"]) == pytest.approx(difference, abs=1e-6)
-    assert float(rows["better"]["p"]) == 1.0  # one user differs: either sign is as far
-    assert rows["plain"]["difference"] == rows["plain"]["p"] == ""
-    assert float(rows["plain"]["epochs"]) == 5.5
-    assert float(rows["plain"]["train s"]) == 10.5
-    assert rows["Old (published)"]["hr@10"] == "0.500000"
-    shown = f"{np.mean(seeds):.4f} ± {np.std(seeds, ddof=1):.4f} ["
-    assert shown in text
-    assert "| Old (published), Somebody 2020 | 0.5000 |  |" in text
-    assert "python -m experiments.sweep --config=c.py --data=d --out=RUNS" in text
-    assert "Protocol abc: leave_one_out, all ranked, seen items masked" in text
-    assert (runs / "plot.png").read_bytes()[:4] == b"\x89PNG"
+    assert rows["(popularity)"]["ndcg@10 seeds"] == "0.250000"
 
 
-def test_another_reference(runs, capsys):
-    collect.main([str(runs), "--reference", "better", "--metrics", "mrr@10"])
-    with (runs / "table.csv").open() as file:
-        rows = {row["name"]: row for row in csv.DictReader(file)}
+def test_users_are_tested_by_the_means_of_their_rows(tmp_path, capsys):
+    """Ten users with one row are better by .5, one with thirty is worse by .37.
+
+    4 of the 2,048 flips are as far: those in which the ten have one sign.
+    """
+    users = [f"u{i}" for i in range(10)] + ["many"] * 30
+    ranks = {"plain": [3] * 10 + [1] * 30, "better": [1] * 10 + [2] * 30}
+    for point, each in ranks.items():
+        write_run(tmp_path / point / "0", each[:4], 0)
+        folder = tmp_path / point / "0"
+        for name, value in (("hr@10", 1), ("mrr@10", np.mean(1 / np.array(each)))):
+            change(folder / "results.json", "test", name, "value", value=value)
+        value = np.mean([gain(x) for x in each])
+        change(folder / "results.json", "test", "ndcg@10", "value", value=value)
+        table = pl.DataFrame({"user": users, "phase-q": each})
+        table.write_parquet(folder / "ranks.parquet")
+    plan = {"config": "c.py", "data": None, "seeds": [0], "arguments": []}
+    plan["points"] = {"plain": {}, "better": {}}
+    (tmp_path / "sweep.json").write_text(json.dumps(plan))
+    collect.main([str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "Test: one seed (0), with" in out
+    row = read_rows(tmp_path)["better"]
+    want = (10 * 0.5 + gain(2) - 1) / 11
+    assert float(row["difference"]) == pytest.approx(want, abs=1e-6)
+    assert float(row["ndcg@10"]) < float(read_rows(tmp_path)["plain"]["ndcg@10"])
+    assert float(row["p"]) == pytest.approx(4 / 2048, abs=0.0015)
+
+
+def test_several_tests_are_corrected(runs):
+    """p of one user that differs is 1; of all three 2 / 8, twice that with Holm's."""
+    for seed in (0, 1):
+        write_run(runs / "worse" / str(seed), [11, 11, 11, 11], seed)
+    change(
+        runs / "sweep.json", "points", value={"plain": {}, "better": {}, "worse": {}}
+    )
+    collect.main([str(runs)])
+    rows = read_rows(runs)
+    assert float(rows["worse"]["p"]) == pytest.approx(2 * 2 / 8, abs=0.03)
+    assert float(rows["better"]["p"]) == 1.0
+    assert "corrected by Holm for 2 tests" in (runs / "table.md").read_text()
+
+
+def test_another_reference_metric_title_and_axis(runs, capsys):
+    made = ["--reference=better", "--title=A | B's", "--x=params"]
+    collect.main([str(runs), *made, "--metrics", "mrr@10"])
+    out = capsys.readouterr().out
+    assert out.startswith("# A | B's\n\n|  | mrr@10 | difference by user, ndcg@10 |")
+    assert out.endswith(
+        "    python -m experiments.collect RUNS --reference=better "
+        "'--title=A | B'\"'\"'s' --x=params --metrics mrr@10\n"
+    )
+    assert "of the run better/0 alone" in out
+    rows = read_rows(runs)
     assert rows["better"]["p"] == ""
     assert float(rows["plain"]["difference"]) < 0
-    assert float(rows["plain"]["mrr@10"]) == pytest.approx((2.25 / 3 + 2 / 3) / 2)
+    assert float(rows["plain"]["mrr@10"]) == pytest.approx((2.5 / 4 + 2 / 4) / 2)
 
 
-def test_missing_runs(runs, capsys):
+def test_what_is_plotted(runs, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        collect, "plot", lambda *args, **more: asked.append((args, more))
+    )
+    collect.main([str(runs), "--reference=better", "--title=A"])
+    collect.main([str(runs), "--x=params", "--metrics", "mrr@10", "hr@10"])
+    (first, options), (second, others) = asked
+    assert (first[0], first[2]) == (runs / "plot.png", "hr@10")
+    assert options == {"reference": "better", "x": "seconds", "title": "A"}
+    assert second[2] == "mrr@10"
+    assert others == {"reference": "plain", "x": "params", "title": ""}
+    assert [row.name for row in second[1]] == ["popularity", "plain", "better"]
+
+
+def test_an_epoch_chosen_by_what_ranks_do_not_give(runs, capsys):
+    """AUC needs the number of candidates: the first metric is tested instead."""
+    for point, seed in RANKS:
+        path = runs / point / str(seed) / "config.json"
+        change(path, "train", "metric", value="auc")
+    collect.main([str(runs)])
+    out = capsys.readouterr().out
+    assert "| difference by user, hr@10 | p | seeds | valid auc |" in out
+    assert "differences in hr@10" in out
+
+
+def test_published_rows(runs, tmp_path, capsys):
+    path = tmp_path / "published.csv"
+    path.write_text("name,source,note,hr@10,ndcg@10\nOld,Me 2020,a | b,0.5,\n")
+    collect.main([str(runs), "--published", str(path)])
+    out = capsys.readouterr().out
+    assert r"| Old (published), Me 2020; a \| b | 0.5000 |  |  |" in out
+    assert "Published rows are as their sources give them" in out
+    row = read_rows(runs)["Old (published)"]
+    assert (row["hr@10"], row["ndcg@10"], row["p"]) == ("0.500000", "", "")
+    assert (row["source"], row["note"]) == ("Me 2020", "a | b")
+
+
+def test_missing_runs_are_named(runs, capsys):
     (runs / "better" / "1" / "results.json").unlink()
+    shutil.rmtree(runs / "plain" / "0")
     with pytest.raises(SystemExit) as e:
         collect.main([str(runs)])
     assert e.value.code == 2
-    assert "1 runs are not finished, the first" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "2 of 4 runs are not finished: plain/0, better/1; --partial" in line
     collect.main([str(runs), "--partial"])
-    assert "1 runs are not finished and not in the table" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "2 of 4 runs are not finished and not in the table: plain/0, better/1" in out
+    assert "of the run plain/1 alone" in out
+    assert "--partial" in out.splitlines()[-1]
+    assert "fewer seeds" not in out  # one each
 
 
-def change(runs, key, value):
-    path = runs / "better" / "1" / "results.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+def test_points_of_fewer_seeds_are_named(runs, capsys):
+    (runs / "better" / "1" / "results.json").unlink()
+    collect.main([str(runs), "--partial"])
+    assert "Of fewer seeds than others: better (0)." in capsys.readouterr().out
+    shutil.rmtree(runs / "better")
+    collect.main([str(runs), "--partial"])
+    out = capsys.readouterr().out
+    assert "| better" not in out
+    assert "not in the table: better/0, better/1" in out
+    assert "randomisation" not in out  # nothing is tested
 
 
-def other_users(runs):
+def spoil_ranks(runs, **columns):
     path = runs / "better" / "1" / "ranks.parquet"
-    users = pl.Series("user", ["a", "b", "c", "c"])
-    pl.read_parquet(path).with_columns(users).write_parquet(path)
+    series = [pl.Series(k.replace("_", "-"), x) for k, x in columns.items()]
+    pl.read_parquet(path).with_columns(series).write_parquet(path)
+
+
+def last(runs, name="results.json"):
+    return runs / "better" / "1" / name
 
 
 @pytest.mark.parametrize(
     ("spoil", "arguments", "message"),
     [
-        (lambda runs: change(runs, "fingerprint", "xyz"), [], "cannot stand in one"),
-        (other_users, [], "better/1: test rows of other users"),
-        (None, ["--reference", "worse"], "no 'worse' among plain, better"),
-        (None, ["--metrics", "hr@11"], "--metrics: no 'hr@11'"),
-        (None, ["--metrics", "auc"], "--metrics: no 'auc'"),
-        (None, ["--published", "no.csv"], "no.csv: "),
+        (
+            lambda runs: change(last(runs), "fingerprint", value="xyz"),
+            [],
+            "plain/0 and {runs}/better/1 cannot stand in one table",
+        ),
+        (
+            lambda runs: spoil_ranks(runs, user=["a", "b", "c", "c"]),
+            [],
+            "better/1 and {runs}/plain/0: test rows of other users",
+        ),
+        (
+            lambda runs: spoil_ranks(runs, phase_q=[1, 1, 3, 1]),
+            [],
+            "better/1/ranks.parquet: not the ranks of the results (ndcg@10)",
+        ),
+        (
+            lambda runs: change(last(runs), "phases", value={"r": {"epochs": 1}}),
+            [],
+            "better/1/ranks.parquet: ",
+        ),
+        (lambda runs: last(runs, "ranks.parquet").unlink(), [], "ranks.parquet: "),
+        (lambda runs: last(runs).write_text("{"), [], "results.json: cannot be read"),
         (lambda runs: (runs / "sweep.json").unlink(), [], "sweep.json: "),
+        (
+            lambda runs: shutil.rmtree(runs / "plain"),
+            ["--partial"],
+            "no run of the reference 'plain' is finished",
+        ),
+        (None, ["--reference", "worse"], "no 'worse' among plain, better"),
+        (None, ["--metrics", "hr@11"], "no 'hr@11' among hr@10, ndcg@10, mrr@10"),
+        (None, ["--metrics", "hr@10", "auc"], "--metrics: no 'auc'"),
+        (None, ["--published", "no.csv"], "--published no.csv: No such file"),
     ],
 )
 def test_what_cannot_be_is_one_line(runs, capsys, spoil, arguments, message):
@@ -141,4 +324,5 @@ def test_what_cannot_be_is_one_line(runs, capsys, spoil, arguments, message):
         collect.main([str(runs), *arguments])
     assert e.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
+    assert message.format(runs=runs) in line
+    assert not (runs / "table.md").exists()

@@ -1,0 +1,154 @@
+"""The finished runs of a sweep, as far as they can stand in one table."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recjax.compare import read_runs
+from recjax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The finished runs of a sweep.
+
+    Attributes:
+      plan: its `sweep.json`.
+      results: of each run, by point and seed.
+      ranks: `ranks.parquet`, likewise.
+      missing: runs that are not finished.
+      reference: the point to compare with.
+      base: run of it that the baselines are of.
+      config: of that run.
+    """
+
+    plan: dict[str, Any]
+    results: dict[tuple[str, int], dict[str, Any]]
+    ranks: dict[tuple[str, int], "Ranks"]
+    missing: list[str]
+    reference: str
+    base: tuple[str, int]
+    config: dict[str, Any]
+
+    @property
+    def first(self) -> dict[str, Any]:
+        """Results of the run that the baselines are of."""
+        return self.results[self.base]
+
+    def seeds(self, point: str) -> list[int]:
+        """Those of a point's finished runs."""
+        return [seed for name, seed in self.results if name == point]
+
+    def points(self) -> list[str]:
+        """Those that have a finished run, in the order of the sweep."""
+        return [point for point in self.plan["points"] if self.seeds(point)]
+
+    def values(self, point: str, metric: str) -> np.ndarray:
+        """values_R of a metric, means over the seeds of a point."""
+        each = [self.ranks[point, s].values(metric) for s in self.seeds(point)]
+        means_R: np.ndarray = np.mean(each, axis=0)
+        return means_R
+
+    @property
+    def users(self) -> np.ndarray:
+        """users_R, the same of every run."""
+        return self.ranks[self.base].users
+
+    @property
+    def rows_per_user(self) -> float:
+        """The mean."""
+        return len(self.users) / len(np.unique(self.users))
+
+
+class Ranks:
+    """What the last phase of a run made of the test rows.
+
+    Args:
+      folder: the run directory.
+      results: of the run.
+
+    Raises:
+      UserError: they cannot be read, or are not those that the results are of.
+    """
+
+    def __init__(self, folder: Path, results: dict[str, Any]):
+        path, phase = folder / "ranks.parquet", f"phase-{list(results['phases'])[-1]}"
+        try:
+            table = pl.read_parquet(path, columns=["user", phase])
+        except (OSError, pl.exceptions.PolarsError) as e:
+            raise UserError(f"{path}: {' '.join(str(e).split())}") from None
+        self.users, self.rank_R = table["user"].to_numpy(), table[phase].to_numpy()
+        for metric, found in results["test"].items():
+            if "@" in metric and not np.isclose(
+                self.values(metric).mean(), found["value"], rtol=0, atol=1e-6
+            ):
+                raise UserError(f"{path}: not the ranks of the results ({metric})")
+
+    def values(self, metric: str) -> np.ndarray:
+        """values_R of hr, ndcg or mrr at some k."""
+        name, k = metric.split("@")
+        gains = {
+            "hr": np.ones(len(self.rank_R)),
+            "ndcg": 1 / np.log2(1 + self.rank_R),
+            "mrr": 1 / self.rank_R,
+        }
+        return np.where(self.rank_R <= int(k), gains[name], 0.0)
+
+
+def read_sweep(folder: Path, reference: str | None, partial: bool) -> Sweep:
+    """The runs of a sweep.
+
+    Args:
+      folder: of the sweep.
+      reference: point to compare with; None is the first.
+      partial: whether runs may be missing.
+
+    Raises:
+      UserError: runs that are missing, of different protocols or other test rows.
+    """
+    plan = read_json(folder / "sweep.json")
+    points = list(plan["points"])
+    reference = reference or points[0]
+    if reference not in points:
+        raise UserError(f"--reference: no {reference!r} among {', '.join(points)}")
+    there, missing = {}, []
+    for point in points:
+        for seed in plan["seeds"]:
+            if (run := folder / point / str(seed)).joinpath("results.json").exists():
+                there[point, seed] = run
+            else:
+                missing.append(f"{point}/{seed}")
+    if missing and not partial:
+        raise UserError(
+            f"{folder}: {len(missing)} of {len(missing) + len(there)} runs are not "
+            f"finished: {', '.join(missing)}; --partial leaves them out"
+        )
+    base = next((each for each in there if each[0] == reference), None)
+    if base is None:
+        raise UserError(f"{folder}: no run of the reference {reference!r} is finished")
+    found = read_runs(list(there.values()))
+    results = dict(zip(there, found.values(), strict=True))
+    ranks = {each: Ranks(there[each], results[each]) for each in there}
+    for each in there:
+        if not np.array_equal(ranks[each].users, ranks[base].users):
+            raise UserError(
+                f"{there[each]} and {there[base]}: test rows of other users"
+            )
+    config = read_json(there[base] / "config.json")
+    return Sweep(plan, results, ranks, missing, reference, base, config)
+
+
+def read_json(path: Path) -> Any:
+    """A file of JSON.
+
+    Raises:
+      UserError: it is not there, or none.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path}: {e}") from None

@@ -1,0 +1,111 @@
+"""The rows of a table, and how they are written."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+      kind: what was not trained is a baseline.
+      values: by metric, the mean over the test rows for each seed.
+      intervals: by metric, 95% over users of the means of the seeds.
+      cost: other columns, of points.
+      difference: from the reference, where this is another point.
+      p: of that difference, corrected for the number of rows.
+      source: of a published row.
+      note: on a published row.
+    """
+
+    name: str
+    kind: Literal["baseline", "point", "published"]
+    values: dict[str, list[float]]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    cost: dict[str, float] = field(default_factory=dict)
+    difference: float | None = None
+    p: float | None = None
+    source: str = ""
+    note: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name as it is shown."""
+        if self.kind == "point":
+            return self.name
+        return {"baseline": "({})", "published": "{} (published)"}[self.kind].format(
+            self.name
+        )
+
+
+def markdown(rows: Sequence[Row], metrics: Sequence[str], difference: str) -> str:
+    """The rows; `difference` heads that column."""
+    costs = costs_of(rows)
+    head = ["", *metrics, difference, "p", *costs]
+    lines = [line(head), "|---|" + "---:|" * (len(head) - 1)]
+    for row in rows:
+        shown = [cell(row, m) for m in metrics]
+        shown.append("" if row.difference is None else f"{row.difference:+.4f}")
+        shown.append("" if row.p is None else f"{row.p:.4f}")
+        shown += [number(c, row.cost[c]) if row.cost else "" for c in costs]
+        name = ", ".join(filter(None, [row.label, row.source]))
+        lines.append(line([f"{name}; {row.note}" if row.note else name, *shown]))
+    return "\n".join(lines)
+
+
+def line(cells: Sequence[str]) -> str:
+    """A line of markdown's."""
+    plain = [" ".join(x.split()).replace("|", r"\|") for x in cells]
+    return "| " + " | ".join(plain) + " |"
+
+
+def costs_of(rows: Sequence[Row]) -> list[str]:
+    """Names of the columns that only points have."""
+    return next(list(row.cost) for row in rows if row.cost)
+
+
+def cell(row: Row, metric: str) -> str:
+    """Mean, deviation and interval."""
+    if not (values := row.values.get(metric)):
+        return ""
+    text = f"{np.mean(values):.4f}"
+    if len(values) > 1:
+        text += f" ± {np.std(values, ddof=1):.4f}"
+    if metric in row.intervals:
+        text += " [{:.4f}, {:.4f}]".format(*row.intervals[metric])
+    return text
+
+
+def number(column: str, value: float) -> str:
+    """A number of a cost column."""
+    if column.startswith("valid"):
+        return f"{value:.4f}"
+    return f"{value:,.1f}".removesuffix(".0") if column == "epochs" else f"{value:,.0f}"
+
+
+def write_csv(path: Path, rows: Sequence[Row], metrics: Sequence[str]) -> None:
+    """The table's numbers, every seed's too."""
+    costs, parts = costs_of(rows), ("", " sd", " low", " high", " seeds")
+    with path.open("w", newline="") as file:
+        out = csv.writer(file, lineterminator="\n")
+        head = [m + part for m in metrics for part in parts]
+        more = ["difference", "p", *costs, "source", "note"]
+        out.writerow(["name", *head, *more])
+        for row in rows:
+            cells: list[Any] = [row.label]
+            for m in metrics:
+                values = row.values.get(m, [])
+                cells.append(f"{np.mean(values):.6f}" if values else "")
+                several = len(values) > 1
+                cells.append(f"{np.std(values, ddof=1):.6f}" if several else "")
+                cells += [f"{x:.6f}" for x in row.intervals.get(m, ())] or ["", ""]
+                cells.append(" ".join(f"{x:.6f}" for x in values))
+            cells += ["" if x is None else f"{x:.6f}" for x in (row.difference, row.p)]
+            cells += [row.cost.get(c, "") for c in costs]
+            out.writerow([*cells, row.source, row.note])
