@@ -48,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)
-    by = "difference by user" if sweep.rows_per_user > 1 else "difference"
-    head = f"{by}, {tested_metric(sweep, args.metrics)}"
+    head = f"difference, {tested_metric(sweep, args.metrics)}"
     table = markdown(rows, args.metrics, head)
     text = "\n\n".join([table, *caption(sweep, rows, args)])
     text = f"# {args.title}\n\n{text}" if args.title else text
@@ -106,9 +105,9 @@ def point_rows(sweep: Sweep, metrics: Sequence[str]) -> list[Row]:
         row = point_row(sweep, point, metrics)
         if point != sweep.reference:
             difference_R = sweep.values(point, metric) - base_R
-            difference_V = by_user(difference_R, sweep.users)
-            row = replace(row, difference=float(difference_V.mean()))
-            tests[point] = paired_randomisation(difference_V)
+            row = replace(row, difference=float(difference_R.mean()))
+            sums_V = by_user(difference_R, sweep.users)
+            tests[point] = paired_randomisation(sums_V)
         rows.append(row)
     corrected = dict(zip(tests, holm(list(tests.values())), strict=True))
     return [replace(row, p=corrected.get(row.name)) for row in rows]
@@ -189,19 +188,13 @@ def comparison_words(sweep: Sweep, rows: Sequence[Row], metrics: Sequence[str]) 
     if not (num_tests := sum(row.p is not None for row in rows)):
         return ""
     metric, several = tested_metric(sweep, metrics), sweep.rows_per_user > 1
-    of_rows = " and over each user's rows" if several else ""
-    text = (
+    of_rows = " and summed over each user's rows" if several else ""
+    return (
         f" Difference from `{sweep.reference}`, with p of a two-sided paired "
         f"randomisation test over users ({FLIPS:,} sign flips of the users' "
         f"differences in {metric}, averaged over seeds{of_rows}), corrected by Holm "
         f"for {num_tests} test{'s' if num_tests > 1 else ''}."
     )
-    if several:
-        text += (
-            " Every user counts alike in it, and every row in the other columns, so "
-            "that it need not be the difference of two of these."
-        )
-    return text
 
 
 def made(plan: dict[str, Any]) -> list[str]:

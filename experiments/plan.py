@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import fcntl
 import importlib.util
 import json
 import os
@@ -18,9 +17,8 @@ from ml_collections import config_flags
 
 from configs.ablations.reference import Changes, read_points
 from experiments.pool import Job, usable_cores
-from recjax.checks import refuse_other_run
-from recjax.errors import UserError
-from recjax.main import explain
+from recjax.errors import UserError, explain
+from recjax.workdir import lock, refuse_other_run
 
 
 @dataclass(frozen=True)
@@ -78,25 +76,6 @@ def claim(out: Path) -> Iterator[None]:
         yield
 
 
-def lock(file: Any) -> bool:
-    """Whether nobody else has the file's lock, which is ours then."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        pass
-    return True
-
-
-def claimed(folder: Path) -> bool:
-    """Whether a process is still in a run directory."""
-    if not (folder / ".lock").exists():
-        return False
-    with (folder / ".lock").open("r+") as file:
-        return not lock(file)
-
-
 def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
     """Checks what is asked, and adds it to what the directory has, `sweep.json`.
 
@@ -113,6 +92,9 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
         raise UserError(f"--jobs: {args.jobs} is not between 1 and {cores} cores")
     if len(set(args.seeds)) < len(args.seeds) or min(args.seeds) < 0:
         raise UserError(f"--seeds: {args.seeds} are not different and at least 0")
+    for each in arguments:  # a seed here would be the seed of all
+        if not each.startswith("--config.") or each.startswith("--config.seed"):
+            raise UserError(f"{each!r} after --: only --config.KEY=..., without seed")
     path = args.out / "sweep.json"
     asked, seeds = set(args.points or known), set(args.seeds)
     same = {"config": args.config, "data": args.data, "arguments": arguments}
@@ -134,7 +116,6 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
         **same,
         "points": plain,
         "seeds": plan.seeds,
-        "reference": next(iter(known)),
     }
     part = args.out / ".sweep.json.part"
     part.write_text(json.dumps(found, indent=2) + "\n")
@@ -158,7 +139,7 @@ def load_sweep(path: str) -> dict[str, Changes]:
     except FileNotFoundError:
         raise UserError(f"--config: {path} is not there") from None
     except Exception as e:  # a config file may raise anything
-        raise UserError(f"--config: {path}: {explain(e)}") from None
+        raise UserError(f"--config: {path}: {' '.join(explain(e))}") from None
 
 
 def resolve(arguments: list[str]) -> Any:
@@ -172,13 +153,10 @@ def resolve(arguments: list[str]) -> Any:
     try:
         with warnings.catch_warnings():  # of how config_flags imports a file
             warnings.simplefilter("ignore", DeprecationWarning)
-            if rest := values(argv)[1:]:
-                raise UserError(f"unexpected argument {rest[0]!r} after --")
+            values(argv)
             return values.config
-    except UserError:
-        raise
     except Exception as e:  # a config file may raise anything
-        raise UserError(f"config of {arguments[0]}: {explain(e)}") from None
+        raise UserError(f"config of {arguments[0]}: {' '.join(explain(e))}") from None
 
 
 def _plain(value: Any) -> Any:

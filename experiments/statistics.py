@@ -8,10 +8,10 @@ FLIPS = 10_000
 
 
 def by_user(values_R: np.ndarray, users_R: np.ndarray) -> np.ndarray:
-    """Means of the rows of each user: values_V, in the order of the users' names."""
+    """Sums over the rows of each user: sums_V, in the order of the users' names."""
     _, user_R = np.unique(users_R, return_inverse=True)
-    means_V: np.ndarray = np.bincount(user_R, values_R) / np.bincount(user_R)
-    return means_V
+    sums_V: np.ndarray = np.bincount(user_R, values_R)
+    return sums_V
 
 
 def paired_randomisation(differences_V: np.ndarray, *, flips: int = FLIPS) -> float:

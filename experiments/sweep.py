@@ -18,9 +18,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from experiments.plan import Plan, claim, claimed, make_plan
+from experiments.plan import Plan, claim, make_plan
 from experiments.pool import Pool
 from recjax.errors import STOPPED, UserError
+from recjax.workdir import claimed
 
 POLL = 0.2  # seconds
 

@@ -6,11 +6,8 @@ Any key of the config can be set: --config.train.batch_size=32 (configs/base.py 
 them all).
 """
 
-import ast
-import contextlib
 import re
 import sys
-import textwrap
 import threading
 from typing import Any, NoReturn
 
@@ -18,7 +15,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from recjax import allocator
-from recjax.errors import STOPPED, Stopped, UserError
+from recjax.errors import STOPPED, Stopped, UserError, explain
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file; FILE.py:ARG passes ARG to get_config."
@@ -45,40 +42,17 @@ def _parse_flags(argv: list[str]) -> list[str]:
     except SystemExit:  # absl exits with 1 after --help
         sys.exit(0)
     except OSError as e:
-        _fail(f"config: {_lines(e)[-1]}")
+        _fail(f"config: {explain(e)[-1]}")
     except IndexError:  # --config.train.phases[5]
         beyond = [arg for arg in argv if re.match(r"--?config\.[^=]*\[", arg)]
         _fail(f"config: no such part: {' '.join(beyond)}")
     except Exception as e:  # a config file may raise anything
         if "--debug" in argv:
             raise
-        _fail(f"config: {explain(e)}")
+        _fail(f"config: {' '.join(explain(e))}")
     if len(rest) > 1:
         _fail(f"unexpected argument {rest[1]!r}; options begin with --")
     return rest
-
-
-def explain(e: Exception) -> str:
-    """What a config's code or its reader raised, in one line."""
-    return " ".join(_lines(e))
-
-
-def _lines(e: BaseException) -> list[str]:
-    said = str(e)
-    with contextlib.suppress(ValueError, SyntaxError):
-        said = str(ast.literal_eval(said))  # a KeyError quotes what it says
-    if "Traceback (most recent call last)" in said:  # of the config file's own code
-        places = re.findall(r'File "([^"]+)", line (\d+), in get_config', said)
-        where = "{}, line {}: ".format(*places[-1]) if places else ""
-        error = re.split(r"^(?=\w+(?:Error|Exception): )", said, flags=re.MULTILINE)[-1]
-        return [where + textwrap.shorten(error, 200, placeholder=" ...")]
-    said = re.sub(r" Other fields present: .*\n", "\n", said, flags=re.DOTALL)
-    said = re.sub(
-        r"^'(\w+)'\s+Did you mean (\"\w+\").*", r"no key '\1'; did you mean \2?", said
-    )
-    if isinstance(e, KeyError | AttributeError):
-        said = re.sub(r"^'?(\w+)'?$", r"no key '\1'", said)
-    return [line.strip() for line in said.splitlines() if line.strip()] or [repr(e)]
 
 
 def _fail(message: str) -> NoReturn:

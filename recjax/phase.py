@@ -14,12 +14,12 @@ from recjax.data.batches import Batch, Items, TrainBatches, round_up
 from recjax.data.rows import Rows
 from recjax.data.windows import MaskedItem, NextItem
 from recjax.errors import UserError
-from recjax.evaluate import ModelScorer
 from recjax.models.graph import make_graph
 from recjax.models.prefix import count_frozen_blocks
 from recjax.models.recommender import Recommender
 from recjax.models.users import BIDIRECTIONAL
 from recjax.run import Run
+from recjax.scorer import ModelScorer
 from recjax.steps import METRICS, Compiled, Guard, TrainState, train_step
 
 

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax.checks import check_config, refuse_other_run
+from recjax.checks import check_config
 from recjax.errors import UserError
 from recjax.phase import Phase, set_up
 from recjax.run import Run
 from recjax.signals import Signals, Watch
 from recjax.steps import TrainState
 from recjax.train import open_run, trained_phases
+from recjax.workdir import refuse_other_run
 
 
 def plan(config: Any, workdir: str) -> None:

@@ -13,17 +13,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from recjax import report, sharding, summaries, trees
-from recjax.baselines import BASELINES, TEXT, Baseline, TextSimilarity
-from recjax.catalogue import encode_prefix
 from recjax.checkpoint import Checkpoints
 from recjax.checks import (
     check_catalogue,
     check_config,
-    check_disk,
     check_encoder,
     check_trained,
-    claim,
-    open_workdir,
 )
 from recjax.compile_cache import keep_compiled, platform_key
 from recjax.data import sources
@@ -32,16 +27,17 @@ from recjax.data.text import tokenize
 from recjax.errors import UserError
 from recjax.evaluate import Evaluator
 from recjax.fit import run_phase
-from recjax.memory import Memory
 from recjax.models.pretrained import load_config
 from recjax.models.recommender import make_model
 from recjax.params import init_params, trace_init
 from recjax.prefix_store import digest
 from recjax.processes import leave_if_lost
-from recjax.results import phase_results, untrained_results
+from recjax.results import phase_results
 from recjax.run import Moment, Run
 from recjax.signals import Signals
 from recjax.steps import Compiler
+from recjax.untrained import Untrained
+from recjax.workdir import check_disk, claim, open_workdir
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "grain", "polars", "numpy")
 
@@ -76,16 +72,15 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
 def _run(r: Run, params: trees.Flat) -> dict[str, Any]:
     config, data, checkpoints, say = r.config, r.data, r.checkpoints, r.reporter.say
     r.reporter.table("rejected.parquet", data.rejected)
-    if config.head.memory:
-        named = [(name, fitted(r, params, name)) for name in config.head.memory]
-        r.evaluator.remember(Memory(named, config.head.memory_floor))
+    beside = Untrained(r, params)  # before any parameter is restored
+    beside.remember()
 
     # Results without training, then after each phase; all of them saved as they come.
     phases = trained_phases(config)
     if checkpoints.entered is None:
-        results: dict[str, Any] = {"baselines": run_baselines(r, params), "phases": {}}
+        results: dict[str, Any] = {"baselines": beside.baselines(), "phases": {}}
         if r.tokens is not None and config.eval.before:
-            results["before"] = run_before(r, params)
+            results["before"] = beside.before()
         index, step, trained = 0, 0, set[str]()
         save(r, 0, params, step, results)
     else:
@@ -291,45 +286,3 @@ def finish(r: Run, results: dict[str, Any], params: trees.Flat) -> dict[str, Any
         [f"test/{metric}" for metric in last["test"]],
     )
     return final
-
-
-def run_baselines(r: Run, params: trees.Flat) -> dict[str, dict[str, Any]]:
-    """Fits and tests every baseline that the config names."""
-    start, results = r.now(), {}
-    for name in r.config.eval.baselines:
-        evaluation = r.evaluator.by_baseline(fitted(r, params, name), r.data.test)
-        r.reporter.ranks(name, evaluation.rank_R)
-        results[name] = untrained_results(r, evaluation)
-    r.spend_since("baselines", start)
-    return results
-
-
-def fitted(r: Run, params: trees.Flat, name: str) -> Baseline:
-    """A baseline after the training rows; `params` are those before any training."""
-    if name == TEXT:
-        return TextSimilarity(encode_texts(r, params))
-    baseline = BASELINES[name](r.config.seed)
-    baseline.fit(r.data.train, r.data.num_items)
-    return baseline
-
-
-def run_before(r: Run, params: trees.Flat) -> dict[str, Any]:
-    """Tests the pretrained encoder without a gradient step."""
-    start = r.now()
-    vectors_NxE = r.put_whole(encode_texts(r, params))
-    evaluation = r.evaluator.by_text(vectors_NxE, r.data.test)
-    r.reporter.ranks("before", evaluation.rank_R)
-    r.spend_since("before", start)
-    return untrained_results(r, evaluation)
-
-
-def encode_texts(r: Run, params: trees.Flat) -> np.ndarray:
-    """vectors_NxE of the texts by the encoder as it came.
-
-    A pooling that has to be learned is replaced by the mean.
-    """
-    pooling = r.config.item_tower.pooling
-    model = r.model.clone(item_pooling="mean" if pooling == "attention" else pooling)
-    assert model.encoder_config is not None
-    blocks = model.encoder_config.num_hidden_layers + 2
-    return np.asarray(encode_prefix(r, model, params, blocks))

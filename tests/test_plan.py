@@ -8,10 +8,10 @@ import pytest
 
 from configs import base
 from recjax import train
-from recjax.checks import claim
 from recjax.errors import UserError
 from recjax.plan import plan
 from recjax.processes import join
+from recjax.workdir import claim
 
 
 @pytest.mark.parametrize("negatives", ["all", "in_batch", "stale"])

@@ -45,12 +45,10 @@ def weighted_histories(
     return _sums(users_T, items_T, weights_H[places_T], shape)
 
 
-def repeated(history_BxH: np.ndarray, mask_BxH: np.ndarray) -> np.ndarray:
-    """Which places of a history have an item that an older place has: bool_BxH."""
-    same_BxHxH = history_BxH[:, :, None] == history_BxH[:, None]
-    same_BxHxH &= mask_BxH[:, :, None] & mask_BxH[:, None]
-    again_BxH: np.ndarray = np.tril(same_BxHxH, -1).any(axis=2)
-    return again_BxH
+def fading_weights(length: int, newest: int, fade: float) -> np.ndarray:
+    """weights_H: 1 for the last place, `fade` times less for every older one."""
+    back_H = np.arange(length)[::-1]
+    return np.where(back_H < newest, fade**back_H, 0.0)
 
 
 def tie_break(rows: Rows, num_items: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from recjax.baselines.matrix import weighted_histories
+from recjax.baselines.matrix import fading_weights, weighted_histories
 from recjax.data.queries import Queries
 from recjax.data.rows import Rows
 from recjax.whitening import whiten
@@ -32,8 +32,7 @@ class TextSimilarity:
 
     def score(self, queries: Queries) -> np.ndarray:
         """scores_BxN: log chances of a softmax over the items, but for its sum."""
-        back_H = np.arange(queries.history_BxH.shape[1])[::-1]
-        weights_H = np.where(back_H < NEWEST, FADE**back_H, 0)
+        weights_H = fading_weights(queries.history_BxH.shape[1], NEWEST, FADE)
         asked_BxN = weighted_histories(queries, len(self.unit_NxE), weights_H)
         total_B = np.maximum(asked_BxN.sum(axis=1), 1e-9)
         users_BxE = (asked_BxN @ self.unit_NxE) / total_B[:, None]

@@ -6,13 +6,14 @@ import numpy as np
 from scipy import sparse
 
 from recjax.baselines.matrix import (
-    repeated,
+    fading_weights,
     sequences,
     tie_break,
     weighted_histories,
 )
 from recjax.data.queries import Queries
 from recjax.data.rows import Rows
+from recjax.repeats import repeated
 
 
 class Rule(NamedTuple):
@@ -73,9 +74,9 @@ class Transitions:
     def score(self, queries: Queries) -> np.ndarray:
         """scores_BxN."""
         q, num_items = queries, len(self.ties_N)
-        back_H = np.arange(q.history_BxH.shape[1])[::-1]
-        weights_H = np.where(back_H < self.rule.newest, self.rule.fade**back_H, 0)
-        if self.rule.repeats:
+        length, rule = q.history_BxH.shape[1], self.rule
+        weights_H = fading_weights(length, rule.newest, rule.fade)
+        if rule.repeats:
             again_BxH = repeated(q.history_BxH, q.mask_BxH)
             q = q._replace(history_BxH=q.history_BxH + num_items * again_BxH)
         asked_BxS = weighted_histories(q, self.chances_SxN.shape[0], weights_H)
@@ -110,15 +111,10 @@ def count_transitions(rows: Rows, num_items: int, rule: Rule) -> sparse.csr_arra
     for step in range(1, rule.steps + 1):
         counted_T = follows_T[step:] & (rows_T[:-step] == rows_T[step:])
         weights_T = np.full(counted_T.sum(), rule.decay ** (step - 1))
-        older_T, newer_T = (
-            np.arange(len(items_T))[:-step],
-            np.arange(step, len(items_T)),
-        )
-        for share, from_T, to_T in (
-            (1.0, older_T, newer_T),
-            (rule.backward, newer_T, older_T),
-        ):
-            pairs = asked_T[from_T[counted_T]], items_T[to_T[counted_T]]
-            entries = share * weights_T, pairs
+        (older_T,) = np.nonzero(counted_T)
+        newer_T = older_T + step
+        directions = [(1.0, older_T, newer_T), (rule.backward, newer_T, older_T)]
+        for share, from_T, to_T in directions[: 2 if rule.backward else 1]:
+            entries = share * weights_T, (asked_T[from_T], items_T[to_T])
             counts_SxN += sparse.coo_array(entries, counts_SxN.shape).tocsr()
     return counts_SxN

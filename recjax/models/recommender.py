@@ -16,6 +16,7 @@ from recjax.models import graph as graphs
 from recjax.models.bert import BertConfig
 from recjax.models.items import Catalogue, ItemTower
 from recjax.models.users import BIDIRECTIONAL, GRAPH, USER_TOWERS
+from recjax.repeats import repeated
 
 MEMORY = "memory/weights"  # path of a parameter, see `MemoryWeights`
 
@@ -99,9 +100,7 @@ class Repeat(nn.Module):
         """
         width, dtype = history_BxHxD.shape[-1], history_BxHxD.dtype
         mark_D = self.param("mark", nn.initializers.normal(0.02), (width,))
-        same_BxHxH = history_BxH[:, :, None] == history_BxH[:, None]
-        same_BxHxH &= mask_BxH[:, :, None] & mask_BxH[:, None]
-        again_BxH = jnp.tril(same_BxHxH, -1).any(axis=2)
+        again_BxH = repeated(history_BxH, mask_BxH)
         return history_BxHxD + again_BxH[..., None] * mark_D.astype(dtype)[None, None]
 
 

@@ -29,7 +29,7 @@ PROTOCOL = {
 # three users, gets better: from .1577, the lower bound, to .9077. One sample in 27 is
 # b alone, more than the 2.5% beyond a bound; (2/3)^3 are without b.
 TABLE = """\
-|  | hr@10 | ndcg@10 | difference by user, ndcg@10 | p | seeds | valid ndcg@10 | \
+|  | hr@10 | ndcg@10 | difference, ndcg@10 | p | seeds | valid ndcg@10 | \
 epochs | train s | all s | trained | MiB |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 | (popularity) | 0.2500 [0.1000, 0.4000] | 0.2500 [0.1000, 0.4000] |  |  |  |  |  |  \
@@ -37,16 +37,14 @@ epochs | train s | all s | trained | MiB |
 | plain | 0.6250 ± 0.1768 [0.2500, 1.0000] | 0.5789 ± 0.1115 [0.1577, 1.0000] |  |  \
 | 2 | 0.5000 | 5.5 | 10 | 20 | 1,234 | 700 |
 | better | 1.0000 ± 0.0000 [1.0000, 1.0000] | 0.9539 ± 0.0652 [0.9077, 1.0000] \
-| +0.2500 | 1.0000 | 2 | 0.5000 | 5.5 | 10 | 20 | 1,234 | 700 |
+| +0.3750 | 1.0000 | 2 | 0.5000 | 5.5 | 10 | 20 | 1,234 | 700 |
 
 Test: means of seeds 0, 1 ± their standard deviation, with 95% percentile bootstrap \
 intervals over users of the seeds' mean; 4 rows of 3 users. The epoch is chosen on \
 validation ndcg@10. Difference from `plain`, with p of a two-sided paired \
 randomisation test over users (10,000 sign flips of the users' differences in ndcg@10, \
-averaged over seeds and over each user's rows), corrected by Holm for 1 test. Every \
-user counts alike in it, and every row in the other columns, so that it need not be \
-the difference of two of these. Rows in parentheses are not trained, of the run \
-plain/0 alone, and not tested.
+averaged over seeds and summed over each user's rows), corrected by Holm for 1 test. \
+Rows in parentheses are not trained, of the run plain/0 alone, and not tested.
 
 Protocol abc: leave_one_out, all items ranked, seen items masked, ties against the \
 model, history of 5.
@@ -138,17 +136,17 @@ def test_the_csv(runs, tmp_path):
     assert float(row["ndcg@10"]) == pytest.approx(np.mean(seeds), abs=1e-6)
     assert float(row["ndcg@10 sd"]) == pytest.approx(np.std(seeds, ddof=1), abs=1e-6)
     assert row["difference"] == row["p"] == ""
-    # Users count alike here: a and c have none, b's rows are averaged.
+    # The first and the last row have none, the others are both of b.
     before, after = np.mean([gain(2), 0, 0, 0]), np.mean([1, 1, 1, gain(2)])
-    difference = (after - before) / 3
+    difference = (after - before) * 2 / 4
     assert float(rows["better"]["difference"]) == pytest.approx(difference, abs=1e-6)
     assert rows["(popularity)"]["ndcg@10 seeds"] == "0.250000"
 
 
-def test_users_are_tested_by_the_means_of_their_rows(tmp_path, capsys):
+def test_the_rows_of_a_user_are_flipped_together(tmp_path, capsys):
     """Ten users with one row are better by .5, one with thirty is worse by .37.
 
-    4 of the 2,048 flips are as far: those in which the ten have one sign.
+    That one's sign is that of the sum, and whatever the others' are, it is as far.
     """
     users = [f"u{i}" for i in range(10)] + ["many"] * 30
     ranks = {"plain": [3] * 10 + [1] * 30, "better": [1] * 10 + [2] * 30}
@@ -168,10 +166,10 @@ def test_users_are_tested_by_the_means_of_their_rows(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "Test: one seed (0), with" in out
     row = read_rows(tmp_path)["better"]
-    want = (10 * 0.5 + gain(2) - 1) / 11
+    want = (10 * 0.5 + 30 * (gain(2) - 1)) / 40
     assert float(row["difference"]) == pytest.approx(want, abs=1e-6)
     assert float(row["ndcg@10"]) < float(read_rows(tmp_path)["plain"]["ndcg@10"])
-    assert float(row["p"]) == pytest.approx(4 / 2048, abs=0.0015)
+    assert float(row["p"]) == 1.0
 
 
 def test_several_tests_are_corrected(runs):
@@ -192,7 +190,7 @@ def test_another_reference_metric_title_and_axis(runs, capsys):
     made = ["--reference=better", "--title=A | B's", "--x=params"]
     collect.main([str(runs), *made, "--metrics", "mrr@10"])
     out = capsys.readouterr().out
-    assert out.startswith("# A | B's\n\n|  | mrr@10 | difference by user, ndcg@10 |")
+    assert out.startswith("# A | B's\n\n|  | mrr@10 | difference, ndcg@10 |")
     assert out.endswith(
         "    python -m experiments.collect RUNS --reference=better "
         "'--title=A | B'\"'\"'s' --x=params --metrics mrr@10\n"
@@ -226,7 +224,7 @@ def test_an_epoch_chosen_by_what_ranks_do_not_give(runs, capsys):
         change(path, "train", "metric", value="auc")
     collect.main([str(runs)])
     out = capsys.readouterr().out
-    assert "| difference by user, hr@10 | p | seeds | valid auc |" in out
+    assert "| difference, hr@10 | p | seeds | valid auc |" in out
     assert "differences in hr@10" in out
 
 

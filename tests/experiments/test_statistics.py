@@ -8,9 +8,9 @@ import pytest
 from experiments.statistics import by_user, holm, paired_randomisation
 
 
-def test_means_of_each_user():
+def test_sums_of_each_user():
     users = np.array(["b", "a", "b"])
-    np.testing.assert_array_equal(by_user(np.array([1.0, 5, 2]), users), [5, 1.5])
+    np.testing.assert_array_equal(by_user(np.array([1.0, 5, 2]), users), [5, 3])
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.4, 1.0])

@@ -1,0 +1,160 @@
+"""The run directory: whose it is, who is in it, whether its disk has room."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from recjax import optim, summaries, trees
+from recjax.errors import UserError
+
+
+def refuse_other_run(config: Any, folder: Path) -> str:
+    """The config as a run directory keeps it.
+
+    Raises:
+      UserError: the directory belongs to another config, or holds a damaged file.
+    """
+    key = config.data.user_key
+    if key and Path(key).resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"data.user_key: {key} lies in the run directory; keep it apart"
+        )
+    text = config.to_json(indent=2) + "\n"
+    path, params = folder / "config.json", folder / "checkpoints" / "params"
+    results = folder / "results.json"
+    saved = params.is_dir() and any(p.name.isdigit() for p in params.iterdir())
+    if (
+        (saved or results.exists())
+        and path.exists()
+        and (old := path.read_text()) != text
+    ):
+        changes = summaries.config_changes(_load(path, old), json.loads(text))
+        raise UserError(
+            f"--workdir {folder} holds a run of another config ({changes}); "
+            "choose another directory"
+        )
+    return text
+
+
+def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
+    """Makes the run directory; returns the results of a finished run.
+
+    A directory where nothing was trained yet takes the new config.
+
+    Raises:
+      UserError: the directory cannot be written, belongs to another config, or holds
+        a damaged file.
+    """
+    text = refuse_other_run(config, folder)
+    path, results = folder / "config.json", folder / "results.json"
+    first = jax.process_index() == 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if first:
+            part = folder / ".config.json.part"
+            part.write_text(text)
+            os.replace(part, path)
+    except OSError as e:
+        raise UserError(f"--workdir {folder}: {e.strerror}") from None
+    if results.exists():
+        done = _load(results, results.read_text())
+        if not first:
+            return done
+        print(f"{folder} holds a finished run:\n")
+        print(summaries.results_text(done, config.report.metrics))
+        return done
+    return None
+
+
+def check_disk(
+    config: Any,
+    phases: Sequence[Any],
+    shapes: trees.Flat,
+    folder: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Refuses to begin what would fill the disk.
+
+    Args:
+      config: of the run.
+      phases: those with epochs.
+      shapes: of all parameters.
+      folder: the run directory, which may not be there yet.
+      say: receives a line about it.
+
+    Raises:
+      UserError: the checkpoints will take more than there is, or may not be written;
+        rules of a phase that do not fit the parameters.
+    """
+    needs, state, trained = trees.num_bytes(shapes), 0, set[str]()
+    for phase in phases:
+        opt = optim.make(config.optim, phase, list(shapes), steps=1)
+        trainable, _ = optim.split(shapes, opt)
+        moments = trees.num_bytes(jax.eval_shape(opt.tx.init, trainable))
+        copies = 3 if phase.ema else 2
+        state = max(state, moments + copies * trees.num_bytes(trainable))
+        trained |= set(trainable)
+        needs += trees.num_bytes({path: shapes[path] for path in trained})
+    needs += (config.train.keep + 1) * state
+    written = (folder / "checkpoints").rglob("*")
+    needs -= sum(p.stat().st_size for p in written if p.is_file())
+    while not folder.exists():
+        folder = folder.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"--workdir {folder}: may not be written")
+    free = shutil.disk_usage(folder).free
+    say(f"checkpoints: at most {needs / 2**20:,.0f} MiB, {free / 2**20:,.0f} are free")
+    if needs > free:
+        raise UserError(
+            f"--workdir {folder}: the checkpoints need {needs / 2**20:,.0f} "
+            f"MiB, {free / 2**20:,.0f} MiB are free"
+        )
+
+
+@contextlib.contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of the run directory.
+
+    Raises:
+      UserError: another one is in it.
+    """
+    if jax.process_index():
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        if not lock(file):
+            raise UserError(f"--workdir {folder}: another run is in it")
+        yield
+
+
+def claimed(folder: Path) -> bool:
+    """Whether a process is in a run directory."""
+    if not (folder / ".lock").exists():
+        return False
+    with (folder / ".lock").open("r+") as file:
+        return not lock(file)
+
+
+def lock(file: Any) -> bool:
+    """Whether nobody else has the lock of an open file, which is ours then."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
+
+
+def _load(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as e:
+        raise UserError(f"{path}: damaged ({e}); delete it to write it anew") from None
