@@ -20,11 +20,13 @@ from experiments.plots import AXES, plot
 from experiments.published import read_published
 from experiments.statistics import FLIPS, by_user, holm, paired_randomisation
 from experiments.table import Row, markdown, write_csv
+from recjax.buckets import ITEMS
 from recjax.errors import UserError
 from recjax.metrics import with_intervals
 
 METRICS = ["hr@10", "ndcg@10"]
 SECONDS = "seconds"
+ASKED = "rows whose targets have no training event (new), 1 to 4 (cold), more (warm)"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,11 +38,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--metrics", nargs="+", default=METRICS, help="1st is plotted")
     parser.add_argument("--published", type=Path, help="CSV: name, source, metrics")
     parser.add_argument("--partial", action="store_true", help="without missing runs")
+    parser.add_argument("--items", choices=("all", *ITEMS), default="all", help=ASKED)
     parser.add_argument("--title", help="of the page and the plot")
     parser.add_argument("--x", choices=AXES, default=SECONDS, help="of the right plot")
     args = parser.parse_args(argv)
     try:
-        sweep = read_sweep(args.runs, args.reference, args.partial)
+        sweep = read_sweep(args.runs, args.reference, args.partial, args.items)
         check_metrics(sweep, args.metrics)
         rows = [*baseline_rows(sweep, args.metrics), *point_rows(sweep, args.metrics)]
         if args.published:
@@ -83,18 +86,22 @@ def tested_metric(sweep: Sweep, metrics: Sequence[str]) -> str:
 
 def baseline_rows(sweep: Sweep, metrics: Sequence[str]) -> list[Row]:
     """What was not trained."""
-    found = dict(sweep.first["baselines"])
-    if "before" in sweep.first:
-        found["before"] = sweep.first["before"]
-    return [
-        Row(
-            name,
-            "baseline",
-            {m: [x[m]["value"]] for m in metrics},
-            {m: (x[m]["low"], x[m]["high"]) for m in metrics},
-        )
-        for name, x in found.items()
-    ]
+    by_metric = {m: sweep.untrained(m) for m in metrics}
+    rows = []
+    for name in by_metric[metrics[0]]:
+        values = {m: by_metric[m][name] for m in metrics}
+        means = {m: [float(x.mean())] for m, x in values.items()}
+        rows.append(Row(name, "baseline", means, intervals(sweep, values)))
+    return rows
+
+
+def intervals(
+    sweep: Sweep, values: dict[str, np.ndarray]
+) -> dict[str, tuple[float, float]]:
+    """Of the means over the test rows, as in results.json."""
+    resamples = sweep.config["eval"]["resamples"]
+    found = with_intervals(values, sweep.users, resamples=resamples)
+    return {m: (x["low"], x["high"]) for m, x in found.items()}
 
 
 def point_rows(sweep: Sweep, metrics: Sequence[str]) -> list[Row]:
@@ -116,15 +123,8 @@ def point_rows(sweep: Sweep, metrics: Sequence[str]) -> list[Row]:
 def point_row(sweep: Sweep, point: str, metrics: Sequence[str]) -> Row:
     """A row of a point, not yet compared."""
     runs = [sweep.results[point, seed] for seed in sweep.seeds(point)]
-    values = {
-        m: [sweep.ranks[point, s].values(m).mean() for s in sweep.seeds(point)]
-        for m in metrics
-    }
-    found = with_intervals(
-        {m: sweep.values(point, m) for m in metrics},
-        sweep.users,
-        resamples=sweep.config["eval"]["resamples"],
-    )
+    values = {m: sweep.by_seed(point, m).mean(axis=1).tolist() for m in metrics}
+    bounds = intervals(sweep, {m: sweep.values(point, m) for m in metrics})
     chosen = sweep.config["train"]["metric"]
     cost = {
         "seeds": float(len(runs)),
@@ -135,7 +135,6 @@ def point_row(sweep: Sweep, point: str, metrics: Sequence[str]) -> Row:
         AXES["params"].column: mean(r["params"]["trainable"] for r in runs),
         "MiB": mean(r["peak_memory_mib"] for r in runs),
     }
-    bounds = {m: (x["low"], x["high"]) for m, x in found.items()}
     return Row(point, "point", values, bounds, cost)
 
 
@@ -149,6 +148,8 @@ def caption(sweep: Sweep, rows: Sequence[Row], args: argparse.Namespace) -> list
     plan, p, point_and_seed = sweep.plan, sweep.first["protocol"], sweep.base
     num_users, several = len(np.unique(sweep.users)), sweep.rows_per_user > 1
     who = f"{len(sweep.users):,} rows of " * several + f"{num_users:,} users"
+    if args.items != "all":
+        who += f" whose targets are {args.items} (recjax/buckets.py)"
     seeds = ", ".join(map(str, plan["seeds"]))
     means = f"means of seeds {seeds} ± their standard deviation"
     if len(plan["seeds"]) == 1:
@@ -214,6 +215,7 @@ def collected(args: argparse.Namespace) -> list[str]:
             command.append(f"--{name}={value}")
     command += [f"--x={args.x}"] if args.x != SECONDS else []
     command += ["--partial"] if args.partial else []
+    command += [f"--items={args.items}"] if args.items != "all" else []
     return (
         [*command, "--metrics", *args.metrics] if args.metrics != METRICS else command
     )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from recjax.buckets import ITEMS, bands
 from recjax.compare import read_runs
 from recjax.errors import UserError
 
@@ -24,6 +25,7 @@ class Sweep:
       reference: the point to compare with.
       base: run of it that the baselines are of.
       config: of that run.
+      mask_R: test rows that count.
     """
 
     plan: dict[str, Any]
@@ -33,6 +35,7 @@ class Sweep:
     reference: str
     base: tuple[str, int]
     config: dict[str, Any]
+    mask_R: np.ndarray
 
     @property
     def first(self) -> dict[str, Any]:
@@ -49,14 +52,24 @@ class Sweep:
 
     def values(self, point: str, metric: str) -> np.ndarray:
         """values_R of a metric, means over the seeds of a point."""
-        each = [self.ranks[point, s].values(metric) for s in self.seeds(point)]
-        means_R: np.ndarray = np.mean(each, axis=0)
+        means_R: np.ndarray = np.mean(self.by_seed(point, metric), axis=0)
         return means_R
+
+    def by_seed(self, point: str, metric: str) -> np.ndarray:
+        """values_SxR of a metric, for each seed of a point."""
+        ranks = [self.ranks[point, seed].rank_R for seed in self.seeds(point)]
+        return np.stack([gains(rank_R[self.mask_R], metric) for rank_R in ranks])
+
+    def untrained(self, metric: str) -> dict[str, np.ndarray]:
+        """values_R of the baselines, and of the encoder before training."""
+        found = self.ranks[self.base].untrained
+        return {k: gains(rank_R[self.mask_R], metric) for k, rank_R in found.items()}
 
     @property
     def users(self) -> np.ndarray:
         """users_R, the same of every run."""
-        return self.ranks[self.base].users
+        users_R: np.ndarray = self.ranks[self.base].users[self.mask_R]
+        return users_R
 
     @property
     def rows_per_user(self) -> float:
@@ -66,6 +79,12 @@ class Sweep:
 
 class Ranks:
     """What the last phase of a run made of the test rows.
+
+    Attributes:
+      users: whose rows they are.
+      events_R: how many training events the target has, where that is known.
+      rank_R: by the last phase.
+      untrained: by the baselines and before training.
 
     Args:
       folder: the run directory.
@@ -78,37 +97,49 @@ class Ranks:
     def __init__(self, folder: Path, results: dict[str, Any]):
         path, phase = folder / "ranks.parquet", f"phase-{list(results['phases'])[-1]}"
         try:
-            table = pl.read_parquet(path, columns=["user", phase])
+            table = pl.read_parquet(path)
+            self.users, self.rank_R = table["user"].to_numpy(), table[phase].to_numpy()
         except (OSError, pl.exceptions.PolarsError) as e:
             raise UserError(f"{path}: {' '.join(str(e).split())}") from None
-        self.users, self.rank_R = table["user"].to_numpy(), table[phase].to_numpy()
+        other = ("row", "user", "events")
+        self.events_R = table["events"].to_numpy() if "events" in table else None
+        self.untrained = {
+            name: table[name].to_numpy()
+            for name in table.columns
+            if name not in other and not name.startswith("phase-")
+        }
         for metric, found in results["test"].items():
             if "@" in metric and not np.isclose(
-                self.values(metric).mean(), found["value"], rtol=0, atol=1e-6
+                gains(self.rank_R, metric).mean(), found["value"], rtol=0, atol=1e-6
             ):
                 raise UserError(f"{path}: not the ranks of the results ({metric})")
 
-    def values(self, metric: str) -> np.ndarray:
-        """values_R of hr, ndcg or mrr at some k."""
-        name, k = metric.split("@")
-        gains = {
-            "hr": np.ones(len(self.rank_R)),
-            "ndcg": 1 / np.log2(1 + self.rank_R),
-            "mrr": 1 / self.rank_R,
-        }
-        return np.where(self.rank_R <= int(k), gains[name], 0.0)
+
+def gains(rank_R: np.ndarray, metric: str) -> np.ndarray:
+    """values_R of hr, ndcg or mrr at some k."""
+    name, k = metric.split("@")
+    gain = {
+        "hr": np.ones(len(rank_R)),
+        "ndcg": 1 / np.log2(1 + rank_R),
+        "mrr": 1 / rank_R,
+    }
+    return np.where(rank_R <= int(k), gain[name], 0.0)
 
 
-def read_sweep(folder: Path, reference: str | None, partial: bool) -> Sweep:
+def read_sweep(
+    folder: Path, reference: str | None, partial: bool, items: str = "all"
+) -> Sweep:
     """The runs of a sweep.
 
     Args:
       folder: of the sweep.
       reference: point to compare with; None is the first.
       partial: whether runs may be missing.
+      items: rows of which targets count: a group of `recjax.buckets.ITEMS`, or all.
 
     Raises:
-      UserError: runs that are missing, of different protocols or other test rows.
+      UserError: runs that are missing, rows that there are none of, runs of
+        different protocols or other test rows.
     """
     plan = read_json(folder / "sweep.json")
     points = list(plan["points"])
@@ -139,7 +170,24 @@ def read_sweep(folder: Path, reference: str | None, partial: bool) -> Sweep:
                 f"{there[each]} and {there[base]}: test rows of other users"
             )
     config = read_json(there[base] / "config.json")
-    return Sweep(plan, results, ranks, missing, reference, base, config)
+    mask_R = choose_rows(ranks[base], items, there[base])
+    return Sweep(plan, results, ranks, missing, reference, base, config, mask_R)
+
+
+def choose_rows(ranks: Ranks, items: str, run: Path) -> np.ndarray:
+    """mask_R of the rows whose targets are in a group of `recjax.buckets.ITEMS`.
+
+    Raises:
+      UserError: there are none, or it is not known.
+    """
+    if items == "all":
+        return np.ones(len(ranks.users), bool)
+    if ranks.events_R is None:
+        raise UserError(f"{run}: its ranks.parquet has no training events of targets")
+    mask_R = bands(ranks.events_R, ITEMS)[items]
+    if not mask_R.any():
+        raise UserError(f"{run}: no test row has a target that is {items}")
+    return mask_R
 
 
 def read_json(path: Path) -> Any:

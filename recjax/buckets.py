@@ -37,8 +37,8 @@ def make_buckets(data: Data, rows: Rows) -> Buckets:
     events_N = count_events(data)
     popularity_N = popularity_groups(events_N)
     buckets = {
-        "item": _bands(events_N[rows.targets_R], ITEMS),
-        "history": _bands(rows.lengths(), HISTORIES),
+        "item": bands(events_N[rows.targets_R], ITEMS),
+        "history": bands(rows.lengths(), HISTORIES),
         "popularity": {
             name: popularity_N[rows.targets_R] == group
             for group, name in enumerate(POPULARITY)
@@ -151,6 +151,13 @@ def bucket_report(
     return report
 
 
+def bands(x_R: np.ndarray, most: Mapping[str, int | None]) -> dict[str, np.ndarray]:
+    """Masks of consecutive bands, by the greatest value that is in each."""
+    bounds = [bound for bound in most.values() if bound is not None]
+    band_R = np.searchsorted(bounds, x_R)
+    return {name: band_R == band for band, name in enumerate(most)}
+
+
 def _gap(
     means: Mapping[str, float],
     values_R: np.ndarray,
@@ -171,13 +178,6 @@ def _gap(
     )
     found = interval(means[best] - means[worst], first_S - second_S)
     return {**found, "best": best, "worst": worst}
-
-
-def _bands(x_R: np.ndarray, most: Mapping[str, int | None]) -> dict[str, np.ndarray]:
-    """Masks of consecutive bands, by the greatest value that is in each."""
-    bounds = [bound for bound in most.values() if bound is not None]
-    band_R = np.searchsorted(bounds, x_R)
-    return {name: band_R == band for band, name in enumerate(most)}
 
 
 def _are_ids(texts: pl.Series) -> bool:

@@ -143,15 +143,15 @@ class Reporter:
                 np.save(file, rank_R.astype(np.int32), allow_pickle=False)
             os.replace(part, path)
 
-    def ranks_table(self, users: Iterable[str], systems: Iterable[str]) -> None:
+    def ranks_table(self, rows: Mapping[str, Any], systems: Iterable[str]) -> None:
         """Writes `ranks.parquet`: a row for each test row, a column for each system.
 
         Args:
-          users: of the rows.
+          rows: other columns, which say what row it is.
           systems: whose ranks are kept; without those that cannot be read, as it says.
         """
         if self.active:
-            frame = pl.DataFrame({"user": list(users)}).with_row_index("row")
+            frame = pl.DataFrame(rows).with_row_index("row")
             for system in systems:
                 path = self.workdir / "ranks" / f"{system}.npy"
                 try:

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from recjax import report, sharding, summaries, trees
+from recjax.buckets import count_events
 from recjax.checkpoint import Checkpoints
 from recjax.checks import (
     check_catalogue,
@@ -270,10 +271,14 @@ def finish(r: Run, results: dict[str, Any], params: trees.Flat) -> dict[str, Any
         "seconds": {k: round(v, 2) for k, v in r.accounts().items()},
         "peak_memory_mib": r.peak_memory(),
     }
-    users = r.data.user_ids[r.data.test.users_R].tolist()
+    test = r.data.test
+    rows = {
+        "user": r.data.user_ids[test.users_R].tolist(),
+        "events": count_events(r.data)[test.targets_R],
+    }
     before = ["before"] if "before" in results else []
     trained = [f"phase-{name}" for name in results["phases"]]
-    r.reporter.ranks_table(users, [*results["baselines"], *before, *trained])
+    r.reporter.ranks_table(rows, [*results["baselines"], *before, *trained])
     text = summaries.results_text(final, r.config.report.metrics)
     r.reporter.say(f"\n{text}")
     r.reporter.write("results.md", text + "\n")

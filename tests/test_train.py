@@ -124,7 +124,9 @@ def test_ranks_are_what_the_results_are_of(whole):
     final = whole.final
     systems = {**final["baselines"], "before": final["before"]}
     systems |= {f"phase-{k}": x["test"] for k, x in final["phases"].items()}
-    assert table.columns == ["row", "user", *systems]
+    assert table.columns == ["row", "user", "events", *systems]
+    counts = np.bincount(data.train.events(), minlength=data.num_items)
+    assert table["events"].to_list() == counts[data.test.targets_R].tolist()
     assert table["row"].to_list() == list(range(len(data.test.users_R)))
     for name, found in systems.items():
         rank_R = table[name].to_numpy()

@@ -25,14 +25,15 @@ PROTOCOL = {
     "ties": "against the model",
     "history": 5,
 }
-# By hand: every row counts, so that "plain" has an HR@10 of 3/4 and 2/4. Only b, one of
-# three users, gets better: from .1577, the lower bound, to .9077. One sample in 27 is
-# b alone, more than the 2.5% beyond a bound; (2/3)^3 are without b.
+# By hand: of the popularity a alone gets something, and is drawn three times in one
+# sample of 27, more than the 2.5% beyond a bound. Every row counts, so that "plain" has
+# an HR@10 of 3/4 and 2/4. Only b, one of three users, gets better: from .1577, the
+# lower bound, to .9077. One sample in 27 is b alone; (2/3)^3 are without b.
 TABLE = """\
 |  | hr@10 | ndcg@10 | difference, ndcg@10 | p | seeds | valid ndcg@10 | \
 epochs | train s | all s | trained | MiB |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
-| (popularity) | 0.2500 [0.1000, 0.4000] | 0.2500 [0.1000, 0.4000] |  |  |  |  |  |  \
+| (popularity) | 0.2500 [0.0000, 1.0000] | 0.2500 [0.0000, 1.0000] |  |  |  |  |  |  \
 |  |  |  |
 | plain | 0.6250 ± 0.1768 [0.2500, 1.0000] | 0.5789 ± 0.1115 [0.1577, 1.0000] |  |  \
 | 2 | 0.5000 | 5.5 | 10 | 20 | 1,234 | 700 |
@@ -69,7 +70,7 @@ def write_run(folder, ranks, seed, users=USERS):
         "auc": 0.9,
     }
     valid = {m: {"value": 0.5} for m in test}
-    popularity = {m: {"value": 0.25, "low": 0.1, "high": 0.4} for m in test}
+    popularity = {m: {"value": 0.25} for m in test}
     final = {
         "fingerprint": "abc",
         "protocol": PROTOCOL,
@@ -87,7 +88,8 @@ def write_run(folder, ranks, seed, users=USERS):
     (folder / "config.json").write_text(json.dumps(config))
     columns = {"row": range(len(ranks)), "user": users}
     # Not the last column: the phase is known by name.
-    columns |= {"phase-p": [11] * len(ranks), "phase-q": ranks, "popularity": [1] * 4}
+    columns |= {"phase-p": [11] * len(ranks), "phase-q": ranks}
+    columns |= {"popularity": [1, 11, 11, 11], "events": [0, 3, 4, 9]}
     pl.DataFrame(columns).write_parquet(folder / "ranks.parquet")
 
 
@@ -141,6 +143,34 @@ def test_the_csv(runs, tmp_path):
     difference = (after - before) * 2 / 4
     assert float(rows["better"]["difference"]) == pytest.approx(difference, abs=1e-6)
     assert rows["(popularity)"]["ndcg@10 seeds"] == "0.250000"
+
+
+def test_some_targets_alone(runs, capsys):
+    """Those of b have 3 and 4 training events, the others none and 9."""
+    collect.main([str(runs), "--items=cold"])
+    text = capsys.readouterr().out
+    assert "; 2 rows of 1 users whose targets are cold (recjax/buckets.py)." in text
+    assert "experiments.collect RUNS --items=cold" in text
+    rows = read_rows(runs)
+    assert [float(x) for x in rows["plain"]["hr@10 seeds"].split()] == [0.5, 0.0]
+    assert float(rows["(popularity)"]["hr@10"]) == 0.0
+    want = (1 + 1 + 1 + gain(2)) / 4 - gain(2) / 4
+    assert float(rows["better"]["difference"]) == pytest.approx(want, abs=1e-6)
+    collect.main([str(runs), "--items=new"])
+    assert float(read_rows(runs)["(popularity)"]["hr@10"]) == 1.0
+
+
+def test_targets_that_there_are_none_of(runs, capsys):
+    path = runs / "plain" / "0" / "ranks.parquet"
+    table = pl.read_parquet(path)
+    table.with_columns(events=pl.lit(7)).write_parquet(path)
+    with pytest.raises(SystemExit, match="2"):
+        collect.main([str(runs), "--items=new"])
+    assert "no test row has a target that is new" in capsys.readouterr().err
+    table.drop("events").write_parquet(path)
+    with pytest.raises(SystemExit, match="2"):
+        collect.main([str(runs), "--items=new"])
+    assert "has no training events of targets" in capsys.readouterr().err
 
 
 def test_the_rows_of_a_user_are_flipped_together(tmp_path, capsys):
