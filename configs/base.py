@@ -146,6 +146,7 @@ def get_config() -> ConfigDict:
     c.report = ConfigDict()
     c.report.every_steps = 10  # training scalars
     c.report.examples = 5  # users shown with recommendations
+    c.report.wandb = ""  # project in Weights & Biases (pip install wandb); "" = none
     c.report.metrics = ("hr@10", "ndcg@10", "mrr@10", "auc")  # columns of the table
     return c.lock()
 

@@ -13,6 +13,7 @@ import polars as pl
 from tqdm import tqdm
 
 from recjax.data.batches import Batch
+from recjax.wandb_sink import WandbSink
 
 # tensorboardX imports torch where there is one, which takes seconds; it needs none.
 _hidden = sys.modules.setdefault("torch", None) is None  # type: ignore[arg-type]
@@ -36,6 +37,7 @@ class Reporter:
 
     def __init__(self, workdir: Path, *, active: bool):
         self.workdir, self.active, self.records = workdir, active, 0
+        self.mirror: WandbSink | None = None  # receives the scalars too
 
     def open(self, resume: Mapping[str, Any] | None) -> None:
         """Opens the files; nothing but `say` works before.
@@ -87,6 +89,8 @@ class Reporter:
         with self._jsonl.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         self.records += 1
+        if self.mirror is not None:
+            self.mirror.scalars(step, values)
 
     def text(self, tag: str, markdown: str) -> None:
         """A page in TensorBoard's text tab."""
@@ -165,9 +169,11 @@ class Reporter:
             os.replace(part, self.workdir / "ranks.parquet")
 
     def close(self) -> None:
-        """Flushes the event file."""
+        """Flushes the event file, and what else receives the scalars."""
         if self.active:
             self._events.close()
+        if self.mirror is not None:
+            self.mirror.close()
 
     def _add(self, summary: Any, step: int | None = None) -> None:
         self._events.write_event(

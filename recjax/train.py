@@ -38,6 +38,7 @@ from recjax.run import Moment, Run
 from recjax.signals import Signals
 from recjax.steps import Compiler
 from recjax.untrained import Untrained
+from recjax.wandb_sink import WandbSink
 from recjax.workdir import check_disk, claim, open_workdir
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "grain", "polars", "numpy")
@@ -143,6 +144,9 @@ def open_run(
                 reporter.say(f"note: saved with {differs}: from here on other bits")
             reporter.open(resume=checkpoints.standing)
             stack.enter_context(contextlib.closing(reporter))
+            if config.report.wandb and reporter.active and planned is None:
+                flat = summaries.flat_config(config)
+                reporter.mirror = WandbSink(folder, config.report.wandb, flat)
             reporter.text("config", f"```json\n{config.to_json(indent=2)}\n```")
             yield r, params
         except jax.errors.JaxRuntimeError as e:
