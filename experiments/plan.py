@@ -92,9 +92,7 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
         raise UserError(f"--jobs: {args.jobs} is not between 1 and {cores} cores")
     if len(set(args.seeds)) < len(args.seeds) or min(args.seeds) < 0:
         raise UserError(f"--seeds: {args.seeds} are not different and at least 0")
-    for each in arguments:  # a seed here would be the seed of all
-        if not each.startswith("--config.") or each.startswith("--config.seed"):
-            raise UserError(f"{each!r} after --: only --config.KEY=..., without seed")
+    check_arguments(arguments)
     path = args.out / "sweep.json"
     asked, seeds = set(args.points or known), set(args.seeds)
     same = {"config": args.config, "data": args.data, "arguments": arguments}
@@ -123,11 +121,31 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
     return plan
 
 
+def check_arguments(arguments: list[str]) -> None:
+    """Raises UserError at what is no change of a config, or would be all runs' seed."""
+    for each in arguments:
+        if not each.startswith("--config.") or each.startswith("--config.seed"):
+            raise UserError(f"{each!r} after --: only --config.KEY=..., without seed")
+
+
 def load_sweep(path: str) -> dict[str, Changes]:
     """The points of a config file.
 
     Raises:
       UserError: it cannot be read, or has no sweep.
+    """
+    sweep = load_from(path, "sweep")
+    try:
+        return read_points(sweep)
+    except Exception as e:  # a config file may raise anything
+        raise UserError(f"--config: {path}: {' '.join(explain(e))}") from None
+
+
+def load_from(path: str, name: str) -> Any:
+    """What a config file calls so.
+
+    Raises:
+      UserError: it cannot be read, or has no such thing.
     """
     spec = importlib.util.spec_from_file_location("sweep_config", path)
     if spec is None or spec.loader is None:
@@ -135,7 +153,7 @@ def load_sweep(path: str) -> dict[str, Changes]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        return read_points(module.sweep)
+        return getattr(module, name)
     except FileNotFoundError:
         raise UserError(f"--config: {path} is not there") from None
     except Exception as e:  # a config file may raise anything

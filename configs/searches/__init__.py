@@ -1,0 +1,1 @@
+"""Spaces to search, each around a config."""

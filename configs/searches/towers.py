@@ -1,0 +1,35 @@
+"""Towers over frozen text and ids: how wide, how deep, how fast.
+
+    python -m experiments.search --config=configs/searches/towers.py \
+        --out=runs/search
+
+On MovieLens 100K.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs.ablations import reference
+
+
+def get_config() -> ConfigDict:
+    """What the trials change."""
+    c = reference.ml100k()
+    c.item_tower.sources = ("id", "text")
+    return c.lock()
+
+
+def search(trial: Any) -> dict[str, Any]:
+    """The changes of one trial, by flat key.
+
+    Args:
+      trial: an `optuna.Trial`.
+    """
+    return {
+        "item_tower.width": trial.suggest_categorical("width", [32, 64, 128]),
+        "user_tower.num_layers": trial.suggest_int("layers", 1, 3),
+        "user_tower.dropout": trial.suggest_float("dropout", 0.0, 0.6, step=0.1),
+        "loss.smoothing": trial.suggest_float("smoothing", 0.0, 0.3, step=0.1),
+        "train.phases[0].lr": trial.suggest_float("lr", 3e-4, 1e-2, log=True),
+    }

@@ -1,0 +1,227 @@
+"""Searches a config's space for what is best on validation, with Optuna.
+
+    python -m experiments.search --config=configs/searches/towers.py --out=runs/search
+
+The config file has `search(trial)`, which returns changes by flat key. Trial N is the
+run OUT/N; one that does worse than half of the others did after as many validations is
+ended. The same command goes on after an interruption, and makes the same trials as
+without; a greater `--trials` adds some. The test is not looked at. Writes search.md;
+what follows `--` is passed on to every run.
+"""
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
+from tqdm import tqdm
+
+from experiments.plan import check_arguments, claim, load_from, resolve
+from experiments.pool import Job, Pool
+from experiments.table import line
+from recjax.errors import STOPPED, UserError
+from recjax.workdir import claimed
+
+POLL = 0.2  # seconds
+WARM_UP, STARTUP = 3, 5  # validations, and trials, before any trial is ended
+Search = Callable[[Any], dict[str, Any]]  # of a Trial, or of one that stands for it
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs what is missing; exit code 1 where a trial failed, 2 where none can run."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    split = given.index("--") if "--" in given else len(given)
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--config", required=True, help="file with a `search`")
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of runs and of the search")
+    args = parser.parse_args(given[:split])
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with claim(args.out):
+            study = _Study(args, given[split + 1 :])
+            study.run()
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped: the same command resumes", file=sys.stderr)
+        sys.exit(STOPPED)
+    text = study.page()
+    (args.out / "search.md").write_text(text + "\n")
+    print(text)
+    if failed := study.ended(TrialState.FAIL):
+        numbers = ", ".join(str(trial.number) for trial in failed)
+        print(f"failed: {numbers}; see {args.out}/logs", file=sys.stderr)
+        sys.exit(1)
+
+
+class _Study:
+    """A search on its way."""
+
+    def __init__(self, args: argparse.Namespace, arguments: list[str]):
+        self.args, self.arguments = args, arguments
+        check_arguments(arguments)
+        self.search: Search = load_from(args.config, "search")
+        self.metric = resolve([f"--config={args.config}", *arguments]).train.metric
+        # A trial draws from a seed of its own, so that an interruption changes nothing.
+        self.study = optuna.create_study(
+            storage=f"sqlite:///{(args.out / 'study.db').resolve()}",
+            study_name="search",
+            direction="maximize",
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(STARTUP, WARM_UP),
+        )
+        same = {"config": args.config, "seed": args.seed, "arguments": arguments}
+        before = self.study.user_attrs
+        for key, value in same.items():
+            if before.get(key, value) != value:
+                raise UserError(
+                    f"--out {args.out}: was begun with {key} {before[key]!r}, not "
+                    f"{value!r}"
+                )
+            self.study.set_user_attr(key, value)
+
+    def ended(self, *states: TrialState) -> list[FrozenTrial]:
+        """Trials in those states."""
+        return self.study.get_trials(deepcopy=False, states=states)
+
+    def run(self) -> None:
+        """Trials until there are as many as asked for."""
+        pool, before = (
+            Pool(1),
+            signal.signal(signal.SIGTERM, signal.default_int_handler),
+        )
+        done = self.ended(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        bar = tqdm(
+            total=max(self.args.trials, len(done)),
+            initial=len(done),
+            bar_format="{n_fmt}/{total_fmt} trials{postfix}",
+            mininterval=0.5 if sys.stdout.isatty() else 30,
+            file=sys.stdout,
+        )
+        try:
+            with bar:
+                while bar.n < self.args.trials:
+                    trial = self.next()
+                    state, value = self.follow(trial, pool, bar)
+                    self.study.tell(
+                        trial.number,
+                        value if state == TrialState.COMPLETE else None,
+                        state,
+                    )
+                    said = "" if value is None else f", {self.metric} {value:.4f}"
+                    bar.write(f"trial {trial.number}: {state.name.lower()}{said}")
+                    bar.update()
+        finally:
+            pool.stop()
+            signal.signal(signal.SIGTERM, before)
+
+    def next(self) -> Trial:
+        """The trial that was interrupted, or a new one."""
+        number = len(self.study.get_trials(deepcopy=False))
+        if interrupted := self.ended(TrialState.RUNNING):
+            number = interrupted[0].number
+        self.study.sampler = optuna.samplers.TPESampler(seed=self.args.seed + number)
+        if interrupted:  # what it has drawn stays
+            return Trial(self.study, interrupted[0]._trial_id)
+        return self.study.ask()
+
+    def follow(
+        self, trial: Trial, pool: Pool, bar: Any
+    ) -> tuple[TrialState, float | None]:
+        """Runs a trial until it ends or is seen to be bad."""
+        folder = self.args.out / str(trial.number)
+        job = self.job(trial, folder)
+        while claimed(folder):  # an interrupted run is saving
+            time.sleep(POLL)
+        pool.start(job)
+        reported = 0
+        known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        while True:
+            ended = pool.ended()
+            values = read_validations(folder, self.metric)
+            for value in values[reported:]:
+                reported += 1
+                if reported not in known:
+                    trial.report(value, reported)
+                if trial.should_prune():  # whether the run has ended or not
+                    pool.stop()
+                    return TrialState.PRUNED, value
+            if ended:
+                break
+            bar.set_postfix_str(f", {job.name} for {job.elapsed:.0f} s", refresh=False)
+            bar.update(0)
+            time.sleep(POLL)
+        ((_, code),) = ended
+        if code == 2:  # the others would fail the same way
+            self.study.tell(trial.number, state=TrialState.FAIL)
+            raise UserError(f"{job.name}: {job.last_line()}")
+        if code:
+            return TrialState.FAIL, None
+        results = json.loads((folder / "results.json").read_text())
+        return TrialState.COMPLETE, results["valid"][self.metric]["value"]
+
+    def job(self, trial: Trial, folder: Path) -> Job:
+        """The run of a trial.
+
+        Raises:
+          UserError: the config's `search` raises something.
+        """
+        try:
+            changes = self.search(trial)
+        except Exception as e:  # a config file may raise anything
+            self.study.tell(trial.number, state=TrialState.FAIL)
+            raise UserError(f"--config {self.args.config}: search: {e}") from None
+        command = [sys.executable, "-m", "recjax.main", *self.flags(changes)]
+        log = self.args.out / "logs" / f"{trial.number}.txt"
+        return Job(f"trial {trial.number}", [*command, f"--workdir={folder}"], log)
+
+    def flags(self, changes: dict[str, Any]) -> list[str]:
+        """Those that make a trial's config."""
+        made = [f"--config={self.args.config}", f"--config.seed={self.args.seed}"]
+        made += self.arguments
+        return [*made, *(f"--config.{key}={x}" for key, x in changes.items())]
+
+    def page(self) -> str:
+        """The trials, best first, and the command of the best."""
+        done = self.ended(TrialState.COMPLETE, TrialState.PRUNED)
+        done = sorted(done, key=lambda t: (t.state.value, -(t.value or 0.0), t.number))
+        names = list(dict.fromkeys(name for trial in done for name in trial.params))
+        head = ["trial", f"valid {self.metric}", "validations", *names]
+        lines = [line(head), "|" + "---:|" * len(head)]
+        for trial in done:
+            shown = [
+                f"{x:.4g}" if isinstance(x, float) else str(x)
+                for x in (trial.params.get(name, "") for name in names)
+            ]
+            early = " (ended early)" if trial.state == TrialState.PRUNED else ""
+            cells = [f"{trial.number}{early}", f"{trial.value:.4f}"]
+            lines.append(line([*cells, str(len(trial.intermediate_values)), *shown]))
+        if not done:
+            return "no trial has a result"
+        best = self.flags(self.search(FixedTrial(done[0].params)))
+        command = shlex.join(["python", "-m", "recjax.main", *best, "--workdir=DIR"])
+        return "\n".join([*lines, "", "The first of them:", "", f"    {command}"])
+
+
+def read_validations(folder: Path, metric: str) -> list[float]:
+    """The metric after every epoch so far."""
+    path, found = folder / "metrics.jsonl", []
+    if path.exists():
+        for text in path.read_text().split("\n")[:-1]:  # the last may be half
+            value = json.loads(text).get(f"valid/{metric}")
+            found += [] if value is None else [value]
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""A search of seconds: what it draws, ends early, goes on with, and refuses."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import optuna
+import pytest
+
+from experiments import search
+
+SPACE = """
+
+def search(trial):
+    width = trial.suggest_categorical("width", [8, 16])
+    rate = trial.suggest_float("rate", 1e-3, 1e-1, log=True)
+    if trial.number == {idle}:
+        rate = 1e-9
+    return {{"item_tower.width": width, "train.phases[0].lr": rate}}
+"""
+
+
+@pytest.fixture
+def space(sweep_config):
+    """Writes the config; trial `idle` learns nothing."""
+
+    def write(epochs=1, idle=-1):
+        path = sweep_config(epochs)
+        with open(path, "a") as file:
+            file.write(SPACE.format(idle=idle))
+        return path
+
+    return write
+
+
+def trials(out):
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{out}/study.db")
+    return study.get_trials()
+
+
+def test_the_best_on_validation_comes_first(space, tmp_path, capsys):
+    out, asked = tmp_path / "out", ["--config", space(), "--out", str(tmp_path / "out")]
+    search.main([*asked, "--trials", "1"])
+    search.main([*asked, "--trials", "2"])  # one more
+    said = capsys.readouterr().out
+    assert said.count("trial 0: complete, ndcg@10") == 1
+    found = trials(out)
+    assert [x.state.name for x in found] == ["COMPLETE", "COMPLETE"]
+    for trial in found:
+        final = json.loads((out / str(trial.number) / "results.json").read_text())
+        assert trial.value == final["valid"]["ndcg@10"]["value"]
+        config = json.loads((out / str(trial.number) / "config.json").read_text())
+        assert config["item_tower"]["width"] == trial.params["width"]
+        assert config["train"]["phases"][0]["lr"] == trial.params["rate"]
+    assert found[0].params != found[1].params
+    text = (out / "search.md").read_text()
+    best = max(found, key=lambda x: x.value)
+    assert text.splitlines()[2].startswith(f"| {best.number} | {best.value:.4f} | 1 |")
+    assert f"'--config.train.phases[0].lr={best.params['rate']}'" in text
+
+
+def test_what_does_worse_is_ended(space, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(search, "STARTUP", 1)
+    monkeypatch.setattr(search, "WARM_UP", 2)
+    asked = ["--config", space(60, idle=1), "--out", str(tmp_path), "--trials", "2"]
+    search.main(asked)
+    first, second = trials(tmp_path)
+    assert first.state.name == "COMPLETE"
+    assert second.state.name == "PRUNED"
+    assert len(second.intermediate_values) < 60
+    assert not (tmp_path / "1" / "results.json").exists()
+    assert "| 1 (ended early) |" in capsys.readouterr().out
+
+
+def test_a_trial_that_cannot_run_ends_the_search(space, tmp_path, capsys):
+    asked = ["--config", space(), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="2"):
+        search.main([*asked, "--", "--config.user_tower.num_heads=3"])
+    error = capsys.readouterr().err
+    assert re.search(r"^error: trial 0: error: item_tower\.width", error)
+    assert [x.state.name for x in trials(tmp_path / "out")] == ["FAIL"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"--config": "configs/quickstart.py"}, "has no attribute 'search'"),
+        ({"--": "--config.user_tower.nme=1"}, "no key 'nme'; did you mean \"name\"?"),
+        ({"--": "stray"}, "'stray' after --: only --config.KEY=..., without seed"),
+    ],
+)
+def test_mistakes_are_one_line(space, tmp_path, capsys, changes, message):
+    asked = {"--config": space(), "--out": str(tmp_path / "out"), **changes}
+    with pytest.raises(SystemExit, match="2"):
+        search.main([x for pair in asked.items() for x in pair])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_another_search_is_refused(space, tmp_path, capsys):
+    asked = ["--config", space(), "--out", str(tmp_path), "--trials", "0"]
+    search.main(asked)
+    with pytest.raises(SystemExit, match="2"):
+        search.main([*asked, "--seed", "1"])
+    assert "was begun with seed 0, not 1" in capsys.readouterr().err
+
+
+@pytest.mark.faults
+def test_killed_it_makes_the_same_trials(space, tmp_path):
+    """kill -9 in the middle of a trial, and again; beside a search left alone."""
+    path, command = space(40), [sys.executable, "-m", "experiments.search"]
+    command += ["--config", path, "--trials", "3"]
+    subprocess.run([*command, "--out", tmp_path / "alone"], check=True)
+    for number in ("0", "1"):
+        process = subprocess.Popen([*command, "--out", tmp_path / "killed"])
+        log = tmp_path / "killed" / number / "metrics.jsonl"
+        until = time.monotonic() + 120
+        while not (log.exists() and log.read_text().count("\n") > 5):
+            assert time.monotonic() < until
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run([*command, "--out", tmp_path / "killed"], check=True)
+    one, other = trials(tmp_path / "alone"), trials(tmp_path / "killed")
+    assert [x.params for x in one] == [x.params for x in other]
+    assert [x.values for x in one] == [x.values for x in other]
+    texts = [(tmp_path / x / "search.md").read_text() for x in ("alone", "killed")]
+    assert texts[0] == texts[1]
