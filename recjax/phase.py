@@ -77,7 +77,8 @@ def set_up(
 ) -> tuple[Phase, TrainState]:
     """The schedule says what is frozen; what is frozen says what to compute once."""
     c, name, say = r.config, config.name, r.reporter.say
-    batches = make_batches(r, seed=c.seed + index)
+    size = config.batch_size or c.train.batch_size
+    batches = make_batches(r, size, seed=c.seed + index)
     total = config.epochs * batches.steps_per_epoch
     opt = optim.make(c.optim, config, list(params), total)
     trainable, frozen = optim.split(params, opt)
@@ -126,12 +127,12 @@ def set_up(
     ), state
 
 
-def make_batches(r: Run, seed: int) -> TrainBatches:
-    """The training batches that the config asks for."""
+def make_batches(r: Run, size: int, seed: int) -> TrainBatches:
+    """The training batches of so many users that the config asks for."""
     c = r.config
     return TrainBatches(
         make_windows(c, r.data.train),
-        batch_size=round_up(c.train.batch_size, r.mesh.shape["data"]),
+        batch_size=round_up(size, r.mesh.shape["data"]),
         negatives=c.loss.negatives,
         logq=c.loss.logq,
         num_items=r.data.num_items,

@@ -126,6 +126,21 @@ def test_a_signal_stops_within_an_epoch_and_the_run_goes_on(
     assert without_times(tmp_path / "run") == without_times(tmp_path / "whole")
 
 
+def test_a_phase_has_its_own_batches(config, tmp_path):
+    """40 users: 5 steps of 8 in each of two epochs, then 2 of 20, then 5 again."""
+    c = config.unlock()
+    c.item_tower.sources, c.train.batch_size = ("id",), 8
+    c.report.every_steps = 1
+    c.train.phases = tuple(
+        base.phase(f"p{i}", epochs=epochs, lr=1e-2, patience=0, batch_size=size)
+        for i, (epochs, size) in enumerate(((2, 0), (1, 20), (1, 0)))
+    )
+    train.run(c.lock(), str(tmp_path))
+    steps = [r["step"] for r in records(tmp_path) if "test/hr@10" in r]
+    assert steps == [10, 12, 17]
+    assert [r["step"] for r in records(tmp_path) if "train/loss" in r] == [*range(1, 18)]
+
+
 def test_stale_vectors_are_refreshed(config, tmp_path, monkeypatch):
     """In the first step and every second one after it, by the newest parameters."""
     c = config.unlock()
