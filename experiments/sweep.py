@@ -20,10 +20,12 @@ from tqdm import tqdm
 
 from experiments.plan import Plan, claim, make_plan
 from experiments.pool import Pool
+from experiments.reuse import link_finished
 from recjax.errors import STOPPED, UserError
 from recjax.workdir import claimed
 
 POLL = 0.2  # seconds
+REUSE = "directories of other sweeps; their finished runs of the same config are linked"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,10 +40,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", default="", help="a data set that the config knows")
     # Two at a time on half of the cores each are no faster where a step uses all.
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--reuse", nargs="+", type=Path, default=[], help=REUSE)
     args = parser.parse_args(given[:split])
     try:
         with claim(args.out):
             plan = make_plan(args, given[split + 1 :])
+            for name, run_directory in link_finished(plan, args.reuse).items():
+                print(f"{name}: the same as {run_directory}")
             failed = run(plan, args.jobs)
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)

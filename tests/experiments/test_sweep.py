@@ -46,6 +46,25 @@ def test_runs_each_point_with_each_seed_once(sweep_config, tmp_path, capsys):
     assert wide["item_tower"]["width"] == 16
 
 
+def test_a_run_of_another_sweep_is_taken(sweep_config, tmp_path, capsys):
+    """Of the same config, under whatever name; none of another seed."""
+    path, one, other = sweep_config(), tmp_path / "one", tmp_path / "other"
+    asked = ["--config", path, "--points", "narrow", "--seeds"]
+    sweep.main([*asked, "0", "--out", str(one)])
+    sweep.main([*asked, "0", "1", "--out", str(other), "--reuse", str(one)])
+    said = capsys.readouterr().out
+    assert f"narrow/0: the same as {one.resolve()}/narrow/0" in said
+    assert said.count("narrow 0: started") == 1
+    assert said.count("narrow 1: started") == 1
+    assert (other / "narrow" / "0").is_symlink()
+    assert not (other / "narrow" / "1").is_symlink()
+    found = results(other)
+    assert found["narrow/0/results.json"] == results(one)["narrow/0/results.json"]
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main([*asked, "0", "--out", str(other), "--reuse", str(tmp_path / "no")])
+    assert "--reuse" in capsys.readouterr().err
+
+
 def test_what_fails_does_not_keep_the_others(sweep_config, tmp_path, capsys):
     asked = ["--config", sweep_config(), "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as e:
