@@ -4,12 +4,15 @@ import importlib
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 
 from configs import base
 from configs.ablations.reference import DATA_SETS, read_points
 from configs.ml100k_parts import PARTS
+from experiments.plan import load_from, resolve
 from recjax import train
+from recjax.checks import check_config
 from tests.conftest import shrink
 
 NAMES = sorted(
@@ -91,3 +94,13 @@ def test_base_declares_every_key_with_a_comment():
 def test_phases_refuse_unknown_keys():
     with pytest.raises((AttributeError, KeyError)):
         base.phase("towers", epoch=1)
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs/searches").glob("[a-z]*.py")))
+def test_a_search_draws_what_the_config_has(path):
+    space = load_from(str(path), "search")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(5):
+        changes = space(study.ask())
+        flags = [f"--config.{key}={value}" for key, value in changes.items()]
+        check_config(resolve([f"--config={path}", *flags]))
