@@ -20,18 +20,17 @@ def get_config(point: str = "warmup_kernels") -> ConfigDict:
 def sweep(add: reference.Add) -> None:
     """The rows of the table."""
     kernels = ((r".*/kernel", 1.0), (r".*", 0.0))
-    for start, warmup in (("warmup", 0.1), ("cold", 0.0)):
-        for name, rules, rate in (
-            ("kernels", kernels, 0.01),
-            ("all", ((r".*", 1.0),), 0.01),
-            ("none", kernels, 0.0),
-            ("kernels_x10", kernels, 0.1),
-        ):
-            tuning = {**reference.TUNING, "warmup": warmup}
-            top = base.freeze(2, layers=reference.LAYERS, encoder=0.2)
-            phases = (
-                base.phase("towers", **reference.TOWERS),
-                base.phase("tune", **tuning, lr_mults=top),
-            )
-            changes = {"optim.weight_decay": rate, "optim.wd_mults": rules}
-            add(f"{start}_{name}", {**changes, "train.phases": phases})
+    top = base.freeze(2, layers=reference.LAYERS, encoder=0.2)
+    for name, warmup, rules, rate in (
+        ("warmup_kernels", 0.1, kernels, 0.01),
+        ("no_warmup", 0.0, kernels, 0.01),
+        ("all_decay", 0.1, ((r".*", 1.0),), 0.01),
+        ("none_decays", 0.1, kernels, 0.0),
+        ("kernels_x10", 0.1, kernels, 0.1),
+    ):
+        phases = (
+            base.phase("towers", **reference.TOWERS),
+            base.phase("tune", **{**reference.TUNING, "warmup": warmup}, lr_mults=top),
+        )
+        changes = {"optim.weight_decay": rate, "optim.wd_mults": rules}
+        add(name, {**changes, "train.phases": phases})

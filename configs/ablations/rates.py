@@ -3,7 +3,8 @@
     python -m experiments.sweep --config=configs/ablations/rates.py --out=runs/rates
 
 Claim: one rate for both collapses (Yuan et al., IDvs.MoRec, SIGIR 2023, figure 5: at
-1e-4 HR falls to 0). Everything is trained together from the start, in one phase.
+1e-4 HR falls to 0). Everything is trained together from the start, in one phase. Texts
+are titles alone, which halves what a step takes.
 """
 
 from ml_collections import ConfigDict
@@ -11,19 +12,18 @@ from ml_collections import ConfigDict
 from configs import base
 from configs.ablations import reference
 
-EPOCHS = 8
+EPOCHS = 4
 
 
 def get_config(point: str = "towers_1e-3_encoder_5e-5") -> ConfigDict:
     """One row of the table."""
-    return reference.make(point, sweep)
+    return reference.make(point, sweep, text__template="{movie_title}")
 
 
 def sweep(add: reference.Add) -> None:
     """The rows of the table."""
     for towers, encoder in (
         ("1e-3", "5e-5"),
-        ("1e-3", "2e-4"),
         ("1e-4", "1e-4"),
         ("1e-3", "1e-3"),
         ("5e-5", "5e-5"),
@@ -32,6 +32,7 @@ def sweep(add: reference.Add) -> None:
         phase = base.phase(
             "all",
             epochs=EPOCHS,
+            batch_size=256,
             lr=float(towers),
             ema=0.9,
             patience=0,

@@ -17,8 +17,15 @@ Changes = Mapping[str, Any]
 Add = Callable[[str, Changes], None]
 LAYERS = 6  # of the encoder
 # The towers over frozen vectors; then something else, at a smaller rate.
-TOWERS = {"epochs": 30, "lr": 2e-3, "ema": 0.98, "patience": 8}
-TUNING = {"epochs": 3, "lr": 1e-3, "schedule": "cosine", "warmup": 0.1, "ema": 0.9}
+TOWERS = {"epochs": 15, "lr": 3e-3, "ema": 0.98, "patience": 5}
+TUNING = {  # each step encodes the catalogue; so few and large ones
+    "epochs": 6,
+    "batch_size": 512,
+    "lr": 1e-3,
+    "schedule": "cosine",
+    "warmup": 0.1,
+    "ema": 0.9,
+}
 
 
 def ml100k() -> ConfigDict:
@@ -27,7 +34,6 @@ def ml100k() -> ConfigDict:
     c.data.rating, c.data.user_table = "rating", True
     c.eval.like_threshold = 4.0
     c.user_tower.dropout = 0.3
-    c.train.batch_size = 128
     c.train.phases = (base.phase("towers", **TOWERS),)
     c.eval.baselines = ("popularity", "transitions")
     return c

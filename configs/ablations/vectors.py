@@ -22,6 +22,6 @@ def sweep(add: reference.Add) -> None:
     """The rows of the table."""
     add("plain", {})
     add("whitened", {"text.whiten": True})
-    for layers in (1, 2, 4, 8):
+    for layers in (1, 2, 8):
         add(f"mlp{layers}", {"item_tower.mlp_layers": layers})
     add("whitened_mlp2", {"text.whiten": True, "item_tower.mlp_layers": 2})
