@@ -138,7 +138,9 @@ def test_a_phase_has_its_own_batches(config, tmp_path):
     train.run(c.lock(), str(tmp_path))
     steps = [r["step"] for r in records(tmp_path) if "test/hr@10" in r]
     assert steps == [10, 12, 17]
-    assert [r["step"] for r in records(tmp_path) if "train/loss" in r] == [*range(1, 18)]
+    assert [r["step"] for r in records(tmp_path) if "train/loss" in r] == [
+        *range(1, 18)
+    ]
 
 
 def test_stale_vectors_are_refreshed(config, tmp_path, monkeypatch):

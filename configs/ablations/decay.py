@@ -14,7 +14,7 @@ from configs.ablations import reference
 
 def get_config(point: str = "warmup_kernels") -> ConfigDict:
     """One row of the table; every row has the same two phases but for this."""
-    return reference.make(point, sweep)
+    return reference.make(point, sweep, titles=True)
 
 
 def sweep(add: reference.Add) -> None:

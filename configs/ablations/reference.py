@@ -17,9 +17,9 @@ Changes = Mapping[str, Any]
 Add = Callable[[str, Changes], None]
 LAYERS = 6  # of the encoder
 # The towers over frozen vectors; then something else, at a smaller rate.
-TOWERS = {"epochs": 15, "lr": 3e-3, "ema": 0.98, "patience": 5}
+TOWERS = {"epochs": 12, "lr": 3e-3, "ema": 0.98, "patience": 4}
 TUNING = {  # each step encodes the catalogue; so few and large ones
-    "epochs": 6,
+    "epochs": 5,
     "batch_size": 512,
     "lr": 1e-3,
     "schedule": "cosine",
@@ -61,12 +61,16 @@ DATA_SETS: dict[str, Callable[[], ConfigDict]] = {
 }
 
 
-def make(point: str, sweep: Callable[[Add], None], **shared: Any) -> ConfigDict:
+def make(
+    point: str, sweep: Callable[[Add], None], *, titles: bool = False, **shared: Any
+) -> ConfigDict:
     """The config of one point, locked.
 
     Args:
       point: name of a point, or name@data_set.
       sweep: of the config's file.
+      titles: whether the texts are titles alone: half of the tokens, so half of what
+        it takes to train the encoder.
       shared: changes to the reference that all points have, with __ for the dot.
 
     Raises:
@@ -74,6 +78,8 @@ def make(point: str, sweep: Callable[[Add], None], **shared: Any) -> ConfigDict:
     """
     name, _, data_set = point.partition("@")
     c = _choose("data set", data_set or "ml100k", DATA_SETS)()
+    if titles:
+        c.text.template = c.text.title
     c.update_from_flattened_dict({k.replace("__", "."): x for k, x in shared.items()})
     return pick(c, name, sweep)
 
