@@ -1,0 +1,1 @@
+"""What a figure depends on beside the model."""

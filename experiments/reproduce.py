@@ -1,0 +1,140 @@
+"""Every table of these folders, by one command.
+
+    python -m experiments.reproduce --out=runs/tables
+
+That is all of MovieLens 100K. `--data=DIR` adds the tables of the data sets in DIR,
+`amazon-industrial` and `amazon-beauty`. Finished runs are not repeated, and a run that
+stands in two tables is made once. Each table
+goes to `experiments/NAME/DATA_SET`: table.md, table.csv and plot.png.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).parent
+MOVIES, INDUSTRIAL, BEAUTY = "ml100k", "amazon_industrial", "amazon_beauty"
+CALLED = {
+    MOVIES: "MovieLens 100K",
+    INDUSTRIAL: "Amazon Industrial and Scientific",
+    BEAUTY: "Amazon Beauty",
+}
+
+
+class Table(NamedTuple):
+    """A sweep on a data set, and how it is shown.
+
+    Attributes:
+      name: of the folder.
+      title: of the page and the plot.
+      data: a key of `CALLED`.
+      config: file; "" is the ablation of that name.
+      options: of `experiments.collect`.
+    """
+
+    name: str
+    title: str
+    data: str = MOVIES
+    config: str = ""
+    options: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Below the runs, and below this directory."""
+        return f"{self.name}/{self.data}"
+
+
+ABLATIONS = {
+    "freezing": "how deep the encoder is trained",
+    "pooling": "which token states an item is known by",
+    "sources": "items known by id, text or both",
+    "losses": "losses and negatives",
+    "towers": "user towers",
+    "rates": "one learning rate or two",
+    "pretrained": "pretrained or random weights",
+    "vectors": "between frozen vectors and the towers",
+    "decay": "warm-up and weight decay",
+    "cold": "items that are new at the test",
+}
+OPTIONS = {"cold": ("--items=new",)}
+ALL_FOUR = ("--metrics", "hr@10", "ndcg@10", "hr@5", "ndcg@5")
+ALSO_INDUSTRIAL = ("freezing", "pooling", "sources", "losses", "towers")
+TABLES = [
+    *(
+        Table(name, title, options=OPTIONS.get(name, ()))
+        for name, title in ABLATIONS.items()
+    ),
+    *(Table(name, ABLATIONS[name], INDUSTRIAL) for name in ALSO_INDUSTRIAL),
+    *(
+        Table(
+            "headlines",
+            "what each part is good for",
+            name,
+            f"configs/{name}.py",
+            ALL_FOUR if name == INDUSTRIAL else (),
+        )
+        for name in CALLED
+    ),
+]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Sweeps and collects; exit code 1 where a table could not be made."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/tables"))
+    parser.add_argument("--only", nargs="+", help="names of folders; all without")
+    parser.add_argument("--data", type=Path, help="directory of the Amazon data sets")
+    parser.add_argument("--seeds", nargs="+", default=["0", "1", "2"])
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    args = parser.parse_args(argv)
+    names = list(dict.fromkeys(table.name for table in TABLES))
+    if unknown := [name for name in args.only or () if name not in names]:
+        parser.error(f"--only: no {unknown[0]!r} among {', '.join(names)}")
+    failed, began = [], time.monotonic()
+    for table in TABLES:
+        if table.name not in (args.only or names):
+            continue
+        if table.data != MOVIES and args.data is None:
+            continue
+        print(f"\n{table.folder}: {table.title}", flush=True)
+        if not make(table, args):
+            failed.append(table.folder)
+    print(f"{(time.monotonic() - began) / 60:.0f} minutes")
+    if failed:
+        print(f"error: not made: {', '.join(failed)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def make(table: Table, args: argparse.Namespace) -> bool:
+    """Runs what is missing of a table and writes it; whether that went well."""
+    out, data, there = args.out, args.data, HERE / table.folder
+    runs = out / table.folder
+    out.mkdir(parents=True, exist_ok=True)
+    config = table.config or f"configs/ablations/{table.name}.py"
+    sweep = [f"--config={config}", f"--out={runs}", "--seeds", *args.seeds]
+    sweep += [f"--reuse={out}", f"--jobs={args.jobs}"]
+    if not table.config and table.data != MOVIES:
+        sweep.append(f"--data={table.data}")
+    if table.data != MOVIES and data is not None:
+        source = (data / table.data.replace("_", "-")).resolve()
+        sweep += ["--", f"--config.data.source={source}"]
+    collect = [str(runs), f"--out={there}", *table.options]
+    collect.append(f"--title={CALLED[table.data]}: {table.title}")
+    for folder in (there, there.parent):  # of the data set, or of the claim
+        if (published := folder / "published.csv").exists():
+            collect.append(f"--published={published}")
+            break
+    return run("experiments.sweep", *sweep) and run("experiments.collect", *collect)
+
+
+def run(module: str, *arguments: str) -> bool:
+    """A program of this package; whether it ended well."""
+    return not subprocess.run([sys.executable, "-m", module, *arguments]).returncode
+
+
+if __name__ == "__main__":
+    main()
