@@ -1,26 +1,44 @@
-"""MovieLens 100K with items known by id, by text, or by both.
+"""MovieLens 100K: ids and a frozen encoder beside what item-item weights remember.
 
-    python -m recjax.main --config=configs/ml100k.py:id+text --workdir=runs/both
-
-The part after the colon is `id`, `text` or `id+text`. Four to seven minutes a run on
-two busy CPU cores. Test HR@10 / NDCG@10, means of three seeds: id .205 / .106, text
-.195 / .103, id+text .229 / .126 (experiments/ml100k).
+python -m recjax.main --config=configs/ml100k.py --workdir=runs/ml100k
 """
 
 from ml_collections import ConfigDict
 
 from configs import base
+from configs.ablations import reference
 
 
-def get_config(sources: str = "text") -> ConfigDict:
-    """Leave-one-out, seen items masked, history of 50, frozen encoder."""
+def get_config(point: str = "whole") -> ConfigDict:
+    """Leave-one-out, seen items masked, history of 50, frozen encoder.
+
+    Args:
+      point: what is left out or put in, of `sweep`.
+    """
     c = base.get_config()
     c.data.rating, c.data.user_table = "rating", True
-    c.eval.like_threshold = 4.0
-    c.item_tower.sources = tuple(sources.split("+"))
     c.data.reverse = 0.3
+    c.item_tower.sources = ("id", "text")
+    c.item_tower.width = 128
+    c.user_tower.num_heads = 4
     c.user_tower.dropout = 0.4
+    c.head.memory = ("ease", "text")
     c.loss.smoothing = 0.2
-    c.train.batch_size = 128
-    c.train.phases = (base.phase("towers", epochs=80, lr=2e-3, ema=0.99, patience=15),)
-    return c
+    c.eval.like_threshold = 4.0
+    c.eval.baselines = ("popularity", "transitions", "ease", "text")
+    c.train.phases = (base.phase("towers", epochs=50, lr=2e-3, ema=0.99, patience=10),)
+    return reference.pick(c, point, sweep)
+
+
+def sweep(add: reference.Add) -> None:
+    """The whole, and what parts of it are good for."""
+    add("whole", {})
+    add("no_ids", {"item_tower.sources": ("text",)})
+    add("no_text", {"item_tower.sources": ("id",), **NO_TEXT})
+    add("no_memory", {"head.memory": ()})
+
+
+NO_TEXT = {
+    "head.memory": ("ease",),
+    "eval.baselines": ("popularity", "transitions", "ease"),
+}

@@ -9,7 +9,6 @@ import pytest
 
 from configs import base
 from configs.ablations.reference import DATA_SETS, read_points
-from configs.ml100k_parts import PARTS
 from experiments.plan import load_from, resolve
 from recjax import train
 from recjax.checks import check_config
@@ -18,8 +17,7 @@ from tests.conftest import shrink
 NAMES = sorted(
     p.stem for p in Path("configs").glob("*.py") if p.stem not in ("__init__", "base")
 )
-KNOWN_BY = ("id", "text", "id+text")
-ARGS = {"ml100k": KNOWN_BY, "beauty_cold": KNOWN_BY, "ml100k_parts": tuple(PARTS)}
+ARGS = {"beauty_cold": ("id", "text", "id+text")}
 ABLATIONS = {
     path.stem: importlib.import_module(".".join(path.with_suffix("").parts))
     for path in sorted(Path("configs").rglob("*.py"))

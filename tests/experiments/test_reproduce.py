@@ -1,0 +1,43 @@
+"""All tables by one command: what it runs, and that it can be run."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments import reproduce
+from experiments.plan import load_sweep
+
+
+@pytest.mark.parametrize("table", reproduce.TABLES, ids=lambda table: table.folder)
+def test_every_table_has_a_sweep_and_a_page(table):
+    assert load_sweep(table.config or f"configs/ablations/{table.name}.py")
+    page = (reproduce.HERE / table.name / "README.md").read_text()
+    assert f"experiments.reproduce --only {table.name}" in page
+
+
+def test_a_table_is_made(sweep_config, tmp_path, monkeypatch):
+    """By a sweep and a collection, beside the claim's published figures."""
+    path = Path(sweep_config())
+    path.write_text(path.read_text().replace('    add("odd"', '    # add("odd"'))
+    tables = [reproduce.Table("tiny", "a title", config=str(path))]
+    monkeypatch.setattr(reproduce, "TABLES", tables)
+    monkeypatch.setattr(reproduce, "HERE", tmp_path / "here")
+    folder = tmp_path / "here" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "published.csv").write_text("name,source,hr@10\nbest,paper,.5\n")
+    asked = ["--out", str(tmp_path / "runs"), "--seeds", "0"]
+    reproduce.main(asked)
+    text = (folder / "ml100k" / "table.md").read_text()
+    assert text.startswith("# MovieLens 100K: a title\n")
+    assert "| best (published), paper | 0.5000 |" in text
+    assert "| wide |" in text
+    assert (folder / "ml100k" / "plot.png").exists()
+    (tmp_path / "runs" / "tiny" / "ml100k" / "sweep.json").write_text('{"config": ""')
+    with pytest.raises(SystemExit, match="1"):
+        reproduce.main(asked)
+
+
+def test_unknown_tables_are_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        reproduce.main(["--only", "nothing"])
+    assert "no 'nothing' among freezing, pooling" in capsys.readouterr().err
