@@ -199,12 +199,14 @@ def comparison_words(sweep: Sweep, rows: Sequence[Row], metrics: Sequence[str]) 
 
 
 def made(plan: dict[str, Any]) -> list[str]:
-    """The command that fills the directory."""
+    """The command that fills the directory; where the data lay is left open."""
     command = ["python", "-m", "experiments.sweep", f"--config={plan['config']}"]
     command += [f"--data={plan['data']}"] if plan["data"] else []
     command += ["--out=RUNS", "--seeds", *map(str, plan["seeds"])]
     command += ["--points", *plan["points"]]
-    return [*command, "--", *plan["arguments"]] if plan["arguments"] else command
+    source, given = "--config.data.source=", plan["arguments"]
+    shown = [f"{source}DIR" if x.startswith(source) else x for x in given]
+    return [*command, "--", *shown] if shown else command
 
 
 def collected(args: argparse.Namespace) -> list[str]:

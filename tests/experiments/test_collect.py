@@ -51,7 +51,7 @@ Protocol abc: leave_one_out, all items ranked, seen items masked, ties against t
 model, history of 5.
 
     python -m experiments.sweep --config=c.py --data=d --out=RUNS --seeds 0 1 --points \
-plain better -- --config.data.source=x
+plain better -- --config.data.source=DIR
     python -m experiments.collect RUNS
 """
 
