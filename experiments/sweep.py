@@ -18,10 +18,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from experiments.plan import Plan, claim, make_plan
+from experiments.board import write_columns
+from experiments.plan import Plan, claim, make_plan, resolve
 from experiments.pool import Pool
 from experiments.reuse import link_finished
 from recjax.errors import STOPPED, UserError
+from recjax.summaries import flat_config
 from recjax.workdir import claimed
 
 POLL = 0.2  # seconds
@@ -47,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             plan = make_plan(args, given[split + 1 :])
             for name, run_directory in link_finished(plan, args.reuse).items():
                 print(f"{name}: the same as {run_directory}")
+            seed = plan.seeds[0]
+            resolved = [resolve(plan.flags(point, seed)) for point in plan.points]
+            write_columns(args.out, [flat_config(c) for c in resolved])
             failed = run(plan, args.jobs)
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)

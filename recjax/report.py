@@ -97,20 +97,23 @@ class Reporter:
         if self.active:
             self._add(make_text(tag, markdown))
 
-    def hparams(self, values: Mapping[str, Any], tags: Iterable[str]) -> None:
+    def hparams(self, values: Mapping[str, Any]) -> None:
         """The run's row in TensorBoard's hparams tab: what it was made with.
+
+        The columns are left to TensorBoard, which puts those first in which runs
+        differ.
 
         Args:
           values: by key of the config.
-          tags: of the scalars whose newest values stand beside them.
         """
         if self.active:
             simple = {
                 k: v if isinstance(v, bool | int | float | str) else json.dumps(v)
                 for k, v in values.items()
             }
-            for summary in make_hparams(simple, dict.fromkeys(tags)):
-                self._add(summary)
+            _, start, end = make_hparams(simple, {})
+            self._add(start)
+            self._add(end)
 
     def bar(self, total: int, done: int, name: str, unit: str = "step") -> Any:
         """A progress bar; every ten seconds where the output is no terminal."""

@@ -291,7 +291,6 @@ def finish(r: Run, results: dict[str, Any], params: trees.Flat) -> dict[str, Any
     )
     r.reporter.text("results", text)
     r.reporter.hparams(
-        {**summaries.flat_config(r.config), "fingerprint": r.data.fingerprint},
-        [f"test/{metric}" for metric in last["test"]],
+        {**summaries.flat_config(r.config), "fingerprint": r.data.fingerprint}
     )
     return final

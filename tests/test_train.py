@@ -154,9 +154,6 @@ def test_tensorboard_reads_the_run(whole):
     started = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
     for words in (b"item_tower.width", b"train.phases[1].ema", b"fingerprint"):
         assert words in started
-    assert (
-        b"test/ndcg@10" in events.PluginTagToContent("hparams")["_hparams_/experiment"]
-    )
 
 
 @pytest.mark.parametrize("killed_at", [2, 5, 6, 8])

@@ -10,6 +10,8 @@ import sys
 import time
 
 import pytest
+from tensorboard.backend.event_processing import event_multiplexer
+from tensorboard.plugins.hparams import metadata
 
 from experiments import sweep
 from recjax.errors import STOPPED
@@ -44,6 +46,20 @@ def test_runs_each_point_with_each_seed_once(sweep_config, tmp_path, capsys):
     assert plan["points"] == {"narrow": {}, "wide": {"item_tower.width": 16}}
     wide = json.loads((tmp_path / "out/wide/3/config.json").read_text())
     assert wide["item_tower"]["width"] == 16
+    # TensorBoard's hparams tab: the keys that differ, and the runs with their values.
+    board = event_multiplexer.EventMultiplexer()
+    board.AddRunsFromDirectory(str(tmp_path / "out"))
+    board.Reload()
+    runs = board.PluginRunToTagToContent("hparams")
+    assert [x for x in runs if metadata.EXPERIMENT_TAG in runs[x]] == ["."]
+    columns = metadata.parse_experiment_plugin_data(runs["."][metadata.EXPERIMENT_TAG])
+    assert sorted(x.name for x in columns.hparam_infos) == ["item_tower.width", "seed"]
+    assert "test/ndcg@10" in [x.name.tag for x in columns.metric_infos]
+    started = metadata.parse_session_start_info_plugin_data(
+        runs["wide/3"][metadata.SESSION_START_INFO_TAG]
+    )
+    assert started.hparams["item_tower.width"].number_value == 16
+    assert started.hparams["seed"].number_value == 3
 
 
 def test_a_run_of_another_sweep_is_taken(sweep_config, tmp_path, capsys):

@@ -1,0 +1,36 @@
+"""What TensorBoard shows of a sweep: its columns, the keys that differ first."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recjax.report import Event, EventsWriter, make_hparams
+
+METRICS = ("test/hr@10", "test/ndcg@10", "valid/ndcg@10")
+EVENTS = "events"
+
+
+def write_columns(
+    out: Path, configs: Sequence[Mapping[str, Any]], metrics: Sequence[str] = METRICS
+) -> None:
+    """The columns of the hparams tab of `tensorboard --logdir OUT`.
+
+    Without, it would have one for every key of the config.
+
+    Args:
+      out: of the sweep, whose runs are below.
+      configs: of the points, by flat key.
+      metrics: scalars of the runs, whose newest values are shown.
+    """
+    for old in out.glob(f"{EVENTS}.out.tfevents.*"):
+        old.unlink()
+    every = {key: value for config in configs for key, value in config.items()}
+    simple = {
+        key: value if isinstance(value, bool | int | float) else ""
+        for key, value in every.items()
+        if key == "seed" or any(c.get(key) != value for c in configs)
+    }
+    columns, _, _ = make_hparams(simple, dict.fromkeys(metrics))
+    writer = EventsWriter(str(out / EVENTS))
+    writer.write_event(Event(summary=columns))
+    writer.close()
