@@ -1,6 +1,9 @@
 """MovieLens 100K: ids and a frozen encoder beside what item-item weights remember.
 
-python -m recjax.main --config=configs/ml100k.py --workdir=runs/ml100k
+    python -m recjax.main --config=configs/ml100k.py --workdir=runs/ml100k
+
+Eight minutes on one CPU core. Test HR@10 / NDCG@10, mean of seeds 0, 1 and 2: .2439 /
+.1377 (experiments/headlines).
 """
 
 from ml_collections import ConfigDict
