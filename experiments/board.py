@@ -6,7 +6,7 @@ from typing import Any
 
 from recjax.report import Event, EventsWriter, make_hparams
 
-METRICS = ("test/hr@10", "test/ndcg@10", "valid/ndcg@10")
+METRICS = ("test/hr@10", "test/ndcg@10", "valid/best/ndcg@10")
 EVENTS = "events"
 
 

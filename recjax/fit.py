@@ -270,7 +270,9 @@ def conclude(
     nested, data = phase.nested(best), r.data
     valid, test = r.evaluator.by_model(phase.scorer, nested, data.valid, data.test)
     step = phase.step_of(stand.epoch, 0)
-    r.reporter.scalars(step, {f"test/{m}": test.mean(m) for m in test.values})
+    metric = r.config.train.metric
+    values = {f"test/{m}": test.mean(m) for m in test.values}
+    r.reporter.scalars(step, {f"valid/best/{metric}": valid.mean(metric), **values})
     r.spend_since("test", start)
     return Outcome(best, step, stand.epoch, valid, test)
 

@@ -146,8 +146,12 @@ def test_tensorboard_reads_the_run(whole):
     events = event_accumulator.EventAccumulator(str(whole.workdir))
     events.Reload()
     assert {"train/loss", "valid/ndcg@10"} <= set(events.Tags()["scalars"])
-    (shown,) = {e.value for e in events.Scalars("test/hr@10")[-1:]}
-    assert shown == pytest.approx(whole.final["test"]["hr@10"]["value"])
+    for tag, split, metric in (
+        ("test/hr@10", "test", "hr@10"),
+        ("valid/best/ndcg@10", "valid", "ndcg@10"),
+    ):
+        (shown,) = {e.value for e in events.Scalars(tag)[-1:]}
+        assert shown == pytest.approx(whole.final[split][metric]["value"])
     assert {"config/text_summary", "results/text_summary"} <= set(
         events.Tags()["tensors"]
     )
