@@ -5,7 +5,7 @@ import json
 import numpy as np
 import polars as pl
 
-from experiments.finished import Ranks
+from experiments.finished import Ranks, gains
 from recjax.metrics import ranking_values
 
 
@@ -20,4 +20,4 @@ def test_values_are_those_of_the_results(tmp_path):
     ranks = Ranks(tmp_path, results)
     for metric, value_R in values.items():
         if metric != "auc":
-            np.testing.assert_allclose(ranks.values(metric), value_R, rtol=1e-12)
+            np.testing.assert_allclose(gains(ranks.rank_R, metric), value_R, rtol=1e-12)
