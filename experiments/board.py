@@ -6,12 +6,11 @@ from typing import Any
 
 from recjax.report import Event, EventsWriter, make_hparams
 
-METRICS = ("test/hr@10", "test/ndcg@10", "valid/best/ndcg@10")
 EVENTS = "events"
 
 
 def write_columns(
-    out: Path, configs: Sequence[Mapping[str, Any]], metrics: Sequence[str] = METRICS
+    out: Path, configs: Sequence[Mapping[str, Any]], metrics: Sequence[str]
 ) -> None:
     """The columns of the hparams tab of `tensorboard --logdir OUT`.
 

@@ -27,6 +27,7 @@ from recjax.summaries import flat_config
 from recjax.workdir import claimed
 
 POLL = 0.2  # seconds
+SHOWN = ("hr@10", "ndcg@10")  # in TensorBoard's table of a sweep
 REUSE = "directories of other sweeps; their finished runs of the same config are linked"
 
 
@@ -40,7 +41,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--points", nargs="+", help="of the sweep; all without")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--data", default="", help="a data set that the config knows")
-    # Two at a time on half of the cores each are no faster where a step uses all.
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--reuse", nargs="+", type=Path, default=[], help=REUSE)
     args = parser.parse_args(given[:split])
@@ -51,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(f"{name}: the same as {run_directory}")
             seed = plan.seeds[0]
             resolved = [resolve(plan.flags(point, seed)) for point in plan.points]
-            write_columns(args.out, [flat_config(c) for c in resolved])
+            shown = [f"test/{metric}" for metric in SHOWN]
+            shown.append(f"valid/best/{resolved[0].train.metric}")
+            write_columns(args.out, [flat_config(c) for c in resolved], shown)
             failed = run(plan, args.jobs)
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
