@@ -9,6 +9,7 @@ goes to `experiments/NAME/DATA_SET`: table.md, table.csv and plot.png.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-HERE = Path(__file__).parent
+HERE = Path(os.path.relpath(Path(__file__).parent))  # as the tables name it
 MOVIES, INDUSTRIAL, BEAUTY = "ml100k", "amazon_industrial", "amazon_beauty"
 CALLED = {
     MOVIES: "MovieLens 100K",
