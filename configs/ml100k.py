@@ -11,6 +11,11 @@ from ml_collections import ConfigDict
 from configs import base
 from configs.ablations import reference
 
+NO_TEXT = {
+    "head.memory": ("ease",),
+    "eval.baselines": ("popularity", "transitions", "ease"),
+}
+
 
 def get_config(point: str = "whole") -> ConfigDict:
     """Leave-one-out, seen items masked, history of 50, frozen encoder.
@@ -39,9 +44,3 @@ def sweep(add: reference.Add) -> None:
     add("no_ids", {"item_tower.sources": ("text",)})
     add("no_text", {"item_tower.sources": ("id",), **NO_TEXT})
     add("no_memory", {"head.memory": ()})
-
-
-NO_TEXT = {
-    "head.memory": ("ease",),
-    "eval.baselines": ("popularity", "transitions", "ease"),
-}

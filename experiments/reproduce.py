@@ -1,11 +1,11 @@
-"""Every table of these folders, by one command.
+"""The tables of the ablations and of the headline configs, by one command.
 
     python -m experiments.reproduce --out=runs/tables
 
-That is all of MovieLens 100K. `--data=DIR` adds the tables of the data sets in DIR,
-`amazon-industrial` and `amazon-beauty`. Finished runs are not repeated, and a run that
-stands in two tables is made once. Each table
-goes to `experiments/NAME/DATA_SET`: table.md, table.csv and plot.png.
+Without `--data=DIR` those of MovieLens 100K; with it also those of the data sets in
+DIR, `amazon-industrial` and `amazon-beauty`. Finished runs are not repeated, and a run
+that stands in two tables is made once. Each table goes to `experiments/NAME/DATA_SET`:
+table.md, table.csv and plot.png.
 """
 
 import argparse

@@ -12,7 +12,6 @@ what follows `--` is passed on to every run.
 import argparse
 import json
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,10 +22,11 @@ import optuna
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 from tqdm import tqdm
 
-from experiments.plan import check_arguments, claim, load_from, resolve
+from experiments.command import session, split_arguments
+from experiments.plan import check_arguments, load_from, resolve
 from experiments.pool import Job, Pool
 from experiments.table import line
-from recjax.errors import STOPPED, UserError
+from recjax.errors import UserError
 from recjax.workdir import claimed
 
 POLL = 0.2  # seconds
@@ -36,25 +36,17 @@ Search = Callable[[Any], dict[str, Any]]  # of a Trial, or of one that stands fo
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs what is missing; exit code 1 where a trial failed, 2 where none can run."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    split = given.index("--") if "--" in given else len(given)
+    own, arguments = split_arguments(argv)
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--config", required=True, help="file with a `search`")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of runs and of the search")
-    args = parser.parse_args(given[:split])
+    args = parser.parse_args(own)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with claim(args.out):
-            study = _Study(args, given[split + 1 :])
-            study.run()
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped: the same command resumes", file=sys.stderr)
-        sys.exit(STOPPED)
+    with session(args.out):
+        study = _Study(args, arguments)
+        study.run()
     text = study.page()
     (args.out / "search.md").write_text(text + "\n")
     print(text)
@@ -96,10 +88,7 @@ class _Study:
 
     def run(self) -> None:
         """Trials until there are as many as asked for."""
-        pool, before = (
-            Pool(1),
-            signal.signal(signal.SIGTERM, signal.default_int_handler),
-        )
+        pool = Pool(1)
         done = self.ended(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         bar = tqdm(
             total=max(self.args.trials, len(done)),
@@ -123,7 +112,6 @@ class _Study:
                     bar.update()
         finally:
             pool.stop()
-            signal.signal(signal.SIGTERM, before)
 
     def next(self) -> Trial:
         """The trial that was interrupted, or a new one."""

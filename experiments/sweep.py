@@ -10,7 +10,6 @@ seeds can be added. What follows `--` is passed on to every run:
 
 import argparse
 import json
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -19,10 +18,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from experiments.board import write_columns
-from experiments.plan import Plan, claim, make_plan, resolve
+from experiments.command import session, split_arguments
+from experiments.plan import Plan, make_plan, resolve
 from experiments.pool import Pool
 from experiments.reuse import link_finished
-from recjax.errors import STOPPED, UserError
 from recjax.summaries import flat_config
 from recjax.workdir import claimed
 
@@ -33,8 +32,7 @@ REUSE = "directories of other sweeps; their finished runs of the same config are
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs what is missing; exit code 1 where a run failed, 2 where nothing can run."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    split = given.index("--") if "--" in given else len(given)
+    own, arguments = split_arguments(argv)
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--config", required=True, help="file with a `sweep`")
     parser.add_argument("--out", required=True, type=Path)
@@ -43,24 +41,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", default="", help="a data set that the config knows")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--reuse", nargs="+", type=Path, default=[], help=REUSE)
-    args = parser.parse_args(given[:split])
-    try:
-        with claim(args.out):
-            plan = make_plan(args, given[split + 1 :])
-            for name, run_directory in link_finished(plan, args.reuse).items():
-                print(f"{name}: the same as {run_directory}")
-            seed = plan.seeds[0]
-            resolved = [resolve(plan.flags(point, seed)) for point in plan.points]
-            shown = [f"test/{metric}" for metric in SHOWN]
-            shown.append(f"valid/best/{resolved[0].train.metric}")
-            write_columns(args.out, [flat_config(c) for c in resolved], shown)
-            failed = run(plan, args.jobs)
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped: the same command resumes", file=sys.stderr)
-        sys.exit(STOPPED)
+    args = parser.parse_args(own)
+    with session(args.out):
+        plan = make_plan(args, arguments)
+        for name, run_directory in link_finished(plan, args.reuse).items():
+            print(f"{name}: the same as {run_directory}")
+        seed = plan.seeds[0]
+        resolved = [resolve(plan.flags(point, seed)) for point in plan.points]
+        shown = [f"test/{metric}" for metric in SHOWN]
+        shown.append(f"valid/best/{resolved[0].train.metric}")
+        write_columns(args.out, [flat_config(c) for c in resolved], shown)
+        failed = run(plan, args.jobs)
     for name, why in failed.items():
         print(f"failed: {name}: {why}", file=sys.stderr)
     if failed:
@@ -74,7 +65,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(plan: Plan, jobs: int) -> dict[str, str]:
     """Runs what is not finished; what failed, and what it said last."""
     course = _Course(plan, jobs)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with course.bar:
             while course.waiting or course.pool.running:
@@ -84,7 +74,6 @@ def run(plan: Plan, jobs: int) -> dict[str, str]:
                 course.show()
     finally:
         course.pool.stop()
-        signal.signal(signal.SIGTERM, before)
     return course.failed
 
 

@@ -5,7 +5,7 @@
 Claim: one rate for both collapses (Yuan et al., IDvs.MoRec, SIGIR 2023, figure 5: at
 1e-4 HR falls to 0). Towers and the encoder's top two layers are trained together from
 the start, in one phase. Texts are titles alone, histories short and negatives those of
-the batch, so that a step takes a second.
+the batch, so that a step encodes few items.
 """
 
 from ml_collections import ConfigDict

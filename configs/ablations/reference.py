@@ -69,8 +69,7 @@ def make(
     Args:
       point: name of a point, or name@data_set.
       sweep: of the config's file.
-      titles: whether the texts are titles alone: half of the tokens, so half of what
-        it takes to train the encoder.
+      titles: whether the texts are titles alone, so that there is less to encode.
       shared: changes to the reference that all points have, with __ for the dot.
 
     Raises:

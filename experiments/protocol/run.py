@@ -11,7 +11,6 @@ table.md, table.csv and plot.png. What is trained is not trained again.
 import argparse
 import contextlib
 import csv
-import importlib
 import io
 import itertools
 import shutil
@@ -26,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from configs.ablations import sources as ablation
 from recjax.baselines import BASELINES
 from recjax.checkpoint import read_params
 from recjax.data import sources
@@ -76,13 +76,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     found: dict[Protocol, dict[str, list[dict[str, float]]]] = {}
     for order, seed in itertools.product(ORDERS, args.seeds):
         run = train(args.out / order / str(seed), folders[order], seed)
+        trained = load_data(make_config(folders[order], seed)).train
         for asked, masked, candidates in itertools.product(
             ORDERS, (True, False), (0, 100)
         ):
             protocol = Protocol(order, asked, masked, candidates)
             config = make_config(folders[asked], seed)
             config.eval.mask_seen, config.eval.candidates = masked, candidates
-            trained = load_data(make_config(folders[order], seed)).train
             values = ask(config, trained, run)
             each = found.setdefault(protocol, {name: [] for name in NAMES})
             for name in NAMES:
@@ -112,8 +112,7 @@ def copy_data(out: Path, order: str) -> Path:
 
 def make_config(folder: Path, seed: int) -> ConfigDict:
     """Of a run on that copy."""
-    module = importlib.import_module(CONFIG.removesuffix(".py").replace("/", "."))
-    config: ConfigDict = module.get_config(POINT).unlock()
+    config = ablation.get_config(POINT).unlock()
     config.seed, config.data.source, config.data.stem = seed, str(folder), DATA
     return config
 
