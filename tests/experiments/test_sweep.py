@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing import event_multiplexer
 from tensorboard.plugins.hparams import metadata
 
 from experiments import sweep
+from experiments.plan import claim
 from recjax.errors import STOPPED
 
 TWO = ("--points", "narrow", "wide")
@@ -131,7 +132,7 @@ def test_another_sweep_is_refused(sweep_config, tmp_path, capsys):
     with pytest.raises(SystemExit):
         sweep.main(asked)
     assert "holds a run of another config" in capsys.readouterr().err
-    with sweep.claim(out), pytest.raises(SystemExit):
+    with claim(out), pytest.raises(SystemExit):
         sweep.main(asked)
     assert "another sweep is in it" in capsys.readouterr().err
 
