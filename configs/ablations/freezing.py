@@ -23,9 +23,9 @@ def sweep(add: reference.Add) -> None:
     layers = reference.LAYERS
     add("frozen", {"train.phases": phases(base.freeze("all"))})
     for k in range(1, layers + 1):
-        rules = base.freeze(k, layers=layers, encoder=0.2)
+        rules = base.freeze(k, layers=layers, encoder=reference.SHARE)
         add(f"top{k}", {"train.phases": phases(rules)})
-    everything = ((base.ENCODER + ".*", 0.2), (".*", 1.0))
+    everything = ((base.ENCODER + ".*", reference.SHARE), (".*", 1.0))
     add("all", {"train.phases": phases(everything)})
 
 

@@ -21,7 +21,8 @@ def get_config(point: str = "pretrained") -> ConfigDict:
 def sweep(add: reference.Add) -> None:
     """The rows of the table."""
     frozen = freezing.phases(base.freeze("all"))
-    tuned = freezing.phases(base.freeze(2, layers=reference.LAYERS, encoder=0.2))
+    top = base.freeze(2, layers=reference.LAYERS, encoder=reference.SHARE)
+    tuned = freezing.phases(top)
     for name, pretrained in (("pretrained", True), ("random", False)):
         weights = {"text.pretrained": pretrained}
         add(name, {**weights, "train.phases": frozen})
