@@ -293,6 +293,7 @@ def _check_phases(phases: Any) -> None:
             raise UserError(f"train.phases: name {phase.name!r} is not a word")
         _check(f"phase {phase.name}: epochs", phase.epochs, least=0)
         _check(f"phase {phase.name}: batch_size", phase.batch_size, least=0)
+        _check(f"phase {phase.name}: epoch_steps", phase.epoch_steps, least=0)
         _check(f"phase {phase.name}: lr", phase.lr, least=0)
         _check(f"phase {phase.name}: warmup", phase.warmup, least=0, below=1.01)
         _check(f"phase {phase.name}: ema", phase.ema, least=0, below=1)

@@ -77,8 +77,7 @@ def set_up(
 ) -> tuple[Phase, TrainState]:
     """The schedule says what is frozen; what is frozen says what to compute once."""
     c, name, say = r.config, config.name, r.reporter.say
-    size = config.batch_size or c.train.batch_size
-    batches = make_batches(r, size, seed=c.seed + index)
+    batches = make_batches(r, config, seed=c.seed + index)
     total = config.epochs * batches.steps_per_epoch
     opt = optim.make(c.optim, config, list(params), total)
     trainable, frozen = optim.split(params, opt)
@@ -127,12 +126,14 @@ def set_up(
     ), state
 
 
-def make_batches(r: Run, size: int, seed: int) -> TrainBatches:
-    """The training batches of so many users that the config asks for."""
+def make_batches(r: Run, phase: Any, seed: int) -> TrainBatches:
+    """The training batches that the config and its phase ask for."""
     c = r.config
+    size = phase.batch_size or c.train.batch_size
     return TrainBatches(
         make_windows(c, r.data.train),
         batch_size=round_up(size, r.mesh.shape["data"]),
+        epoch_steps=phase.epoch_steps,
         negatives=c.loss.negatives,
         logq=c.loss.logq,
         num_items=r.data.num_items,

@@ -143,6 +143,25 @@ def test_a_phase_has_its_own_batches(config, tmp_path):
     ]
 
 
+def test_an_epoch_of_so_many_steps(config, tmp_path):
+    """40 users in epochs of 2 batches of 8: what one leaves out is in the next."""
+    c = config.unlock()
+    c.item_tower.sources, c.train.batch_size = ("id",), 8
+    c.report.every_steps = 1
+    c.train.phases = (base.phase("p", epochs=5, lr=1e-2, patience=0, epoch_steps=2),)
+    train.run(c.lock(), str(tmp_path / "short"))
+    valid = [r["step"] for r in records(tmp_path / "short") if "valid/ndcg@10" in r]
+    c = config.unlock()
+    c.train.phases = (base.phase("p", epochs=2, lr=1e-2, patience=0),)
+    train.run(c.lock(), str(tmp_path / "whole"))
+    assert sorted(set(valid)) == [2, 4, 6, 8, 10]
+    short, whole = (
+        [r["train/loss"] for r in records(tmp_path / x) if "train/loss" in r]
+        for x in ("short", "whole")
+    )
+    np.testing.assert_allclose(short, whole, rtol=1e-5)
+
+
 def test_stale_vectors_are_refreshed(config, tmp_path, monkeypatch):
     """In the first step and every second one after it, by the newest parameters."""
     c = config.unlock()

@@ -65,7 +65,8 @@ class TrainBatches:
 
     Args:
       windows: what is read and what is asked.
-      batch_size: B; the last batch of an epoch is filled with masked users.
+      batch_size: B; the last batch of the windows is filled with masked users.
+      epoch_steps: batches of an epoch; 0 = as many as have every window once.
       negatives: what a target competes with, of `negatives.NEGATIVES`: 'all' (the
         catalogue; `Batch.items` is None), 'stale' (the catalogue too, but
         `Batch.items` holds the batch's own items only), or items that are drawn.
@@ -83,6 +84,7 @@ class TrainBatches:
         windows: NextItem,
         *,
         batch_size: int,
+        epoch_steps: int = 0,
         negatives: str,
         logq: bool,
         num_items: int,
@@ -110,7 +112,7 @@ class TrainBatches:
         self._sampler = Sampler(
             negatives, self.share_N, allowed, num_negatives, logq=logq
         )
-        self.steps_per_epoch = -(-len(windows) // batch_size)
+        self.steps_per_epoch = epoch_steps or -(-len(windows) // batch_size)
         self._dataset = (
             grain.MapDataset.range(len(windows))
             .seed(seed)
