@@ -1,6 +1,7 @@
 """Training losses: one value per target before any mean."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -87,6 +88,10 @@ def bce(s: Scored, *, k: int = 1, beta: float = 1.0, chunk: int = 1024) -> jax.A
     the whole catalogue, however they were drawn; without it popular ones come more
     often where they are drawn so.
 
+    The s above are the scores plus log(beta / k), which is what costs least where all
+    are equal: training starts from the classes' shares and need not find them first
+    (Lin et al., Focal Loss, 2017, section 3.3). Ranks are the same with it and without.
+
     Args:
       s: what is compared.
       k: negatives per target.
@@ -94,6 +99,7 @@ def bce(s: Scored, *, k: int = 1, beta: float = 1.0, chunk: int = 1024) -> jax.A
       chunk: candidates whose P x chunk scores are held at a time.
     """
     s = s.clean()
+    s = s._replace(bias_U=s.bias_U + math.log(beta / k))
     size = min(chunk, len(s.bias_U))
     filling = (0, -len(s.bias_U) % size)
     weight_U = jnp.exp(jnp.pad(s.log_weight_U, filling, constant_values=-jnp.inf))

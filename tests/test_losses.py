@@ -143,7 +143,7 @@ def plain_bce(s, k, beta):
     for p, target in enumerate(s.targets_P):
         if not s.mask_P[p]:
             continue
-        scores = s.candidates_UxD @ s.queries_PxD[p] + s.bias_U
+        scores = s.candidates_UxD @ s.queries_PxD[p] + s.bias_U + np.log(beta / k)
         others = [u for u in range(len(scores)) if u != target]
         weight = np.exp(s.log_weight_U[others])
         negatives = (weight * np.log1p(np.exp(scores[others]))).sum() / weight.sum()
@@ -171,12 +171,25 @@ def test_bce_costs_on_average_what_drawn_negatives_do():
         log_weight_U=np.zeros(5, np.float32), mask_P=np.ones(3, bool)
     )
     for p, target in enumerate(s.targets_P):
-        scores = s.candidates_UxD @ s.queries_PxD[p] + s.bias_U
+        scores = s.candidates_UxD @ s.queries_PxD[p] + s.bias_U - np.log(2)
         cost = np.log1p(np.exp(scores))
         others = [u for u in range(5) if u != target]
         pairs = [cost[a] + cost[b] for a in others for b in others]
         want = np.log1p(np.exp(-scores[target])) + np.mean(pairs)
         np.testing.assert_allclose(bce(s, k=2)[p], want, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("k", "beta"), [(1, 1.0), (256, 0.3)])
+def test_bce_starts_from_the_shares_of_targets_and_negatives(k, beta):
+    s = random_case()
+    s = s._replace(queries_PxD=np.zeros_like(s.queries_PxD))
+
+    def cost(level):
+        return bce(s._replace(bias_U=jnp.full_like(s.bias_U, level)), k=k, beta=beta)
+
+    slope = jax.grad(lambda level: cost(level).sum())
+    np.testing.assert_allclose(slope(0.0), 0, atol=1e-4)
+    assert slope(1.0) > 0.1 * beta > -0.1 * beta > slope(-1.0)
 
 
 def test_gbce_without_calibration_is_bce():
