@@ -1,6 +1,5 @@
 """The finished runs of a sweep, as far as they can stand in one table."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from experiments.plan import read_json
 from recjax.buckets import ITEMS, bands
 from recjax.compare import read_runs
 from recjax.errors import UserError
@@ -188,15 +188,3 @@ def choose_rows(ranks: Ranks, items: str, run: Path) -> np.ndarray:
     if not mask_R.any():
         raise UserError(f"{run}: no test row has a target that is {items}")
     return mask_R
-
-
-def read_json(path: Path) -> Any:
-    """A file of JSON.
-
-    Raises:
-      UserError: it is not there, or none.
-    """
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as e:
-        raise UserError(f"{path}: {e}") from None

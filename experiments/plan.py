@@ -97,12 +97,11 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
     asked, seeds = set(args.points or known), set(args.seeds)
     same = {"config": args.config, "data": args.data, "arguments": arguments}
     if path.exists():
-        before = json.loads(path.read_text())
+        before = read_json(path)
         for key, value in same.items():
-            if before[key] != value:
+            if (was := before.get(key)) != value:
                 raise UserError(
-                    f"--out {args.out}: was begun with {key} {before[key]!r}, not "
-                    f"{value!r}"
+                    f"--out {args.out}: was begun with {key} {was!r}, not {value!r}"
                 )
         asked, seeds = asked | set(before["points"]), seeds | set(before["seeds"])
     points = {name: changes for name, changes in known.items() if name in asked}
@@ -119,6 +118,18 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
     part.write_text(json.dumps(found, indent=2) + "\n")
     os.replace(part, path)
     return plan
+
+
+def read_json(path: Path) -> Any:
+    """A file of JSON.
+
+    Raises:
+      UserError: it is not there, or none.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path}: {e}") from None
 
 
 def check_arguments(arguments: list[str]) -> None:

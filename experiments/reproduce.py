@@ -10,12 +10,14 @@ table.md, table.csv and plot.png.
 
 import argparse
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from experiments import collect, sweep
+from recjax.errors import STOPPED
 
 HERE = Path(os.path.relpath(Path(__file__).parent))  # as the tables name it
 MOVIES, INDUSTRIAL, BEAUTY = "ml100k", "amazon_industrial", "amazon_beauty"
@@ -84,7 +86,10 @@ TABLES = [
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Sweeps and collects; exit code 1 where a table could not be made."""
+    """Sweeps and collects; exit code 1 where a table could not be made.
+
+    A signal during a sweep ends it all, after the runs have been saved.
+    """
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/tables"))
     parser.add_argument("--only", nargs="+", help="names of folders; all without")
@@ -116,25 +121,31 @@ def make(table: Table, args: argparse.Namespace) -> bool:
     runs = out / table.folder
     out.mkdir(parents=True, exist_ok=True)
     config = table.config or f"configs/ablations/{table.name}.py"
-    sweep = [f"--config={config}", f"--out={runs}", "--seeds", *args.seeds]
-    sweep += [f"--reuse={out}", f"--jobs={args.jobs}"]
+    to_sweep = [f"--config={config}", f"--out={runs}", "--seeds", *args.seeds]
+    to_sweep += [f"--reuse={out}", f"--jobs={args.jobs}"]
     if not table.config and table.data != MOVIES:
-        sweep.append(f"--data={table.data}")
+        to_sweep.append(f"--data={table.data}")
     if table.data != MOVIES and data is not None:
         source = (data / table.data.replace("_", "-")).resolve()
-        sweep += ["--", f"--config.data.source={source}"]
-    collect = [str(runs), f"--out={there}", *table.options]
-    collect.append(f"--title={CALLED[table.data]}: {table.title}")
+        to_sweep += ["--", f"--config.data.source={source}"]
+    to_collect = [str(runs), f"--out={there}", *table.options]
+    to_collect.append(f"--title={CALLED[table.data]}: {table.title}")
     for folder in (there, there.parent):  # of the data set, or of the claim
         if (published := folder / "published.csv").exists():
-            collect.append(f"--published={published}")
+            to_collect.append(f"--published={published}")
             break
-    return run("experiments.sweep", *sweep) and run("experiments.collect", *collect)
+    return run(sweep.main, to_sweep) and run(collect.main, to_collect)
 
 
-def run(module: str, *arguments: str) -> bool:
-    """A program of this package; whether it ended well."""
-    return not subprocess.run([sys.executable, "-m", module, *arguments]).returncode
+def run(program: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> bool:
+    """Whether a program of this package ended well; leaves where it was stopped."""
+    try:
+        program(arguments)
+    except SystemExit as e:
+        if e.code == STOPPED:
+            raise
+        return not e.code
+    return True
 
 
 if __name__ == "__main__":

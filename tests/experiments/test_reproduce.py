@@ -6,6 +6,7 @@ import pytest
 
 from experiments import reproduce
 from experiments.plan import load_sweep
+from recjax.errors import STOPPED
 
 
 @pytest.mark.parametrize("table", reproduce.TABLES, ids=lambda table: table.folder)
@@ -35,6 +36,22 @@ def test_a_table_is_made(sweep_config, tmp_path, monkeypatch):
     (tmp_path / "runs" / "tiny" / "ml100k" / "sweep.json").write_text('{"config": ""')
     with pytest.raises(SystemExit, match="1"):
         reproduce.main(asked)
+
+
+@pytest.mark.parametrize(("code", "tables"), [(1, 2), (STOPPED, 1)])
+def test_the_next_table_comes_unless_it_was_stopped(
+    code, tables, tmp_path, monkeypatch
+):
+    asked = []
+
+    def fail(arguments):
+        asked.append(arguments)
+        raise SystemExit(code)
+
+    monkeypatch.setattr(reproduce.sweep, "main", fail)
+    with pytest.raises(SystemExit) as e:
+        reproduce.main(["--only", "pooling", "sources", "--out", str(tmp_path)])
+    assert (e.value.code, len(asked)) == (code, tables)
 
 
 def test_unknown_tables_are_refused(capsys):
