@@ -162,6 +162,7 @@ def phase(name: str, **changes: Any) -> ConfigDict:
     c.schedule = "constant"  # constant | linear | cosine decay
     c.warmup = 0.0  # share of the phase's steps
     c.patience = 5  # epochs without a better metric; 0 = never stop early
+    c.keep = "best"  # state that the next phase begins with: best | last
     c.ema = 0.0  # decay per step of the averaged weights that are kept; 0 = off
     c.lr_mults = freeze("all")  # (regex, multiplier); None = frozen
     c.lock().update(changes)

@@ -160,7 +160,7 @@ class _Course:
         self.stand.epoch, self.stand.step = self.stand.epoch + 1, 0
 
     def evaluate(self) -> None:
-        """Validates, and keeps the state where it is the best so far."""
+        """Validates, and keeps the state that is the best so far, or the last."""
         r, stand = self.r, self.stand
         self.state, values = validate(r, self.phase, self.state)
         r.reporter.scalars(
@@ -172,7 +172,7 @@ class _Course:
             named = zip(r.config.head.memory, np.asarray(weights), strict=True)
             r.reporter.scalars(step, {f"valid/memory/{k}": float(w) for k, w in named})
         value = float(values[r.config.train.metric].mean())
-        if value > stand.best:
+        if self.phase.config.keep == "last" or value > stand.best:
             self.best = jax.tree.map(jnp.copy, self.state.result)
             stand.best, stand.best_epoch = value, stand.epoch
 
@@ -258,8 +258,9 @@ def conclude(
     """Says what changed and evaluates the best parameters."""
     start, say = r.now(), r.reporter.say
     say(
-        f"best validation {r.config.train.metric} {stand.best:.4f} after epoch "
-        f"{stand.best_epoch}; train_step was compiled {len(phase.step)} time(s)"
+        f"{phase.config.keep} validation {r.config.train.metric} {stand.best:.4f} "
+        f"after epoch {stand.best_epoch}; train_step was compiled {len(phase.step)} "
+        "time(s)"
     )
     whole = {**phase.frozen, **best}
     after = {path: whole[path] for path in phase.params}

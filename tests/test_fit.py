@@ -143,6 +143,20 @@ def test_a_phase_has_its_own_batches(config, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_phase_leaves_its_best_or_its_last_state(config, tmp_path, keep):
+    """At a rate so high that the best epoch is not the last."""
+    c = config.unlock()
+    c.item_tower.sources = ("id",)
+    c.train.phases = (base.phase("p", epochs=5, lr=0.5, patience=0, keep=keep),)
+    train.run(c.lock(), str(tmp_path))
+    seen = [r["valid/ndcg@10"] for r in records(tmp_path) if "valid/ndcg@10" in r]
+    assert seen[-1] < max(seen)
+    (left,) = [r for r in records(tmp_path) if "valid/best/ndcg@10" in r]
+    want = {"best": max(seen), "last": seen[-1]}[keep]
+    assert left["valid/best/ndcg@10"] == pytest.approx(want, abs=1e-6)
+
+
 def test_an_epoch_of_so_many_steps(config, tmp_path):
     """40 users in epochs of 2 batches of 8: what one leaves out is in the next."""
     c = config.unlock()

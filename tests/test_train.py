@@ -405,6 +405,8 @@ def test_histories_of_nothing_are_refused(config, tmp_path):
     ("changes", "message"),
     [
         ({"schedule": "step"}, "phase last: schedule: 'step' is not one of"),
+        ({"keep": "first"}, "phase last: keep: 'first' is not one of best, last"),
+        ({"epoch_steps": -1}, "phase last: epoch_steps: -1 is not at least 0"),
         ({"lr_mults": ((".*", None),)}, "phase last: lr_mults freeze every parameter"),
         ({"lr_mults": (("users/.*", 1.0),)}, "phase last: lr_mults: no rule matches"),
         ({"name": "a/b"}, "train.phases: name 'a/b' is not a word"),
