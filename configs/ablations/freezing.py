@@ -1,4 +1,4 @@
-"""How deep the encoder is trained, after the towers: from not at all to all of it.
+"""How deep the encoder is trained, from not at all to all of it, between the towers.
 
     python -m experiments.sweep --config=configs/ablations/freezing.py \
         --out=runs/freezing
@@ -14,7 +14,7 @@ from configs.ablations import reference
 
 
 def get_config(point: str = "frozen") -> ConfigDict:
-    """One row of the table; every row has the same two phases."""
+    """One row of the table; every row has the same three phases."""
     return reference.make(point, sweep, titles=True)
 
 
@@ -30,8 +30,9 @@ def sweep(add: reference.Add) -> None:
 
 
 def phases(rules: tuple[tuple[str, float | None], ...]) -> tuple[ConfigDict, ...]:
-    """The towers over the frozen encoder; then what the rules say."""
+    """The towers over the frozen encoder; what the rules say; the towers again."""
     return (
         base.phase("towers", **reference.TOWERS),
         base.phase("tune", **reference.TUNING, lr_mults=rules),
+        base.phase("settle", **reference.SETTLING),
     )

@@ -14,7 +14,7 @@ from configs.ablations import freezing, reference
 
 
 def get_config(point: str = "pretrained") -> ConfigDict:
-    """One row of the table; every row has the same two phases."""
+    """One row of the table; every row has the same three phases."""
     return reference.make(point, sweep, titles=True)
 
 

@@ -16,7 +16,7 @@ from configs import base
 Changes = Mapping[str, Any]
 Add = Callable[[str, Changes], None]
 LAYERS = 6  # of the encoder
-# The towers over frozen vectors; then something else, at a smaller rate.
+# The towers over frozen vectors; the encoder too; the towers over what it has become.
 TOWERS = {"epochs": 12, "lr": 3e-3, "ema": 0.98, "patience": 4}
 TUNING = {  # each step encodes the catalogue; so few and large ones
     "epochs": 3,
@@ -25,8 +25,10 @@ TUNING = {  # each step encodes the catalogue; so few and large ones
     "schedule": "cosine",
     "warmup": 0.2,
     "ema": 0.8,
+    "keep": "last",  # validation falls where the encoder moves below the towers
 }
-SHARE = 1 / 15  # of that rate for the encoder: 2e-5; at 1e-4 validation falls at once
+SETTLING = {"epochs": 6, "lr": 1e-3, "ema": 0.98, "patience": 0}
+SHARE = 1 / 3  # of the rate for the encoder: 1e-4
 
 
 def ml100k() -> ConfigDict:
