@@ -1,4 +1,4 @@
-"""How deep the encoder is trained, from not at all to all of it, between the towers.
+"""How deep the encoder is trained: from not at all to all of it, after the towers.
 
     python -m experiments.sweep --config=configs/ablations/freezing.py \
         --out=runs/freezing
