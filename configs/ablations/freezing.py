@@ -15,7 +15,7 @@ from configs.ablations import reference
 
 def get_config(point: str = "frozen") -> ConfigDict:
     """One row of the table; every row has the same three phases."""
-    return reference.make(point, sweep, titles=True)
+    return reference.make(point, sweep, tuned=True)
 
 
 def sweep(add: reference.Add) -> None:

@@ -17,7 +17,7 @@ TOP = 2  # layers
 
 def get_config(point: str = "towers_3e-4_encoder_1e-4") -> ConfigDict:
     """One row of the table; every row has the same two phases but for the rates."""
-    return reference.make(point, sweep, titles=True)
+    return reference.make(point, sweep, tuned=True)
 
 
 def sweep(add: reference.Add) -> None:

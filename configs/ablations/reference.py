@@ -20,6 +20,7 @@ LAYERS = 6  # of the encoder
 TOWERS = {"epochs": 12, "lr": 3e-3, "ema": 0.98, "patience": 4}
 TUNING = {  # each step encodes the catalogue; so few and large ones
     "epochs": 3,
+    "epoch_steps": 5,
     "batch_size": 512,
     "lr": 3e-4,
     "schedule": "cosine",
@@ -65,14 +66,15 @@ DATA_SETS: dict[str, Callable[[], ConfigDict]] = {
 
 
 def make(
-    point: str, sweep: Callable[[Add], None], *, titles: bool = False, **shared: Any
+    point: str, sweep: Callable[[Add], None], *, tuned: bool = False, **shared: Any
 ) -> ConfigDict:
     """The config of one point, locked.
 
     Args:
       point: name of a point, or name@data_set.
       sweep: of the config's file.
-      titles: whether the texts are titles alone, so that there is less to encode.
+      tuned: whether a row trains the encoder. Then the texts are titles alone, and on
+        Industrial a step encodes the items of its users alone.
       shared: changes to the reference that all points have, with __ for the dot.
 
     Raises:
@@ -80,8 +82,10 @@ def make(
     """
     name, _, data_set = point.partition("@")
     c = _choose("data set", data_set or "ml100k", DATA_SETS)()
-    if titles:
+    if tuned:
         c.text.template = c.text.title
+    if tuned and data_set == "amazon_industrial":
+        c.loss.negatives = "stale"
     c.update_from_flattened_dict({k.replace("__", "."): x for k, x in shared.items()})
     return pick(c, name, sweep)
 
