@@ -157,12 +157,14 @@ def phase(name: str, **changes: Any) -> ConfigDict:
     c.name = name  # in tables and logs
     c.epochs = 20  # at most; 0 skips the phase
     c.batch_size = 0  # users; 0 = train.batch_size
-    c.epoch_steps = 0  # of an epoch, the next goes on behind; 0 = every window once
+    c.epoch_steps = (
+        0  # of an epoch, which goes on where the last ended; 0 = all windows
+    )
     c.lr = 1e-3  # peak learning rate, before multipliers
     c.schedule = "constant"  # constant | linear | cosine decay
     c.warmup = 0.0  # share of the phase's steps
     c.patience = 5  # epochs without a better metric; 0 = never stop early
-    c.keep = "best"  # state that the next phase begins with: best | last
+    c.keep = "best"  # state that is tested and passed on: best (on validation) | last
     c.ema = 0.0  # decay per step of the averaged weights that are kept; 0 = off
     c.lr_mults = freeze("all")  # (regex, multiplier); None = frozen
     c.lock().update(changes)

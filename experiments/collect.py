@@ -154,10 +154,13 @@ def caption(sweep: Sweep, rows: Sequence[Row], args: argparse.Namespace) -> list
     means = f"means of seeds {seeds} ± their standard deviation"
     if len(plan["seeds"]) == 1:
         means = f"one seed ({seeds})"
-    chosen = sweep.config["train"]["metric"]
+    train = sweep.config["train"]
+    chosen = f"The epoch is chosen on validation {train['metric']}."
+    if train["phases"][-1].get("keep") == "last":
+        chosen = "The state is that after the last epoch."
     text = (
         f"Test: {means}, with 95% percentile bootstrap intervals over users of the "
-        f"seeds' mean; {who}. The epoch is chosen on validation {chosen}."
+        f"seeds' mean; {who}. {chosen}"
     )
     text += comparison_words(sweep, rows, args.metrics)
     if any(row.kind == "baseline" for row in rows):

@@ -98,8 +98,10 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
     same = {"config": args.config, "data": args.data, "arguments": arguments}
     if path.exists():
         before = read_json(path)
+        if missing := {*same, "points", "seeds"} - set(before):
+            raise UserError(f"{path}: damaged, no {sorted(missing)[0]!r}")
         for key, value in same.items():
-            if (was := before.get(key)) != value:
+            if (was := before[key]) != value:
                 raise UserError(
                     f"--out {args.out}: was begun with {key} {was!r}, not {value!r}"
                 )

@@ -88,7 +88,7 @@ TABLES = [
 def main(argv: Sequence[str] | None = None) -> None:
     """Sweeps and collects; exit code 1 where a table could not be made.
 
-    A signal during a sweep ends it all, after the runs have been saved.
+    A signal during a sweep ends it all with `STOPPED`, after the runs have been saved.
     """
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/tables"))

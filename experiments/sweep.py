@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         seed = plan.seeds[0]
         resolved = [resolve(plan.flags(point, seed)) for point in plan.points]
         shown = [f"test/{metric}" for metric in SHOWN]
-        shown.append(f"valid/best/{resolved[0].train.metric}")
+        shown.append(f"valid/kept/{resolved[0].train.metric}")
         write_columns(args.out, [flat_config(c) for c in resolved], shown)
         failed = run(plan, args.jobs)
     for name, why in failed.items():

@@ -275,6 +275,7 @@ def _check_names(c: Any) -> None:
         ("loss.name", c.loss.name, LOSSES),
         ("optim.name", c.optim.name, OPTIMIZERS),
         *((f"phase {p.name}: schedule", p.schedule, SCHEDULES) for p in c.train.phases),
+        *((f"phase {p.name}: keep", p.keep, ("best", "last")) for p in c.train.phases),
         ("loss.negatives", c.loss.negatives, NEGATIVES),
         ("data.windows", c.data.windows, ("last", "all")),
         ("train.dtype", c.train.dtype, ("float32", "bfloat16")),
@@ -295,10 +296,6 @@ def _check_phases(phases: Any) -> None:
         _check(f"phase {phase.name}: batch_size", phase.batch_size, least=0)
         _check(f"phase {phase.name}: epoch_steps", phase.epoch_steps, least=0)
         _check(f"phase {phase.name}: lr", phase.lr, least=0)
-        if phase.keep not in ("best", "last"):
-            raise UserError(
-                f"phase {phase.name}: keep: {phase.keep!r} is not one of best, last"
-            )
         _check(f"phase {phase.name}: warmup", phase.warmup, least=0, below=1.01)
         _check(f"phase {phase.name}: ema", phase.ema, least=0, below=1)
     names = [phase.name for phase in phases]

@@ -1,4 +1,4 @@
-"""The course of a phase: steps, epochs with early stopping, saves, the best state."""
+"""The course of a phase: steps, epochs with early stopping, saves, what it leaves."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ from recjax.steps import TrainState
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a phase leaves: the best of what it trained, and how that does."""
+    """What a phase leaves of what it trained, and how that does."""
 
     trained: trees.Flat
     step: int
@@ -51,7 +51,7 @@ class Standing:
 def run_phase(
     r: Run, index: int, config: Any, params: trees.Flat, step: int
 ) -> Outcome:
-    """Trains one phase and returns its best state, evaluated.
+    """Trains one phase and returns the state that it keeps, evaluated.
 
     Args:
       r: the run.
@@ -62,7 +62,8 @@ def run_phase(
     """
     phase, state = set_up(r, index, config, params, step)
     state, best, stand = fit(r, phase, state)
-    return conclude(r, phase, state, best, stand)
+    kept = state.result if config.keep == "last" else best
+    return conclude(r, phase, kept, stand)
 
 
 def fit(
@@ -160,7 +161,7 @@ class _Course:
         self.stand.epoch, self.stand.step = self.stand.epoch + 1, 0
 
     def evaluate(self) -> None:
-        """Validates, and keeps the state that is the best so far, or the last."""
+        """Validates, and keeps the state where it is the best so far."""
         r, stand = self.r, self.stand
         self.state, values = validate(r, self.phase, self.state)
         r.reporter.scalars(
@@ -172,7 +173,7 @@ class _Course:
             named = zip(r.config.head.memory, np.asarray(weights), strict=True)
             r.reporter.scalars(step, {f"valid/memory/{k}": float(w) for k, w in named})
         value = float(values[r.config.train.metric].mean())
-        if self.phase.config.keep == "last" or value > stand.best:
+        if value > stand.best:
             self.best = jax.tree.map(jnp.copy, self.state.result)
             stand.best, stand.best_epoch = value, stand.epoch
 
@@ -252,30 +253,28 @@ def encode_stale(phase: Phase, state: TrainState) -> dict[str, Any]:
     return {"stale": {"vectors_NxD": phase.scorer.encode_catalogue(params)[0]}}
 
 
-def conclude(
-    r: Run, phase: Phase, state: TrainState, best: trees.Flat, stand: Standing
-) -> Outcome:
-    """Says what changed and evaluates the best parameters."""
+def conclude(r: Run, phase: Phase, kept: trees.Flat, stand: Standing) -> Outcome:
+    """Says what changed and evaluates the parameters that are kept."""
     start, say = r.now(), r.reporter.say
+    last = f", epoch {stand.epoch} is kept" if phase.config.keep == "last" else ""
     say(
-        f"{phase.config.keep} validation {r.config.train.metric} {stand.best:.4f} "
-        f"after epoch {stand.best_epoch}; train_step was compiled {len(phase.step)} "
-        "time(s)"
+        f"best validation {r.config.train.metric} {stand.best:.4f} after epoch "
+        f"{stand.best_epoch}{last}; train_step was compiled {len(phase.step)} time(s)"
     )
-    whole = {**phase.frozen, **best}
+    whole = {**phase.frozen, **kept}
     after = {path: whole[path] for path in phase.params}
     changes = trees.max_change(phase.params, after)
     changed = summaries.change_report(changes, phase.opt)
     say(changed)
     r.reporter.text(f"changes/{phase.config.name}", changed)
-    nested, data = phase.nested(best), r.data
+    nested, data = phase.nested(kept), r.data
     valid, test = r.evaluator.by_model(phase.scorer, nested, data.valid, data.test)
     step = phase.step_of(stand.epoch, 0)
     metric = r.config.train.metric
     values = {f"test/{m}": test.mean(m) for m in test.values}
-    r.reporter.scalars(step, {f"valid/best/{metric}": valid.mean(metric), **values})
+    r.reporter.scalars(step, {f"valid/kept/{metric}": valid.mean(metric), **values})
     r.spend_since("test", start)
-    return Outcome(best, step, stand.epoch, valid, test)
+    return Outcome(kept, step, stand.epoch, valid, test)
 
 
 def validate(r: Run, phase: Phase, state: TrainState) -> tuple[TrainState, Values]:

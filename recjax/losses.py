@@ -88,9 +88,10 @@ def bce(s: Scored, *, k: int = 1, beta: float = 1.0, chunk: int = 1024) -> jax.A
     the whole catalogue, however they were drawn; without it popular ones come more
     often where they are drawn so.
 
-    The s above are the scores plus log(beta / k), which is what costs least where all
-    are equal: training starts from the classes' shares and need not find them first
-    (Lin et al., Focal Loss, 2017, section 3.3). Ranks are the same with it and without.
+    The s above are the scores plus log(beta / k), the level at which the loss is least
+    if all are equal: training starts from the shares of targets and negatives and need
+    not find them first (Lin et al., Focal Loss, 2017, section 3.3). Neither BCE nor
+    gBCE as published has it; ranks are the same with it and without.
 
     Args:
       s: what is compared.

@@ -85,5 +85,6 @@ def shrink(c: ConfigDict, folder: Path, encoder: Path = TINY_BERT) -> ConfigDict
     c.item_tower.width, c.user_tower.num_layers = 8, 1
     c.train.batch_size, c.eval.batch_size, c.eval.resamples = 16, 16, 20
     for phase in c.train.phases:
-        phase.epochs = min(phase.epochs, 1)
+        phase.epochs, phase.batch_size = min(phase.epochs, 1), 0
+        phase.epoch_steps = min(phase.epoch_steps, 2)
     return c.lock()

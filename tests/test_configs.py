@@ -27,7 +27,7 @@ POINTS = [
     (name, point)
     for name, module in ABLATIONS.items()
     for point in read_points(module.sweep)
-]
+] + [("freezing", "top2@amazon_industrial")]
 CASES = [(name, arg) for name in NAMES for arg in ARGS.get(name, (None,))]
 
 

@@ -152,9 +152,9 @@ def test_a_phase_leaves_its_best_or_its_last_state(config, tmp_path, keep):
     train.run(c.lock(), str(tmp_path))
     seen = [r["valid/ndcg@10"] for r in records(tmp_path) if "valid/ndcg@10" in r]
     assert seen[-1] < max(seen)
-    (left,) = [r for r in records(tmp_path) if "valid/best/ndcg@10" in r]
+    (left,) = [r for r in records(tmp_path) if "valid/kept/ndcg@10" in r]
     want = {"best": max(seen), "last": seen[-1]}[keep]
-    assert left["valid/best/ndcg@10"] == pytest.approx(want, abs=1e-6)
+    assert left["valid/kept/ndcg@10"] == pytest.approx(want, abs=1e-6)
 
 
 def test_an_epoch_of_so_many_steps(config, tmp_path):

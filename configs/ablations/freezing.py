@@ -14,7 +14,7 @@ from configs.ablations import reference
 
 
 def get_config(point: str = "frozen") -> ConfigDict:
-    """One row of the table; every row has the same three phases."""
+    """One row of the table; rows differ in what the second of three phases trains."""
     return reference.make(point, sweep, tuned=True)
 
 
@@ -25,7 +25,7 @@ def sweep(add: reference.Add) -> None:
     for k in range(1, layers + 1):
         rules = base.freeze(k, layers=layers, encoder=reference.SHARE)
         add(f"top{k}", {"train.phases": phases(rules)})
-    everything = ((base.ENCODER + ".*", reference.SHARE), (".*", 1.0))
+    everything = base.freeze("none", encoder=reference.SHARE)
     add("all", {"train.phases": phases(everything)})
 
 

@@ -14,14 +14,14 @@ from configs.ablations import freezing, reference
 
 
 def get_config(point: str = "pretrained") -> ConfigDict:
-    """One row of the table; every row has the same three phases."""
+    """One row of the table; the three phases are those of `freezing`."""
     return reference.make(point, sweep, tuned=True)
 
 
 def sweep(add: reference.Add) -> None:
     """The rows of the table."""
     frozen = freezing.phases(base.freeze("all"))
-    top = base.freeze(2, layers=reference.LAYERS, encoder=reference.SHARE)
+    top = base.freeze(reference.TOP, layers=reference.LAYERS, encoder=reference.SHARE)
     tuned = freezing.phases(top)
     for name, pretrained in (("pretrained", True), ("random", False)):
         weights = {"text.pretrained": pretrained}

@@ -12,8 +12,6 @@ from ml_collections import ConfigDict
 from configs import base
 from configs.ablations import reference
 
-TOP = 2  # layers
-
 
 def get_config(point: str = "towers_3e-4_encoder_1e-4") -> ConfigDict:
     """One row of the table; every row has the same two phases but for the rates."""
@@ -30,7 +28,7 @@ def sweep(add: reference.Add) -> None:
         ("3e-3", "3e-3"),
     ):
         share = float(encoder) / float(towers)
-        rules = base.freeze(TOP, layers=reference.LAYERS, encoder=share)
+        rules = base.freeze(reference.TOP, layers=reference.LAYERS, encoder=share)
         tuning = {**reference.TUNING, "lr": float(towers), "lr_mults": rules}
         phases = base.phase("towers", **reference.TOWERS), base.phase("tune", **tuning)
         add(f"towers_{towers}_encoder_{encoder}", {"train.phases": phases})

@@ -16,9 +16,10 @@ from configs import base
 Changes = Mapping[str, Any]
 Add = Callable[[str, Changes], None]
 LAYERS = 6  # of the encoder
+TOP = 2  # of them, trained where that is not what rows differ in
 # The towers over frozen vectors; the encoder too; the towers over what it has become.
 TOWERS = {"epochs": 12, "lr": 3e-3, "ema": 0.98, "patience": 4}
-TUNING = {  # each step encodes the catalogue; so few and large ones
+TUNING = {  # each step encodes the catalogue, of MovieLens; so few and large ones
     "epochs": 3,
     "epoch_steps": 5,
     "batch_size": 512,
@@ -29,7 +30,7 @@ TUNING = {  # each step encodes the catalogue; so few and large ones
     "keep": "last",  # validation falls where the encoder moves below the towers
 }
 SETTLING = {"epochs": 6, "lr": 1e-3, "ema": 0.98, "patience": 0}
-SHARE = 1 / 3  # of the rate for the encoder: 1e-4
+SHARE = 1 / 3  # the encoder's rate over that of the towers: 1e-4
 
 
 def ml100k() -> ConfigDict:
@@ -63,6 +64,11 @@ DATA_SETS: dict[str, Callable[[], ConfigDict]] = {
     "ml100k": ml100k,
     "amazon_industrial": amazon_industrial,
 }
+# Where a row trains the encoder: so that a step encodes its users' items alone.
+TUNED: dict[str, Changes] = {
+    "ml100k": {},  # which are most of the catalogue
+    "amazon_industrial": {"loss.negatives": "stale"},
+}
 
 
 def make(
@@ -73,19 +79,19 @@ def make(
     Args:
       point: name of a point, or name@data_set.
       sweep: of the config's file.
-      tuned: whether a row trains the encoder. Then the texts are titles alone, and on
-        Industrial a step encodes the items of its users alone.
+      tuned: whether a row trains the encoder. Then all rows have titles alone as
+        texts, and what `TUNED` says of the data set.
       shared: changes to the reference that all points have, with __ for the dot.
 
     Raises:
       ValueError: no such point or data set.
     """
     name, _, data_set = point.partition("@")
-    c = _choose("data set", data_set or "ml100k", DATA_SETS)()
+    data_set = data_set or "ml100k"
+    c = _choose("data set", data_set, DATA_SETS)()
     if tuned:
         c.text.template = c.text.title
-    if tuned and data_set == "amazon_industrial":
-        c.loss.negatives = "stale"
+        c.update_from_flattened_dict(dict(TUNED[data_set]))
     c.update_from_flattened_dict({k.replace("__", "."): x for k, x in shared.items()})
     return pick(c, name, sweep)
 

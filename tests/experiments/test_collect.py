@@ -84,7 +84,8 @@ def write_run(folder, ranks, seed, users=USERS):
         "peak_memory_mib": 700,
     }
     (folder / "results.json").write_text(json.dumps(final))
-    config = {"train": {"metric": "ndcg@10"}, "eval": {"resamples": 200}}
+    train = {"metric": "ndcg@10", "phases": [{"keep": "best"}]}
+    config = {"train": train, "eval": {"resamples": 200}}
     (folder / "config.json").write_text(json.dumps(config))
     columns = {"row": range(len(ranks)), "user": users}
     # Not the last column: the phase is known by name.
@@ -256,6 +257,15 @@ def test_an_epoch_chosen_by_what_ranks_do_not_give(runs, capsys):
     out = capsys.readouterr().out
     assert "| difference, hr@10 | p | seeds | valid auc |" in out
     assert "differences in hr@10" in out
+
+
+def test_no_epoch_is_chosen_where_the_last_phase_keeps_its_last(runs, capsys):
+    path = runs / "plain" / "0" / "config.json"
+    change(path, "train", "phases", value=[{"keep": "best"}, {"keep": "last"}])
+    collect.main([str(runs)])
+    out = capsys.readouterr().out
+    assert "The state is that after the last epoch." in out
+    assert "The epoch is chosen" not in out
 
 
 def test_published_rows(runs, tmp_path, capsys):
