@@ -79,7 +79,7 @@ def test_two_phases_learn(whole):
         " -> ",
         "compiling train_step",
         "items/text/encoder/layer_1",
-        "step/s, loss",
+        ", loss ",  # after steps a second, or seconds a step
         "users/s",
     ):
         assert words in whole.out, words
@@ -148,7 +148,7 @@ def test_tensorboard_reads_the_run(whole):
     assert {"train/loss", "valid/ndcg@10"} <= set(events.Tags()["scalars"])
     for tag, split, metric in (
         ("test/hr@10", "test", "hr@10"),
-        ("valid/best/ndcg@10", "valid", "ndcg@10"),
+        ("valid/kept/ndcg@10", "valid", "ndcg@10"),
     ):
         (shown,) = {e.value for e in events.Scalars(tag)[-1:]}
         assert shown == pytest.approx(whole.final[split][metric]["value"])
