@@ -157,9 +157,7 @@ def phase(name: str, **changes: Any) -> ConfigDict:
     c.name = name  # in tables and logs
     c.epochs = 20  # at most; 0 skips the phase
     c.batch_size = 0  # users; 0 = train.batch_size
-    c.epoch_steps = (
-        0  # of an epoch, which goes on where the last ended; 0 = all windows
-    )
+    c.epoch_steps = 0  # of an epoch, which goes on where one ended; 0 = all windows
     c.lr = 1e-3  # peak learning rate, before multipliers
     c.schedule = "constant"  # constant | linear | cosine decay
     c.warmup = 0.0  # share of the phase's steps
