@@ -8,7 +8,7 @@ RUNS is what `experiments.sweep` filled. Writes table.md, table.csv and plot.png
 import argparse
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,15 +132,10 @@ def point_row(sweep: Sweep, point: str, metrics: Sequence[str]) -> Row:
         "epochs": mean(sum(x["epochs"] for x in r["phases"].values()) for r in runs),
         AXES["seconds"].column: mean(r["seconds"].get("train", 0.0) for r in runs),
         "all s": mean(r["seconds"]["total"] for r in runs),
-        AXES["params"].column: mean(map(count_trained, runs)),
+        AXES["params"].column: mean(r["params"]["trainable"] for r in runs),
         "MiB": mean(r["peak_memory_mib"] for r in runs),
     }
     return Row(point, "point", values, bounds, cost)
-
-
-def count_trained(results: Mapping[str, Any]) -> int:
-    """Of the phase of a run that trains the most weights."""
-    return max(phase["trainable"] for phase in results["phases"].values())
 
 
 def mean(values: Iterable[float]) -> float:

@@ -263,7 +263,8 @@ def identity(r: Run) -> dict[str, dict[str, Any]]:
 
 def finish(r: Run, results: dict[str, Any], params: trees.Flat) -> dict[str, Any]:
     """Shows and writes the results; returns `results.json`."""
-    last = list(results["phases"].values())[-1]
+    phases = list(results["phases"].values())
+    last, most = phases[-1], max(phase["trainable"] for phase in phases)
     final = {
         "fingerprint": r.data.fingerprint,
         "protocol": r.data.protocol,
@@ -271,7 +272,7 @@ def finish(r: Run, results: dict[str, Any], params: trees.Flat) -> dict[str, Any
         "test": last["test"],
         "valid": last["valid"],
         **results,
-        "params": {"total": trees.count(params), "trainable": last["trainable"]},
+        "params": {"total": trees.count(params), "trainable": most},
         "seconds": {k: round(v, 2) for k, v in r.accounts().items()},
         "peak_memory_mib": r.peak_memory(),
     }

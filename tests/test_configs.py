@@ -51,6 +51,8 @@ def test_point_runs(name, point, atomic_dir, six_layers, tmp_path):
     assert c.is_locked
     final = train.run(shrink(c, atomic_dir, six_layers), str(tmp_path))
     assert np.isfinite(final["test"]["ndcg@10"]["value"])
+    trained = [phase["trainable"] for phase in final["phases"].values()]
+    assert final["params"]["trainable"] == max(trained)
 
 
 @pytest.mark.parametrize("name", ABLATIONS)

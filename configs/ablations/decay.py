@@ -14,13 +14,13 @@ from configs.ablations import reference
 
 
 def get_config(point: str = "warmup_kernels") -> ConfigDict:
-    """One row of the table; every row has the same phase but for its warm-up."""
+    """One row of the table; rows differ in warm-up and decay."""
     return reference.make(point, sweep, item_tower__sources=("id", "text"))
 
 
 def sweep(add: reference.Add) -> None:
     """The rows of the table."""
-    everything = {"optim.wd_mults": ((r".*", 1.0),)}  # as it is: the kernels
+    everything = {"optim.wd_mults": ((r".*", 1.0),)}  # without: the kernels alone
     for name, warmup, decay, rules in (
         ("warmup_kernels", 0.1, 0.1, {}),
         ("no_warmup", 0.0, 0.1, {}),

@@ -78,11 +78,9 @@ def write_run(folder, ranks, seed, users=USERS):
         "test": {m: {"value": x} for m, x in test.items()},
         "valid": valid,
         "baselines": {"popularity": popularity},
-        "phases": {
-            "p": {"epochs": 3, "trainable": 1234},
-            "q": {"epochs": 2 + seed, "trainable": 34},
-        },
+        "phases": {"p": {"epochs": 3}, "q": {"epochs": 2 + seed}},
         "seconds": {"train": 10.0, "total": 20.0},
+        "params": {"trainable": 1234},
         "peak_memory_mib": 700,
     }
     (folder / "results.json").write_text(json.dumps(final))
