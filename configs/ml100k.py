@@ -41,6 +41,5 @@ def get_config(point: str = "whole") -> ConfigDict:
 def sweep(add: reference.Add) -> None:
     """The whole, and what parts of it are good for."""
     add("whole", {})
-    add("no_ids", {"item_tower.sources": ("text",)})
     add("no_text", {"item_tower.sources": ("id",), **NO_TEXT})
     add("no_memory", {"head.memory": ()})

@@ -32,7 +32,7 @@ def sweep(add: reference.Add) -> None:
 def phases(rules: tuple[tuple[str, float | None], ...]) -> tuple[ConfigDict, ...]:
     """The towers over the frozen encoder; what the rules say; the towers again."""
     return (
-        base.phase("towers", **reference.TOWERS),
+        base.phase("towers", **reference.BASIS),
         base.phase("tune", **reference.TUNING, lr_mults=rules),
         base.phase("settle", **reference.SETTLING),
     )

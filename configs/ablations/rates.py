@@ -23,12 +23,11 @@ def sweep(add: reference.Add) -> None:
     for towers, encoder in (
         ("3e-4", "1e-4"),
         ("1e-4", "1e-4"),
-        ("3e-4", "3e-4"),
         ("1e-3", "1e-3"),
         ("3e-3", "3e-3"),
     ):
         share = float(encoder) / float(towers)
         rules = base.freeze(reference.TOP, layers=reference.LAYERS, encoder=share)
         tuning = {**reference.TUNING, "lr": float(towers), "lr_mults": rules}
-        phases = base.phase("towers", **reference.TOWERS), base.phase("tune", **tuning)
+        phases = base.phase("towers", **reference.BASIS), base.phase("tune", **tuning)
         add(f"towers_{towers}_encoder_{encoder}", {"train.phases": phases})

@@ -17,8 +17,9 @@ Changes = Mapping[str, Any]
 Add = Callable[[str, Changes], None]
 LAYERS = 6  # of the encoder
 TOP = 2  # of them, trained where that is not what rows differ in
-# The towers over frozen vectors; the encoder too; the towers over what it has become.
-TOWERS = {"epochs": 12, "lr": 3e-3, "ema": 0.98, "patience": 4}
+TOWERS = {"epochs": 12, "lr": 3e-3, "ema": 0.98, "patience": 4}  # on frozen vectors
+# Where the encoder is trained: before, while and after that.
+BASIS = {**TOWERS, "epochs": 8}
 TUNING = {  # each step encodes the catalogue, of MovieLens; so few and large ones
     "epochs": 3,
     "epoch_steps": 5,
@@ -29,7 +30,7 @@ TUNING = {  # each step encodes the catalogue, of MovieLens; so few and large on
     "ema": 0.8,
     "keep": "last",  # validation falls where the encoder moves below the towers
 }
-SETTLING = {"epochs": 6, "lr": 1e-3, "ema": 0.98, "patience": 0}
+SETTLING = {"epochs": 4, "lr": 1e-3, "ema": 0.98, "patience": 0}
 SHARE = 1 / 3  # the encoder's rate over that of the towers: 1e-4
 
 
