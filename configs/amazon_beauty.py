@@ -39,7 +39,4 @@ def get_config(point: str = "whole") -> ConfigDict:
 def sweep(add: reference.Add) -> None:
     """The whole, and what each part of it is good for."""
     add("whole", {})
-    add("ids_too", {"item_tower.sources": ("id", "text")})
-    add("not_whitened", {"text.whiten": False})
-    add("no_text_memory", {"head.memory": ("transitions",)})
     add("no_memory", {"head.memory": ()})

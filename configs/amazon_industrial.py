@@ -50,18 +50,6 @@ def sweep(add: reference.Add) -> None:
     add("whole", {})
     add("ids_too", {"item_tower.sources": ("id", "text")})
     add("not_whitened", {"text.whiten": False})
-    add("no_marks", {"user_tower.repeats": False})
     add("plain_transitions", {"head.memory": ("transitions", "text")})
     add("no_text_memory", {"head.memory": ("repeat_transitions",)})
     add("no_memory", {"head.memory": ()})
-    towers = base.phase("towers", epochs=20, lr=1e-3, ema=0.98, patience=6)
-    top = base.phase(
-        "top",
-        epochs=4,
-        lr=5e-4,
-        schedule="cosine",
-        warmup=0.1,
-        ema=0.98,
-        lr_mults=base.freeze(1, layers=6, encoder=0.2),
-    )
-    add("top_trained", {"text.whiten": False, "train.phases": (towers, top)})

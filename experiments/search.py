@@ -23,7 +23,7 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 from tqdm import tqdm
 
 from experiments.command import session, split_arguments
-from experiments.plan import check_arguments, load_from, resolve
+from experiments.plan import check_arguments, load_from, read_json, resolve
 from experiments.pool import Job, Pool
 from experiments.table import line
 from recjax.errors import UserError
@@ -155,7 +155,7 @@ class _Study:
             raise UserError(f"{job.name}: {job.last_line()}")
         if code:
             return TrialState.FAIL, None
-        results = json.loads((folder / "results.json").read_text())
+        results = read_json(folder / "results.json")
         return TrialState.COMPLETE, results["valid"][self.metric]["value"]
 
     def job(self, trial: Trial, folder: Path) -> Job:

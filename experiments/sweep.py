@@ -9,7 +9,6 @@ seeds can be added. What follows `--` is passed on to every run:
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from experiments.board import write_columns
 from experiments.command import session, split_arguments
-from experiments.plan import Plan, make_plan, resolve
+from experiments.plan import Plan, make_plan, read_json, resolve
 from experiments.pool import Pool
 from experiments.reuse import link_finished
 from recjax.summaries import flat_config
@@ -153,8 +152,8 @@ def finished(folder: Path) -> bool:
 
 def outcome(folder: Path) -> str:
     """A line about a finished run."""
-    results = json.loads((folder / "results.json").read_text())
-    metric = json.loads((folder / "config.json").read_text())["train"]["metric"]
+    results = read_json(folder / "results.json")
+    metric = read_json(folder / "config.json")["train"]["metric"]
     valid, test = (results[split][metric]["value"] for split in ("valid", "test"))
     took = f"{read_seconds(folder):.0f} s"
     return f"{metric} {valid:.4f} on validation, {test:.4f} on the test, {took}"
@@ -162,7 +161,7 @@ def outcome(folder: Path) -> str:
 
 def read_seconds(folder: Path) -> float:
     """What a finished run took in all."""
-    results = json.loads((folder / "results.json").read_text())
+    results = read_json(folder / "results.json")
     return float(results["seconds"]["total"])
 
 

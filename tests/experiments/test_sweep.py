@@ -61,6 +61,11 @@ def test_runs_each_point_with_each_seed_once(sweep_config, tmp_path, capsys):
     )
     assert started.hparams["item_tower.width"].number_value == 16
     assert started.hparams["seed"].number_value == 3
+    (tmp_path / "out/wide/3/results.json").write_text('{"seconds": ')
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main(asked)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "wide/3/results.json: " in line
 
 
 def test_a_run_of_another_sweep_is_taken(sweep_config, tmp_path, capsys):
