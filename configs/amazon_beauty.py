@@ -12,7 +12,7 @@ Half an hour on one CPU core. Test HR@10 / NDCG@10, mean of seeds 0, 1 and 2: .1
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, data_sets
 from configs.ablations import reference
 
 
@@ -23,20 +23,16 @@ def get_config(point: str = "whole") -> ConfigDict:
       point: what is left out or put in, of `sweep`.
     """
     c = base.get_config()
-    c.data.source = "amazon-beauty"
-    c.data.history_length = 20
-    c.text.template = c.text.title = "{title}"
-    c.text.max_tokens = 48
+    data_sets.amazon_beauty(c)
     c.text.whiten = True
     c.item_tower.width = 128
     c.head.memory = ("transitions", "text")
     c.eval.baselines = ("popularity", "transitions", "text")
-    c.train.batch_size = 256
     c.train.phases = (base.phase("towers", epochs=20, lr=1e-3, ema=0.98, patience=3),)
     return reference.pick(c, point, sweep)
 
 
 def sweep(add: reference.Add) -> None:
-    """The whole, and what each part of it is good for."""
+    """The whole, and what parts of it are good for."""
     add("whole", {})
     add("no_memory", {"head.memory": ()})

@@ -13,7 +13,7 @@ of seeds 0, 1 and 2: .1352 / .1101 / .1645 / .1195 (experiments/headlines).
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, data_sets
 from configs.ablations import reference
 
 
@@ -24,29 +24,19 @@ def get_config(point: str = "whole") -> ConfigDict:
       point: what is left out or put in, of `sweep`.
     """
     c = base.get_config()
-    c.data.source = "amazon-industrial"
-    c.data.split = "fixed"
-    c.data.time = ""
-    c.data.history_length = 10
-    c.text.template = "{title}. {brand}"
-    c.text.title = "{title}"
-    c.text.max_tokens = 64
-    c.text.row_tokens = 128
+    data_sets.amazon_industrial(c)
     c.text.whiten = True
-    # Items are known by text alone: the memory already knows them by id, and the two
-    # add up better the less they have in common.
+    # By text alone: the memory knows items by id already.
     c.item_tower.width = 128
     c.user_tower.repeats = True
     c.head.memory = ("repeat_transitions", "text")
-    c.eval.mask_seen = False
     c.eval.baselines = ("popularity", "transitions", "repeat_transitions", "text")
-    c.train.batch_size = 256
     c.train.phases = (base.phase("towers", epochs=20, lr=1e-3, ema=0.98, patience=6),)
     return reference.pick(c, point, sweep)
 
 
 def sweep(add: reference.Add) -> None:
-    """The whole, and what each part of it is good for."""
+    """The whole, and what parts of it are good for."""
     add("whole", {})
     add("ids_too", {"item_tower.sources": ("id", "text")})
     add("not_whitened", {"text.whiten": False})

@@ -10,20 +10,16 @@ DIR holds `amazon-beauty.inter` and `amazon-beauty.item` in RecBole's atomic for
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, data_sets
 
 
 def get_config(sources: str = "text") -> ConfigDict:
     """Leave-one-out, seen items masked, history of 20, frozen encoder."""
     c = base.get_config()
-    c.data.source = "amazon-beauty"
+    data_sets.amazon_beauty(c)
     c.data.cold_items = 0.1
-    c.data.history_length = 20
-    c.text.template = c.text.title = "{title}"
-    c.text.max_tokens = 48
     c.item_tower.sources = tuple(sources.split("+"))
     c.user_tower.dropout = 0.4
-    c.train.batch_size = 256
     c.train.phases = (base.phase("towers", epochs=15, lr=1e-3, ema=0.98, patience=4),)
     c.eval.baselines = ("popularity", "transitions")
     return c

@@ -8,7 +8,7 @@ Eight minutes on one CPU core. Test HR@10 / NDCG@10, mean of seeds 0, 1 and 2: .
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, data_sets
 from configs.ablations import reference
 
 NO_TEXT = {
@@ -24,7 +24,7 @@ def get_config(point: str = "whole") -> ConfigDict:
       point: what is left out or put in, of `sweep`.
     """
     c = base.get_config()
-    c.data.rating, c.data.user_table = "rating", True
+    data_sets.ml100k(c)
     c.data.reverse = 0.3
     c.item_tower.sources = ("id", "text")
     c.item_tower.width = 128
@@ -32,7 +32,6 @@ def get_config(point: str = "whole") -> ConfigDict:
     c.user_tower.dropout = 0.4
     c.head.memory = ("ease", "text")
     c.loss.smoothing = 0.2
-    c.eval.like_threshold = 4.0
     c.eval.baselines = ("popularity", "transitions", "ease", "text")
     c.train.phases = (base.phase("towers", epochs=50, lr=2e-3, ema=0.99, patience=10),)
     return reference.pick(c, point, sweep)

@@ -8,14 +8,13 @@ after the first phase, .202 / .103 after the second.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, data_sets
 
 
 def get_config() -> ConfigDict:
     """Ids and text; towers over frozen vectors, then the encoder's top layer."""
     c = base.get_config()
-    c.data.rating, c.data.user_table = "rating", True
-    c.eval.like_threshold = 4.0
+    data_sets.ml100k(c)
     c.item_tower.sources = ("id", "text")
     c.user_tower.dropout = 0.3
     c.train.batch_size = 128

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from experiments.finished import Sweep, read_sweep
-from experiments.plots import AXES, plot
+from experiments.plots import AXES, check_plots, plot
 from experiments.published import read_published
 from experiments.statistics import FLIPS, by_user, holm, paired_randomisation
 from experiments.table import Row, markdown, write_csv
@@ -43,31 +43,44 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--x", choices=AXES, default=SECONDS, help="of the right plot")
     args = parser.parse_args(argv)
     try:
-        sweep = read_sweep(args.runs, args.reference, args.partial, args.items)
-        check_metrics(sweep, args.metrics)
-        rows = [*baseline_rows(sweep, args.metrics), *point_rows(sweep, args.metrics)]
-        if args.published:
-            rows += read_published(args.published, args.metrics)
+        print(collect(args))
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)
+
+
+def collect(args: argparse.Namespace) -> str:
+    """Writes the files; the page.
+
+    Raises:
+      UserError: runs or figures that cannot stand in one table, or no place for it.
+    """
+    check_plots()
+    sweep = read_sweep(args.runs, args.reference, args.partial, args.items)
+    check_metrics(sweep, args.metrics)
+    rows = [*baseline_rows(sweep, args.metrics), *point_rows(sweep, args.metrics)]
+    if args.published:
+        rows += read_published(args.published, args.metrics)
     head = f"difference, {tested_metric(sweep, args.metrics)}"
     table = markdown(rows, args.metrics, head)
     text = "\n\n".join([table, *caption(sweep, rows, args)])
     text = f"# {args.title}\n\n{text}" if args.title else text
     out = args.out or args.runs
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(text + "\n")
-    write_csv(out / "table.csv", rows, args.metrics)
-    plot(
-        out / "plot.png",
-        rows,
-        args.metrics[0],
-        reference=sweep.reference,
-        x=args.x,
-        title=args.title or "",
-    )
-    print(text)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "table.md").write_text(text + "\n")
+        write_csv(out / "table.csv", rows, args.metrics)
+        plot(
+            out / "plot.png",
+            rows,
+            args.metrics[0],
+            reference=sweep.reference,
+            x=args.x,
+            title=args.title or "",
+        )
+    except OSError as e:
+        raise UserError(f"--out {out}: {e.strerror}") from None
+    return text
 
 
 def check_metrics(sweep: Sweep, metrics: Sequence[str]) -> None:
@@ -100,7 +113,7 @@ def intervals(
 ) -> dict[str, tuple[float, float]]:
     """Of the means over the test rows, as in results.json."""
     resamples = sweep.config["eval"]["resamples"]
-    found = with_intervals(values, sweep.users, resamples=resamples)
+    found = with_intervals(values, sweep.users_R, resamples=resamples)
     return {m: (x["low"], x["high"]) for m, x in found.items()}
 
 
@@ -113,7 +126,7 @@ def point_rows(sweep: Sweep, metrics: Sequence[str]) -> list[Row]:
         if point != sweep.reference:
             difference_R = sweep.values(point, metric) - base_R
             row = replace(row, difference=float(difference_R.mean()))
-            sums_V = by_user(difference_R, sweep.users)
+            sums_V = by_user(difference_R, sweep.users_R)
             tests[point] = paired_randomisation(sums_V)
         rows.append(row)
     corrected = dict(zip(tests, holm(list(tests.values())), strict=True))
@@ -130,7 +143,7 @@ def point_row(sweep: Sweep, point: str, metrics: Sequence[str]) -> Row:
         "seeds": float(len(runs)),
         f"valid {chosen}": mean(r["valid"][chosen]["value"] for r in runs),
         "epochs": mean(sum(x["epochs"] for x in r["phases"].values()) for r in runs),
-        AXES["seconds"].column: mean(r["seconds"].get("train", 0.0) for r in runs),
+        AXES["seconds"].column: mean(r["seconds"]["train"] for r in runs),
         "all s": mean(r["seconds"]["total"] for r in runs),
         AXES["params"].column: mean(r["params"]["trainable"] for r in runs),
         "MiB": mean(r["peak_memory_mib"] for r in runs),
@@ -146,21 +159,13 @@ def mean(values: Iterable[float]) -> float:
 def caption(sweep: Sweep, rows: Sequence[Row], args: argparse.Namespace) -> list[str]:
     """What has to be known to read the table, in paragraphs."""
     plan, p, point_and_seed = sweep.plan, sweep.first["protocol"], sweep.base
-    num_users, several = len(np.unique(sweep.users)), sweep.rows_per_user > 1
-    who = f"{len(sweep.users):,} rows of " * several + f"{num_users:,} users"
+    num_users, several = len(np.unique(sweep.users_R)), sweep.rows_per_user > 1
+    who = f"{len(sweep.users_R):,} rows of " * several + f"{num_users:,} users"
     if args.items != "all":
         who += f" whose targets are {args.items} (recjax/buckets.py)"
-    seeds = ", ".join(map(str, plan["seeds"]))
-    means = f"means of seeds {seeds} ± their standard deviation"
-    if len(plan["seeds"]) == 1:
-        means = f"one seed ({seeds})"
-    train = sweep.config["train"]
-    chosen = f"The epoch is chosen on validation {train['metric']}."
-    if train["phases"][-1].get("keep") == "last":
-        chosen = "The state is that after the last epoch."
     text = (
-        f"Test: {means}, with 95% percentile bootstrap intervals over users of the "
-        f"seeds' mean; {who}. {chosen}"
+        f"Test: {seed_words(sweep)}, with 95% percentile bootstrap intervals over "
+        f"users of the seeds' mean; {who}. {chosen_words(sweep)}"
     )
     text += comparison_words(sweep, rows, args.metrics)
     if any(row.kind == "baseline" for row in rows):
@@ -170,10 +175,8 @@ def caption(sweep: Sweep, rows: Sequence[Row], args: argparse.Namespace) -> list
         )
     if any(row.kind == "published" for row in rows):
         text += " Published rows are as their sources give them, and not tested."
-    counts = {point: len(sweep.seeds(point)) for point in sweep.points()}
-    if fewer := [x for x, n in counts.items() if n < max(counts.values())]:
-        shown = [f"{x} ({', '.join(map(str, sweep.seeds(x)))})" for x in fewer]
-        text += f" Of fewer seeds than others: {', '.join(shown)}."
+    if args.items != "all":
+        text += " The validation figures are over all its rows."
     protocol = (
         f"Protocol {sweep.first['fingerprint']}: {p['split']}, {p['candidates']} "
         f"ranked, seen items {'' if p['mask_seen'] else 'not '}masked, ties "
@@ -183,8 +186,35 @@ def caption(sweep: Sweep, rows: Sequence[Row], args: argparse.Namespace) -> list
         f"{len(sweep.missing)} of {len(sweep.missing) + len(sweep.results)} runs are "
         f"not finished and not in the table: {', '.join(sweep.missing)}."
     )
-    commands = "\n".join(f"    {shlex.join(x)}" for x in (made(plan), collected(args)))
+    commands = "\n".join(
+        f"    {shlex.join(x)}" for x in (sweep_command(plan), collect_command(args))
+    )
     return [text, protocol, *([missing] if sweep.missing else []), commands]
+
+
+def seed_words(sweep: Sweep) -> str:
+    """Of which seeds the means are, and which points have others."""
+    seeds = {point: sweep.seeds(point) for point in sweep.points()}
+    most = max(seeds.values(), key=len)
+    shown = {point: ", ".join(map(str, some)) for point, some in seeds.items()}
+    means = f"means of seeds {shown[sweep.reference]} ± their standard deviation"
+    if len(most) == 1:
+        means = f"one seed ({shown[sweep.reference]})"
+    if others := [x for x, some in seeds.items() if some != seeds[sweep.reference]]:
+        means += f" ({', '.join(f'{x}: of {shown[x]}' for x in others)})"
+    return means
+
+
+def chosen_words(sweep: Sweep) -> str:
+    """Which state of a run is shown."""
+    keep = {point: sweep.keeps(point) for point in sweep.points()}
+    last = [point for point, kept in keep.items() if kept == "last"]
+    if len(last) == len(keep):
+        return "The state is that after the last epoch."
+    chosen = f"The epoch is chosen on validation {sweep.config['train']['metric']}"
+    return (
+        f"{chosen}, but in {', '.join(last)} it is the last." if last else f"{chosen}."
+    )
 
 
 def comparison_words(sweep: Sweep, rows: Sequence[Row], metrics: Sequence[str]) -> str:
@@ -201,7 +231,7 @@ def comparison_words(sweep: Sweep, rows: Sequence[Row], metrics: Sequence[str]) 
     )
 
 
-def made(plan: dict[str, Any]) -> list[str]:
+def sweep_command(plan: dict[str, Any]) -> list[str]:
     """The command that fills the directory; where the data lay is left open."""
     command = ["python", "-m", "experiments.sweep", f"--config={plan['config']}"]
     command += [f"--data={plan['data']}"] if plan["data"] else []
@@ -212,7 +242,7 @@ def made(plan: dict[str, Any]) -> list[str]:
     return [*command, "--", *shown] if shown else command
 
 
-def collected(args: argparse.Namespace) -> list[str]:
+def collect_command(args: argparse.Namespace) -> list[str]:
     """The command that makes the table of it."""
     command = ["python", "-m", "experiments.collect", "RUNS"]
     for name in ("reference", "published", "title"):

@@ -3,11 +3,16 @@
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from experiments.plan import claim
+from tqdm import tqdm
+
 from recjax.errors import STOPPED, UserError
+from recjax.workdir import hold
+
+POLL = 0.2  # seconds between looks at what runs
 
 
 def split_arguments(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
@@ -25,7 +30,11 @@ def session(out: Path) -> Iterator[None]:
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with claim(out):
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise UserError(f"--out {out}: {e.strerror}") from None
+        with hold(out, f"--out {out}: another sweep is in it"):
             yield
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
@@ -35,3 +44,23 @@ def session(out: Path) -> Iterator[None]:
         sys.exit(STOPPED)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def make_bar(done: int, total: int, unit: str) -> tqdm:
+    """Progress on standard output, seldom where that is no terminal."""
+    return tqdm(
+        total=total,
+        initial=done,
+        bar_format=f"{{n_fmt}}/{{total_fmt}} {unit}{{postfix}}",
+        mininterval=0.5 if sys.stdout.isatty() else 30,
+        file=sys.stdout,
+    )
+
+
+def refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
+    """Raises UserError at what a directory was begun with and is not now."""
+    for key, value in now.items():
+        if key in before and before[key] != value:
+            raise UserError(
+                f"--out {out}: was begun with {key} {before[key]!r}, not {value!r}"
+            )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from experiments.plan import read_json
+from experiments.load import read_json
 from recjax.buckets import ITEMS, bands
 from recjax.compare import read_runs
 from recjax.errors import UserError
@@ -21,26 +21,39 @@ class Sweep:
       plan: its `sweep.json`.
       results: of each run, by point and seed.
       ranks: `ranks.parquet`, likewise.
+      configs: `config.json`, likewise.
       missing: runs that are not finished.
       reference: the point to compare with.
       base: run of it that the baselines are of.
-      config: of that run.
       mask_R: test rows that count.
     """
 
     plan: dict[str, Any]
     results: dict[tuple[str, int], dict[str, Any]]
     ranks: dict[tuple[str, int], "Ranks"]
+    configs: dict[tuple[str, int], dict[str, Any]]
     missing: list[str]
     reference: str
     base: tuple[str, int]
-    config: dict[str, Any]
     mask_R: np.ndarray
 
     @property
     def first(self) -> dict[str, Any]:
         """Results of the run that the baselines are of."""
         return self.results[self.base]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Config of the run that the baselines are of."""
+        return self.configs[self.base]
+
+    def keeps(self, point: str) -> str:
+        """Which state the last phase of a point's runs leaves, `best` or `last`."""
+        run = point, self.seeds(point)[0]
+        *_, last = self.results[run]["phases"]
+        phases = {x["name"]: x for x in self.configs[run]["train"]["phases"]}
+        kept: str = phases[last]["keep"]
+        return kept
 
     def seeds(self, point: str) -> list[int]:
         """Those of a point's finished runs."""
@@ -62,29 +75,29 @@ class Sweep:
 
     def untrained(self, metric: str) -> dict[str, np.ndarray]:
         """values_R of the baselines, and of the encoder before training."""
-        found = self.ranks[self.base].untrained
+        found = self.ranks[self.base].untrained_ranks
         return {k: gains(rank_R[self.mask_R], metric) for k, rank_R in found.items()}
 
     @property
-    def users(self) -> np.ndarray:
-        """users_R, the same of every run."""
-        users_R: np.ndarray = self.ranks[self.base].users[self.mask_R]
-        return users_R
+    def users_R(self) -> np.ndarray:
+        """Whose the rows are, the same of every run."""
+        own_R: np.ndarray = self.ranks[self.base].users_R[self.mask_R]
+        return own_R
 
     @property
     def rows_per_user(self) -> float:
         """The mean."""
-        return len(self.users) / len(np.unique(self.users))
+        return len(self.users_R) / len(np.unique(self.users_R))
 
 
 class Ranks:
     """What the last phase of a run made of the test rows.
 
     Attributes:
-      users: whose rows they are.
+      users_R: whose rows they are.
       events_R: how many training events the target has, where that is known.
       rank_R: by the last phase.
-      untrained: by the baselines and before training.
+      untrained_ranks: rank_R by the baselines and before training.
 
     Args:
       folder: the run directory.
@@ -98,21 +111,28 @@ class Ranks:
         path, phase = folder / "ranks.parquet", f"phase-{list(results['phases'])[-1]}"
         try:
             table = pl.read_parquet(path)
-            self.users, self.rank_R = table["user"].to_numpy(), table[phase].to_numpy()
+            self.users_R = table["user"].to_numpy()
+            self.rank_R = table[phase].to_numpy()
+            untrained = [*results["baselines"], *["before"] * ("before" in results)]
+            self.untrained_ranks = {x: table[x].to_numpy() for x in untrained}
         except (OSError, pl.exceptions.PolarsError) as e:
             raise UserError(f"{path}: {' '.join(str(e).split())}") from None
-        other = ("row", "user", "events")
         self.events_R = table["events"].to_numpy() if "events" in table else None
-        self.untrained = {
-            name: table[name].to_numpy()
-            for name in table.columns
-            if name not in other and not name.startswith("phase-")
-        }
-        for metric, found in results["test"].items():
-            if "@" in metric and not np.isclose(
-                gains(self.rank_R, metric).mean(), found["value"], rtol=0, atol=1e-6
-            ):
-                raise UserError(f"{path}: not the ranks of the results ({metric})")
+        of_systems = {**results["baselines"], "before": results.get("before")}
+        for name, rank_R in self.untrained_ranks.items():
+            check_ranks(path, name, rank_R, of_systems[name])
+        check_ranks(path, phase, self.rank_R, results["test"])
+
+
+def check_ranks(
+    path: Path, name: str, rank_R: np.ndarray, metrics: dict[str, Any]
+) -> None:
+    """Raises UserError where the metrics are not of these ranks."""
+    for metric, found in metrics.items():
+        if "@" in metric and not np.isclose(
+            gains(rank_R, metric).mean(), found["value"], rtol=0, atol=1e-6
+        ):
+            raise UserError(f"{path}: not the ranks of the results ({name}, {metric})")
 
 
 def gains(rank_R: np.ndarray, metric: str) -> np.ndarray:
@@ -165,13 +185,19 @@ def read_sweep(
     results = dict(zip(there, found.values(), strict=True))
     ranks = {each: Ranks(there[each], results[each]) for each in there}
     for each in there:
-        if not np.array_equal(ranks[each].users, ranks[base].users):
+        if not np.array_equal(ranks[each].users_R, ranks[base].users_R):
             raise UserError(
                 f"{there[each]} and {there[base]}: test rows of other users"
             )
-    config = read_json(there[base] / "config.json")
+    configs = {each: read_json(run / "config.json") for each, run in there.items()}
+    for each, config in configs.items():
+        if config["train"]["metric"] != configs[base]["train"]["metric"]:
+            raise UserError(
+                f"{there[each]} and {there[base]}: the epoch was chosen by different "
+                "metrics"
+            )
     mask_R = choose_rows(ranks[base], items, there[base])
-    return Sweep(plan, results, ranks, missing, reference, base, config, mask_R)
+    return Sweep(plan, results, ranks, configs, missing, reference, base, mask_R)
 
 
 def choose_rows(ranks: Ranks, items: str, run: Path) -> np.ndarray:
@@ -181,7 +207,7 @@ def choose_rows(ranks: Ranks, items: str, run: Path) -> np.ndarray:
       UserError: there are none, or it is not known.
     """
     if items == "all":
-        return np.ones(len(ranks.users), bool)
+        return np.ones(len(ranks.users_R), bool)
     if ranks.events_R is None:
         raise UserError(f"{run}: its ranks.parquet has no training events of targets")
     mask_R = bands(ranks.events_R, ITEMS)[items]

@@ -1,24 +1,19 @@
 """What a sweep is to run, and whose directories these are."""
 
 import argparse
-import contextlib
-import importlib.util
 import json
 import os
 import sys
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-from ml_collections import config_flags
-
-from configs.ablations.reference import Changes, read_points
+from configs.ablations.reference import Changes
+from experiments.command import refuse_other
+from experiments.load import check_arguments, load_sweep, read_json, resolve
 from experiments.pool import Job, usable_cores
-from recjax.errors import UserError, explain
-from recjax.workdir import lock, refuse_other_run
+from recjax.errors import UserError
+from recjax.workdir import refuse_other_run
 
 
 @dataclass(frozen=True)
@@ -62,20 +57,6 @@ class Plan:
         )
 
 
-@contextlib.contextmanager
-def claim(out: Path) -> Iterator[None]:
-    """Keeps other sweeps out of the directory."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        file = (out / ".lock").open("w")
-    except OSError as e:
-        raise UserError(f"--out {out}: {e.strerror}") from None
-    with file:
-        if not lock(file):
-            raise UserError(f"--out {out}: another sweep is in it")
-        yield
-
-
 def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
     """Checks what is asked, and adds it to what the directory has, `sweep.json`.
 
@@ -100,11 +81,7 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
         before = read_json(path)
         if missing := {*same, "points", "seeds"} - set(before):
             raise UserError(f"{path}: damaged, no {sorted(missing)[0]!r}")
-        for key, value in same.items():
-            if (was := before[key]) != value:
-                raise UserError(
-                    f"--out {args.out}: was begun with {key} {was!r}, not {value!r}"
-                )
+        refuse_other(before, same, args.out)
         asked, seeds = asked | set(before["points"]), seeds | set(before["seeds"])
     points = {name: changes for name, changes in known.items() if name in asked}
     plan = Plan(args.config, args.data, points, sorted(seeds), arguments, args.out)
@@ -120,74 +97,6 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
     part.write_text(json.dumps(found, indent=2) + "\n")
     os.replace(part, path)
     return plan
-
-
-def read_json(path: Path) -> Any:
-    """A file of JSON.
-
-    Raises:
-      UserError: it is not there, or none.
-    """
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as e:
-        raise UserError(f"{path}: {e}") from None
-
-
-def check_arguments(arguments: list[str]) -> None:
-    """Raises UserError at what is no change of a config, or would be all runs' seed."""
-    for each in arguments:
-        if not each.startswith("--config.") or each.startswith("--config.seed"):
-            raise UserError(f"{each!r} after --: only --config.KEY=..., without seed")
-
-
-def load_sweep(path: str) -> dict[str, Changes]:
-    """The points of a config file.
-
-    Raises:
-      UserError: it cannot be read, or has no sweep.
-    """
-    sweep = load_from(path, "sweep")
-    try:
-        return read_points(sweep)
-    except Exception as e:  # a config file may raise anything
-        raise UserError(f"--config: {path}: {' '.join(explain(e))}") from None
-
-
-def load_from(path: str, name: str) -> Any:
-    """What a config file calls so.
-
-    Raises:
-      UserError: it cannot be read, or has no such thing.
-    """
-    spec = importlib.util.spec_from_file_location("sweep_config", path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"--config: {path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        return getattr(module, name)
-    except FileNotFoundError:
-        raise UserError(f"--config: {path} is not there") from None
-    except Exception as e:  # a config file may raise anything
-        raise UserError(f"--config: {path}: {' '.join(explain(e))}") from None
-
-
-def resolve(arguments: list[str]) -> Any:
-    """The config that a run's flags make.
-
-    Raises:
-      UserError: they make none.
-    """
-    values, argv = flags.FlagValues(), ["sweep", *arguments]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-    try:
-        with warnings.catch_warnings():  # of how config_flags imports a file
-            warnings.simplefilter("ignore", DeprecationWarning)
-            values(argv)
-            return values.config
-    except Exception as e:  # a config file may raise anything
-        raise UserError(f"config of {arguments[0]}: {' '.join(explain(e))}") from None
 
 
 def _plain(value: Any) -> Any:

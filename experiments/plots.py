@@ -2,16 +2,20 @@
 
 import itertools
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments.table import Row
+from recjax.errors import UserError
 
 # Okabe and Ito, 2008: told apart by the colour-blind.
-COLORS = {"point": "#0072B2", "baseline": "#555555", "published": "#D55E00"}
-SEED = "#56B4E9"
+OKABE_ITO = ("#0072B2", "#D55E00", "#56B4E9", "#009E73", "#E69F00")
+GRAYED = "#555555"
+COLORS = {"point": OKABE_ITO[0], "baseline": GRAYED, "published": OKABE_ITO[1]}
+SEED = OKABE_ITO[2]
 # Where a point's name may stand: points of distance and degrees, in order.
 FAR = (8, 16, 26, 38, 52, 68, 86)
 ANGLES = (0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240)
@@ -28,6 +32,12 @@ AXES = {
     "seconds": Axis("train s", "seconds of training and validation"),
     "params": Axis("trained", "trained parameters"),
 }
+
+
+def check_plots() -> None:
+    """Raises UserError where there is nothing to draw with."""
+    if find_spec("matplotlib") is None:
+        raise UserError("needs matplotlib: pip install -e '.[experiments]'")
 
 
 def plot(

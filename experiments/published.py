@@ -21,11 +21,12 @@ def read_published(path: Path, metrics: Sequence[str]) -> list[Row]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            head, *rows = [row for row in csv.reader(file, strict=True) if row] or [[]]
+            numbered = list(enumerate(csv.reader(file, strict=True), 1))
     except OSError as e:
         raise UserError(f"--published {path}: {e.strerror}") from None
     except (ValueError, csv.Error) as e:
         raise UserError(f"--published {path}: no CSV ({e})") from None
+    (_, head), *rows = [(i, row) for i, row in numbered if row] or [(1, [])]
     if missing := [x for x in ("name", "source") if x not in head]:
         raise UserError(f"--published {path}: has no column {missing[0]!r}")
     if len(set(head)) < len(head):
@@ -41,8 +42,7 @@ def read_published(path: Path, metrics: Sequence[str]) -> list[Row]:
     if not rows:
         raise UserError(f"--published {path}: has no rows")
     return [
-        _read_row(f"--published {path}: row {i}", head, row, metrics)
-        for i, row in enumerate(rows, 2)
+        _read_row(f"--published {path}: row {i}", head, row, metrics) for i, row in rows
     ]
 
 

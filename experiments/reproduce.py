@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments import collect, sweep
-from recjax.errors import STOPPED
+from experiments.plots import check_plots
+from recjax.errors import STOPPED, UserError
 
 HERE = Path(os.path.relpath(Path(__file__).parent))  # as the tables name it
 MOVIES, INDUSTRIAL, BEAUTY = "ml100k", "amazon_industrial", "amazon_beauty"
@@ -72,10 +73,11 @@ TABLES = [
         for name, title in ABLATIONS.items()
     ),
     *(Table(name, ABLATIONS[name], INDUSTRIAL) for name in ALSO_INDUSTRIAL),
+    Table("cold", ABLATIONS["cold"], BEAUTY, options=OPTIONS["cold"]),
     *(
         Table(
             "headlines",
-            "what each part is good for",
+            "the whole, and without some of its parts",
             name,
             f"configs/{name}.py",
             ALL_FOUR if name == INDUSTRIAL else (),
@@ -100,6 +102,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = list(dict.fromkeys(table.name for table in TABLES))
     if unknown := [name for name in args.only or () if name not in names]:
         parser.error(f"--only: no {unknown[0]!r} among {', '.join(names)}")
+    try:
+        check_plots()  # now, not after the first sweep
+        args.out.mkdir(parents=True, exist_ok=True)
+    except UserError as e:
+        parser.error(str(e))
+    except OSError as e:
+        parser.error(f"--out {args.out}: {e.strerror}")
     failed, began = [], time.monotonic()
     for table in TABLES:
         if table.name not in (args.only or names):
@@ -119,7 +128,6 @@ def make(table: Table, args: argparse.Namespace) -> bool:
     """Runs what is missing of a table and writes it; whether that went well."""
     out, data, there = args.out, args.data, HERE / table.folder
     runs = out / table.folder
-    out.mkdir(parents=True, exist_ok=True)
     config = table.config or f"configs/ablations/{table.name}.py"
     to_sweep = [f"--config={config}", f"--out={runs}", "--seeds", *args.seeds]
     to_sweep += [f"--reuse={out}", f"--jobs={args.jobs}"]

@@ -1,9 +1,11 @@
 """Finished runs of other sweeps, taken where they are of the same config."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from experiments.plan import Plan, resolve
+from experiments.load import resolve
+from experiments.plan import Plan
 from recjax.errors import UserError
 from recjax.workdir import refuse_other_run
 
@@ -33,11 +35,17 @@ def link_finished(plan: Plan, others: Iterable[Path]) -> dict[str, Path]:
             if config.exists():
                 known.setdefault(config.read_text(), results.parent.resolve())
     linked = {}
-    for point, seed in plan.runs() if known else ():
+    for point, seed in plan.runs():
         folder = plan.folder(point, seed)
+        if folder.is_symlink() and not folder.exists():  # to what is gone
+            folder.unlink()
+        if not known or folder.exists():
+            continue
         text = refuse_other_run(resolve(plan.flags(point, seed)), folder)
-        if text in known and not folder.exists():
+        if text in known:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            folder.symlink_to(known[text], target_is_directory=True)
+            # Relative, so that both can be moved together.
+            there = os.path.relpath(known[text], folder.parent.resolve())
+            folder.symlink_to(there, target_is_directory=True)
             linked[f"{point}/{seed}"] = known[text]
     return linked

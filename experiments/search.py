@@ -15,23 +15,26 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
-from tqdm import tqdm
+try:
+    import optuna
+    from optuna.trial import FrozenTrial, Trial, TrialState
+except ModuleNotFoundError:
+    print("error: needs optuna: pip install -e '.[experiments]'", file=sys.stderr)
+    sys.exit(2)
 
-from experiments.command import session, split_arguments
-from experiments.plan import check_arguments, load_from, read_json, resolve
+from experiments.command import POLL, make_bar, refuse_other, session, split_arguments
+from experiments.load import check_arguments, load_from, read_json, resolve
 from experiments.pool import Job, Pool
 from experiments.table import line
 from recjax.errors import UserError
 from recjax.workdir import claimed
 
-POLL = 0.2  # seconds
 WARM_UP, STARTUP = 3, 5  # validations, and trials, before any trial is ended
-Search = Callable[[Any], dict[str, Any]]  # of a Trial, or of one that stands for it
+Search = Callable[[Any], dict[str, Any]]  # of a Trial
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -47,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with session(args.out):
         study = _Study(args, arguments)
         study.run()
-    text = study.page()
+        text = study.page()
     (args.out / "search.md").write_text(text + "\n")
     print(text)
     if failed := study.ended(TrialState.FAIL):
@@ -63,7 +66,8 @@ class _Study:
         self.args, self.arguments = args, arguments
         check_arguments(arguments)
         self.search: Search = load_from(args.config, "search")
-        self.metric = resolve([f"--config={args.config}", *arguments]).train.metric
+        base = resolve([f"--config={args.config}", *arguments])
+        self.metric = base.train.metric
         # A trial draws from a seed of its own, so that an interruption changes nothing.
         self.study = optuna.create_study(
             storage=f"sqlite:///{(args.out / 'study.db').resolve()}",
@@ -73,13 +77,9 @@ class _Study:
             pruner=optuna.pruners.MedianPruner(STARTUP, WARM_UP),
         )
         same = {"config": args.config, "seed": args.seed, "arguments": arguments}
-        before = self.study.user_attrs
+        same["values of the config"] = sha256(base.to_json().encode()).hexdigest()[:12]
+        refuse_other(self.study.user_attrs, same, args.out)
         for key, value in same.items():
-            if before.get(key, value) != value:
-                raise UserError(
-                    f"--out {args.out}: was begun with {key} {before[key]!r}, not "
-                    f"{value!r}"
-                )
             self.study.set_user_attr(key, value)
 
     def ended(self, *states: TrialState) -> list[FrozenTrial]:
@@ -90,13 +90,7 @@ class _Study:
         """Trials until there are as many as asked for."""
         pool = Pool(1)
         done = self.ended(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-        bar = tqdm(
-            total=max(self.args.trials, len(done)),
-            initial=len(done),
-            bar_format="{n_fmt}/{total_fmt} trials{postfix}",
-            mininterval=0.5 if sys.stdout.isatty() else 30,
-            file=sys.stdout,
-        )
+        bar = make_bar(len(done), max(self.args.trials, len(done)), "trials")
         try:
             with bar:
                 while bar.n < self.args.trials:
@@ -169,7 +163,8 @@ class _Study:
         except Exception as e:  # a config file may raise anything
             self.study.tell(trial.number, state=TrialState.FAIL)
             raise UserError(f"--config {self.args.config}: search: {e}") from None
-        command = [sys.executable, "-m", "recjax.main", *self.flags(changes)]
+        trial.set_user_attr("flags", flags := self.flags(changes))
+        command = [sys.executable, "-m", "recjax.main", *flags]
         log = self.args.out / "logs" / f"{trial.number}.txt"
         return Job(f"trial {trial.number}", [*command, f"--workdir={folder}"], log)
 
@@ -196,7 +191,7 @@ class _Study:
             lines.append(line([*cells, str(len(trial.intermediate_values)), *shown]))
         if not done:
             return "no trial has a result"
-        best = self.flags(self.search(FixedTrial(done[0].params)))
+        best = done[0].user_attrs["flags"]
         command = shlex.join(["python", "-m", "recjax.main", *best, "--workdir=DIR"])
         return "\n".join([*lines, "", "The first of them:", "", f"    {command}"])
 

@@ -21,7 +21,8 @@ def paired_randomisation(differences_V: np.ndarray, *, flips: int = FLIPS) -> fl
     randomisation test; Smucker et al., CIKM 2007); the sample itself counts as one.
     """
     rng, changed_V = np.random.default_rng(0), differences_V[differences_V != 0]
-    found = abs(changed_V.sum()) * (1 - 1e-12)  # sums in another order are as far
+    # Sums in another order are as far.
+    found = abs(changed_V.sum()) - 1e-12 * abs(changed_V).sum()
     as_far = 1
     for start in range(0, flips, 1000):
         shape = min(1000, flips - start), len(changed_V)

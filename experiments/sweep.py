@@ -14,17 +14,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from experiments.board import write_columns
-from experiments.command import session, split_arguments
-from experiments.plan import Plan, make_plan, read_json, resolve
+from experiments.command import POLL, make_bar, session, split_arguments
+from experiments.load import read_json, resolve
+from experiments.plan import Plan, make_plan
 from experiments.pool import Pool
 from experiments.reuse import link_finished
 from recjax.summaries import flat_config
 from recjax.workdir import claimed
 
-POLL = 0.2  # seconds
 SHOWN = ("hr@10", "ndcg@10")  # in TensorBoard's table of a sweep
 REUSE = "directories of other sweeps; their finished runs of the same config are linked"
 
@@ -85,18 +83,13 @@ class _Course:
         self.took: dict[str, list[float]] = {}  # seconds of the finished runs, by point
         self.waiting: list[tuple[str, int]] = []
         for point, seed in plan.runs():
-            if finished(folder := plan.folder(point, seed)):
+            if is_finished(folder := plan.folder(point, seed)):
                 self.took.setdefault(point, []).append(read_seconds(folder))
             else:
                 self.waiting.append((point, seed))
-        total, self._told = len(plan.runs()), set[Path]()
-        self.bar = tqdm(
-            total=total,
-            initial=total - len(self.waiting),
-            bar_format="{n_fmt}/{total_fmt} runs{postfix}",
-            mininterval=0.5 if sys.stdout.isatty() else 30,
-            file=sys.stdout,
-        )
+        self._told = set[Path]()
+        total = len(plan.runs())
+        self.bar = make_bar(total - len(self.waiting), total, "runs")
 
     def start(self) -> None:
         """Gives every free slot a run whose directory is free too."""
@@ -145,7 +138,7 @@ class _Course:
         self.bar.update(0)
 
 
-def finished(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
     """Whether a run has its results."""
     return (folder / "results.json").exists()
 

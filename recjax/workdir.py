@@ -128,9 +128,20 @@ def claim(folder: Path) -> Iterator[None]:
     if jax.process_index():
         yield
         return
+    with hold(folder, f"--workdir {folder}: another run is in it"):
+        yield
+
+
+@contextlib.contextmanager
+def hold(folder: Path, otherwise: str) -> Iterator[None]:
+    """Keeps others out of a directory.
+
+    Raises:
+      UserError: somebody is in it; the message is `otherwise`.
+    """
     with (folder / ".lock").open("w") as file:
         if not lock(file):
-            raise UserError(f"--workdir {folder}: another run is in it")
+            raise UserError(otherwise)
         yield
 
 

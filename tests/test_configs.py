@@ -9,13 +9,15 @@ import pytest
 
 from configs import base
 from configs.ablations.reference import DATA_SETS, read_points
-from experiments.plan import load_from, resolve
+from experiments.load import load_from, resolve
 from recjax import train
 from recjax.checks import check_config
 from tests.conftest import shrink
 
 NAMES = sorted(
-    p.stem for p in Path("configs").glob("*.py") if p.stem not in ("__init__", "base")
+    p.stem
+    for p in Path("configs").glob("*.py")
+    if p.stem not in ("__init__", "base", "data_sets")
 )
 ARGS = {"beauty_cold": ("id", "text", "id+text")}
 ABLATIONS = {

@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, data_sets
 
 Changes = Mapping[str, Any]
 Add = Callable[[str, Changes], None]
@@ -34,42 +34,31 @@ SETTLING = {"epochs": 4, "lr": 1e-3, "ema": 0.98, "patience": 0}
 SHARE = 1 / 3  # the encoder's rate over that of the towers: 1e-4
 
 
-def ml100k() -> ConfigDict:
-    """MovieLens 100K by title, year and genres: leave-one-out, seen items masked."""
-    c = base.get_config()
-    c.data.rating, c.data.user_table = "rating", True
-    c.eval.like_threshold = 4.0
-    c.user_tower.dropout = 0.3
-    c.train.phases = (base.phase("towers", **TOWERS),)
-    c.eval.baselines = ("popularity", "transitions")
-    return c
-
-
-def amazon_industrial() -> ConfigDict:
-    """Amazon Industrial by title and brand, in fixed splits, seen items not masked."""
-    c = base.get_config()
-    c.data.source = "amazon-industrial"  # a directory
-    c.data.split, c.data.time = "fixed", ""
-    c.data.history_length = 10
-    c.text.template, c.text.title = "{title}. {brand}", "{title}"
-    c.text.max_tokens, c.text.row_tokens = 64, 128
-    c.user_tower.dropout = 0.3
-    c.eval.mask_seen = False
-    c.train.batch_size = 256
-    c.train.phases = (base.phase("towers", **TOWERS),)
-    c.eval.baselines = ("popularity", "transitions")
-    return c
-
-
-DATA_SETS: dict[str, Callable[[], ConfigDict]] = {
-    "ml100k": ml100k,
-    "amazon_industrial": amazon_industrial,
+DATA_SETS: dict[str, Callable[[ConfigDict], None]] = {
+    "ml100k": data_sets.ml100k,
+    "amazon_industrial": data_sets.amazon_industrial,
+    "amazon_beauty": data_sets.amazon_beauty,
 }
 # Where a row trains the encoder: so that a step encodes its users' items alone.
 TUNED: dict[str, Changes] = {
     "ml100k": {},  # which are most of the catalogue
     "amazon_industrial": {"loss.negatives": "stale"},
+    "amazon_beauty": {"loss.negatives": "stale"},
 }
+
+
+def start(data_set: str) -> ConfigDict:
+    """A causal transformer over frozen text vectors of a data set, and its training.
+
+    Raises:
+      ValueError: no such data set.
+    """
+    c = base.get_config()
+    _choose("data set", data_set, DATA_SETS)(c)
+    c.user_tower.dropout = 0.3
+    c.train.phases = (base.phase("towers", **TOWERS),)
+    c.eval.baselines = ("popularity", "transitions")
+    return c
 
 
 def make(
@@ -89,7 +78,7 @@ def make(
     """
     name, _, data_set = point.partition("@")
     data_set = data_set or "ml100k"
-    c = _choose("data set", data_set, DATA_SETS)()
+    c = start(data_set)
     if tuned:
         c.text.template = c.text.title
         c.update_from_flattened_dict(dict(TUNED[data_set]))

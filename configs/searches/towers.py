@@ -15,7 +15,7 @@ from configs.ablations import reference
 
 def get_config() -> ConfigDict:
     """What the trials change."""
-    c = reference.ml100k()
+    c = reference.start("ml100k")
     c.item_tower.sources = ("id", "text")
     return c.lock()
 

@@ -84,7 +84,8 @@ def write_run(folder, ranks, seed, users=USERS):
         "peak_memory_mib": 700,
     }
     (folder / "results.json").write_text(json.dumps(final))
-    train = {"metric": "ndcg@10", "phases": [{"keep": "best"}]}
+    phases = [{"name": name, "keep": "best"} for name in "pqr"]  # r had no epochs
+    train = {"metric": "ndcg@10", "phases": phases}
     config = {"train": train, "eval": {"resamples": 200}}
     (folder / "config.json").write_text(json.dumps(config))
     columns = {"row": range(len(ranks)), "user": users}
@@ -150,6 +151,7 @@ def test_some_targets_alone(runs, capsys):
     """Those of b have 3 and 4 training events, the others none and 9."""
     collect.main([str(runs), "--items=cold"])
     text = capsys.readouterr().out
+    assert "The validation figures are over all its rows." in text
     assert "; 2 rows of 1 users whose targets are cold (recjax/buckets.py)." in text
     assert "experiments.collect RUNS --items=cold" in text
     rows = read_rows(runs)
@@ -184,6 +186,7 @@ def test_the_rows_of_a_user_are_flipped_together(tmp_path, capsys):
     for point, each in ranks.items():
         write_run(tmp_path / point / "0", each[:4], 0)
         folder = tmp_path / point / "0"
+        change(folder / "results.json", "baselines", value={})
         for name, value in (("hr@10", 1), ("mrr@10", np.mean(1 / np.array(each)))):
             change(folder / "results.json", "test", name, "value", value=value)
         value = np.mean([gain(x) for x in each])
@@ -260,12 +263,19 @@ def test_an_epoch_chosen_by_what_ranks_do_not_give(runs, capsys):
 
 
 def test_no_epoch_is_chosen_where_the_last_phase_keeps_its_last(runs, capsys):
-    path = runs / "plain" / "0" / "config.json"
-    change(path, "train", "phases", value=[{"keep": "best"}, {"keep": "last"}])
-    collect.main([str(runs)])
-    out = capsys.readouterr().out
+    def keep(point, *kept):
+        phases = [{"name": k, "keep": x} for k, x in zip("pqr", kept, strict=True)]
+        for seed in (0, 1):
+            path = runs / point / str(seed) / "config.json"
+            change(path, "train", "phases", value=phases)
+        collect.main([str(runs)])
+        return capsys.readouterr().out
+
+    assert "ndcg@10, but in better it is the last." in keep("better", *["last"] * 3)
+    out = keep("plain", "best", "last", "best")
     assert "The state is that after the last epoch." in out
     assert "The epoch is chosen" not in out
+    assert "validation ndcg@10, but in better" in keep("plain", "last", "best", "last")
 
 
 def test_published_rows(runs, tmp_path, capsys):
@@ -293,18 +303,22 @@ def test_missing_runs_are_named(runs, capsys):
     assert "2 of 4 runs are not finished and not in the table: plain/0, better/1" in out
     assert "of the run plain/1 alone" in out
     assert "--partial" in out.splitlines()[-1]
-    assert "fewer seeds" not in out  # one each
+    assert "Test: one seed (1) (better: of 0), with" in out
 
 
 def test_points_of_fewer_seeds_are_named(runs, capsys):
     (runs / "better" / "1" / "results.json").unlink()
     collect.main([str(runs), "--partial"])
-    assert "Of fewer seeds than others: better (0)." in capsys.readouterr().out
+    means = "means of seeds 0, 1 ± their standard deviation (better: of 0), with"
+    assert means in capsys.readouterr().out
+    (runs / "plain" / "1" / "results.json").unlink()
+    collect.main([str(runs), "--partial"])
+    assert "Test: one seed (0), with" in capsys.readouterr().out
     shutil.rmtree(runs / "better")
     collect.main([str(runs), "--partial"])
     out = capsys.readouterr().out
     assert "| better" not in out
-    assert "not in the table: better/0, better/1" in out
+    assert "not in the table: plain/1, better/0, better/1" in out
     assert "randomisation" not in out  # nothing is tested
 
 
@@ -334,7 +348,24 @@ def last(runs, name="results.json"):
         (
             lambda runs: spoil_ranks(runs, phase_q=[1, 1, 3, 1]),
             [],
-            "better/1/ranks.parquet: not the ranks of the results (ndcg@10)",
+            "better/1/ranks.parquet: not the ranks of the results (phase-q, ndcg@10)",
+        ),
+        (
+            lambda runs: spoil_ranks(runs, popularity=[1, 1, 11, 11]),
+            [],
+            "not the ranks of the results (popularity, hr@10)",
+        ),
+        (
+            lambda runs: change(last(runs), "baselines", value={"ease": {}}),
+            [],
+            'better/1/ranks.parquet: "ease" not found',
+        ),
+        (
+            lambda runs: change(
+                last(runs, "config.json"), "train", "metric", value="hr@10"
+            ),
+            [],
+            "the epoch was chosen by different metrics",
         ),
         (
             lambda runs: change(last(runs), "phases", value={"r": {"epochs": 1}}),
@@ -353,6 +384,7 @@ def last(runs, name="results.json"):
         (None, ["--metrics", "hr@11"], "no 'hr@11' among hr@10, ndcg@10, mrr@10"),
         (None, ["--metrics", "hr@10", "auc"], "--metrics: no 'auc'"),
         (None, ["--published", "no.csv"], "--published no.csv: No such file"),
+        (None, ["--out", "setup.cfg"], "--out setup.cfg: File exists"),
     ],
 )
 def test_what_cannot_be_is_one_line(runs, capsys, spoil, arguments, message):

@@ -16,7 +16,8 @@ def test_values_are_those_of_the_results(tmp_path):
     columns = {"user": ["u"] * 12, "phase-b": above_R + 1, "phase-a": above_R + 2}
     pl.DataFrame(columns).write_parquet(tmp_path / "ranks.parquet")
     test = {m: {"value": float(x.mean())} for m, x in values.items()}
-    results = json.loads(json.dumps({"test": test, "phases": {"a": {}, "b": {}}}))
+    results = {"test": test, "phases": {"a": {}, "b": {}}, "baselines": {}}
+    results = json.loads(json.dumps(results))
     ranks = Ranks(tmp_path, results)
     for metric, value_R in values.items():
         if metric != "auc":

@@ -7,31 +7,67 @@ import numpy as np
 import pytest
 
 from experiments.protocol import run as protocol
+from experiments.protocol.page import METRICS, Protocol, page, plot, write_csv
+from experiments.protocol.run import BESIDE, ask
 from recjax import train
 from recjax.data import sources
 from recjax.data.protocol import load_data
 
 
-def test_the_protocol_of_the_run_gives_its_results(config, tmp_path, monkeypatch):
-    """And another one those of a run that was asked so from the start."""
+def test_what_is_asked_is_what_is_answered(config, tmp_path):
+    """Asked as in training, a run's own results; asked otherwise, others.
+
+    The baselines do not depend on the run, so theirs are those of the other run then.
+    """
     c = config.copy_and_resolve_references().unlock()
-    c.eval.baselines = protocol.BESIDE
-    for masked, candidates in ((True, 0), (False, 7)):
-        c.eval.mask_seen, c.eval.candidates = masked, candidates
-        train.run(c.copy_and_resolve_references().lock(), str(tmp_path / str(masked)))
+    c.eval.baselines = BESIDE
+    asked, finals = {"masked": (True, 0), "drawn": (False, 7)}, {}
+    for name, (c.eval.mask_seen, c.eval.candidates) in asked.items():
+        train.run(c.copy_and_resolve_references().lock(), str(tmp_path / name))
+        text = (tmp_path / name / "results.json").read_text()
+        finals[name] = json.loads(text)
     rows = load_data(c).train
-    for run in ("True", "False"):
-        for masked, candidates in ((True, 0), (False, 7)):
-            c.eval.mask_seen, c.eval.candidates = masked, candidates
-            found = protocol.ask(c, rows, tmp_path / run)
-            if run != str(masked):  # the epoch was chosen by another validation
-                continue
-            final = json.loads((tmp_path / run / "results.json").read_text())
-            wanted = {**final["baselines"], "trained": final["test"]}
-            for name in protocol.NAMES:
-                for metric in protocol.METRICS:
-                    value = wanted[name][metric]["value"]
-                    assert found[name][metric] == pytest.approx(value, abs=1e-6)
+    for name, (c.eval.mask_seen, c.eval.candidates) in asked.items():
+        for run in asked:
+            found = ask(c, rows, tmp_path / run)
+            trained = found.pop("trained")
+            for metric in METRICS:
+                for baseline, values in found.items():
+                    want = finals[name]["baselines"][baseline][metric]["value"]
+                    assert values[metric] == pytest.approx(want, abs=1e-6)
+                own = finals[run]["test"][metric]["value"]
+                assert (trained[metric] == pytest.approx(own, abs=1e-6)) == (
+                    run == name
+                )
+
+
+def test_the_page_and_the_csv(tmp_path):
+    """Two seeds that are not the first ones; one system does not depend on them."""
+
+    def values(trained):
+        return {
+            "ease": {"hr@10": 0.5, "ndcg@10": 0.25},
+            "trained": {"hr@10": trained, "ndcg@10": 0.125},
+        }
+
+    found = {
+        Protocol("file", "file", True, 0): {3: values(0.5), 5: values(0.75)},
+        Protocol("file", "drawn", False, 100): {3: values(0.1), 5: values(0.1)},
+    }
+    text = page(found, (0.25, 0.125))
+    assert (
+        "| file | file | masked | all | 0.5000 / 0.2500 | 0.6250 ± 0.1768 / 0.1250 |\n"
+        "| file | drawn, other | not masked | 100 drawn | 0.5000 / 0.2500 | "
+        "0.1000 / 0.1250 |\n"
+    ) in text
+    assert "over seeds 3, 5." in text
+    assert "25.0% of the test targets differ between the two; 12.5% of" in text
+    write_csv(tmp_path / "table.csv", found)
+    _, *lines = (tmp_path / "table.csv").read_text().splitlines()
+    assert len(lines) == 8
+    assert lines[3] == "file,file,True,0,trained,5,0.750000,0.125000"
+    plot(tmp_path / "plot.png", found)
+    assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_the_orders_have_the_same_rows(tmp_path, atomic_dir, monkeypatch):

@@ -32,6 +32,7 @@ def test_rows(tmp_path):
         ("name,source,hr@5\nA,B,0.1\n", "has none of hr@10, ndcg@10"),
         ("name,source,hr@10\n", "has no rows"),
         ("name,source,hr@10\nA,B,0.1\nC,D\n", "row 3: 2 cells under 3 columns"),
+        ("name,source,hr@10\n\nC,D\n", "row 3: 2 cells under 3 columns"),
         ("name,source,hr@10\nA,B,0.1,0.2\n", "row 2: 4 cells under 3 columns"),
         ("name,source,hr@10\nA,,0.1\n", "row 2: needs a name and a source"),
         ("name,source,hr@10\nA,B,x\n", "row 2, column hr@10: 'x' is no fraction"),

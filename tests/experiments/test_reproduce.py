@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiments import reproduce
-from experiments.plan import load_sweep
+from experiments.load import load_sweep
 from recjax.errors import STOPPED
 
 
@@ -36,6 +36,33 @@ def test_a_table_is_made(sweep_config, tmp_path, monkeypatch):
     (tmp_path / "runs" / "tiny" / "ml100k" / "sweep.json").write_text('{"config": ""')
     with pytest.raises(SystemExit, match="1"):
         reproduce.main(asked)
+
+
+def test_a_table_of_another_data_set(tmp_path, monkeypatch):
+    """Its name for the config's points, where it lies, and its own published rows."""
+    asked = []
+    monkeypatch.setattr(reproduce.sweep, "main", asked.append)
+    monkeypatch.setattr(reproduce.collect, "main", asked.append)
+    out, data = tmp_path / "out", tmp_path / "data"
+    arguments = ["--only", "pooling", "headlines", f"--out={out}", "--seeds", "5"]
+    reproduce.main(arguments)
+    assert len(asked) == 4  # of MovieLens alone
+    asked.clear()
+    reproduce.main([*arguments, f"--data={data}", "--jobs=2"])
+    _, _, swept, _, _, _, headline, collected, _, _ = asked
+    folder = out / "pooling" / "amazon_industrial"
+    seeds = ["--seeds", "5", f"--reuse={out}", "--jobs=2"]
+    source = ["--", f"--config.data.source={data.resolve()}/amazon-industrial"]
+    config = "--config=configs/ablations/pooling.py"
+    of = "--data=amazon_industrial"
+    assert swept == [config, f"--out={folder}", *seeds, of, *source]
+    # The headline's config is of its data set alone.
+    folder = out / "headlines" / "amazon_industrial"
+    config = "--config=configs/amazon_industrial.py"
+    assert headline == [config, f"--out={folder}", *seeds, *source]
+    own = reproduce.HERE / "headlines" / "amazon_industrial"
+    assert collected[:2] == [str(folder), f"--out={own}"]
+    assert f"--published={own / 'published.csv'}" in collected
 
 
 @pytest.mark.parametrize(("code", "tables"), [(1, 2), (STOPPED, 1)])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import optuna
 import pytest
@@ -107,6 +108,12 @@ def test_another_search_is_refused(space, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         search.main([*asked, "--seed", "1"])
     assert "was begun with seed 0, not 1" in capsys.readouterr().err
+    path = space()
+    text = Path(path).read_text()
+    Path(path).write_text(text.replace("lr=0.01", "lr=0.02"))  # another start
+    with pytest.raises(SystemExit, match="2"):
+        search.main(asked)
+    assert "was begun with values of the config '" in capsys.readouterr().err
 
 
 @pytest.mark.faults

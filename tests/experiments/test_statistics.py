@@ -21,6 +21,11 @@ def test_randomisation_against_all_flips(shift):
     assert paired_randomisation(x) == pytest.approx(want, abs=0.015)
 
 
+def test_sums_of_nothing_are_as_far_as_any():
+    """.1 + .1 + .1 - .3 is not 0 in floating point."""
+    assert paired_randomisation(np.array([0.1, 0.1, 0.1, -0.3])) == 1.0
+
+
 def test_users_without_a_difference_do_not_matter():
     x = np.random.default_rng(4).normal(0.3, 1, 40)
     many = np.concatenate([x, np.zeros(1000)])

@@ -14,8 +14,9 @@ from tensorboard.backend.event_processing import event_multiplexer
 from tensorboard.plugins.hparams import metadata
 
 from experiments import sweep
-from experiments.plan import claim
+from experiments.pool import Job, Pool, usable_cores
 from recjax.errors import STOPPED
+from recjax.workdir import hold
 
 TWO = ("--points", "narrow", "wide")
 
@@ -82,6 +83,10 @@ def test_a_run_of_another_sweep_is_taken(sweep_config, tmp_path, capsys):
     assert not (other / "narrow" / "1").is_symlink()
     found = results(other)
     assert found["narrow/0/results.json"] == results(one)["narrow/0/results.json"]
+    one.rename(tmp_path / "moved")  # the link leads nowhere: run anew
+    sweep.main([*asked, "0", "1", "--out", str(other)])
+    assert "narrow 0: started" in capsys.readouterr().out
+    assert results(other) == found
     with pytest.raises(SystemExit, match="2"):
         sweep.main([*asked, "0", "--out", str(other), "--reuse", str(tmp_path / "no")])
     assert "--reuse" in capsys.readouterr().err
@@ -90,11 +95,12 @@ def test_a_run_of_another_sweep_is_taken(sweep_config, tmp_path, capsys):
 def test_what_fails_does_not_keep_the_others(sweep_config, tmp_path, capsys):
     asked = ["--config", sweep_config(), "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as e:
-        sweep.main([*asked, "--points", "odd", "narrow", "--seeds", "0"])
+        sweep.main([*asked, "--points", "odd", "narrow", "--seeds", "0", "1"])
     assert e.value.code == 1
     said = capsys.readouterr()
     assert "failed: odd 0: error: item_tower.width" in said.err
-    assert list(results(tmp_path / "out")) == ["narrow/0/results.json"]
+    made = ["narrow/0/results.json", "narrow/1/results.json"]  # before it and after
+    assert list(results(tmp_path / "out")) == made
 
 
 @pytest.mark.parametrize(
@@ -137,9 +143,25 @@ def test_another_sweep_is_refused(sweep_config, tmp_path, capsys):
     with pytest.raises(SystemExit):
         sweep.main(asked)
     assert "holds a run of another config" in capsys.readouterr().err
-    with claim(out), pytest.raises(SystemExit):
+    with hold(out, ""), pytest.raises(SystemExit):
         sweep.main(asked)
     assert "another sweep is in it" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(len(usable_cores()) < 2, reason="needs two cores")
+def test_jobs_have_cores_of_their_own(tmp_path):
+    said = "import os; print(sorted(os.sched_getaffinity(0)))"
+    pool = Pool(2)
+    for name in "ab":
+        pool.start(Job(name, [sys.executable, "-c", said], tmp_path / name))
+    assert not pool.free
+    ended = []
+    while pool.running:
+        ended += [code for _, code in pool.ended()]
+    assert ended == [0, 0]
+    one, other = (set(json.loads((tmp_path / name).read_text())) for name in "ab")
+    assert len(one) == len(other) == len(usable_cores()) // 2
+    assert not one & other
 
 
 def start(config, out):

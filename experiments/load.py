@@ -1,0 +1,81 @@
+"""Config files and what their flags make, read without a traceback."""
+
+import importlib.util
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from configs.ablations.reference import Changes, read_points
+from recjax.errors import UserError, explain
+
+
+def load_sweep(path: str) -> dict[str, Changes]:
+    """The points of a config file.
+
+    Raises:
+      UserError: it cannot be read, or has no sweep.
+    """
+    sweep = load_from(path, "sweep")
+    try:
+        return read_points(sweep)
+    except Exception as e:  # a config file may raise anything
+        raise UserError(f"--config: {path}: {' '.join(explain(e))}") from None
+
+
+def load_from(path: str, name: str) -> Any:
+    """What a config file calls so.
+
+    Raises:
+      UserError: it cannot be read, or has no such thing.
+    """
+    spec = importlib.util.spec_from_file_location("sweep_config", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--config: {path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return getattr(module, name)
+    except FileNotFoundError:
+        raise UserError(f"--config: {path} is not there") from None
+    except Exception as e:  # a config file may raise anything
+        raise UserError(f"--config: {path}: {' '.join(explain(e))}") from None
+
+
+def resolve(arguments: list[str]) -> Any:
+    """The config that a run's flags make.
+
+    Raises:
+      UserError: they make none.
+    """
+    values, argv = flags.FlagValues(), ["sweep", *arguments]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    try:
+        with warnings.catch_warnings():  # of how config_flags imports a file
+            warnings.simplefilter("ignore", DeprecationWarning)
+            values(argv)
+            return values.config
+    except Exception as e:  # a config file may raise anything
+        raise UserError(f"config of {arguments[0]}: {' '.join(explain(e))}") from None
+
+
+def check_arguments(arguments: list[str]) -> None:
+    """Raises UserError at what is no change of a config, or would be all runs' seed."""
+    for each in arguments:
+        if not each.startswith("--config.") or each.startswith("--config.seed"):
+            raise UserError(f"{each!r} after --: only --config.KEY=..., without seed")
+
+
+def read_json(path: Path) -> Any:
+    """A file of JSON.
+
+    Raises:
+      UserError: it is not there, or none.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path}: {e}") from None
