@@ -61,14 +61,14 @@ def page(found: Found, changed: tuple[float, float]) -> str:
             each = [spread([x[name][m] for x in seeds.values()]) for m in METRICS]
             cells.append(" / ".join(each))
         lines.append(line(cells))
-    seeds = ", ".join(map(str, next(iter(found.values()))))
+    shown = ", ".join(map(str, next(iter(found.values()))))
     text = (
         f"Test {' / '.join(METRICS)}: means and, where seeds differ, standard "
-        f"deviations over seeds {seeds}. Orders are of events of one time: that of the "
-        f"file, or drawn anew. {changed[0]:.1%} of the test targets differ between the "
-        f"two; {changed[1]:.1%} of those of the drawn order are training events of the "
-        "file's, which is what *other* says: a state asked in an order that it was not "
-        "trained on."
+        f"deviations over seeds {shown}. Orders are of events of one time: that of "
+        f"the file, or drawn anew. {changed[0]:.1%} of the test targets differ between "
+        f"the two; {changed[1]:.1%} of those of the drawn order are training events of "
+        "the file's, which is what *other* says: a state asked in an order that it was "
+        "not trained on."
     )
     title = "# MovieLens 100K: the same states under several protocols"
     return "\n".join([title, "", *lines, "", text])
