@@ -195,10 +195,9 @@ def caption(sweep: Sweep, rows: Sequence[Row], args: argparse.Namespace) -> list
 def seed_words(sweep: Sweep) -> str:
     """Of which seeds the means are, and which points have others."""
     seeds = {point: sweep.seeds(point) for point in sweep.points()}
-    most = max(seeds.values(), key=len)
     shown = {point: ", ".join(map(str, some)) for point, some in seeds.items()}
     means = f"means of seeds {shown[sweep.reference]} ± their standard deviation"
-    if len(most) == 1:
+    if len(seeds[sweep.reference]) == 1:
         means = f"one seed ({shown[sweep.reference]})"
     if others := [x for x, some in seeds.items() if some != seeds[sweep.reference]]:
         means += f" ({', '.join(f'{x}: of {shown[x]}' for x in others)})"

@@ -109,18 +109,18 @@ class Ranks:
 
     def __init__(self, folder: Path, results: dict[str, Any]):
         path, phase = folder / "ranks.parquet", f"phase-{list(results['phases'])[-1]}"
+        before = {"before": results["before"]} if "before" in results else {}
+        untrained = {**results["baselines"], **before}
         try:
             table = pl.read_parquet(path)
             self.users_R = table["user"].to_numpy()
             self.rank_R = table[phase].to_numpy()
-            untrained = [*results["baselines"], *["before"] * ("before" in results)]
             self.untrained_ranks = {x: table[x].to_numpy() for x in untrained}
         except (OSError, pl.exceptions.PolarsError) as e:
             raise UserError(f"{path}: {' '.join(str(e).split())}") from None
         self.events_R = table["events"].to_numpy() if "events" in table else None
-        of_systems = {**results["baselines"], "before": results.get("before")}
-        for name, rank_R in self.untrained_ranks.items():
-            check_ranks(path, name, rank_R, of_systems[name])
+        for name, metrics in untrained.items():
+            check_ranks(path, name, self.untrained_ranks[name], metrics)
         check_ranks(path, phase, self.rank_R, results["test"])
 
 
