@@ -60,7 +60,7 @@ class Steps:
         self._orbax = ocp.StandardCheckpointer()
         self._pool = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._pending: tuple[int, concurrent.futures.Future[None]] | None = None
-        self._failed_last = False
+        self._failed_last = False  # in this process
 
     def numbers(self) -> list[int]:
         """Of what lies in the folder, newest first; none of it is verified."""
@@ -79,7 +79,9 @@ class Steps:
     def read_meta(self, number: int) -> dict[str, Any] | None:
         """`meta` of a save that may be damaged; None where it cannot be read."""
         try:
-            text = (self.folder / str(number) / manifest.NAME).read_text()
+            text = (self.folder / str(number) / manifest.NAME).read_text(
+                encoding="utf-8"
+            )
             meta: dict[str, Any] = json.loads(text)["meta"]
             meta["phase"] = meta.get("phase")
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -97,7 +99,7 @@ class Steps:
           meta: JSON values.
           about: JSON values that say for what run it may be restored.
         """
-        self.wait()
+        self._settle()
         content = {"about": about, "meta": meta, "arrays": _shapes(tree)}
         path = self.folder / str(number)
         try:
@@ -109,7 +111,18 @@ class Steps:
         self._pending = number, self._pool.submit(self._seal, path, content)
 
     def wait(self) -> bool:
-        """Waits for the newest save; False, and said, if it has failed."""
+        """Waits for the newest save; False, and said, if it has failed anywhere.
+
+        All processes have to call this together: one alone writes the manifest.
+        """
+        self._settle()
+        if jax.process_count() > 1:
+            failed = multihost_utils.process_allgather(np.array(self._failed_last))
+            return not failed.any()
+        return not self._failed_last
+
+    def _settle(self) -> None:
+        """Waits for the newest save; says if it has failed here."""
         pending, self._pending = self._pending, None
         if pending is not None:
             number, future = pending
@@ -117,7 +130,6 @@ class Steps:
                 future.result()
             except Exception as e:
                 self._failed(number, e)
-        return not self._failed_last
 
     def restore(self, saved: Saved, like: Any) -> Any:
         """The arrays of a save, placed like those of `like`.
@@ -143,7 +155,7 @@ class Steps:
 
     def close(self) -> None:
         """Waits for the save in the background."""
-        self.wait()
+        self._settle()
         self._pool.shutdown()
         self._orbax.close()
 
@@ -185,6 +197,7 @@ class Checkpoints:
         self._params = Steps(folder / "params", 0, say)
         self.about: dict[str, Any] = {}
         self.entered, self.inside = self._find()
+        self._entering: tuple[int, trees.Flat, Any] | None = None  # until it is saved
         self._whole = self.entered
         if self.entered is not None and self.entered.number:
             self._whole = self._params.verify(0)
@@ -258,7 +271,7 @@ class Checkpoints:
           more: other arrays that the next steps depend on.
           meta: JSON values.
         """
-        if not self._params.wait():
+        if not self._enter():
             return  # without what enters the phase its states are of no use
         tree = {"state": state, "best": best, "more": more}
         self._last.save(step, tree, meta, self.about)
@@ -284,7 +297,18 @@ class Checkpoints:
           meta: JSON values.
         """
         self._last.wait()
-        self._params.save(index, trained, meta, self.about)
+        self._entering = index, trained, meta
+        self._params.save(*self._entering, self.about)
+
+    def _enter(self) -> bool:
+        """Whether what enters the phase is saved; where it failed it is tried again."""
+        saved = self._params.wait()
+        if not saved and self._entering is not None:
+            self._params.save(*self._entering, self.about)
+            saved = self._params.wait()
+        if saved:
+            self._entering = None
+        return saved
 
     def restore_params(self, like: trees.Flat) -> tuple[trees.Flat, list[str]]:
         """All parameters as they enter the phase, and the paths that were trained.

@@ -139,6 +139,30 @@ def test_a_failed_save_is_said_and_the_one_before_stands(saved, tmp_path, monkey
     assert standing(folder)[:2] == ({"phase": 1, "step": 30}, 30.0)
 
 
+def test_what_enters_a_phase_is_saved_when_there_is_room_again(tmp_path, monkeypatch):
+    """Without it no state of the phase is of use; until then each one is said."""
+    said, whole = [], state(5)
+    with contextlib.closing(Checkpoints(tmp_path, said.append)) as c:
+        c.bind(ABOUT)
+
+        def full(*args):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("recjax.manifest.write", full)
+        c.save_params(0, whole.trainable, {"step": 0})
+        for step in (1, 2):
+            meta = {"phase": 0, "step": step}
+            c.save_last(step, whole, whole.trainable, {}, meta)
+            assert len(said) == step + 1
+            assert "params/0: NOT SAVED: [Errno 28]" in said[-1]
+        monkeypatch.undo()
+        c.save_last(3, whole, whole.trainable, {}, {"phase": 0, "step": 3})
+        assert c.wait()
+        assert len(said) == 3
+    with contextlib.closing(Checkpoints(tmp_path, print)) as c:
+        assert (c.entered.number, c.inside.number) == (0, 3)
+
+
 def test_the_manifest_says_what_was_saved(saved):
     path = saved / "checkpoints" / "last" / "30" / NAME
     manifest = json.loads(path.read_text())
