@@ -1,11 +1,13 @@
 """Weights & Biases, beside TensorBoard, where `report.wandb` names a project."""
 
-import hashlib
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from recjax.errors import UserError, explain
+
+ID = "wandb_id"  # file of the run directory: another run there is another one
 
 
 class WandbSink:
@@ -31,12 +33,14 @@ class WandbSink:
             ) from None
         whole = workdir.resolve()
         name = "/".join(whole.parts[-2:])
+        if not (kept := whole / ID).exists():
+            kept.write_text(secrets.token_hex(8))
         try:
             self._run = wandb.init(
                 project=project,
                 dir=whole,
                 name=name,
-                id=hashlib.sha256(str(whole).encode()).hexdigest()[:16],
+                id=kept.read_text(),
                 resume="allow",
                 config=dict(config),
                 settings=wandb.Settings(silent=True, console="off"),

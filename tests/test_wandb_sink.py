@@ -72,7 +72,9 @@ def test_resumed_under_the_same_id(tmp_path, monkeypatch):
             step for step in (6, 7, 8) if step >= starting_step
         ]
     assert ids[0] == ids[1]
-    WandbSink(tmp_path / "other", "movies", {})
+    # A run that is deleted and made again has other curves, whatever its name.
+    (tmp_path / "wandb_id").unlink()
+    WandbSink(tmp_path, "movies", {})
     assert service.asked["id"] != ids[0]
 
 
