@@ -125,7 +125,7 @@ def bucket_report(
       "worst"}}`: the largest difference between the means of two groups of at least
       `least` rows, which they are, and the bootstrap interval of these two's
       difference, which knows nothing of their having been chosen. Where fewer than two
-      groups have as many rows it is left out.
+      groups have as many rows it is left out, and a metric that is the same in all.
     """
     report: dict[str, Any] = {}
     for name, masks in buckets.items():
@@ -138,15 +138,14 @@ def bucket_report(
         report[name] = {"groups": groups}
         many = {group: x for group, x in groups.items() if x["rows"] >= least}
         if name.startswith(USER) and len(many) > 1:
-            report[name]["gap"] = {
-                metric: _gap(
-                    {group: x[metric]["value"] for group, x in many.items()},
-                    values[metric],
-                    masks,
-                    users_R,
-                    resamples,
-                )
+            means = {
+                metric: {group: x[metric]["value"] for group, x in many.items()}
                 for metric in metrics
+            }
+            report[name]["gap"] = {
+                metric: _gap(means[metric], values[metric], masks, users_R, resamples)
+                for metric in metrics
+                if len(set(means[metric].values())) > 1
             }
     return report
 

@@ -34,8 +34,11 @@ def ranking_values(
         values[f"hr@{k}"] = hit_R
         values[f"ndcg@{k}"] = hit_R / np.log2(rank_R + 1)
         values[f"mrr@{k}"] = hit_R / rank_R
-    others_R = np.maximum(above_R + equal_R + below_R, 1)
-    values["auc"] = (below_R + 0.5 * equal_R) / others_R
+    # As much as chance where there is nothing else to be above of.
+    others_R = above_R + equal_R + below_R
+    alone_R = others_R == 0
+    better_R = below_R + 0.5 * (equal_R + alone_R)
+    values["auc"] = better_R / np.maximum(others_R, 1)
     return values
 
 

@@ -192,6 +192,8 @@ def test_gap_by_hand():
     assert report("user/x", 1)["gap"]["hr@10"]["best"] == "d"
     assert "gap" not in report("user/x", 5)
     assert "gap" not in report("item", 1)
+    values["hr@10"][:] = 1.0  # no group is the best
+    assert report("user/x", 4)["gap"] == {}
 
 
 def test_the_interval_of_a_gap_is_that_of_two_means():

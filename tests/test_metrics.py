@@ -42,6 +42,11 @@ def test_by_hand_with_ties_against_the_model():
     np.testing.assert_allclose(values["auc"], [1, 2.5 / 4, 1 / 4])
 
 
+def test_nothing_else_to_be_above_of():
+    none = np.array([0])
+    assert metrics.ranking_values(none, none, none, (1,))["auc"] == [0.5]
+
+
 def test_interval_covers_the_mean_as_often_as_it_says():
     rng = np.random.default_rng(1)
     hits = 0

@@ -36,8 +36,6 @@ class RecentPopularity(Popularity):
 
 def event_times(rows: Rows) -> np.ndarray:
     """times_T of `rows.events()`, or their places where times are not known."""
-    if rows.target_times_R is None or (rows.every_prefix and rows.times is None):
+    if rows.times is None or rows.target_times_R is None or not rows.every_prefix:
         return np.arange(len(rows.events()))
-    if rows.every_prefix and rows.times is not None:
-        return np.concatenate([rows.times[rows.places()], rows.target_times_R])
-    return rows.target_times_R
+    return np.concatenate([rows.times[rows.places()], rows.target_times_R])

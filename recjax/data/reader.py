@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,8 @@ class Reader:
             raise UserError(f"{table.path}: no interactions")
         items, item_path = self.items(table.frame[c.item])
         table.check_known(c.item, items[c.item].to_numpy(), item_path)
+        if not len(table):
+            raise UserError(f"{table.path}: no interaction with a known item")
         if c.time:
             table.check_distinct([c.user, c.item, c.time], "the same event again")
         self.hide_users(table)
@@ -219,7 +222,8 @@ class Reader:
         if c.rating and e.like_threshold:
             protocol["like"] = f"{c.rating} >= {e.like_threshold:g}"
         if given := sorted(row[:4] for t in self.tables for row in t.rejected):
-            protocol["rejected"] = given
+            short = hashlib.sha256(json.dumps(given).encode()).hexdigest()[:12]
+            protocol["rejected"] = f"{len(given)} rows, {short}"
         if c.user_key and (c.split == "user" or e.candidates):
             # The order of the users, by which is drawn, is that of their hashes.
             key = sources.read_key(Path(c.user_key))

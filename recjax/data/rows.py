@@ -118,10 +118,17 @@ class Rows:
         return users, np.concatenate([self.flat[self.places()], self.targets_R])
 
     def events(self) -> np.ndarray:
-        """Catalogue rows of all training events, each once."""
+        """Catalogue rows of all training events, each once.
+
+        Rows cut elsewhere share events: theirs are the targets, after what a user's
+        histories have and no target of the user is, once for each user.
+        """
+        users, items = self.pairs()
         if self.every_prefix:
-            return np.concatenate([self.flat[self.places()], self.targets_R])
-        return self.targets_R
+            return items
+        size = int(items.max(initial=0)) + 1
+        alone = np.setdiff1d(users * size + items, self.users_R * size + self.targets_R)
+        return np.concatenate([alone % size, self.targets_R])
 
 
 @dataclass(frozen=True)
@@ -176,7 +183,10 @@ class Data:
                 field not in self.items.columns or how or conversion
             ):
                 raise self._does_not_fit(template, repr(field))
-        return [template.format(**row) for row in self.items.iter_rows(named=True)]
+        return [
+            "".join(text + (row[field] if field else "") for text, field, *_ in parts)
+            for row in self.items.iter_rows(named=True)
+        ]
 
     def _does_not_fit(self, template: str, what: str) -> UserError:
         return UserError(

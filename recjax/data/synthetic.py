@@ -31,11 +31,11 @@ def write_atomic(
     for i in range(num_items + 1):
         title = f"{WORDS[i // 10]} {WORDS[i % 10]}"
         items.append(f"i{i}\t{title}\t{GENRES[i % 4]}")
-    Path(f"{stem}.item").write_text("\n".join(items) + "\n")
+    Path(f"{stem}.item").write_text("\n".join(items) + "\n", encoding="utf-8")
 
     users = ["user_id:token\tage:token"]
     users += [f"u{u}\t{20 + u}" for u in range(num_users)]
-    Path(f"{stem}.user").write_text("\n".join(users) + "\n")
+    Path(f"{stem}.user").write_text("\n".join(users) + "\n", encoding="utf-8")
 
     events = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
     header = "user_id:token\titem_id_list:token_seq\titem_id:token"
@@ -49,7 +49,9 @@ def write_atomic(
             part = {length - 1: "test", length - 2: "valid"}.get(j, "train")
             history = " ".join(f"i{i}" for i in walk[:j])
             splits[part].append(f"u{u}\t{history}\ti{walk[j]}")
-    Path(f"{stem}.inter").write_text("\n".join(events) + "\n")
+    Path(f"{stem}.inter").write_text("\n".join(events) + "\n", encoding="utf-8")
     for part, lines in splits.items():
-        Path(f"{stem}.{part}.inter").write_text("\n".join(lines) + "\n")
+        Path(f"{stem}.{part}.inter").write_text(
+            "\n".join(lines) + "\n", encoding="utf-8"
+        )
     return folder

@@ -1,7 +1,5 @@
 """Weights of events by hand."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -48,26 +46,17 @@ def test_by_time(shop, tmp_path):
 
 
 def test_by_order_where_there_are_no_times(shop, tmp_path):
-    """Training targets b, c, b and d; half as much every four."""
+    """What histories alone have, a, a and c, then the targets: half after all seven."""
     shop.data.split = "fixed"
     header = "user_id:token\titem_id_list:token_seq\titem_id:token"
     lines = [header, "u\ta\tb", "u\ta b\tc", "v\ta a\tb", "w\tc\td"]
     write(tmp_path, train_inter=lines, valid_inter=lines, test_inter=lines)
     found = counts(load_data(shop), half_life=1.0)
-    want = {"a": 0, "b": 0.5**0.75 + 0.5**0.25, "c": 0.5**0.5, "d": 1}
+    weights = [0.5 ** (newer / 7) for newer in range(7)]
+    want = dict.fromkeys("abcd", 0.0)
+    for item, weight in zip("dbcbcaa", weights, strict=True):
+        want[item] += weight
     assert found == pytest.approx(want)
-
-
-def test_by_the_times_of_targets(data):
-    """Of rows cut elsewhere only the targets are events."""
-    num_rows = len(data.train)
-    times_R = np.random.default_rng(0).permutation(num_rows)
-    train = dataclasses.replace(data.train, every_prefix=False, target_times_R=times_R)
-    found = counts(dataclasses.replace(data, train=train), half_life=0.1)
-    want = np.zeros(data.num_items)
-    for item, time in zip(train.targets_R, times_R, strict=True):
-        want[item] += 0.5 ** ((num_rows - 1 - time) / (0.1 * num_rows))
-    np.testing.assert_allclose(list(found.values()), want, rtol=1e-5)
 
 
 def test_wide_half_life_is_popularity(data):

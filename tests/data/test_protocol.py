@@ -9,6 +9,7 @@ import pytest
 
 from recjax import summaries
 from recjax.data.protocol import load_data
+from recjax.data.rows import Rows
 from recjax.errors import UserError
 
 
@@ -63,6 +64,37 @@ def test_fixed_files(config, atomic_dir):
         np.testing.assert_array_equal(fixed.targets_R[order], cut.targets_R)
         history = [fixed.history(i) for i in order]
         np.testing.assert_array_equal(np.concatenate(history), cut.flat[cut.places()])
+
+
+def test_events_of_rows_that_share_them():
+    """Of each user the targets, and once what histories alone have."""
+    rows = Rows(
+        users_R=np.array([0, 0, 1]),
+        flat=np.array([4, 2, 4, 2, 3, 5, 5]),
+        starts_R=np.array([0, 2, 5]),
+        ends_R=np.array([2, 5, 7]),
+        targets_R=np.array([3, 1, 2]),
+        ratings_R=np.full(3, np.nan),
+    )
+    # The first user began with 4 and 2; of the second 5 stands twice in a history.
+    assert sorted(rows.events()) == [1, 2, 2, 3, 4, 5]
+    assert rows.events()[-3:].tolist() == [3, 1, 2]
+
+
+def test_columns_of_odd_names(config, tmp_path):
+    items = ["item_id:token\tbrand.name:token\t0:token", "a\tx\t1", "b\ty\t2"]
+    items += ["c\t{z}\t3", "d\t\t4"]
+    events = [f"u\t{x}\t{i}" for i, x in enumerate("abcd")]
+    folder = write(tmp_path / "x", EVENTS + events, items)
+    data = load_data(open_config(config, folder))
+    assert data.render("{{{brand.name}}} {0}") == ["{x} 1", "{y} 2", "{{z}} 3", "{} 4"]
+
+
+def test_nothing_known_is_left(config, tmp_path):
+    events = [f"u\t{x}\t1" for x in ("p", "q", "r")]
+    folder = write(tmp_path / "x", EVENTS + events, ITEMS)
+    with pytest.raises(UserError, match=r"x\.inter: no interaction with a known item"):
+        load_data(open_config(config, folder, strict=False))
 
 
 @pytest.mark.parametrize("file_format", ["csv", "parquet"])

@@ -108,6 +108,8 @@ def hub(monkeypatch, tmp_path):
         if name == "who/none":
             raise OSError("404\nlong story")
         folder = tmp_path / "snapshots" / "1234abcd"
+        if folder.exists():
+            return str(folder)
         folder.mkdir(parents=True)
         for file, digest in names.items():
             (tmp_path / digest).write_bytes(raw[file])
@@ -130,6 +132,18 @@ def test_a_version_of_the_hub_is_asked_for(hub, capsys):
     sources.locate("who/what@v1.0", hub=True)
     assert hub[1] == [("who/what", "v1.0")]
     assert capsys.readouterr().out == ""
+
+
+def test_what_others_keep_in_the_cache_of_the_hub(hub, tmp_path):
+    """Their files beside ours; a cache that holds copies and no links."""
+    folder = sources.locate("who/what", hub=True)
+    (folder / "1_Pooling").mkdir()
+    (folder / "vocab.txt").write_text("others'")
+    for file in ("config.json", "model.safetensors"):
+        copy = (folder / file).read_bytes()
+        (folder / file).unlink()
+        (folder / file).write_bytes(copy)
+    assert sources.locate("who/what", hub=True) == folder
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
