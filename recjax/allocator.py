@@ -31,7 +31,7 @@ def peak_memory() -> int:
     # Linux counts in getrusage also what the process held that started this one.
     status = Path("/proc/self/status")
     if status.exists() and (
-        peak := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        peak := re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))
     ):
         return int(peak[1]) // 2**10
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

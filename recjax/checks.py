@@ -1,5 +1,6 @@
 """What is wrong with a config, said before any time is spent."""
 
+import math
 import re
 from collections.abc import Collection, Sequence
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ from recjax.prefix_store import DTYPES
 
 MAX_COMBINATIONS = 256  # of the weights of a memory
 INF = float("inf")
+ONE = math.nextafter(1, 2)  # below this: at most 1
 # (at least, below, keys)
 RANGES = (
     (
@@ -77,7 +79,7 @@ RANGES = (
     ),
     (1e-9, INF, ("head.memory_floor",)),
     (0, 1, ("loss.smoothing", "optim.b1", "optim.b2", "optim.momentum")),
-    (0, 1.01, ("data.reverse", "loss.calibration")),
+    (0, ONE, ("data.reverse", "loss.calibration")),
     (0, 0.99, ("data.cold_items",)),
     (0.01, 1, ("user_tower.mask_share",)),
     (0, 0.99, ("user_tower.dropout",)),
@@ -174,7 +176,8 @@ def _check_together(c: Any) -> None:
                 "pip install -e '.[baselines]'"
             )
     shares = tuple(c.data.shares)
-    if len(shares) != 2 or min(shares) <= 0 or sum(shares) >= 1:
+    numbers = all(isinstance(x, int | float) for x in shares)
+    if len(shares) != 2 or not numbers or min(shares) <= 0 or sum(shares) >= 1:
         raise UserError(f"data.shares: {shares} is not (validation, test), below 1")
     if c.data.min_rating and not c.data.rating:
         raise UserError("data.min_rating: needs a column of ratings, data.rating")
@@ -294,9 +297,10 @@ def _check_phases(phases: Any) -> None:
             raise UserError(f"train.phases: name {phase.name!r} is not a word")
         _check(f"phase {phase.name}: epochs", phase.epochs, least=0)
         _check(f"phase {phase.name}: batch_size", phase.batch_size, least=0)
+        _check(f"phase {phase.name}: patience", phase.patience, least=0)
         _check(f"phase {phase.name}: epoch_steps", phase.epoch_steps, least=0)
         _check(f"phase {phase.name}: lr", phase.lr, least=0)
-        _check(f"phase {phase.name}: warmup", phase.warmup, least=0, below=1.01)
+        _check(f"phase {phase.name}: warmup", phase.warmup, least=0, below=ONE)
         _check(f"phase {phase.name}: ema", phase.ema, least=0, below=1)
     names = [phase.name for phase in phases]
     if len(set(names)) < len(names):
@@ -307,5 +311,5 @@ def _check_phases(phases: Any) -> None:
 
 def _check(key: str, value: Any, *, least: float, below: float = INF) -> None:
     if not least <= value < below:
-        limit = "" if below == INF else f" and below {below:g}"
+        limit = {INF: "", ONE: " and at most 1"}.get(below, f" and below {below:g}")
         raise UserError(f"{key}: {value} is not at least {least:g}{limit}")

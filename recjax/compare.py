@@ -27,11 +27,15 @@ def read_runs(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
     for folder in folders:
         path = folder / "results.json"
         try:
-            runs[str(folder)] = json.loads(path.read_text())
+            found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"{path} is not there: no finished run") from None
         except (OSError, ValueError) as e:
             raise UserError(f"{path}: cannot be read ({e})") from None
+        for key in ("fingerprint", "protocol", "seed", "test", "baselines"):
+            if not isinstance(found, dict) or key not in found:
+                raise UserError(f"{path}: no results of a run: no {key!r}")
+        runs[str(folder)] = found
     first, *others = runs
     for name in others:
         a, b = runs[first], runs[name]

@@ -35,7 +35,7 @@ def platform_key() -> str:
 def _processor() -> str:
     """The first processor's description, without what changes with time."""
     try:
-        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
     except OSError:
         return platform.processor()
     changing = ("processor", "cpu MHz", "bogomips", "BogoMIPS", "apicid", "core id")

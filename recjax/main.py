@@ -6,6 +6,7 @@ Any key of the config can be set: --config.train.batch_size=32 (configs/base.py 
 them all).
 """
 
+import io
 import re
 import sys
 import threading
@@ -71,6 +72,8 @@ def main(argv: Any) -> None:
         _fail("--config=FILE.py and --workdir=DIR are required; see --help")
     if not _DEBUG.value:  # who waits for a save says why it failed
         threading.excepthook = lambda failure: None
+    if isinstance(sys.stdout, io.TextIOWrapper):  # titles in any language
+        sys.stdout.reconfigure(errors="replace")
     allocator.keep_memory()  # before the libraries make threads
     try:
         # After the flags: --help need not wait for jax.

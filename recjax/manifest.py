@@ -12,7 +12,7 @@ NAME = "manifest.json"
 def verify(path: Path) -> tuple[dict[str, Any] | None, str]:
     """The manifest of a save whose files are as it says; else None and why not."""
     try:
-        text = (path / NAME).read_text()
+        text = (path / NAME).read_text(encoding="utf-8")
         manifest = json.loads(text)
         own = manifest.pop("sha256")
         if text != _render(manifest) or own != _own(manifest):

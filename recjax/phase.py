@@ -129,10 +129,15 @@ def set_up(
 def make_batches(r: Run, phase: Any, seed: int) -> TrainBatches:
     """The training batches that the config and its phase ask for."""
     c = r.config
-    size = phase.batch_size or c.train.batch_size
+    size, devices = phase.batch_size or c.train.batch_size, r.mesh.shape["data"]
+    if size % devices:
+        r.reporter.say(
+            f"batches of {round_up(size, devices)} users, not {size}: the same number "
+            f"on each of {devices} devices"
+        )
     return TrainBatches(
         make_windows(c, r.data.train),
-        batch_size=round_up(size, r.mesh.shape["data"]),
+        batch_size=round_up(size, devices),
         epoch_steps=phase.epoch_steps,
         negatives=c.loss.negatives,
         logq=c.loss.logq,

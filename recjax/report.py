@@ -49,7 +49,11 @@ class Reporter:
         if not self.active:
             return
         self._jsonl = self.workdir / "metrics.jsonl"
-        lines = self._jsonl.read_text().splitlines() if self._jsonl.exists() else []
+        lines = (
+            self._jsonl.read_text(encoding="utf-8").splitlines()
+            if self._jsonl.exists()
+            else []
+        )
         kept = lines[: resume["records"]] if resume else []
         self.write(self._jsonl.name, "".join(line + "\n" for line in kept))
         self.records = len(kept)
@@ -86,7 +90,7 @@ class Reporter:
         # `add_scalar` would write ndcg_10 for ndcg@10.
         each = [Summary.Value(tag=tag, simple_value=x) for tag, x in values.items()]
         self._add(Summary(value=each), step)
-        with self._jsonl.open("a") as file:
+        with self._jsonl.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         self.records += 1
         if self.mirror is not None:
@@ -132,7 +136,7 @@ class Reporter:
         """Writes a file of the run directory, whole or not at all."""
         if self.active:
             part = self.workdir / f".{name}.part"
-            part.write_text(text)
+            part.write_text(text, encoding="utf-8")
             os.replace(part, self.workdir / name)
 
     def table(self, name: str, frame: pl.DataFrame) -> None:

@@ -52,13 +52,13 @@ def param_shardings(
     """
     specs = trees.match(rules, flat, "mesh.rules")
     for _, axes in rules:
-        for axis in axes:
+        for axis in axes or ():
             if axis is not None and axis not in mesh.axis_names:
                 known = ", ".join(mesh.axis_names)
                 raise UserError(f"mesh.rules: {axis!r} is not one of {known}")
 
     def place(path: str, x: Any) -> NamedSharding:
-        axes = tuple(specs[path])[: len(x.shape)]
+        axes = tuple(specs[path] or ())[: len(x.shape)]
         kept = [
             axis if axis and size % mesh.shape[axis] == 0 else None
             for axis, size in zip(axes, x.shape, strict=False)

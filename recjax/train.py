@@ -4,7 +4,6 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from recjax.models.recommender import make_model
 from recjax.params import init_params, trace_init
 from recjax.prefix_store import digest
 from recjax.processes import leave_if_lost
+from recjax.provenance import CODE, versions
 from recjax.results import phase_results
 from recjax.run import Moment, Run
 from recjax.signals import Signals
@@ -40,8 +40,6 @@ from recjax.steps import Compiler
 from recjax.untrained import Untrained
 from recjax.wandb_sink import WandbSink
 from recjax.workdir import check_disk, claim, open_workdir
-
-LIBRARIES = ("jax", "jaxlib", "flax", "optax", "grain", "polars", "numpy")
 
 
 def run(config: Any, workdir: str) -> dict[str, Any]:
@@ -61,14 +59,11 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     began = time.perf_counter()
     folder = Path(workdir)
     check_config(config)
-    if done := open_workdir(config, folder):
-        return done
-    with (
-        claim(folder),
-        open_run(config, folder, began) as (r, params),
-        r.signals.heard(),
-    ):
-        return _run(r, params)
+    with claim(folder):
+        if done := open_workdir(config, folder):
+            return done
+        with open_run(config, folder, began) as (r, params), r.signals.heard():
+            return _run(r, params)
 
 
 def _run(r: Run, params: trees.Flat) -> dict[str, Any]:
@@ -255,7 +250,7 @@ def identity(r: Run) -> dict[str, dict[str, Any]]:
         "catalogue": digest([("items", np.frombuffer(items, np.uint8)), *texts]),
         "users": digest([("users", np.frombuffer(users, np.uint8))]),
     }
-    may: dict[str, Any] = {name: version(name) for name in LIBRARIES}
+    may: dict[str, Any] = {"code": CODE, **versions()}
     may |= {"processes": jax.process_count(), "mesh": dict(r.mesh.shape)}
     may |= {"device": jax.devices()[0].device_kind, "processor": platform_key()}
     return {"must": json.loads(json.dumps(must)), "may": json.loads(json.dumps(may))}
@@ -275,6 +270,8 @@ def finish(r: Run, results: dict[str, Any], params: trees.Flat) -> dict[str, Any
         "params": {"total": trees.count(params), "trainable": most},
         "seconds": {k: round(v, 2) for k, v in r.accounts().items()},
         "peak_memory_mib": r.peak_memory(),
+        "code": CODE,
+        "versions": versions(),
     }
     test = r.data.test
     rows = {
@@ -287,11 +284,12 @@ def finish(r: Run, results: dict[str, Any], params: trees.Flat) -> dict[str, Any
     text = summaries.results_text(final, r.config.report.metrics)
     r.reporter.say(f"\n{text}")
     r.reporter.write("results.md", text + "\n")
-    r.reporter.write(
-        "results.json", json.dumps(final, indent=2, allow_nan=False) + "\n"
-    )
     r.reporter.text("results", text)
     r.reporter.hparams(
         {**summaries.flat_config(r.config), "fingerprint": r.data.fingerprint}
+    )
+    # Last: with these the run is finished, and nothing of it will be made again.
+    r.reporter.write(
+        "results.json", json.dumps(final, indent=2, allow_nan=False) + "\n"
     )
     return final

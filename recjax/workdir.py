@@ -22,7 +22,7 @@ def refuse_other_run(config: Any, folder: Path) -> str:
       UserError: the directory belongs to another config, or holds a damaged file.
     """
     key = config.data.user_key
-    if key and Path(key).resolve().is_relative_to(folder.resolve()):
+    if key and Path(key).expanduser().resolve().is_relative_to(folder.resolve()):
         raise UserError(
             f"data.user_key: {key} lies in the run directory; keep it apart"
         )
@@ -33,7 +33,7 @@ def refuse_other_run(config: Any, folder: Path) -> str:
     if (
         (saved or results.exists())
         and path.exists()
-        and (old := path.read_text()) != text
+        and (old := path.read_text(encoding="utf-8")) != text
     ):
         changes = summaries.config_changes(_load(path, old), json.loads(text))
         raise UserError(
@@ -44,7 +44,7 @@ def refuse_other_run(config: Any, folder: Path) -> str:
 
 
 def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
-    """Makes the run directory; returns the results of a finished run.
+    """Takes a claimed run directory; returns the results of a finished run.
 
     A directory where nothing was trained yet takes the new config.
 
@@ -56,15 +56,14 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
     path, results = folder / "config.json", folder / "results.json"
     first = jax.process_index() == 0
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if first:
             part = folder / ".config.json.part"
-            part.write_text(text)
+            part.write_text(text, encoding="utf-8")
             os.replace(part, path)
     except OSError as e:
         raise UserError(f"--workdir {folder}: {e.strerror}") from None
     if results.exists():
-        done = _load(results, results.read_text())
+        done = _load(results, results.read_text(encoding="utf-8"))
         if not first:
             return done
         print(f"{folder} holds a finished run:\n")
@@ -120,11 +119,15 @@ def check_disk(
 
 @contextlib.contextmanager
 def claim(folder: Path) -> Iterator[None]:
-    """Keeps other runs out of the run directory.
+    """Makes the run directory, and keeps other runs out of it.
 
     Raises:
-      UserError: another one is in it.
+      UserError: another one is in it, or it cannot be made.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"--workdir {folder}: {e.strerror}") from None
     if jax.process_index():
         yield
         return
@@ -137,9 +140,14 @@ def hold(folder: Path, otherwise: str) -> Iterator[None]:
     """Keeps others out of a directory.
 
     Raises:
-      UserError: somebody is in it; the message is `otherwise`.
+      UserError: somebody is in it, which `otherwise` says; or it cannot be written.
     """
-    with (folder / ".lock").open("w") as file:
+    path = folder / ".lock"
+    try:
+        file = path.open("w", encoding="utf-8")
+    except OSError as e:
+        raise UserError(f"{path}: {e.strerror}") from None
+    with file:
         if not lock(file):
             raise UserError(otherwise)
         yield

@@ -45,6 +45,14 @@ def test_drawn_candidates_come_with_a_warning(run, capsys):
     assert final["test"]["hr@10"]["value"] == 1  # of six
 
 
+def test_what_is_no_result_is_refused(tmp_path, monkeypatch, capsys):
+    (tmp_path / "results.json").write_text('{"seed": 1}')
+    with pytest.raises(SystemExit, match="2"):
+        main(monkeypatch, tmp_path)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "results.json: no results of a run: no 'fingerprint'" in line
+
+
 @pytest.mark.parametrize(
     ("changes", "differs"),
     [

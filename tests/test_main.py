@@ -216,6 +216,30 @@ def test_help_needs_no_jax():
     assert "--workdir" in done.stdout
 
 
+def test_titles_of_any_language_where_the_locale_knows_ascii(tmp_path, atomic_dir):
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    for path in atomic_dir.iterdir():
+        text = path.read_text(encoding="utf-8")
+        name = path.name.replace(atomic_dir.name, "shop", 1)
+        (folder / name).write_text(text.replace("one", "łóśź"), encoding="utf-8")
+    path = write_config(
+        tmp_path,
+        "from pathlib import Path",
+        "from tests.conftest import shrink",
+        f"c = shrink(c, Path({str(folder)!r})).unlock()",
+        "c.item_tower.sources = ('id',)",
+        "c.train.phases = (base.phase('p', epochs=1, lr=0.01),)",
+    )
+    asked = [f"--config={path}", f"--workdir={tmp_path / 'r'}"]
+    ascii_alone = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = recjax(*asked, **ascii_alone)
+    assert done.returncode == 0, done.stderr
+    assert "???? " in done.stdout  # as well as it can be shown
+    text = (tmp_path / "r" / "results.md").read_text(encoding="utf-8")
+    assert "łóśź " in text
+
+
 def test_a_run_imports_neither_torch_nor_tensorflow(tmp_path, atomic_dir, six_layers):
     """The quickstart's two phases where both are installed but refuse to load."""
     for name in ("torch", "tensorflow"):

@@ -82,8 +82,10 @@ def test_a_step_without_room_is_found(config, tmp_path, monkeypatch):
 
 
 def test_two_runs_in_one_directory(config, tmp_path):
+    (tmp_path / "config.json").write_text("the other's")
     with claim(tmp_path), pytest.raises(UserError, match="another run is in it"):
         train.run(config, str(tmp_path))
+    assert (tmp_path / "config.json").read_text() == "the other's"
     with contextlib.ExitStack() as stack:
         stack.enter_context(claim(tmp_path))
     assert train.run(config, str(tmp_path))["test"]

@@ -52,7 +52,8 @@ def test_weights_are_spread_over_the_model_axis(config):
         "b/kernel": np.zeros((4, 3)),
         "bias": np.zeros(4),
     }
-    placed = sharding.param_shardings(flat, mesh, c.mesh.rules)
+    rules = (*c.mesh.rules[:-1], ("bias", None), c.mesh.rules[-1])
+    placed = sharding.param_shardings(flat, mesh, rules)
     assert placed["a/kernel"].shard_shape((3, 4)) == (3, 2)
     assert placed["b/kernel"].shard_shape((4, 3)) == (4, 3)  # 2 does not divide 3
     assert placed["bias"].shard_shape((4,)) == (4,)

@@ -313,6 +313,8 @@ def test_another_config_in_the_same_directory_is_refused(config, tmp_path):
         ("text.template", "", "text.template: empty, but item_tower.sources has text"),
         ("eval.like_threshold", 4.0, "eval.like_threshold: needs a column of ratings"),
         ("report.examples", -1, "report.examples: -1 is not at least 0"),
+        ("loss.calibration", 1.005, "calibration: 1.005 is not at least 0 and at most"),
+        ("data.shares", ("a", "b"), "data.shares: .* is not .validation, test."),
         ("mesh.rules", (("x/.*", ("modle",)), (".*", ())), "'modle' is not one of da"),
         ("mesh.data", 0, "mesh.data: 0 is neither at least 1 nor -1"),
         ("mesh.data", 64, r"mesh: \(64, 1\) needs 64 devices, there are 8"),
@@ -406,6 +408,7 @@ def test_histories_of_nothing_are_refused(config, tmp_path):
     [
         ({"schedule": "step"}, "phase last: schedule: 'step' is not one of"),
         ({"keep": "first"}, "phase last: keep: 'first' is not one of best, last"),
+        ({"patience": -1}, "phase last: patience: -1 is not at least 0"),
         ({"epoch_steps": -1}, "phase last: epoch_steps: -1 is not at least 0"),
         ({"lr_mults": ((".*", None),)}, "phase last: lr_mults freeze every parameter"),
         ({"lr_mults": (("users/.*", 1.0),)}, "phase last: lr_mults: no rule matches"),

@@ -164,7 +164,7 @@ def load_config(folder: Path) -> BertConfig:
 def _read(path: Path) -> tuple[dict[str, Any], ModelType]:
     """`config.json` as it stands, and the model type that it names."""
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as e:

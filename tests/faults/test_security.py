@@ -196,7 +196,7 @@ def test_no_user_id_is_in_the_run_directory(named, tmp_path, capsys):
     assert b"customer-7" in rejected
 
 
-def test_keys_are_apart_and_long(named, tmp_path):
+def test_keys_are_apart_and_long(named, tmp_path, monkeypatch):
     ids = load_data(named).user_ids
     assert all(re.fullmatch(r"[0-9a-f]{64}", name) for name in ids)
     (tmp_path / "key").write_bytes(b"0123456789abcdeF")
@@ -208,6 +208,8 @@ def test_keys_are_apart_and_long(named, tmp_path):
     with pytest.raises(UserError, match=r"data\.user_key: .*No such file"):
         load_data(named)
     (tmp_path / "run").mkdir()
-    named.data.user_key = str(tmp_path / "run" / "key")
-    with pytest.raises(UserError, match="lies in the run directory"):
-        train.run(named, str(tmp_path / "run"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for key in (str(tmp_path / "run" / "key"), "~/run/key"):
+        named.data.user_key = key
+        with pytest.raises(UserError, match="lies in the run directory"):
+            train.run(named, str(tmp_path / "run"))
