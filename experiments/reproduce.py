@@ -5,7 +5,7 @@
 Without `--data=DIR` those of MovieLens 100K; with it also those of the data sets in
 DIR, `amazon-industrial` and `amazon-beauty`. Finished runs are not repeated, and a run
 that stands in two tables is made once. Each table goes to `experiments/NAME/DATA_SET`:
-table.md, table.csv and plot.png.
+table.md, table.csv and plot.png; so do the protocols that one state is asked under.
 """
 
 import argparse
@@ -18,9 +18,11 @@ from typing import NamedTuple
 
 from experiments import collect, sweep
 from experiments.plots import check_plots
+from experiments.protocol import run as protocol
 from recjax.errors import STOPPED, UserError
 
 HERE = Path(os.path.relpath(Path(__file__).parent))  # as the tables name it
+PROTOCOL = "protocol"  # no sweep, but states of one under several
 MOVIES, INDUSTRIAL, BEAUTY = "ml100k", "amazon_industrial", "amazon_beauty"
 CALLED = {
     MOVIES: "MovieLens 100K",
@@ -99,25 +101,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", default=["0", "1", "2"])
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     args = parser.parse_args(argv)
-    names = list(dict.fromkeys(table.name for table in TABLES))
+    names = [*dict.fromkeys(table.name for table in TABLES), PROTOCOL]
     if unknown := [name for name in args.only or () if name not in names]:
         parser.error(f"--only: no {unknown[0]!r} among {', '.join(names)}")
     try:
         check_plots()  # now, not after the first sweep
         args.out.mkdir(parents=True, exist_ok=True)
+        chosen = [x for x in TABLES if x.name in (args.only or names)]
+        chosen = [x for x in chosen if x.data == MOVIES or args.data is not None]
+        for table in chosen:
+            if (source := where(table, args.data)) and not source.is_dir():
+                parser.error(f"--data {args.data}: no {source.name} in it")
     except UserError as e:
         parser.error(str(e))
     except OSError as e:
         parser.error(f"--out {args.out}: {e.strerror}")
     failed, began = [], time.monotonic()
-    for table in TABLES:
-        if table.name not in (args.only or names):
-            continue
-        if table.data != MOVIES and args.data is None:
-            continue
+    for table in chosen:
         print(f"\n{table.folder}: {table.title}", flush=True)
         if not make(table, args):
             failed.append(table.folder)
+    if PROTOCOL in (args.only or names):
+        print(f"\n{PROTOCOL}: the same states under several protocols", flush=True)
+        if not make_protocol(args):
+            failed.append(PROTOCOL)
     print(f"{(time.monotonic() - began) / 60:.0f} minutes")
     if failed:
         print(f"error: not made: {', '.join(failed)}", file=sys.stderr)
@@ -126,15 +133,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def make(table: Table, args: argparse.Namespace) -> bool:
     """Runs what is missing of a table and writes it; whether that went well."""
-    out, data, there = args.out, args.data, HERE / table.folder
+    out, there = args.out, HERE / table.folder
     runs = out / table.folder
     config = table.config or f"configs/ablations/{table.name}.py"
     to_sweep = [f"--config={config}", f"--out={runs}", "--seeds", *args.seeds]
     to_sweep += [f"--reuse={out}", f"--jobs={args.jobs}"]
     if not table.config and table.data != MOVIES:
         to_sweep.append(f"--data={table.data}")
-    if table.data != MOVIES and data is not None:
-        source = (data / table.data.replace("_", "-")).resolve()
+    if source := where(table, args.data):
         to_sweep += ["--", f"--config.data.source={source}"]
     to_collect = [str(runs), f"--out={there}", *table.options]
     to_collect.append(f"--title={CALLED[table.data]}: {table.title}")
@@ -143,6 +149,21 @@ def make(table: Table, args: argparse.Namespace) -> bool:
             to_collect.append(f"--published={published}")
             break
     return run(sweep.main, to_sweep) and run(collect.main, to_collect)
+
+
+def where(table: Table, data: Path | None) -> Path | None:
+    """The data set of a table, unless it needs none."""
+    if table.data == MOVIES or data is None:
+        return None
+    return (data / table.data.replace("_", "-")).resolve()
+
+
+def make_protocol(args: argparse.Namespace) -> bool:
+    """The protocols' table; whether that went well."""
+    there = HERE / PROTOCOL / MOVIES
+    arguments = [str(args.out / PROTOCOL), f"--out={there}", f"--jobs={args.jobs}"]
+    arguments += ["--seeds", *args.seeds, f"--reuse={args.out}"]
+    return run(protocol.main, arguments)
 
 
 def run(program: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> bool:

@@ -82,7 +82,7 @@ def spread(values: Sequence[float]) -> str:
 
 def write_csv(path: Path, found: Found) -> None:
     """Every seed's figures."""
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow([*Protocol._fields, "name", "seed", *METRICS])
         for protocol, seeds in found.items():

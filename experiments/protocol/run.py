@@ -1,6 +1,6 @@
 """The same trained states under several protocols: what a figure depends on.
 
-    python -m experiments.protocol.run --out=runs/protocol
+    python -m experiments.protocol.run runs/protocol --out=experiments/protocol/ml100k
 
 MovieLens 100K in two orders of events of one time: the file's, and one drawn anew. A
 model is trained on each, with three seeds, and all are asked under both orders, with
@@ -13,19 +13,17 @@ import contextlib
 import io
 import itertools
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs.ablations import sources as ablation
+from experiments import sweep
 from experiments.command import session
+from experiments.load import resolve
 from experiments.plots import check_plots
 from experiments.protocol.page import (
     METRICS,
@@ -36,7 +34,7 @@ from experiments.protocol.page import (
     plot,
     write_csv,
 )
-from recjax.baselines import BASELINES
+from recjax.baselines import BASELINES, Baseline
 from recjax.checkpoint import read_params
 from recjax.data import sources
 from recjax.data.protocol import load_data
@@ -45,41 +43,90 @@ from recjax.phase import set_up
 from recjax.train import open_run
 
 CONFIG, POINT = "configs/ablations/sources.py", "both_sum"
-DATA, ORDERS = "ml-100k", ("file", "shuffled")
+DATA, FILE, SHUFFLED = "ml-100k", "file", "shuffled"
+ORDERS = FILE, SHUFFLED
 BESIDE = ("popularity", "transitions", "item_knn", "ease")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains what is missing, asks everything, writes the three files.
 
-    Exit code 2 where that cannot be, `STOPPED` where a signal came.
+    Exit code 1 where a run failed, 2 where that cannot be, `STOPPED` where a signal
+    came.
     """
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/protocol"))
+    parser.add_argument("runs", type=Path, help="directory of the two sweeps")
+    parser.add_argument("--out", type=Path, help="of the files; RUNS without")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--reuse", nargs="+", type=Path, default=[], help=sweep.REUSE)
     args = parser.parse_args(argv)
-    with session(args.out):
+    with session(args.runs):
         check_plots()
-        print(compare(args.out, args.seeds))
+        (out := args.out or args.runs).mkdir(parents=True, exist_ok=True)
+        shuffle_data(copy_of(args.runs))
+        for order in ORDERS:
+            train(args, order)
+        print(compare(args.runs, out, args.seeds))
 
 
-def compare(out: Path, seeds: Sequence[int]) -> str:
-    """Trains, asks and writes; the page."""
-    folders = {order: copy_data(out / "data", order) for order in ORDERS}
+def copy_of(runs: Path) -> Path:
+    """Where the data lie in the other order."""
+    return runs / "data" / SHUFFLED
+
+
+def shuffle_data(here: Path) -> None:
+    """Copies the data set with its events in an order drawn anew.
+
+    The order of rows decides among events of one time.
+    """
+    here.mkdir(parents=True, exist_ok=True)
+    for path in sources.locate(DATA).glob(f"{DATA}.*"):
+        shutil.copyfile(path, here / path.name)
+    path = here / f"{DATA}.inter"
+    head, *rows = path.read_text().splitlines()
+    drawn = np.random.default_rng(0).permutation(len(rows))
+    path.write_text("\n".join([head, *(rows[i] for i in drawn)]) + "\n")
+
+
+def flags(runs: Path, order: str) -> list[str]:
+    """What runs on an order are told beside point and seed."""
+    if order == FILE:
+        return []
+    source = f"--config.data.source={copy_of(runs).resolve()}"
+    return [source, f"--config.data.stem={DATA}"]
+
+
+def train(args: argparse.Namespace, order: str) -> None:
+    """A sweep of the one point on an order."""
+    command = [f"--config={CONFIG}", f"--points={POINT}", f"--jobs={args.jobs}"]
+    command += [f"--out={args.runs / order}", "--seeds", *map(str, args.seeds)]
+    command += ["--reuse", *map(str, args.reuse)] if args.reuse else []
+    sweep.main([*command, "--", *flags(args.runs, order)])
+
+
+def make_config(runs: Path, order: str, seed: int) -> ConfigDict:
+    """Of a run on an order."""
+    made = [f"--config={CONFIG}:{POINT}", f"--config.seed={seed}"]
+    config: ConfigDict = resolve([*made, *flags(runs, order)]).unlock()
+    return config
+
+
+def compare(runs: Path, out: Path, seeds: Sequence[int]) -> str:
+    """Asks and writes; the page."""
     found: Found = {}
     for order, seed in itertools.product(ORDERS, seeds):
-        run = train(out / order / str(seed), folders[order], seed)
-        trained = load_data(make_config(folders[order], seed)).train
+        baselines = fit(make_config(runs, order, seed))
         for asked, masked, candidates in itertools.product(
             ORDERS, (True, False), (0, 100)
         ):
             protocol = Protocol(order, asked, masked, candidates)
-            config = make_config(folders[asked], seed)
+            config = make_config(runs, asked, seed)
             config.eval.mask_seen, config.eval.candidates = masked, candidates
-            values = ask(config, trained, run)
+            values = ask(config, baselines, runs / order / POINT / str(seed))
             found.setdefault(protocol, {})[seed] = values
             print(protocol, f"seed {seed}: {values[TRAINED][METRICS[0]]:.4f}")
-    changed = compare_orders(*(make_config(folders[order], 0) for order in ORDERS))
+    changed = compare_orders(*(make_config(runs, order, seeds[0]) for order in ORDERS))
     text = page(found, changed)
     (out / "table.md").write_text(text + "\n")
     write_csv(out / "table.csv", found)
@@ -87,43 +134,23 @@ def compare(out: Path, seeds: Sequence[int]) -> str:
     return text
 
 
-def copy_data(out: Path, order: str) -> Path:
-    """The data set with events of one time in an order; that of the rows decides."""
-    there, here = sources.locate(DATA), out / order
-    here.mkdir(parents=True, exist_ok=True)
-    for path in there.glob(f"{DATA}.*"):
-        shutil.copyfile(path, here / path.name)
-    if order == "shuffled":
-        path = here / f"{DATA}.inter"
-        head, *rows = path.read_text().splitlines()
-        drawn = np.random.default_rng(0).permutation(len(rows))
-        path.write_text("\n".join([head, *(rows[i] for i in drawn)]) + "\n")
-    return here
+def fit(config: ConfigDict) -> dict[str, Baseline]:
+    """The baselines, on a run's training."""
+    data, fitted = load_data(config), {}
+    for name in BESIDE:
+        fitted[name] = BASELINES[name](config.seed)
+        fitted[name].fit(data.train, data.num_items)
+    return fitted
 
 
-def make_config(folder: Path, seed: int) -> ConfigDict:
-    """Of a run on that copy."""
-    config = ablation.get_config(POINT).unlock()
-    config.seed, config.data.source, config.data.stem = seed, str(folder), DATA
-    return config
-
-
-def train(workdir: Path, folder: Path, seed: int) -> Path:
-    """The run directory of a finished run; ends with its exit code where it fails."""
-    command = [sys.executable, "-m", "recjax.main", f"--config={CONFIG}:{POINT}"]
-    command += [f"--config.seed={seed}", f"--config.data.source={folder}"]
-    command += [f"--config.data.stem={DATA}", f"--workdir={workdir}"]
-    if code := subprocess.run(command).returncode:
-        sys.exit(code)
-    return workdir
-
-
-def ask(config: ConfigDict, trained: Any, run: Path) -> dict[str, dict[str, float]]:
+def ask(
+    config: ConfigDict, baselines: Mapping[str, Baseline], run: Path
+) -> dict[str, dict[str, float]]:
     """Test metrics of the baselines and of a run's parameters under a protocol.
 
     Args:
       config: says what is asked.
-      trained: rows that the run was trained on; the baselines are fitted on them.
+      baselines: fitted.
       run: a finished run with one phase.
     """
     found, began = {}, time.perf_counter()
@@ -132,9 +159,7 @@ def ask(config: ConfigDict, trained: Any, run: Path) -> dict[str, dict[str, floa
         contextlib.redirect_stdout(io.StringIO()),
         open_run(config, Path(folder), began) as (r, params),
     ):
-        for name in BESIDE:
-            baseline = BASELINES[name](config.seed)
-            baseline.fit(trained, r.data.num_items)
+        for name, baseline in baselines.items():
             found[name] = r.evaluator.by_baseline(baseline, r.data.test)
         params |= r.put_whole(read_params(run))
         phase, state = set_up(r, 0, config.train.phases[0], params, 0)

@@ -1,11 +1,13 @@
 """What a run's parameters give when they are asked anew."""
 
+import csv
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from experiments import sweep
 from experiments.protocol import run as protocol
 from experiments.protocol.page import METRICS, Protocol, page, plot, write_csv
 from experiments.protocol.run import BESIDE, ask
@@ -26,10 +28,10 @@ def test_what_is_asked_is_what_is_answered(config, tmp_path):
         train.run(c.copy_and_resolve_references().lock(), str(tmp_path / name))
         text = (tmp_path / name / "results.json").read_text()
         finals[name] = json.loads(text)
-    rows = load_data(c).train
+    fitted = protocol.fit(c)
     for name, (c.eval.mask_seen, c.eval.candidates) in asked.items():
         for run in asked:
-            found = ask(c, rows, tmp_path / run)
+            found = ask(c, fitted, tmp_path / run)
             trained = found.pop("trained")
             for metric in METRICS:
                 for baseline, values in found.items():
@@ -70,17 +72,53 @@ def test_the_page_and_the_csv(tmp_path):
     assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_the_orders_have_the_same_rows(tmp_path, atomic_dir, monkeypatch):
-    monkeypatch.setattr(sources, "locate", lambda name: atomic_dir)
+@pytest.fixture
+def tiny(sweep_config, atomic_dir, monkeypatch):
+    """The experiment on a data set of seconds."""
+    found = sources.locate
+    monkeypatch.setattr(
+        sources, "locate", lambda name: atomic_dir if name == "tiny" else found(name)
+    )
     monkeypatch.setattr(protocol, "DATA", "tiny")
-    one, other = (protocol.copy_data(tmp_path, order) for order in protocol.ORDERS)
-    texts = [(folder / "tiny.inter").read_text() for folder in (one, other)]
-    assert texts[0] == (atomic_dir / "tiny.inter").read_text()
-    assert texts[0] != texts[1]
-    rows = [text.splitlines() for text in texts]
-    assert rows[0][0] == rows[1][0]
-    assert sorted(rows[0]) == sorted(rows[1])
-    assert (one / "tiny.item").read_text() == (other / "tiny.item").read_text()
+    monkeypatch.setattr(protocol, "CONFIG", sweep_config())
+    monkeypatch.setattr(protocol, "POINT", "narrow")
+
+
+def test_the_orders_have_the_same_rows(tmp_path, tiny, atomic_dir):
+    protocol.shuffle_data(tmp_path)
+    one, other = [(x / "tiny.inter").read_text() for x in (atomic_dir, tmp_path)]
+    assert one != other
+    assert one.splitlines()[0] == other.splitlines()[0]
+    assert sorted(one.splitlines()) == sorted(other.splitlines())
+    assert (tmp_path / "tiny.item").read_text() == (
+        atomic_dir / "tiny.item"
+    ).read_text()
+
+
+def test_all_is_trained_and_asked(tmp_path, tiny):
+    """A run of another sweep stands for one of the two; own results are repeated."""
+    other, runs, out = (tmp_path / name for name in ("other", "runs", "out"))
+    asked = [f"--config={protocol.CONFIG}", "--points=narrow", "--seeds", "4"]
+    sweep.main([*asked, f"--out={other}"])
+    asked = [str(runs), f"--out={out}", "--seeds", "4", f"--reuse={other}"]
+    protocol.main(asked)
+    assert (runs / "file" / "narrow" / "4").is_symlink()
+    assert not (runs / "shuffled" / "narrow" / "4").is_symlink()
+    with (out / "table.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["name"] == "trained"]
+    assert len(rows) == 16
+    for order in protocol.ORDERS:
+        final = json.loads((runs / order / "narrow/4/results.json").read_text())
+        (own,) = (
+            row
+            for row in rows
+            if (row["trained"], row["asked"], row["masked"], row["candidates"])
+            == (order, order, "True", "0")
+        )
+        want = final["test"]["ndcg@10"]["value"]
+        assert float(own["ndcg@10"]) == pytest.approx(want, abs=1e-6)
+    assert "over seeds 4." in (out / "table.md").read_text()
+    assert (out / "plot.png").exists()
 
 
 def test_what_training_has_of_the_test(config):

@@ -23,6 +23,7 @@ def test_a_table_is_made(sweep_config, tmp_path, monkeypatch):
     tables = [reproduce.Table("tiny", "a title", config=str(path))]
     monkeypatch.setattr(reproduce, "TABLES", tables)
     monkeypatch.setattr(reproduce, "HERE", tmp_path / "here")
+    monkeypatch.setattr(reproduce.protocol, "main", lambda arguments: None)
     folder = tmp_path / "here" / "tiny"
     folder.mkdir(parents=True)
     (folder / "published.csv").write_text("name,source,hr@10\nbest,paper,.5\n")
@@ -44,6 +45,8 @@ def test_a_table_of_another_data_set(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce.sweep, "main", asked.append)
     monkeypatch.setattr(reproduce.collect, "main", asked.append)
     out, data = tmp_path / "out", tmp_path / "data"
+    for name in ("amazon-industrial", "amazon-beauty"):
+        (data / name).mkdir(parents=True)
     arguments = ["--only", "pooling", "headlines", f"--out={out}", "--seeds", "5"]
     reproduce.main(arguments)
     assert len(asked) == 4  # of MovieLens alone
@@ -79,6 +82,22 @@ def test_the_next_table_comes_unless_it_was_stopped(
     with pytest.raises(SystemExit) as e:
         reproduce.main(["--only", "pooling", "sources", "--out", str(tmp_path)])
     assert (e.value.code, len(asked)) == (code, tables)
+
+
+def test_the_protocols_are_the_last_table(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(reproduce.protocol, "main", asked.append)
+    reproduce.main(["--only", "protocol", "--out", str(tmp_path), "--seeds", "5"])
+    (arguments,) = asked
+    there = f"--out={reproduce.HERE / 'protocol' / 'ml100k'}"
+    assert arguments[:2] == [str(tmp_path / "protocol"), there]
+    assert arguments[2:] == ["--jobs=1", "--seeds", "5", f"--reuse={tmp_path}"]
+
+
+def test_data_that_are_not_there_are_told_before_all_else(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        reproduce.main([f"--data={tmp_path}", "--out", str(tmp_path / "out")])
+    assert "no amazon-industrial in it" in capsys.readouterr().err
 
 
 def test_unknown_tables_are_refused(capsys):
