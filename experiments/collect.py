@@ -189,7 +189,10 @@ def caption(sweep: Sweep, rows: Sequence[Row], args: argparse.Namespace) -> list
     commands = "\n".join(
         f"    {shlex.join(x)}" for x in (sweep_command(plan), collect_command(args))
     )
-    return [text, protocol, *([missing] if sweep.missing else []), commands]
+    notes = [missing] if sweep.missing else []
+    if (num_codes := len({r.get("code") for r in sweep.results.values()})) > 1:
+        notes.append(f"The runs were made by {num_codes} states of the code.")
+    return [text, protocol, *notes, commands]
 
 
 def seed_words(sweep: Sweep) -> str:
@@ -226,7 +229,8 @@ def comparison_words(sweep: Sweep, rows: Sequence[Row], metrics: Sequence[str]) 
         f" Difference from `{sweep.reference}`, with p of a two-sided paired "
         f"randomisation test over users ({FLIPS:,} sign flips of the users' "
         f"differences in {metric}, averaged over seeds{of_rows}), corrected by Holm "
-        f"for {num_tests} test{'s' if num_tests > 1 else ''}."
+        f"for {num_tests} test{'s' if num_tests > 1 else ''}; the least that so many "
+        f"flips can give is {num_tests / (FLIPS + 1):.4f}."
     )
 
 

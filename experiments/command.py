@@ -26,7 +26,7 @@ def split_arguments(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
 def session(out: Path) -> Iterator[None]:
     """Keeps others out of the directory; ends with one line where it cannot go on.
 
-    Exit code 2 after a `UserError`, `STOPPED` after SIGINT or SIGTERM.
+    Exit code 2 after a `UserError` or `OSError`, `STOPPED` after SIGINT or SIGTERM.
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -38,6 +38,9 @@ def session(out: Path) -> Iterator[None]:
             yield
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as e:  # a full disk, a directory that may not be written
+        print(f"error: {e.filename or out}: {e.strerror or e}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped: the same command resumes", file=sys.stderr)
@@ -53,6 +56,7 @@ def make_bar(done: int, total: int, unit: str) -> tqdm:
         initial=done,
         bar_format=f"{{n_fmt}}/{{total_fmt}} {unit}{{postfix}}",
         mininterval=0.5 if sys.stdout.isatty() else 30,
+        miniters=0,  # what runs changes though nothing is done
         file=sys.stdout,
     )
 

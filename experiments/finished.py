@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from experiments.load import read_json
+from experiments.load import read_json, read_plan
 from recjax.buckets import ITEMS, bands
 from recjax.compare import read_runs
 from recjax.errors import UserError
+
+AGAIN = "delete the run directory, and the sweep makes it again"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Sweep:
         run = point, self.seeds(point)[0]
         *_, last = self.results[run]["phases"]
         phases = {x["name"]: x for x in self.configs[run]["train"]["phases"]}
-        kept: str = phases[last]["keep"]
+        kept: str = phases[last].get("keep", "best")  # before there was another
         return kept
 
     def seeds(self, point: str) -> list[int]:
@@ -117,7 +119,7 @@ class Ranks:
             self.rank_R = table[phase].to_numpy()
             self.untrained_ranks = {x: table[x].to_numpy() for x in untrained}
         except (OSError, pl.exceptions.PolarsError) as e:
-            raise UserError(f"{path}: {' '.join(str(e).split())}") from None
+            raise UserError(f"{path}: {' '.join(str(e).split())}; {AGAIN}") from None
         self.events_R = table["events"].to_numpy() if "events" in table else None
         for name, metrics in untrained.items():
             check_ranks(path, name, self.untrained_ranks[name], metrics)
@@ -132,7 +134,9 @@ def check_ranks(
         if "@" in metric and not np.isclose(
             gains(rank_R, metric).mean(), found["value"], rtol=0, atol=1e-6
         ):
-            raise UserError(f"{path}: not the ranks of the results ({name}, {metric})")
+            raise UserError(
+                f"{path}: not the ranks of the results ({name}, {metric}); {AGAIN}"
+            )
 
 
 def gains(rank_R: np.ndarray, metric: str) -> np.ndarray:
@@ -161,7 +165,7 @@ def read_sweep(
       UserError: runs that are missing, rows that there are none of, runs of
         different protocols or other test rows.
     """
-    plan = read_json(folder / "sweep.json")
+    plan = read_plan(folder)
     points = list(plan["points"])
     reference = reference or points[0]
     if reference not in points:

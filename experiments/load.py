@@ -12,6 +12,8 @@ from ml_collections import config_flags
 from configs.ablations.reference import Changes, read_points
 from recjax.errors import UserError, explain
 
+PLAN = "sweep.json"
+
 
 def load_sweep(path: str) -> dict[str, Changes]:
     """The points of a config file.
@@ -76,6 +78,24 @@ def read_json(path: Path) -> Any:
       UserError: it is not there, or none.
     """
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as e:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise UserError(f"{path}: {e.strerror}") from None
+    except ValueError as e:
         raise UserError(f"{path}: {e}") from None
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """The `sweep.json` of a directory.
+
+    Raises:
+      UserError: it is not there, or not whole.
+    """
+    if not (path := folder / PLAN).exists():
+        raise UserError(f"{folder}: no {PLAN}; experiments.sweep fills a directory")
+    found = read_json(path)
+    known = found if isinstance(found, dict) else {}
+    for key in ("config", "data", "arguments", "points", "seeds"):
+        if key not in known:
+            raise UserError(f"{path}: damaged, no {key!r}")
+    return known

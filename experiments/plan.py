@@ -10,7 +10,7 @@ from typing import Any
 
 from configs.ablations.reference import Changes
 from experiments.command import refuse_other
-from experiments.load import check_arguments, load_sweep, read_json, resolve
+from experiments.load import PLAN, check_arguments, load_sweep, read_plan, resolve
 from experiments.pool import Job, usable_cores
 from recjax.errors import UserError
 from recjax.workdir import refuse_other_run
@@ -74,13 +74,10 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
     if len(set(args.seeds)) < len(args.seeds) or min(args.seeds) < 0:
         raise UserError(f"--seeds: {args.seeds} are not different and at least 0")
     check_arguments(arguments)
-    path = args.out / "sweep.json"
     asked, seeds = set(args.points or known), set(args.seeds)
     same = {"config": args.config, "data": args.data, "arguments": arguments}
-    if path.exists():
-        before = read_json(path)
-        if missing := {*same, "points", "seeds"} - set(before):
-            raise UserError(f"{path}: damaged, no {sorted(missing)[0]!r}")
+    if (args.out / PLAN).exists():
+        before = read_plan(args.out)
         refuse_other(before, same, args.out)
         asked, seeds = asked | set(before["points"]), seeds | set(before["seeds"])
     points = {name: changes for name, changes in known.items() if name in asked}
@@ -88,14 +85,10 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
     for point, seed in plan.runs():
         refuse_other_run(resolve(plan.flags(point, seed)), plan.folder(point, seed))
     plain = {name: {k: _plain(x) for k, x in c.items()} for name, c in points.items()}
-    found = {
-        **same,
-        "points": plain,
-        "seeds": plan.seeds,
-    }
-    part = args.out / ".sweep.json.part"
+    found = {**same, "points": plain, "seeds": plan.seeds}
+    part = args.out / f".{PLAN}.part"
     part.write_text(json.dumps(found, indent=2) + "\n")
-    os.replace(part, path)
+    os.replace(part, args.out / PLAN)
     return plan
 
 

@@ -116,10 +116,11 @@ def draw_costs(axes: Any, rows: Sequence[Row], metric: str, axis: Axis) -> None:
     """A point for each row; a log axis where the costs differ much."""
     from matplotlib import ticker
 
-    costs = [row.cost[axis.column] for row in rows]
-    axes.plot(
-        costs, [middle(row, metric) for row in rows], "D", color=COLORS["point"], ms=6
-    )
+    costs, color = [row.cost[axis.column] for row in rows], COLORS["point"]
+    for cost, row in zip(costs, rows, strict=True):
+        if metric in row.intervals:
+            axes.plot([cost, cost], row.intervals[metric], color=color, lw=1, alpha=0.3)
+    axes.plot(costs, [middle(row, metric) for row in rows], "D", color=color, ms=6)
     axes.margins(x=0.15, y=0.12)
     if 0 < 4 * min(costs) < max(costs):
         axes.set_xscale("log")

@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments.table import Row
 from recjax.errors import UserError
 
-METRIC = re.compile(r"[a-z]+@[1-9][0-9]*|auc")
+METRIC = re.compile(r"[a-z]+@[1-9][0-9]*")
 
 
 def read_published(path: Path, metrics: Sequence[str]) -> list[Row]:

@@ -20,6 +20,7 @@ from experiments.load import read_json, resolve
 from experiments.plan import Plan, make_plan
 from experiments.pool import Pool
 from experiments.reuse import link_finished
+from recjax.provenance import CODE
 from recjax.summaries import flat_config
 from recjax.workdir import claimed
 
@@ -48,6 +49,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         shown = [f"test/{metric}" for metric in SHOWN]
         shown.append(f"valid/kept/{resolved[0].train.metric}")
         write_columns(args.out, [flat_config(c) for c in resolved], shown)
+        if old := made_by_other_code(plan):
+            print(
+                f"note: {len(old)} finished runs were made by another state of the "
+                f"code, {old[0]} first; to make one again, delete its directory"
+            )
         failed = run(plan, args.jobs)
     for name, why in failed.items():
         print(f"failed: {name}: {why}", file=sys.stderr)
@@ -130,17 +136,44 @@ class _Course:
                 some = self.took.get(point, every)
                 return sum(some) / len(some)
 
-            seconds = sum(expected(point) for point, _ in self.waiting)
-            for job in running:
-                seconds += max(expected(job.name.rsplit(" ", 1)[0]) - job.elapsed, 0)
-            left = f"about {seconds / self.jobs / 60:.0f} min left, "
+            waiting = [expected(point) for point, _ in self.waiting]
+            rest = [expected(x.name.rsplit(" ", 1)[0]) - x.elapsed for x in running]
+            seconds = seconds_left(waiting, rest, self.jobs)
+            left = f"about {seconds / 60:.0f} min left, "
         self.bar.set_postfix_str(f"{left}running {names}", refresh=False)
         self.bar.update(0)
+
+
+def seconds_left(
+    waiting: Sequence[float], running: Sequence[float], jobs: int
+) -> float:
+    """Until all runs are done, each slot taking the next one as it gets free.
+
+    Args:
+      waiting: what each of these runs will take, in their order.
+      running: what each of these still takes; less than zero is taken for none.
+      jobs: slots.
+    """
+    slots = [max(x, 0.0) for x in running] + [0.0] * (jobs - len(running))
+    for seconds in waiting:
+        slots[slots.index(min(slots))] += seconds
+    return max(slots)
 
 
 def is_finished(folder: Path) -> bool:
     """Whether a run has its results."""
     return (folder / "results.json").exists()
+
+
+def made_by_other_code(plan: Plan) -> list[Path]:
+    """Finished runs that were, if only by other comments."""
+    folders = [plan.folder(point, seed) for point, seed in plan.runs()]
+    return [
+        folder
+        for folder in folders
+        if is_finished(folder)
+        and read_json(folder / "results.json").get("code") != CODE
+    ]
 
 
 def outcome(folder: Path) -> str:

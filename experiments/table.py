@@ -74,7 +74,9 @@ def cell(row: Row, metric: str) -> str:
     """Mean, deviation and interval."""
     if not (values := row.values.get(metric)):
         return ""
-    text = f"{np.mean(values):.4f}"
+    mean = float(np.mean(values))
+    # Four decimals, but not of what they make nothing of.
+    text = f"{mean:.4f}" if mean == 0 or mean >= 5e-5 else f"{mean:.1e}"
     if len(values) > 1:
         text += f" ± {np.std(values, ddof=1):.4f}"
     if metric in row.intervals:
@@ -92,7 +94,7 @@ def number(column: str, value: float) -> str:
 def write_csv(path: Path, rows: Sequence[Row], metrics: Sequence[str]) -> None:
     """The table's numbers, every seed's too."""
     costs, parts = costs_of(rows), ("", " sd", " low", " high", " seeds")
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         head = [m + part for m in metrics for part in parts]
         more = ["difference", "p", *costs, "source", "note"]

@@ -44,8 +44,9 @@ Test: means of seeds 0, 1 ± their standard deviation, with 95% percentile boots
 intervals over users of the seeds' mean; 4 rows of 3 users. The epoch is chosen on \
 validation ndcg@10. Difference from `plain`, with p of a two-sided paired \
 randomisation test over users (10,000 sign flips of the users' differences in ndcg@10, \
-averaged over seeds and summed over each user's rows), corrected by Holm for 1 test. \
-Rows in parentheses are not trained, of the run plain/0 alone, and not tested.
+averaged over seeds and summed over each user's rows), corrected by Holm for 1 test; \
+the least that so many flips can give is 0.0001. Rows in parentheses are not trained, \
+of the run plain/0 alone, and not tested.
 
 Protocol abc: leave_one_out, all items ranked, seen items masked, ties against the \
 model, history of 5.
@@ -100,7 +101,7 @@ def runs(tmp_path):
     out = tmp_path / "runs"
     for (point, seed), ranks in RANKS.items():
         write_run(out / point / str(seed), ranks, seed)
-    plan = {"config": "c.py", "data": "d", "seeds": [0, 1], "reference": "plain"}
+    plan = {"config": "c.py", "data": "d", "seeds": [0, 1]}
     plan |= {"points": {"plain": {}, "better": {}}}
     plan["arguments"] = ["--config.data.source=x"]
     (out / "sweep.json").write_text(json.dumps(plan))
@@ -290,6 +291,24 @@ def test_published_rows(runs, tmp_path, capsys):
     assert (row["source"], row["note"]) == ("Me 2020", "a | b")
 
 
+def test_published_figures_of_next_to_nothing(runs, tmp_path, capsys):
+    """Four decimals would make them nothing."""
+    path = tmp_path / "published.csv"
+    path.write_text("name,source,hr@10,ndcg@10\nOld,Me 2020,0.00004,0\n")
+    collect.main([str(runs), "--published", str(path)])
+    assert "| Old (published), Me 2020 | 4.0e-05 | 0.0000 |" in capsys.readouterr().out
+
+
+def test_runs_of_different_code_are_said_to_be(runs, capsys):
+    for run in runs.glob("*/*"):
+        change(run / "results.json", "code", value="a")
+    collect.main([str(runs)])
+    assert "of the code" not in capsys.readouterr().out
+    change(last(runs), "code", value="b")
+    collect.main([str(runs)])
+    assert "made by 2 states of the code." in capsys.readouterr().out
+
+
 def test_missing_runs_are_named(runs, capsys):
     (runs / "better" / "1" / "results.json").unlink()
     shutil.rmtree(runs / "plain" / "0")
@@ -374,7 +393,12 @@ def last(runs, name="results.json"):
         ),
         (lambda runs: last(runs, "ranks.parquet").unlink(), [], "ranks.parquet: "),
         (lambda runs: last(runs).write_text("{"), [], "results.json: cannot be read"),
-        (lambda runs: (runs / "sweep.json").unlink(), [], "sweep.json: "),
+        (lambda runs: (runs / "sweep.json").unlink(), [], "runs: no sweep.json; "),
+        (
+            lambda runs: (runs / "sweep.json").write_text('{"config": "", "data": ""}'),
+            [],
+            "sweep.json: damaged, no 'arguments'",
+        ),
         (
             lambda runs: shutil.rmtree(runs / "plain"),
             ["--partial"],

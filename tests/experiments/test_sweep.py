@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 
+import polars as pl
 import pytest
 from tensorboard.backend.event_processing import event_multiplexer
 from tensorboard.plugins.hparams import metadata
 
-from experiments import sweep
+from experiments import collect, sweep
 from experiments.pool import Job, Pool, usable_cores
 from recjax.errors import STOPPED
 from recjax.workdir import hold
@@ -90,6 +91,38 @@ def test_a_run_of_another_sweep_is_taken(sweep_config, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         sweep.main([*asked, "0", "--out", str(other), "--reuse", str(tmp_path / "no")])
     assert "--reuse" in capsys.readouterr().err
+
+
+def test_runs_of_other_code_are_told(sweep_config, tmp_path, capsys):
+    asked = ["--config", sweep_config(), "--out", str(tmp_path), "--points", "narrow"]
+    sweep.main([*asked, "--seeds", "0"])
+    sweep.main([*asked, "--seeds", "0"])
+    assert "another state of the code" not in capsys.readouterr().out
+    path = tmp_path / "narrow" / "0" / "results.json"
+    final = json.loads(path.read_text())
+    assert final["versions"]["jax"]
+    path.write_text(json.dumps({**final, "code": "0" * 12}))
+    sweep.main([*asked, "--seeds", "0"])
+    said = capsys.readouterr().out
+    assert (
+        f"1 finished runs were made by another state of the code, {path.parent}" in said
+    )
+
+
+def test_the_time_that_is_left():
+    assert sweep.seconds_left([], [5.0, -3.0], 2) == 5.0
+    assert sweep.seconds_left([10.0], [5.0, 7.0], 2) == 15.0  # in the slot free first
+    assert sweep.seconds_left([10.0], [30.0], 2) == 30.0  # beside it
+    assert sweep.seconds_left([10.0, 10.0, 10.0], [], 2) == 20.0
+
+
+def test_a_directory_that_may_not_be_written(sweep_config, tmp_path, capsys):
+    (tmp_path / "out" / ".lock").mkdir(parents=True)
+    with pytest.raises(SystemExit) as e:
+        sweep.main(["--config", sweep_config(), "--out", str(tmp_path / "out")])
+    assert e.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: {tmp_path}/out/.lock: Is a directory"
 
 
 def test_what_fails_does_not_keep_the_others(sweep_config, tmp_path, capsys):
@@ -197,6 +230,13 @@ def test_killed_twice_it_gives_the_same(sweep_config, tmp_path):
     said, _ = last.communicate()
     assert last.returncode == 0, said
     assert results(tmp_path / "killed") == whole
+    tables = []
+    for name in ("alone", "killed"):
+        collect.main([str(tmp_path / name)])
+        table = pl.read_csv(tmp_path / name / "table.csv")
+        tables.append(table.drop("train s", "all s", "MiB"))
+    assert tables[0].equals(tables[1])
+    assert len(tables[0].filter(pl.col("name").is_in(["narrow", "wide"]))) == 2
 
 
 @pytest.mark.faults
