@@ -60,7 +60,7 @@ class Steps:
         self._orbax = ocp.StandardCheckpointer()
         self._pool = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._pending: tuple[int, concurrent.futures.Future[None]] | None = None
-        self._failed_last = False  # in this process
+        self._failed_last = False
 
     def numbers(self) -> list[int]:
         """Of what lies in the folder, newest first; none of it is verified."""
@@ -99,7 +99,7 @@ class Steps:
           meta: JSON values.
           about: JSON values that say for what run it may be restored.
         """
-        self._settle()
+        self.wait()
         content = {"about": about, "meta": meta, "arrays": _shapes(tree)}
         path = self.folder / str(number)
         try:
@@ -111,18 +111,7 @@ class Steps:
         self._pending = number, self._pool.submit(self._seal, path, content)
 
     def wait(self) -> bool:
-        """Waits for the newest save; False, and said, if it has failed anywhere.
-
-        All processes have to call this together: one alone writes the manifest.
-        """
-        self._settle()
-        if jax.process_count() > 1:
-            failed = multihost_utils.process_allgather(np.array(self._failed_last))
-            return not failed.any()
-        return not self._failed_last
-
-    def _settle(self) -> None:
-        """Waits for the newest save; says if it has failed here."""
+        """Waits for the newest save; False, and said, if it has failed."""
         pending, self._pending = self._pending, None
         if pending is not None:
             number, future = pending
@@ -130,6 +119,7 @@ class Steps:
                 future.result()
             except Exception as e:
                 self._failed(number, e)
+        return not self._failed_last
 
     def restore(self, saved: Saved, like: Any) -> Any:
         """The arrays of a save, placed like those of `like`.
@@ -155,7 +145,7 @@ class Steps:
 
     def close(self) -> None:
         """Waits for the save in the background."""
-        self._settle()
+        self.wait()
         self._pool.shutdown()
         self._orbax.close()
 
@@ -301,9 +291,13 @@ class Checkpoints:
         self._params.save(*self._entering, self.about)
 
     def _enter(self) -> bool:
-        """Whether what enters the phase is saved; where it failed it is tried again."""
+        """Whether what enters the phase is saved; where it failed it is tried again.
+
+        Not by one of several processes: the others would not know of it.
+        """
         saved = self._params.wait()
-        if not saved and self._entering is not None:
+        alone = jax.process_count() == 1
+        if not saved and alone and self._entering is not None:
             self._params.save(*self._entering, self.about)
             saved = self._params.wait()
         if saved:
