@@ -68,7 +68,7 @@ def collect(args: argparse.Namespace) -> str:
     out = args.out or args.runs
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "table.md").write_text(text + "\n")
+        (out / "table.md").write_text(text + "\n", encoding="utf-8")
         write_csv(out / "table.csv", rows, args.metrics)
         plot(
             out / "plot.png",

@@ -30,10 +30,7 @@ def session(out: Path) -> Iterator[None]:
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise UserError(f"--out {out}: {e.strerror}") from None
+        out.mkdir(parents=True, exist_ok=True)
         with hold(out, f"--out {out}: another sweep is in it"):
             yield
     except UserError as e:

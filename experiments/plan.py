@@ -87,7 +87,7 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
     plain = {name: {k: _plain(x) for k, x in c.items()} for name, c in points.items()}
     found = {**same, "points": plain, "seeds": plan.seeds}
     part = args.out / f".{PLAN}.part"
-    part.write_text(json.dumps(found, indent=2) + "\n")
+    part.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     os.replace(part, args.out / PLAN)
     return plan
 

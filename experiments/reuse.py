@@ -33,7 +33,9 @@ def link_finished(plan: Plan, others: Iterable[Path]) -> dict[str, Path]:
         for results in sorted(other.glob("**/results.json")):
             config = results.with_name("config.json")
             if config.exists():
-                known.setdefault(config.read_text(), results.parent.resolve())
+                known.setdefault(
+                    config.read_text(encoding="utf-8"), results.parent.resolve()
+                )
     linked = {}
     for point, seed in plan.runs():
         folder = plan.folder(point, seed)

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         study = _Study(args, arguments)
         study.run()
         text = study.page()
-    (args.out / "search.md").write_text(text + "\n")
+    (args.out / "search.md").write_text(text + "\n", encoding="utf-8")
     print(text)
     if failed := study.ended(TrialState.FAIL):
         numbers = ", ".join(str(trial.number) for trial in failed)
@@ -200,7 +200,9 @@ def read_validations(folder: Path, metric: str) -> list[float]:
     """The metric after every epoch so far."""
     path, found = folder / "metrics.jsonl", []
     if path.exists():
-        for text in path.read_text().split("\n")[:-1]:  # the last may be half
+        for text in path.read_text(encoding="utf-8").split("\n")[
+            :-1
+        ]:  # the last may be half
             value = json.loads(text).get(f"valid/{metric}")
             found += [] if value is None else [value]
     return found

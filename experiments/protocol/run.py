@@ -84,9 +84,10 @@ def shuffle_data(here: Path) -> None:
     for path in sources.locate(DATA).glob(f"{DATA}.*"):
         shutil.copyfile(path, here / path.name)
     path = here / f"{DATA}.inter"
-    head, *rows = path.read_text().splitlines()
+    head, *rows = path.read_text(encoding="utf-8").splitlines()
     drawn = np.random.default_rng(0).permutation(len(rows))
-    path.write_text("\n".join([head, *(rows[i] for i in drawn)]) + "\n")
+    shuffled = [head, *(rows[i] for i in drawn)]
+    path.write_text("\n".join(shuffled) + "\n", encoding="utf-8")
 
 
 def flags(runs: Path, order: str) -> list[str]:
@@ -128,7 +129,7 @@ def compare(runs: Path, out: Path, seeds: Sequence[int]) -> str:
             print(protocol, f"seed {seed}: {values[TRAINED][METRICS[0]]:.4f}")
     changed = compare_orders(*(make_config(runs, order, seeds[0]) for order in ORDERS))
     text = page(found, changed)
-    (out / "table.md").write_text(text + "\n")
+    (out / "table.md").write_text(text + "\n", encoding="utf-8")
     write_csv(out / "table.csv", found)
     plot(out / "plot.png", found)
     return text
