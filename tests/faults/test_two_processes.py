@@ -27,7 +27,7 @@ def start_two(data, workdir, env):
     ]
 
 
-def end(processes, timeout=240):
+def end(processes, timeout=600):
     return [p.wait(timeout=timeout) for p in processes]
 
 
