@@ -4,7 +4,8 @@
 
 Claim: one rate for both collapses (Yuan et al., IDvs.MoRec, SIGIR 2023, figure 5: at
 1e-4 HR falls to 0). After the towers they and the encoder's top two layers are trained
-together; the state after that is what is shown, be it worse than the one before.
+together; the state after that is what is shown, be it worse than the one before. The
+row of 1e-3 for the towers and 1e-4 for the encoder says whose rate it is that matters.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +25,7 @@ def sweep(add: reference.Add) -> None:
         ("3e-4", "1e-4"),
         ("1e-4", "1e-4"),
         ("1e-3", "1e-3"),
-        ("3e-3", "3e-3"),
+        ("1e-3", "1e-4"),
     ):
         share = float(encoder) / float(towers)
         rules = base.freeze(reference.TOP, layers=reference.LAYERS, encoder=share)
