@@ -22,7 +22,7 @@ def amazon_industrial(c: ConfigDict) -> None:
     c.text.template, c.text.title = "{title}. {brand}", "{title}"
     c.text.max_tokens, c.text.row_tokens = 64, 128
     c.eval.mask_seen = False
-    c.train.batch_size = 256
+    c.train.batch_size = 64  # users, each with all that they are asked for
 
 
 def amazon_beauty(c: ConfigDict) -> None:

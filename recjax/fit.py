@@ -305,7 +305,7 @@ def make_meter(r: Run, phase: Phase, stand: Standing) -> report.Meter:
     def users(batch: Batch) -> list[str]:
         assert batch.rows_B is not None
         rows_B = batch.rows_B[batch.rows_B >= 0]
-        names = r.data.user_ids[r.data.train.users_R[rows_B]]
+        names = r.data.user_ids[phase.batches.windows.rows.users_R[rows_B]]
         return [str(name) for name in names]
 
     return report.Meter(

@@ -12,6 +12,7 @@ from recjax import losses, optim, sharding, summaries, trees
 from recjax.catalogue import CatalogueArrays, abstract_catalogue, make_catalogue
 from recjax.data.batches import Batch, Items, TrainBatches, round_up
 from recjax.data.rows import Rows
+from recjax.data.sequences import whole_sequences
 from recjax.data.windows import MaskedItem, NextItem
 from recjax.errors import UserError
 from recjax.models.graph import make_graph
@@ -159,6 +160,7 @@ def make_windows(c: Any, rows: Rows) -> NextItem:
     }
     if not rows.lengths().any():
         raise UserError("data.split: no training row has a history to learn from")
+    rows = whole_sequences(rows)
     if c.user_tower.name in BIDIRECTIONAL:
         share = c.user_tower.mask_share
         return MaskedItem(rows, c.data.history_length, share=share, **options)

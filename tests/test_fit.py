@@ -55,6 +55,20 @@ def test_a_bad_batch_is_skipped_and_named(small, tmp_path, monkeypatch, capsys):
     assert not any(np.isnan(v) for r in records(tmp_path) for v in r.values())
 
 
+def test_prefixes_are_read_once_and_their_users_named(
+    small, tmp_path, monkeypatch, capsys
+):
+    c = small.unlock()
+    c.data.split, c.data.rating = "fixed", ""
+    c.train.batch_size, c.train.phases[0].epochs = 40, 1
+    poison(monkeypatch, {0})
+    train.run(c.lock(), str(tmp_path))
+    out = capsys.readouterr().out
+    (line,) = (x for x in out.splitlines() if "batch skipped" in x)
+    _, names = line.split("its 40 users: ")
+    assert len(set(names.split(", "))) == len(names.split(", "))
+
+
 def test_too_many_bad_batches_stop_the_run(small, tmp_path, monkeypatch):
     poison(monkeypatch, range(10**6))
     c = small.unlock()
