@@ -33,6 +33,6 @@ def phases(rules: tuple[tuple[str, float | None], ...]) -> tuple[ConfigDict, ...
     """The towers over the frozen encoder; what the rules say; the towers again."""
     return (
         base.phase("towers", **reference.BASIS),
-        base.phase("tune", **reference.TUNING, lr_mults=rules),
+        base.phase(reference.TUNE, **reference.TUNING, lr_mults=rules),
         base.phase("settle", **reference.SETTLING),
     )

@@ -30,5 +30,8 @@ def sweep(add: reference.Add) -> None:
         share = float(encoder) / float(towers)
         rules = base.freeze(reference.TOP, layers=reference.LAYERS, encoder=share)
         tuning = {**reference.TUNING, "lr": float(towers), "lr_mults": rules}
-        phases = base.phase("towers", **reference.BASIS), base.phase("tune", **tuning)
+        phases = (
+            base.phase("towers", **reference.BASIS),
+            base.phase(reference.TUNE, **tuning),
+        )
         add(f"towers_{towers}_encoder_{encoder}", {"train.phases": phases})

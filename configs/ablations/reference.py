@@ -20,10 +20,10 @@ TOP = 2  # of them, trained where that is not what rows differ in
 TOWERS = {"epochs": 12, "lr": 3e-3, "ema": 0.98, "patience": 4}  # on frozen vectors
 # Where the encoder is trained: before, while and after that.
 BASIS = {**TOWERS, "epochs": 8}
-TUNING = {  # each step encodes the catalogue, of MovieLens; so few and large ones
+TUNE = "tune"  # name of the phase that trains the encoder
+TUNING = {  # each step encodes what its users had; so few and large ones
     "epochs": 3,
     "epoch_steps": 5,
-    "batch_size": 512,
     "lr": 3e-4,
     "schedule": "cosine",
     "warmup": 0.2,
@@ -39,11 +39,12 @@ DATA_SETS: dict[str, Callable[[ConfigDict], None]] = {
     "amazon_industrial": data_sets.amazon_industrial,
     "amazon_beauty": data_sets.amazon_beauty,
 }
-# Where a row trains the encoder: so that a step encodes its users' items alone.
-TUNED: dict[str, Changes] = {
-    "ml100k": {},  # which are most of the catalogue
-    "amazon_industrial": {"loss.negatives": "stale"},
-    "amazon_beauty": {"loss.negatives": "stale"},
+# Where a row trains the encoder: so that a step encodes its users' items alone, and how
+# many users these are.
+TUNED: dict[str, tuple[Changes, int]] = {
+    "ml100k": ({}, 512),  # most of the catalogue is theirs
+    "amazon_industrial": ({"loss.negatives": "stale"}, 128),
+    "amazon_beauty": ({"loss.negatives": "stale"}, 128),
 }
 
 
@@ -79,11 +80,16 @@ def make(
     name, _, data_set = point.partition("@")
     data_set = data_set or "ml100k"
     c = start(data_set)
+    changes, users = TUNED[data_set]
     if tuned:
         c.text.template = c.text.title
-        c.update_from_flattened_dict(dict(TUNED[data_set]))
+        c.update_from_flattened_dict(dict(changes))
     c.update_from_flattened_dict({k.replace("__", "."): x for k, x in shared.items()})
-    return pick(c, name, sweep)
+    c = pick(c, name, sweep)
+    for phase in c.train.phases:
+        if phase.name == TUNE:
+            phase.batch_size = users
+    return c
 
 
 def pick(c: ConfigDict, point: str, sweep: Callable[[Add], None]) -> ConfigDict:
