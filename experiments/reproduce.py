@@ -96,22 +96,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/tables"))
-    parser.add_argument("--only", nargs="+", help="names of folders; all without")
+    which = "folders, as pooling or pooling/ml100k; all without"
+    parser.add_argument("--only", nargs="+", help=which)
     parser.add_argument("--data", type=Path, help="directory of the Amazon data sets")
     parser.add_argument("--seeds", nargs="+", default=["0", "1", "2"])
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     args = parser.parse_args(argv)
-    names = [*dict.fromkeys(table.name for table in TABLES), PROTOCOL]
-    if unknown := [name for name in args.only or () if name not in names]:
-        parser.error(f"--only: no {unknown[0]!r} among {', '.join(names)}")
     try:
         check_plots()  # now, not after the first sweep
+        chosen = choose(args.only, args.data)
         args.out.mkdir(parents=True, exist_ok=True)
-        chosen = [x for x in TABLES if x.name in (args.only or names)]
-        chosen = [x for x in chosen if x.data == MOVIES or args.data is not None]
-        for table in chosen:
-            if (source := where(table, args.data)) and not source.is_dir():
-                parser.error(f"--data {args.data}: no {source.name} in it")
     except UserError as e:
         parser.error(str(e))
     except OSError as e:
@@ -121,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"\n{table.folder}: {table.title}", flush=True)
         if not make(table, args):
             failed.append(table.folder)
-    if PROTOCOL in (args.only or names):
+    if not args.only or PROTOCOL in args.only:
         print(f"\n{PROTOCOL}: the same states under several protocols", flush=True)
         if not make_protocol(args):
             failed.append(PROTOCOL)
@@ -129,6 +123,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     if failed:
         print(f"error: not made: {', '.join(failed)}", file=sys.stderr)
         sys.exit(1)
+
+
+def choose(only: Sequence[str] | None, data: Path | None) -> list[Table]:
+    """The tables of some folders, or all; without data sets those that need none.
+
+    Raises:
+      UserError: no such folder, or its data set is not there.
+    """
+    names = [*dict.fromkeys(table.name for table in TABLES), PROTOCOL]
+    chosen = []
+    for name in only or names:
+        found = [table for table in TABLES if name in (table.name, table.folder)]
+        if not found and name != PROTOCOL:
+            raise UserError(f"--only: no {name!r} among {', '.join(names)}")
+        if data is None and name in [x.folder for x in found if x.data != MOVIES]:
+            raise UserError(f"--only {name}: needs --data")
+        chosen += found
+    if data is None:
+        return [table for table in TABLES if table in chosen and table.data == MOVIES]
+    for table in chosen:
+        if (source := where(table, data)) and not source.is_dir():
+            raise UserError(f"--data {data}: no {source.name} in it")
+    return [table for table in TABLES if table in chosen]
 
 
 def make(table: Table, args: argparse.Namespace) -> bool:

@@ -100,6 +100,21 @@ def test_data_that_are_not_there_are_told_before_all_else(tmp_path, capsys):
     assert "no amazon-industrial in it" in capsys.readouterr().err
 
 
+def test_one_data_set_of_a_table(tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(reproduce.sweep, "main", asked.append)
+    monkeypatch.setattr(reproduce.collect, "main", lambda arguments: None)
+    (tmp_path / "amazon-industrial").mkdir()
+    only = ["--out", str(tmp_path / "out"), "--only", "pooling/amazon_industrial"]
+    reproduce.main([*only, f"--data={tmp_path}"])
+    ((_, out, *_),) = asked
+    assert out == f"--out={tmp_path / 'out' / 'pooling' / 'amazon_industrial'}"
+    with pytest.raises(SystemExit, match="2"):
+        reproduce.main(only)
+    assert "pooling/amazon_industrial: needs --data" in capsys.readouterr().err
+    assert len(asked) == 1
+
+
 def test_unknown_tables_are_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         reproduce.main(["--only", "nothing"])
