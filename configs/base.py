@@ -164,6 +164,7 @@ def phase(name: str, **changes: Any) -> ConfigDict:
     c.patience = 5  # epochs without a better metric; 0 = never stop early
     c.keep = "best"  # state that is tested and passed on: best (on validation) | last
     c.ema = 0.0  # decay per step of the averaged weights that are kept; 0 = off
+    c.negatives = ""  # of the kinds that loss.negatives has; "" = that one
     c.lr_mults = freeze("all")  # (regex, multiplier); None = frozen
     c.lock().update(changes)
     return c

@@ -83,9 +83,11 @@ class _Chunks:
 
 
 def make_catalogue(
-    r: Run, model: Recommender, params: trees.Flat, blocks: int
+    r: Run, model: Recommender, params: trees.Flat, blocks: int, negatives: str
 ) -> CatalogueArrays:
     """The catalogue's arrays; with frozen blocks the text source gets their output.
+
+    What targets compete with, `negatives`, says whether a step reads all of it.
 
     `text.whiten` is of that output alone: the store keeps it as it came.
     """
@@ -98,7 +100,7 @@ def make_catalogue(
     assert model.encoder_config is not None
     pooled = blocks == model.encoder_config.num_hidden_layers + 2
     if isinstance(array, np.memmap) and not pooled:
-        _refuse_whole(r, array.nbytes)
+        _refuse_whole(negatives, array.nbytes)
         return CatalogueArrays(r, {}, r.packing(), array)
     if pooled and r.config.text.whiten:
         array = whiten(array)
@@ -107,9 +109,9 @@ def make_catalogue(
     return CatalogueArrays(r, whole, None if pooled else r.packing())
 
 
-def _refuse_whole(r: Run, num_bytes: int) -> None:
+def _refuse_whole(negatives: str, num_bytes: int) -> None:
     """States in a file, of so many bytes, cannot be candidates of every step."""
-    if r.config.loss.negatives == "all":
+    if negatives == "all":
         raise UserError(
             f"loss.negatives: 'all' needs the whole frozen prefix, "
             f"{num_bytes / GIB:.1f} GiB, in memory in every step; allow it with "
@@ -118,11 +120,11 @@ def _refuse_whole(r: Run, num_bytes: int) -> None:
 
 
 def abstract_catalogue(
-    r: Run, model: Recommender, params: trees.Flat, blocks: int
+    r: Run, model: Recommender, params: trees.Flat, blocks: int, negatives: str
 ) -> CatalogueArrays:
     """`make_catalogue` with the shapes of what frozen blocks would make."""
     if r.tokens is None or not blocks:
-        return make_catalogue(r, model, params, blocks)
+        return make_catalogue(r, model, params, blocks, negatives)
     assert model.encoder_config is not None
     pooled = blocks == model.encoder_config.num_hidden_layers + 2
     rows = r.data.num_items if pooled else len(r.tokens.ids)
@@ -130,7 +132,7 @@ def abstract_catalogue(
     array = jax.ShapeDtypeStruct(shape, DTYPES[r.config.text.prefix_dtype])
     num_bytes = trees.num_bytes(array)
     if not pooled and num_bytes > r.config.text.prefix_memory * GIB:
-        _refuse_whole(r, num_bytes)
+        _refuse_whole(negatives, num_bytes)
     name = "vectors_NxE" if pooled else "states_TxE"
     return CatalogueArrays(r, {"text": {name: array}}, None if pooled else r.packing())
 

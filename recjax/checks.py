@@ -136,11 +136,15 @@ def check_config(c: Any) -> None:
 
 def _check_together(c: Any) -> None:
     """Refuses what each for itself is right."""
-    if c.user_tower.name in GRAPH and c.loss.negatives != "all":
-        raise UserError(
-            f"loss.negatives: {c.loss.negatives!r}; a graph tower reads all items in "
-            "every step and needs 'all'"
-        )
+    if c.user_tower.name in GRAPH:
+        for p in c.train.phases:
+            name = p.negatives or c.loss.negatives
+            key = f"phase {p.name}: negatives" if p.negatives else "loss.negatives"
+            if name != "all":
+                raise UserError(
+                    f"{key}: {name!r}; a graph tower reads all items in every step "
+                    "and needs 'all'"
+                )
     if c.loss.name == "rating" and not c.eval.like_threshold:
         raise UserError("loss.name: 'rating' needs eval.like_threshold, and ratings")
     weights = tuple(c.head.memory_weights)
@@ -280,6 +284,11 @@ def _check_names(c: Any) -> None:
         *((f"phase {p.name}: schedule", p.schedule, SCHEDULES) for p in c.train.phases),
         *((f"phase {p.name}: keep", p.keep, ("best", "last")) for p in c.train.phases),
         ("loss.negatives", c.loss.negatives, NEGATIVES),
+        *(
+            (f"phase {p.name}: negatives", p.negatives, NEGATIVES)
+            for p in c.train.phases
+            if p.negatives
+        ),
         ("data.windows", c.data.windows, ("last", "all")),
         ("train.dtype", c.train.dtype, ("float32", "bfloat16")),
         ("train.metric", c.train.metric, (*metrics, "auc")),

@@ -235,9 +235,9 @@ def train_steps(
       first: steps of the epoch that are done.
       stale: vectors of the catalogue for the next steps, where negatives are stale.
     """
-    loss = r.config.loss
+    refresh = r.config.loss.refresh_steps
     for i in range(first, phase.batches.steps_per_epoch):
-        if loss.negatives == "stale" and i % loss.refresh_steps == 0:
+        if phase.batches.negatives == "stale" and i % refresh == 0:
             stale = encode_stale(phase, state)
         batch = next(iterator)
         catalogue, placed = phase.place(r, batch)

@@ -92,13 +92,13 @@ def set_up(
     blocks = count_frozen_blocks(r.model, trainable)
     model = r.model.clone(frozen_blocks=blocks)
     make = abstract_catalogue if r.dry else make_catalogue
-    catalogue = make(r, model, params, blocks)
+    catalogue = make(r, model, params, blocks, batches.negatives)
     batches.packing = catalogue.packing
     graph = candidates = None
     if model.graph_layers:
         users_E, items_E = r.data.train.pairs()
         graph = r.put_whole(make_graph(users_E, items_E, r.data.num_items))
-    if c.loss.negatives == "all":
+    if batches.negatives == "all":
         arrays, items = catalogue.take(batches.all_items())
         arrays = {**arrays, "graph": graph} if graph else arrays
         candidates = arrays, items
@@ -140,7 +140,7 @@ def make_batches(r: Run, phase: Any, seed: int) -> TrainBatches:
         make_windows(c, r.data.train),
         batch_size=round_up(size, devices),
         epoch_steps=phase.epoch_steps,
-        negatives=c.loss.negatives,
+        negatives=phase.negatives or c.loss.negatives,
         logq=c.loss.logq,
         num_items=r.data.num_items,
         held_out_N=r.data.held_out_N,

@@ -69,6 +69,27 @@ def test_prefixes_are_read_once_and_their_users_named(
     assert len(set(names.split(", "))) == len(names.split(", "))
 
 
+def test_a_phase_has_negatives_of_its_own(small, tmp_path):
+    """What the loss says otherwise, in that phase alone."""
+
+    def losses(name, loss, *phases):
+        c = small.copy_and_resolve_references().unlock()
+        c.loss.negatives = loss
+        c.train.phases = tuple(
+            base.phase(f"p{i}", epochs=1, negatives=negatives)
+            for i, negatives in enumerate(phases)
+        )
+        train.run(c.lock(), str(tmp_path / name))
+        return [r["train/loss"] for r in records(tmp_path / name) if "train/loss" in r]
+
+    one = losses("one", "all", "", "stale")
+    assert one == losses("same", "in_batch", "all", "stale")
+    assert one[:5] == losses("whole", "all", "", "")[:5]
+    other = losses("other", "all", "", "in_batch")
+    assert one[:5] == other[:5]
+    assert one[5:] != other[5:]
+
+
 def test_too_many_bad_batches_stop_the_run(small, tmp_path, monkeypatch):
     poison(monkeypatch, range(10**6))
     c = small.unlock()

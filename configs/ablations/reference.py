@@ -39,12 +39,12 @@ DATA_SETS: dict[str, Callable[[ConfigDict], None]] = {
     "amazon_industrial": data_sets.amazon_industrial,
     "amazon_beauty": data_sets.amazon_beauty,
 }
-# Where a row trains the encoder: so that a step encodes its users' items alone, and how
-# many users these are.
-TUNED: dict[str, tuple[Changes, int]] = {
-    "ml100k": ({}, 512),  # most of the catalogue is theirs
-    "amazon_industrial": ({"loss.negatives": "stale"}, 128),
-    "amazon_beauty": ({"loss.negatives": "stale"}, 128),
+# The phase that trains the encoder: how many users' items a step encodes, and where not
+# the whole catalogue as well.
+TUNED: dict[str, Changes] = {
+    "ml100k": {"batch_size": 512},  # most of the catalogue is theirs
+    "amazon_industrial": {"batch_size": 128, "negatives": "stale"},
+    "amazon_beauty": {"batch_size": 128, "negatives": "stale"},
 }
 
 
@@ -71,7 +71,7 @@ def make(
       point: name of a point, or name@data_set.
       sweep: of the config's file.
       tuned: whether a row trains the encoder. Then all rows have titles alone as
-        texts, and what `TUNED` says of the data set.
+        texts, and the phase that trains it has what `TUNED` says of the data set.
       shared: changes to the reference that all points have, with __ for the dot.
 
     Raises:
@@ -80,15 +80,13 @@ def make(
     name, _, data_set = point.partition("@")
     data_set = data_set or "ml100k"
     c = start(data_set)
-    changes, users = TUNED[data_set]
     if tuned:
         c.text.template = c.text.title
-        c.update_from_flattened_dict(dict(changes))
     c.update_from_flattened_dict({k.replace("__", "."): x for k, x in shared.items()})
     c = pick(c, name, sweep)
     for phase in c.train.phases:
         if phase.name == TUNE:
-            phase.batch_size = users
+            phase.update(TUNED[data_set])
     return c
 
 
