@@ -132,16 +132,14 @@ def choose(only: Sequence[str] | None, data: Path | None) -> list[Table]:
       UserError: no such folder, or its data set is not there.
     """
     names = [*dict.fromkeys(table.name for table in TABLES), PROTOCOL]
-    chosen = []
+    chosen: list[Table] = []
     for name in only or names:
         found = [table for table in TABLES if name in (table.name, table.folder)]
         if not found and name != PROTOCOL:
             raise UserError(f"--only: no {name!r} among {', '.join(names)}")
         if data is None and name in [x.folder for x in found if x.data != MOVIES]:
             raise UserError(f"--only {name}: needs --data")
-        chosen += found
-    if data is None:
-        return [table for table in TABLES if table in chosen and table.data == MOVIES]
+        chosen += [x for x in found if x.data == MOVIES or data is not None]
     for table in chosen:
         if (source := where(table, data)) and not source.is_dir():
             raise UserError(f"--data {data}: no {source.name} in it")

@@ -113,7 +113,7 @@ def _refuse_whole(negatives: str, num_bytes: int) -> None:
     """States in a file, of so many bytes, cannot be candidates of every step."""
     if negatives == "all":
         raise UserError(
-            f"loss.negatives: 'all' needs the whole frozen prefix, "
+            "negatives: 'all' needs the whole frozen prefix, "
             f"{num_bytes / GIB:.1f} GiB, in memory in every step; allow it with "
             "text.prefix_memory, or choose other negatives"
         )
