@@ -7,8 +7,8 @@ DIR holds `amazon-industrial.{train,valid,test}.inter` and `.item` in RecBole's 
 format: the set of 2018 as MiniOneRec splits it, by global time, with histories of at
 most ten items.
 
-Five to seven minutes on two busy CPU cores. Test HR@5 / NDCG@5 / HR@10 / NDCG@10, mean
-of seeds 0, 1 and 2: .1352 / .1101 / .1645 / .1195 (experiments/headlines).
+Four to five minutes on one CPU core. Test HR@5 / NDCG@5 / HR@10 / NDCG@10, mean of
+seeds 0, 1 and 2: .1355 / .1102 / .1645 / .1195 (experiments/headlines).
 """
 
 from ml_collections import ConfigDict
