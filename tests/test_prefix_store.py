@@ -189,5 +189,5 @@ def test_all_negatives_need_the_prefix_in_memory(config, tmp_path, monkeypatch):
     c.text.prefix_disk, c.text.prefix_memory = 1.0, 0.0
     rules = base.freeze(1, layers=3)
     c.train.phases = (base.phase("top", epochs=1, lr_mults=rules),)
-    with pytest.raises(UserError, match=r"loss\.negatives: 'all' needs the whole"):
+    with pytest.raises(UserError, match=r"^negatives: 'all' needs the whole"):
         train.run(c.lock(), str(tmp_path / "run"))
