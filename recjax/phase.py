@@ -76,7 +76,20 @@ class Phase:
 def set_up(
     r: Run, index: int, config: Any, params: trees.Flat, step: int
 ) -> tuple[Phase, TrainState]:
-    """The schedule says what is frozen; what is frozen says what to compute once."""
+    """A phase ready to train, and the state that it begins with.
+
+    The schedule says what is frozen; what is frozen says what to compute once.
+
+    Args:
+      r: the run.
+      index: of the phase; with the seed it decides the order of batches.
+      config: of the phase.
+      params: all, by path.
+      step: that it begins with.
+
+    Raises:
+      UserError: batches, rates or candidates that cannot be.
+    """
     c, name, say = r.config, config.name, r.reporter.say
     batches = make_batches(r, config, seed=c.seed + index)
     total = config.epochs * batches.steps_per_epoch
@@ -136,8 +149,11 @@ def make_batches(r: Run, phase: Any, seed: int) -> TrainBatches:
             f"batches of {round_up(size, devices)} users, not {size}: the same number "
             f"on each of {devices} devices"
         )
+    windows = make_windows(c, r.data.train)
+    if len(windows.rows) < (num_rows := len(r.data.train)):
+        r.reporter.say(f"{num_rows:,} rows, read as {len(windows.rows):,} sequences")
     return TrainBatches(
-        make_windows(c, r.data.train),
+        windows,
         batch_size=round_up(size, devices),
         epoch_steps=phase.epoch_steps,
         negatives=phase.negatives or c.loss.negatives,
@@ -152,7 +168,11 @@ def make_batches(r: Run, phase: Any, seed: int) -> TrainBatches:
 
 
 def make_windows(c: Any, rows: Rows) -> NextItem:
-    """What the user tower is asked: the next item, or those that are hidden from it."""
+    """What the user tower is asked: the next item, or those that are hidden from it.
+
+    Raises:
+      UserError: there is nothing before any target.
+    """
     options = {
         "windows": c.data.windows,
         "shuffle_ties": c.data.shuffle_ties,
@@ -160,7 +180,8 @@ def make_windows(c: Any, rows: Rows) -> NextItem:
     }
     if not rows.lengths().any():
         raise UserError("data.split: no training row has a history to learn from")
-    rows = whole_sequences(rows)
+    if c.data.windows == "all":
+        rows = whole_sequences(rows, c.data.history_length)
     if c.user_tower.name in BIDIRECTIONAL:
         share = c.user_tower.mask_share
         return MaskedItem(rows, c.data.history_length, share=share, **options)

@@ -5,15 +5,18 @@ import numpy as np
 from recjax.data.rows import Rows
 
 
-def whole_sequences(rows: Rows) -> Rows:
+def whole_sequences(rows: Rows, history_length: int) -> Rows:
     """One sequence for each user where the rows are its prefixes; else the same rows.
 
     Files of sliding windows have a row for each event: the events before it, at most a
     number of them, and itself. A tower that answers everywhere reads such a user once
-    and not once for each event.
+    and not once for each event. Users longer than a window are read in several, and as
+    in all of these an early target of one has fewer events before it than its row had.
 
     Args:
       rows: those of a user in the order of time.
+      history_length: of the windows. Rows whose histories were cut shorter stay as they
+        are, for joined they would teach longer histories than are asked of.
 
     Returns:
       Sequences with the same targets, `every_prefix`. Ratings of first events are not
@@ -29,6 +32,9 @@ def whole_sequences(rows: Rows) -> Rows:
         return rows
     (begins,) = np.nonzero(first_R)
     lasts = np.append(begins[1:], len(users_R)) - 1
+    longest = int(rows.lengths().max())
+    if longest < min(history_length, int((lasts - begins).max()) + 1):
+        return rows
     # An event before each user's targets; the last target is no history.
     flat = np.insert(targets_R, begins, rows.flat[starts_R[begins]])
     ratings = np.insert(rows.ratings_R[order], begins, np.nan)

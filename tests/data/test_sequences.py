@@ -52,7 +52,7 @@ SEQUENCES = {4: [1, 2, 2, 5, 3], 0: [7, 8], 2: [9, 9, 4, 9]}
 @pytest.mark.parametrize("longest", [4, 10])
 def test_the_same_is_asked_after_the_same(longest):
     rows = cut(*prefixes(SEQUENCES, longest))
-    whole = whole_sequences(rows)
+    whole = whole_sequences(rows, longest)
     assert whole.every_prefix
     assert len(whole) == 3
     assert asked(whole, longest) == asked(rows, longest)
@@ -61,14 +61,25 @@ def test_the_same_is_asked_after_the_same(longest):
 
 @pytest.mark.parametrize("longest", [1, 2, 3])
 def test_histories_that_were_cut(longest):
-    whole = whole_sequences(cut(*prefixes(SEQUENCES, longest)))
+    whole = whole_sequences(cut(*prefixes(SEQUENCES, longest)), longest)
     found = {int(u): whole.sequence(r).tolist() for r, u in enumerate(whole.users_R)}
     assert found == SEQUENCES
 
 
+@pytest.mark.parametrize("longest", [1, 2, 3])
+def test_windows_longer_than_what_was_cut_would_teach_what_is_not_asked(longest):
+    rows = cut(*prefixes(SEQUENCES, longest))
+    assert whole_sequences(rows, longest + 1) is rows
+
+
+def test_windows_may_be_longer_than_what_is_whole():
+    rows = cut(*prefixes(SEQUENCES, 4))
+    assert len(whole_sequences(rows, 50)) == 3
+
+
 def test_ratings_go_with_their_events():
     rows = cut((0, [1], 2), (1, [5], 6), (0, [1, 2], 3), ratings=[3.0, 1.0, 4.0])
-    whole = whole_sequences(rows)
+    whole = whole_sequences(rows, 10)
     np.testing.assert_array_equal(whole.sequence_ratings(0), [np.nan, 3.0, 4.0])
     np.testing.assert_array_equal(whole.sequence_ratings(1), [np.nan, 1.0])
 
@@ -88,19 +99,19 @@ def test_ratings_go_with_their_events():
 )
 def test_other_rows_stay_as_they_are(tasks):
     rows = cut(*tasks)
-    assert whole_sequences(rows) is rows
+    assert whole_sequences(rows, 2) is rows
 
 
 def test_a_split_that_is_whole_stays():
-    rows = whole_sequences(cut(*prefixes(SEQUENCES, 10)))
-    assert whole_sequences(rows) is rows
+    rows = whole_sequences(cut(*prefixes(SEQUENCES, 10)), 10)
+    assert whole_sequences(rows, 10) is rows
 
 
 def test_files_of_prefixes_are_the_same_as_whole_ones(config):
     c = config.unlock()
     whole = load_data(c).train
     c.data.split = "fixed"
-    joined = whole_sequences(load_data(c).train)
+    joined = whole_sequences(load_data(c).train, c.data.history_length)
     assert len(joined) == len(whole)
     for row in range(len(whole)):
         np.testing.assert_array_equal(joined.sequence(row), whole.sequence(row))
