@@ -269,6 +269,7 @@ print('clean')
             **os.environ,
             "PYTHONPATH": str(tmp_path),
             "RECJAX_CACHE": str(tmp_path / "cache"),
+            "JAX_COMPILATION_CACHE_DIR": "",  # as where nobody named another place
         },
         check=False,
     )
