@@ -34,6 +34,8 @@ def load_from(path: str, name: str) -> Any:
     Raises:
       UserError: it cannot be read, or has no such thing.
     """
+    if not Path(path).exists():
+        raise UserError(f"--config: {path} is not there")
     spec = importlib.util.spec_from_file_location("sweep_config", path)
     if spec is None or spec.loader is None:
         raise UserError(f"--config: {path} is no Python file")
@@ -41,8 +43,6 @@ def load_from(path: str, name: str) -> Any:
     try:
         spec.loader.exec_module(module)
         return getattr(module, name)
-    except FileNotFoundError:
-        raise UserError(f"--config: {path} is not there") from None
     except Exception as e:  # a config file may raise anything
         raise UserError(f"--config: {path}: {' '.join(explain(e))}") from None
 

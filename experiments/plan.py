@@ -79,6 +79,8 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
     if (args.out / PLAN).exists():
         before = read_plan(args.out)
         refuse_other(before, same, args.out)
+        if gone := [name for name in before["points"] if name not in known]:
+            print(f"note: {args.config} has no {', '.join(gone)} any more; left out")
         asked, seeds = asked | set(before["points"]), seeds | set(before["seeds"])
     points = {name: changes for name, changes in known.items() if name in asked}
     plan = Plan(args.config, args.data, points, sorted(seeds), arguments, args.out)

@@ -24,12 +24,14 @@ class Job:
     Attributes:
       log: what it prints is added to this file.
       began: when it was started, by `time.monotonic`.
+      printed: bytes that the log had by then, of earlier attempts.
     """
 
     name: str
     command: Sequence[str]
     log: Path
     began: float = 0.0
+    printed: int = 0
 
     @property
     def elapsed(self) -> float:
@@ -37,9 +39,9 @@ class Job:
         return time.monotonic() - self.began
 
     def last_line(self) -> str:
-        """What the log ends with."""
-        lines = self.log.read_text(errors="replace").replace("\r", "\n").split("\n")
-        said = [line.strip() for line in lines if line.strip()]
+        """What it has printed last."""
+        text = self.log.read_bytes()[self.printed :].decode(errors="replace")
+        said = [x.strip() for x in text.replace("\r", "\n").split("\n") if x.strip()]
         return said[-1] if said else "(said nothing)"
 
 
@@ -76,6 +78,7 @@ class Pool:
         job.log.parent.mkdir(parents=True, exist_ok=True)
         job.began = time.monotonic()
         with job.log.open("ab") as log:
+            job.printed = log.tell()
             process = subprocess.Popen(
                 [*self._prefix(slot), *job.command],
                 stdin=subprocess.DEVNULL,

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         study = _Study(args, arguments)
         study.run()
         text = study.page()
-    (args.out / "search.md").write_text(text + "\n", encoding="utf-8")
+        (args.out / "search.md").write_text(text + "\n", encoding="utf-8")
     print(text)
     if failed := study.ended(TrialState.FAIL):
         numbers = ", ".join(str(trial.number) for trial in failed)
@@ -144,9 +144,9 @@ class _Study:
             bar.update(0)
             time.sleep(POLL)
         ((_, code),) = ended
-        if code == 2:  # the others would fail the same way
+        if code == 2 and not self.ended(TrialState.COMPLETE, TrialState.PRUNED):
             self.study.tell(trial.number, state=TrialState.FAIL)
-            raise UserError(f"{job.name}: {job.last_line()}")
+            raise UserError(f"{job.name}: {job.last_line()}")  # others would, too
         if code:
             return TrialState.FAIL, None
         results = read_json(folder / "results.json")

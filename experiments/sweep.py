@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if old := made_by_other_code(plan):
             print(
                 f"note: {len(old)} finished runs were made by another state of the "
-                f"code, {old[0]} first; to make one again, delete its directory"
+                f"code, {old[0].resolve()} first; to make one again, delete its "
+                "directory"
             )
         failed = run(plan, args.jobs)
     for name, why in failed.items():
@@ -118,7 +119,8 @@ class _Course:
             point, seed = job.name.rsplit(" ", 1)
             folder = self.plan.folder(point, int(seed))
             if code:
-                self.failed[job.name] = f"{job.last_line()} ({job.log})"
+                said = job.last_line()
+                self.failed[job.name] = f"exit code {code}: {said} ({job.log})"
                 self.bar.write(f"{job.name}: FAILED with exit code {code}")
             else:
                 self.took.setdefault(point, []).append(read_seconds(folder))

@@ -84,10 +84,11 @@ def test_the_next_table_comes_unless_it_was_stopped(
     assert (e.value.code, len(asked)) == (code, tables)
 
 
-def test_the_protocols_are_the_last_table(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["protocol", "protocol/ml100k"])
+def test_the_protocols_are_the_last_table(name, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(reproduce.protocol, "main", asked.append)
-    reproduce.main(["--only", "protocol", "--out", str(tmp_path), "--seeds", "5"])
+    reproduce.main(["--only", name, "--out", str(tmp_path), "--seeds", "5"])
     (arguments,) = asked
     there = f"--out={reproduce.HERE / 'protocol' / 'ml100k'}"
     assert arguments[:2] == [str(tmp_path / "protocol"), there]

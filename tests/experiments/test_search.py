@@ -86,6 +86,18 @@ def test_a_trial_that_cannot_run_ends_the_search(space, tmp_path, capsys):
     assert [x.state.name for x in trials(tmp_path / "out")] == ["FAIL"]
 
 
+def test_one_that_cannot_run_after_others_that_could(space, tmp_path, capsys):
+    path = Path(space())
+    text = path.read_text().replace(
+        'width": width', 'width": width if trial.number < 1 else 9'
+    )
+    path.write_text(text)
+    with pytest.raises(SystemExit, match="1"):
+        search.main(["--config", str(path), "--out", str(tmp_path), "--trials", "2"])
+    assert [x.state.name for x in trials(tmp_path)] == ["COMPLETE", "FAIL"]
+    assert "failed: 1; see" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -131,9 +132,41 @@ def test_what_fails_does_not_keep_the_others(sweep_config, tmp_path, capsys):
         sweep.main([*asked, "--points", "odd", "narrow", "--seeds", "0", "1"])
     assert e.value.code == 1
     said = capsys.readouterr()
-    assert "failed: odd 0: error: item_tower.width" in said.err
+    assert "failed: odd 0: exit code 2: error: item_tower.width" in said.err
     made = ["narrow/0/results.json", "narrow/1/results.json"]  # before it and after
     assert list(results(tmp_path / "out")) == made
+
+
+def test_what_a_job_says_is_of_this_attempt(tmp_path):
+    pool = Pool(1)
+    for code, last in (("print('first')", "first"), ("", "(said nothing)")):
+        job = Job("x", [sys.executable, "-c", code], tmp_path / "log")
+        pool.start(job)
+        while not pool.ended():
+            time.sleep(0.01)
+        assert job.last_line() == last
+
+
+def test_points_that_the_config_has_no_more_are_left_out(
+    sweep_config, tmp_path, capsys
+):
+    path, out = Path(sweep_config()), tmp_path / "out"
+    asked = ["--config", str(path), "--out", str(out), "--seeds", "0", "--points"]
+    sweep.main([*asked, "narrow", "wide"])
+    path.write_text(path.read_text().replace('add("wide"', 'add("wider"'))
+    sweep.main([*asked, "narrow"])
+    said = capsys.readouterr().out
+    assert f"note: {path} has no wide any more; left out" in said
+    assert list(json.loads((out / "sweep.json").read_text())["points"]) == ["narrow"]
+
+
+def test_files_that_a_config_misses_are_not_the_config(sweep_config, tmp_path, capsys):
+    path = Path(sweep_config())
+    path.write_text(path.read_text() + "\nopen('nowhere.csv')\n")
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main(["--config", str(path), "--out", str(tmp_path / "out")])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No such file or directory: 'nowhere.csv'" in line
 
 
 @pytest.mark.parametrize(
