@@ -8,6 +8,7 @@ import optuna
 import pytest
 
 from configs import base
+from configs.ablations import reference
 from configs.ablations.reference import DATA_SETS, read_points
 from experiments.load import load_from, resolve
 from recjax import train
@@ -71,6 +72,18 @@ def test_points_differ_and_the_default_is_the_reference(name):
     if several:
         with pytest.raises(ValueError, match="no data set 'mars'; there are ml100k"):
             module.get_config(f"{points[0]}@mars")
+
+
+def test_a_row_may_say_what_the_data_set_would():
+    """Of the phase that trains the encoder; what it leaves open, the data set says."""
+
+    def sweep(add):
+        tune = base.phase(reference.TUNE, **{**reference.TUNING, "batch_size": 64})
+        add("small", {"train.phases": (tune,)})
+
+    c = reference.make("small@amazon_industrial", sweep, tuned=True)
+    (tune,) = c.train.phases
+    assert (tune.batch_size, tune.negatives) == (64, "stale")
 
 
 def test_points_of_one_name_are_refused():

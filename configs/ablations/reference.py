@@ -71,7 +71,8 @@ def make(
       point: name of a point, or name@data_set.
       sweep: of the config's file.
       tuned: whether a row trains the encoder. Then all rows have titles alone as
-        texts, and the phase that trains it has what `TUNED` says of the data set.
+        texts, and the phase that trains it has what `TUNED` says of the data set,
+        where the row leaves it open.
       shared: changes to the reference that all points have, with __ for the dot.
 
     Raises:
@@ -86,7 +87,8 @@ def make(
     c = pick(c, name, sweep)
     for phase in c.train.phases:
         if phase.name == TUNE:
-            phase.update(TUNED[data_set])
+            open_ = {k: x for k, x in TUNED[data_set].items() if not phase[k]}
+            phase.update(open_)
     return c
 
 
