@@ -1,17 +1,19 @@
 """What the protocols' table, CSV and plot look like."""
 
 import csv
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from experiments.plots import GRAYED, OKABE_ITO
+from experiments.statistics import FLIPS, holm, paired_randomisation
 from experiments.table import line
+from recjax.metrics import Values, with_intervals
 
 METRICS = ("hr@10", "ndcg@10")
-TRAINED = "trained"
+TRAINED, COUNTED = "trained", "transitions"  # the two that are compared
+RESAMPLES = 1000  # of the bootstrap
 
 
 class Protocol(NamedTuple):
@@ -36,8 +38,8 @@ class Protocol(NamedTuple):
         return [self.trained, self.asked + other, seen, drawn]
 
 
-# Means by protocol, seed, system and metric.
-Found = dict[Protocol, dict[int, dict[str, dict[str, float]]]]
+# Of every test row, one of each user, by protocol, seed, system and metric.
+Found = dict[Protocol, dict[int, dict[str, Values]]]
 
 
 def names(found: Found) -> list[str]:
@@ -45,51 +47,86 @@ def names(found: Found) -> list[str]:
     return list(next(iter(next(iter(found.values())).values())))
 
 
-def page(found: Found, changed: tuple[float, float]) -> str:
+def by_seed(found: Found, protocol: Protocol, name: str, metric: str) -> np.ndarray:
+    """values_SxR of a system, a row for each seed."""
+    return np.stack([x[name][metric] for x in found[protocol].values()])
+
+
+def page(found: Found, changed: tuple[float, float, float]) -> str:
     """The table, and what it is.
 
     Args:
       found: what was measured.
-      changed: shares of test targets that differ between the orders, and of those of
-        the drawn order that the file's training has.
+      changed: shares of test targets that differ between the orders, of those of the
+        drawn order that the file's training has, and the other way round.
     """
     head = ["trained on", "asked in order", "seen items", "candidates", *names(found)]
-    lines = [line(head), "|---|---|---|---|" + "---:|" * len(names(found))]
-    for protocol, seeds in found.items():
+    lines = [line([*head, f"{TRAINED} - {COUNTED}", "p"])]
+    lines.append("|---|---|---|---|" + "---:|" * (len(names(found)) + 2))
+    for protocol, (difference, p) in differences(found).items():
         cells = protocol.cells()
         for name in names(found):
-            each = [spread([x[name][m] for x in seeds.values()]) for m in METRICS]
-            cells.append(" / ".join(each))
-        lines.append(line(cells))
+            each = [by_seed(found, protocol, name, m).mean(axis=1) for m in METRICS]
+            cells.append(" / ".join(map(spread, each)))
+        lines.append(line([*cells, f"{difference:+.4f}", f"{p:.4f}"]))
     shown = ", ".join(map(str, next(iter(found.values()))))
+    num_users = by_seed(found, next(iter(found)), TRAINED, METRICS[0]).shape[1]
     text = (
         f"Test {' / '.join(METRICS)}: means and, where seeds differ, standard "
-        f"deviations over seeds {shown}. Orders are of events of one time: that of "
+        f"deviations over seeds {shown}; {num_users} users. 95% bootstrap intervals "
+        "over users of every figure are in table.csv. The difference is of "
+        f"{METRICS[1]}, with p of a two-sided paired randomisation test over users "
+        f"({FLIPS:,} sign flips, seeds averaged), corrected by Holm for {len(found)} "
+        "tests; others were not tested. Orders are of events of one time: that of "
         f"the file, or drawn anew. {changed[0]:.1%} of the test targets differ between "
         f"the two; {changed[1]:.1%} of those of the drawn order are training events of "
-        "the file's, which is what *other* says: a state asked in an order that it was "
-        "not trained on."
+        f"the file's, {changed[2]:.1%} the other way round, which is what *other* "
+        "says: a state asked in an order that it was not trained on."
     )
     title = "# MovieLens 100K: the same states under several protocols"
     return "\n".join([title, "", *lines, "", text])
 
 
-def spread(values: Sequence[float]) -> str:
+def differences(found: Found) -> dict[Protocol, tuple[float, float]]:
+    """The second metric's mean difference between the two, and its p."""
+    means, tests = [], []
+    for protocol in found:
+        a_SxR, b_SxR = (
+            by_seed(found, protocol, x, METRICS[1]) for x in (TRAINED, COUNTED)
+        )
+        difference_R = (a_SxR - b_SxR).mean(axis=0)
+        means.append(float(difference_R.mean()))
+        tests.append(paired_randomisation(difference_R))
+    return dict(zip(found, zip(means, holm(tests), strict=True), strict=True))
+
+
+def spread(means_S: np.ndarray) -> str:
     """Mean and deviation over seeds."""
-    more = f" ± {np.std(values, ddof=1):.4f}" if len(set(values)) > 1 else ""
-    return f"{np.mean(values):.4f}{more}"
+    more = f" ± {np.std(means_S, ddof=1):.4f}" if len(set(means_S)) > 1 else ""
+    return f"{np.mean(means_S):.4f}{more}"
 
 
 def write_csv(path: Path, found: Found) -> None:
-    """Every seed's figures."""
+    """Means over users, of each seed, and the bounds of the seeds' mean."""
+    parts = ("", " low", " high", " seeds")
     with path.open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
-        out.writerow([*Protocol._fields, "name", "seed", *METRICS])
-        for protocol, seeds in found.items():
-            for seed, systems in seeds.items():
-                for name, values in systems.items():
-                    figures = [f"{values[m]:.6f}" for m in METRICS]
-                    out.writerow([*protocol, name, seed, *figures])
+        head = [metric + part for metric in METRICS for part in parts]
+        out.writerow([*Protocol._fields, "name", *head])
+        for protocol in found:
+            for name in names(found):
+                cells: list[object] = [*protocol, name]
+                for metric in METRICS:
+                    cells += figures(by_seed(found, protocol, name, metric))
+                out.writerow(cells)
+
+
+def figures(values_SxR: np.ndarray) -> list[str]:
+    """Mean, its interval over users, and the mean of each seed."""
+    users_R, mean_R = np.arange(values_SxR.shape[1]), values_SxR.mean(axis=0)
+    bounds = with_intervals({"x": mean_R}, users_R, resamples=RESAMPLES)["x"]
+    shown = [f"{bounds[key]:.6f}" for key in ("value", "low", "high")]
+    return [*shown, " ".join(f"{x:.6f}" for x in values_SxR.mean(axis=1))]
 
 
 def plot(path: Path, found: Found) -> None:
@@ -102,9 +139,9 @@ def plot(path: Path, found: Found) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
     colors = dict(zip(names(found), (GRAYED, *OKABE_ITO), strict=False))
     for side, drawn in zip(axes, (False, True), strict=True):
-        shown = {p: x for p, x in found.items() if bool(p.candidates) == drawn}
+        shown = [p for p in found if bool(p.candidates) == drawn]
         for name, color in colors.items():
-            means = [mean_of(seeds, name) for seeds in shown.values()]
+            means = [by_seed(found, p, name, METRICS[0]).mean() for p in shown]
             side.plot(means, range(len(shown)), "D", color=color, label=name)
         cells = [protocol.cells() for protocol in shown]
         labels = [f"{trained} / {asked}, {seen}" for trained, asked, seen, _ in cells]
@@ -120,8 +157,3 @@ def plot(path: Path, found: Found) -> None:
     figure.suptitle("MovieLens 100K: order of equal times in training / in the test")
     figure.savefig(path, dpi=100)
     plt.close(figure)
-
-
-def mean_of(seeds: Mapping[int, dict[str, dict[str, float]]], name: str) -> float:
-    """The first metric of a system, over seeds."""
-    return float(np.mean([x[name][METRICS[0]] for x in seeds.values()]))

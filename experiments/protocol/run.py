@@ -39,6 +39,7 @@ from recjax.checkpoint import read_params
 from recjax.data import sources
 from recjax.data.protocol import load_data
 from recjax.data.rows import Data
+from recjax.metrics import Values
 from recjax.phase import set_up
 from recjax.train import open_run
 
@@ -126,7 +127,8 @@ def compare(runs: Path, out: Path, seeds: Sequence[int]) -> str:
             config.eval.mask_seen, config.eval.candidates = masked, candidates
             values = ask(config, baselines, runs / order / POINT / str(seed))
             found.setdefault(protocol, {})[seed] = values
-            print(protocol, f"seed {seed}: {values[TRAINED][METRICS[0]]:.4f}")
+            hr = values[TRAINED][METRICS[0]].mean()
+            print(protocol, f"seed {seed}: {hr:.4f}")
     changed = compare_orders(*(make_config(runs, order, seeds[0]) for order in ORDERS))
     text = page(found, changed)
     (out / "table.md").write_text(text + "\n", encoding="utf-8")
@@ -146,8 +148,8 @@ def fit(config: ConfigDict) -> dict[str, Baseline]:
 
 def ask(
     config: ConfigDict, baselines: Mapping[str, Baseline], run: Path
-) -> dict[str, dict[str, float]]:
-    """Test metrics of the baselines and of a run's parameters under a protocol.
+) -> dict[str, Values]:
+    """Test rows' metrics of the baselines and of a run's parameters under a protocol.
 
     Args:
       config: says what is asked.
@@ -166,13 +168,15 @@ def ask(
         phase, state = set_up(r, 0, config.train.phases[0], params, 0)
         nested = phase.nested(state.trainable)
         (found[TRAINED],) = r.evaluator.by_model(phase.scorer, nested, r.data.test)
-    return {name: {m: x.mean(m) for m in METRICS} for name, x in found.items()}
+    return {name: {m: x.values[m] for m in METRICS} for name, x in found.items()}
 
 
-def compare_orders(one: ConfigDict, other: ConfigDict) -> tuple[float, float]:
-    """Shares of test targets that differ, and that the other's training has."""
+def compare_orders(one: ConfigDict, other: ConfigDict) -> tuple[float, float, float]:
+    """Shares of test targets: that differ, of the other's that are in the one's
+    training, and the other way round."""
     a, b = load_data(one), load_data(other)
-    return float((a.test.targets_R != b.test.targets_R).mean()), leaked(a, b)
+    differ = float((a.test.targets_R != b.test.targets_R).mean())
+    return differ, leaked(a, b), leaked(b, a)
 
 
 def leaked(trained: Data, asked: Data) -> float:

@@ -36,38 +36,50 @@ def test_what_is_asked_is_what_is_answered(config, tmp_path):
             for metric in METRICS:
                 for baseline, values in found.items():
                     want = finals[name]["baselines"][baseline][metric]["value"]
-                    assert values[metric] == pytest.approx(want, abs=1e-6)
-                own = finals[run]["test"][metric]["value"]
-                assert (trained[metric] == pytest.approx(own, abs=1e-6)) == (
-                    run == name
-                )
+                    assert values[metric].mean() == pytest.approx(want, abs=1e-6)
+                own = pytest.approx(finals[run]["test"][metric]["value"], abs=1e-6)
+                assert (trained[metric].mean() == own) == (run == name)
 
 
 def test_the_page_and_the_csv(tmp_path):
-    """Two seeds that are not the first ones; one system does not depend on them."""
+    """Two seeds that are not the first ones; one system does not depend on them.
 
-    def values(trained):
+    The two differ in NDCG under the first protocol for every user, of which there are
+    enough that chance cannot do it.
+    """
+
+    def values(hits, ndcg):
+        hit_R = np.arange(40) < hits
         return {
-            "ease": {"hr@10": 0.5, "ndcg@10": 0.25},
-            "trained": {"hr@10": trained, "ndcg@10": 0.125},
+            "transitions": {"hr@10": np.arange(40) < 20, "ndcg@10": np.full(40, 0.25)},
+            "trained": {"hr@10": hit_R, "ndcg@10": np.full(40, ndcg)},
         }
 
     found = {
-        Protocol("file", "file", True, 0): {3: values(0.5), 5: values(0.75)},
-        Protocol("file", "drawn", False, 100): {3: values(0.1), 5: values(0.1)},
+        Protocol("file", "file", True, 0): {3: values(20, 0.5), 5: values(30, 0.5)},
+        Protocol("file", "drawn", False, 100): {
+            3: values(4, 0.25),
+            5: values(4, 0.25),
+        },
     }
-    text = page(found, (0.25, 0.125))
+    text = page(found, (0.25, 0.125, 0.375))
     assert (
-        "| file | file | masked | all | 0.5000 / 0.2500 | 0.6250 ± 0.1768 / 0.1250 |\n"
+        "| file | file | masked | all | 0.5000 / 0.2500 | 0.6250 ± 0.1768 / 0.5000 | "
+        "+0.2500 | 0.0002 |\n"
         "| file | drawn, other | not masked | 100 drawn | 0.5000 / 0.2500 | "
-        "0.1000 / 0.1250 |\n"
+        "0.1000 / 0.2500 | +0.0000 | 1.0000 |\n"
     ) in text
-    assert "over seeds 3, 5." in text
+    assert "over seeds 3, 5; 40 users." in text
     assert "25.0% of the test targets differ between the two; 12.5% of" in text
+    assert "37.5% the other way round" in text
     write_csv(tmp_path / "table.csv", found)
     _, *lines = (tmp_path / "table.csv").read_text().splitlines()
-    assert len(lines) == 8
-    assert lines[3] == "file,file,True,0,trained,5,0.750000,0.125000"
+    assert len(lines) == 4
+    name, _, low, high, seeds, *_ = lines[1].split(",")[4:]
+    assert (name, seeds) == ("trained", "0.500000 0.750000")
+    # Half of the users hit with both seeds, a quarter with one: that share's error.
+    assert 0.45 < float(low) < 0.55
+    assert 0.7 < float(high) < 0.8
     plot(tmp_path / "plot.png", found)
     assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -117,7 +129,7 @@ def test_all_is_trained_and_asked(tmp_path, tiny):
         )
         want = final["test"]["ndcg@10"]["value"]
         assert float(own["ndcg@10"]) == pytest.approx(want, abs=1e-6)
-    assert "over seeds 4." in (out / "table.md").read_text()
+    assert "over seeds 4; " in (out / "table.md").read_text()
     assert (out / "plot.png").exists()
 
 
