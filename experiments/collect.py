@@ -152,7 +152,7 @@ def point_row(sweep: Sweep, point: str, metrics: Sequence[str]) -> Row:
 
 
 def mean(values: Iterable[float]) -> float:
-    """Of numbers."""
+    """The arithmetic mean, of numbers that may be of any type."""
     return float(np.mean(list(values)))
 
 
@@ -190,8 +190,8 @@ def caption(sweep: Sweep, rows: Sequence[Row], args: argparse.Namespace) -> list
         f"    {shlex.join(x)}" for x in (sweep_command(plan), collect_command(args))
     )
     notes = [missing] if sweep.missing else []
-    if (num_codes := len({r.get("code") for r in sweep.results.values()})) > 1:
-        notes.append(f"The runs were made by {num_codes} states of the code.")
+    codes = sorted({r.get("code", "unknown") for r in sweep.results.values()})
+    protocol += f" Digest of the code: {', '.join(codes)}."
     return [text, protocol, *notes, commands]
 
 

@@ -49,7 +49,7 @@ the least that so many flips can give is 0.0001. Rows in parentheses are not tra
 of the run plain/0 alone, and not tested.
 
 Protocol abc: leave_one_out, all items ranked, seen items masked, ties against the \
-model, history of 5.
+model, history of 5. Digest of the code: unknown.
 
     python -m experiments.sweep --config=c.py --data=d --out=RUNS --seeds 0 1 --points \
 plain better -- --config.data.source=DIR
@@ -303,10 +303,10 @@ def test_runs_of_different_code_are_said_to_be(runs, capsys):
     for run in runs.glob("*/*"):
         change(run / "results.json", "code", value="a")
     collect.main([str(runs)])
-    assert "of the code" not in capsys.readouterr().out
+    assert "Digest of the code: a.\n" in capsys.readouterr().out
     change(last(runs), "code", value="b")
     collect.main([str(runs)])
-    assert "made by 2 states of the code." in capsys.readouterr().out
+    assert "Digest of the code: a, b.\n" in capsys.readouterr().out
 
 
 def test_missing_runs_are_named(runs, capsys):
