@@ -51,7 +51,7 @@ class Checkpoints:
             entered = _first(self._params, lambda meta: True)
             if entered is not None:
                 index = entered.number
-                inside = _first(self._last, lambda meta: meta["phase"] == index)
+                inside = _first(self._last, lambda meta: meta.get("phase") == index)
             elif self._params.numbers():
                 raise self._none_whole()
         if jax.process_count() > 1:

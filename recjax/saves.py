@@ -74,11 +74,10 @@ class Steps:
             text = (self.folder / str(number) / manifest.NAME).read_text(
                 encoding="utf-8"
             )
-            meta: dict[str, Any] = json.loads(text)["meta"]
-            meta["phase"] = meta.get("phase")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            meta = json.loads(text)["meta"]
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        return meta
+        return meta if isinstance(meta, dict) else None
 
     def save(
         self, number: int, tree: Any, meta: dict[str, Any], about: dict[str, Any]
@@ -168,9 +167,7 @@ def _shapes(tree: Any) -> dict[str, list[Any]]:
     """Path -> [shape, dtype] of every array."""
     flat = jax.tree_util.tree_leaves_with_path(tree)
     return {
-        "".join(str(getattr(k, "key", getattr(k, "name", k))) + ":" for k in path)[
-            :-1
-        ]: [
+        ":".join(str(getattr(k, "key", getattr(k, "name", k))) for k in path): [
             list(x.shape),
             str(x.dtype),
         ]
