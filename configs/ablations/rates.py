@@ -5,7 +5,8 @@
 Claim: one rate for both collapses (Yuan et al., IDvs.MoRec, SIGIR 2023, figure 5: at
 1e-4 HR falls to 0). After the towers they and the encoder's top two layers are trained
 together; the state after that is what is shown, be it worse than the one before. The
-row of 1e-3 for the towers and 1e-4 for the encoder says whose rate it is that matters.
+row of 1e-3 for the towers and 1e-4 for the encoder says whose rate it is that matters,
+`untuned` what there was before.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +16,7 @@ from configs.ablations import reference
 
 
 def get_config(point: str = "towers_3e-4_encoder_1e-4") -> ConfigDict:
-    """One row of the table; every row has the same two phases but for the rates."""
+    """One row of the table; rows have the same two phases but for the rates."""
     return reference.make(point, sweep, tuned=True)
 
 
@@ -35,3 +36,4 @@ def sweep(add: reference.Add) -> None:
             base.phase(reference.TUNE, **tuning),
         )
         add(f"towers_{towers}_encoder_{encoder}", {"train.phases": phases})
+    add("untuned", {"train.phases": (base.phase("towers", **reference.BASIS),)})
