@@ -26,8 +26,7 @@ def get_config(point: str = "whole") -> ConfigDict:
     c = base.get_config()
     data_sets.amazon_industrial(c)
     c.text.whiten = True
-    # By text alone: the memory knows items by id already.
-    c.item_tower.width = 128
+    c.item_tower.width = 128  # by text alone: the memory knows items by id already
     c.user_tower.repeats = True
     c.head.memory = ("repeat_transitions", "text")
     c.eval.baselines = ("popularity", "transitions", "repeat_transitions", "text")

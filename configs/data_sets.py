@@ -1,4 +1,4 @@
-"""What is said of a data set in every config that uses it: data, texts and the test."""
+"""What every config says of a data set: data, texts, the test, users of a batch."""
 
 from ml_collections import ConfigDict
 

@@ -88,7 +88,7 @@ class Sweep:
 
     @property
     def rows_per_user(self) -> float:
-        """The mean."""
+        """Test rows of a user, in the mean."""
         return len(self.users_R) / len(np.unique(self.users_R))
 
 

@@ -19,7 +19,7 @@ class Row:
       intervals: by metric, 95% over users of the means of the seeds.
       cost: other columns, of points.
       difference: from the reference, where this is another point.
-      p: of that difference, corrected for the number of rows.
+      p: of that difference, corrected for the number of tests.
       source: of a published row.
       note: on a published row.
     """

@@ -28,6 +28,7 @@ class CatalogueArrays:
     """What the item tower reads of the catalogue.
 
     Attributes:
+      run: whose mesh they are on.
       whole: per source, arrays of all items on the devices.
       packing: how texts are packed; None where nothing is left to pack.
       mapped_TxE: states of all tokens in a file, too many for memory.
@@ -87,9 +88,17 @@ def make_catalogue(
 ) -> CatalogueArrays:
     """The catalogue's arrays; with frozen blocks the text source gets their output.
 
-    What targets compete with, `negatives`, says whether a step reads all of it.
-
     `text.whiten` is of that output alone: the store keeps it as it came.
+
+    Args:
+      r: the run.
+      model: with `blocks` frozen.
+      params: all, by path.
+      blocks: how many are frozen, see `prefix.count_frozen_blocks`.
+      negatives: what targets compete with; says whether a step reads all of it.
+
+    Raises:
+      UserError: a step would read more than `text.prefix_memory` holds.
     """
     if r.tokens is None:
         return CatalogueArrays(r, {}, None)

@@ -135,7 +135,7 @@ def check_config(c: Any) -> None:
 
 
 def _check_together(c: Any) -> None:
-    """Refuses what each for itself is right."""
+    """Raises UserError at values that are right alone, but not beside one another."""
     if c.user_tower.name in GRAPH:
         for p in c.train.phases:
             name = p.negatives or c.loss.negatives

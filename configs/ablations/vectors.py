@@ -3,7 +3,7 @@
     python -m experiments.sweep --config=configs/ablations/vectors.py --out=runs/vectors
 
 Claims: whitening helps (Zhang et al., WhitenRec, 2024); eight layers over frozen
-vectors make up for half of what training the encoder gives (Yuan et al., IDvs.MoRec,
+vectors make up for much of what training the encoder gives (Yuan et al., IDvs.MoRec,
 SIGIR 2023, table 5, MIND HR@10 .1393 frozen, .1666 with a perceptron, .1823 end to
 end).
 """
