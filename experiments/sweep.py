@@ -99,7 +99,13 @@ class _Course:
         self.bar = make_bar(total - len(self.waiting), total, "runs")
 
     def start(self) -> None:
-        """Gives every free slot a run whose directory is free too."""
+        """Gives every free slot a run whose directory is free too.
+
+        Of the last seed the longest runs come first, so that no slot is idle for long
+        at the end.
+        """
+        if len({seed for _, seed in self.waiting}) == 1:
+            self.waiting.sort(key=lambda each: -self.expected(each[0]))
         for each in self.waiting[:]:
             if not self.pool.free:
                 return
@@ -127,19 +133,22 @@ class _Course:
                 self.bar.write(f"{job.name}: {outcome(folder)}")
             self.bar.update()
 
+    def expected(self, point: str) -> float:
+        """Seconds that a run takes: as those of its point, or of any; 0 before any."""
+        every = [x for some in self.took.values() for x in some]
+        some = self.took.get(point, every)
+        return sum(some) / max(len(some), 1)
+
     def show(self) -> None:
         """What runs, and what is left by what runs of each point took."""
         running = [job for job, _ in self.pool.running.values()]
         names = ", ".join(f"{job.name} for {job.elapsed:.0f} s" for job in running)
         left = ""
-        if every := [x for some in self.took.values() for x in some]:
-
-            def expected(point: str) -> float:
-                some = self.took.get(point, every)
-                return sum(some) / len(some)
-
-            waiting = [expected(point) for point, _ in self.waiting]
-            rest = [expected(x.name.rsplit(" ", 1)[0]) - x.elapsed for x in running]
+        if self.took:
+            waiting = [self.expected(point) for point, _ in self.waiting]
+            rest = [
+                self.expected(x.name.rsplit(" ", 1)[0]) - x.elapsed for x in running
+            ]
             seconds = seconds_left(waiting, rest, self.jobs)
             left = f"about {seconds / 60:.0f} min left, "
         self.bar.set_postfix_str(f"{left}running {names}", refresh=False)

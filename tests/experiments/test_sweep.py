@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -16,6 +17,7 @@ from tensorboard.backend.event_processing import event_multiplexer
 from tensorboard.plugins.hparams import metadata
 
 from experiments import collect, sweep
+from experiments.plan import Plan
 from experiments.pool import Job, Pool, usable_cores
 from recjax.errors import STOPPED
 from recjax.workdir import hold
@@ -115,6 +117,28 @@ def test_the_time_that_is_left():
     assert sweep.seconds_left([10.0], [5.0, 7.0], 2) == 15.0  # in the slot free first
     assert sweep.seconds_left([10.0], [30.0], 2) == 30.0  # beside it
     assert sweep.seconds_left([10.0, 10.0, 10.0], [], 2) == 20.0
+
+
+def test_the_longest_runs_of_the_last_seed_come_first(tmp_path):
+    started = []
+    for took in ({"a": [1.0], "b": [5.0]}, {"b": [5.0], "c": [9.0]}):
+        plan = Plan("c.py", "", {"a": {}, "b": {}, "c": {}}, [0, 1], [], tmp_path)
+        course = sweep._Course(plan, 1)
+        course.took = took
+        course.pool = SimpleNamespace(free=[0], start=started.append)
+        course.start()  # of two seeds
+        course.waiting = [("a", 1), ("b", 1), ("c", 1)]
+        course.start()
+    assert [job.name for job in started[:6]] == [
+        "a 0",
+        "b 0",
+        "c 0",
+        "a 1",
+        "b 1",
+        "c 1",
+    ]
+    assert [job.name for job in started[6:9]] == ["b 1", "c 1", "a 1"]  # c: the mean
+    assert [job.name for job in started[-3:]] == ["c 1", "a 1", "b 1"]
 
 
 def test_a_directory_that_may_not_be_written(sweep_config, tmp_path, capsys):
