@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", type=Path, help="directory of a sweep")
     parser.add_argument("--out", type=Path, help="RUNS without")
     parser.add_argument("--reference", help="point to compare with; the first without")
-    parser.add_argument("--metrics", nargs="+", default=METRICS, help="1st is plotted")
+    parser.add_argument(
+        "--metrics", nargs="+", default=METRICS, help="1st is plotted, and the tested"
+    )
     parser.add_argument("--published", type=Path, help="CSV: name, source, metrics")
     parser.add_argument("--partial", action="store_true", help="without missing runs")
     parser.add_argument("--items", choices=("all", *ITEMS), default="all", help=ASKED)
@@ -70,10 +72,11 @@ def collect(args: argparse.Namespace) -> str:
         out.mkdir(parents=True, exist_ok=True)
         (out / "table.md").write_text(text + "\n", encoding="utf-8")
         write_csv(out / "table.csv", rows, args.metrics)
+        shown = dict.fromkeys([args.metrics[0], tested_metric(sweep, args.metrics)])
         plot(
             out / "plot.png",
             rows,
-            args.metrics[0],
+            [metric for metric in shown if metric in args.metrics],
             reference=sweep.reference,
             x=args.x,
             title=args.title or "",

@@ -32,7 +32,7 @@ class Protocol(NamedTuple):
 
     def cells(self) -> list[str]:
         """In the table."""
-        other = "" if self.asked == self.trained else ", other"
+        other = "" if self.asked == self.trained else ", leaks"
         seen = "masked" if self.masked else "not masked"
         drawn = f"{self.candidates} drawn" if self.candidates else "all"
         return [self.trained, self.asked + other, seen, drawn]
@@ -80,7 +80,7 @@ def page(found: Found, changed: tuple[float, float, float]) -> str:
         "tests; others were not tested. Orders are of events of one time: that of "
         f"the file, or drawn anew. {changed[0]:.1%} of the test targets differ between "
         f"the two; {changed[1]:.1%} of those of the drawn order are training events of "
-        f"the file's, {changed[2]:.1%} the other way round, which is what *other* "
+        f"the file's, {changed[2]:.1%} the other way round, which is what *leaks* "
         "says: a state asked in an order that it was not trained on."
     )
     title = "# MovieLens 100K: the same states under several protocols"
@@ -130,7 +130,7 @@ def figures(values_SxR: np.ndarray) -> list[str]:
 
 
 def plot(path: Path, found: Found) -> None:
-    """HR by protocol, all items and drawn ones on scales of their own."""
+    """The tested metric by protocol; all items and drawn ones on their own scales."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -141,19 +141,21 @@ def plot(path: Path, found: Found) -> None:
     for side, drawn in zip(axes, (False, True), strict=True):
         shown = [p for p in found if bool(p.candidates) == drawn]
         for name, color in colors.items():
-            means = [by_seed(found, p, name, METRICS[0]).mean() for p in shown]
+            means = [by_seed(found, p, name, METRICS[1]).mean() for p in shown]
             side.plot(means, range(len(shown)), "D", color=color, label=name)
         cells = [protocol.cells() for protocol in shown]
         labels = [f"{trained} / {asked}, {seen}" for trained, asked, seen, _ in cells]
         side.set_yticks(range(len(shown)), labels)
         side.invert_yaxis()
-        side.set_xlabel(f"test {METRICS[0]}")
+        side.set_xlabel(f"test {METRICS[1]}")
         side.locator_params(axis="x", nbins=6)
         side.set_title(f"candidates: {cells[0][-1]}")
         side.grid(alpha=0.3)
         side.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    figure.suptitle("MovieLens 100K: order of equal times in training / in the test")
+    figure.suptitle(
+        "MovieLens 100K: order of events of one time, trained on / asked in"
+    )
     figure.savefig(path, dpi=100)
     plt.close(figure)

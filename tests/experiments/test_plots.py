@@ -56,6 +56,19 @@ def test_rows(axes):
     assert names == ["(popularity)", "plain", "other", "Old (published)"]
 
 
+def test_what_is_published_far_above_ours_does_not_squeeze_it(axes):
+    rows = [*ROWS[:3], Row("Far", "published", {"hr@10": [0.9]})]
+    plots.draw_rows(axes, rows, "hr@10", "plain")
+    assert not lines(axes, "|")
+    assert lines(axes, ">") == [[[pytest.approx(0.4 * plots.ROOM), 3]]]
+    assert [text.get_text() for text in axes.texts] == ["0.9000 "]
+
+
+def test_a_row_without_the_metric_keeps_its_place(axes):
+    plots.draw_rows(axes, [ROWS[1], ROWS[4], ROWS[2]], "hr@10", "plain")
+    assert [d[0][1] for d in lines(axes, "D")] == [0, 2]
+
+
 @pytest.mark.parametrize(("x", "scale"), [("seconds", "log"), ("params", "linear")])
 def test_costs(axes, x, scale):
     plots.draw_costs(axes, ROWS[1:3], "hr@10", plots.AXES[x])
@@ -63,12 +76,14 @@ def test_costs(axes, x, scale):
     (found,) = lines(axes, "D")
     assert found == [[costs[0], 0.25], [costs[1], 0.4]]
     assert axes.get_xscale() == scale
+    if scale == "linear":
+        assert axes.get_xlim() == (0, 1150)
 
 
 def test_the_file(tmp_path):
     path = tmp_path / "plot.png"
-    plots.plot(path, ROWS, "hr@10", reference="plain", title="Title")
-    assert image.imread(path).shape[1] == 1200
+    plots.plot(path, ROWS, ["hr@10"], reference="plain", title="Title")
+    assert image.imread(path).shape[1] == 1500
     assert not plt.get_fignums()
 
 

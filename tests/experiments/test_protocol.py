@@ -66,7 +66,7 @@ def test_the_page_and_the_csv(tmp_path):
     assert (
         "| file | file | masked | all | 0.5000 / 0.2500 | 0.6250 ± 0.1768 / 0.5000 | "
         "+0.2500 | 0.0002 |\n"
-        "| file | drawn, other | not masked | 100 drawn | 0.5000 / 0.2500 | "
+        "| file | drawn, leaks | not masked | 100 drawn | 0.5000 / 0.2500 | "
         "0.1000 / 0.2500 | +0.0000 | 1.0000 |\n"
     ) in text
     assert "over seeds 3, 5; 40 users." in text
