@@ -7,7 +7,7 @@ of its table, the reference first; changes are by flat key, as in
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -34,17 +34,27 @@ SETTLING = {"epochs": 4, "lr": 1e-3, "ema": 0.98, "patience": 0}
 SHARE = 1 / 3  # the encoder's rate over that of the towers: 1e-4
 
 
-DATA_SETS: dict[str, Callable[[ConfigDict], None]] = {
-    "ml100k": data_sets.ml100k,
-    "amazon_industrial": data_sets.amazon_industrial,
-    "amazon_beauty": data_sets.amazon_beauty,
-}
-# The phase that trains the encoder: how many users' items a step encodes, and where not
-# the whole catalogue as well.
-TUNED: dict[str, Changes] = {
-    "ml100k": {"batch_size": 512},  # most of the catalogue is theirs
-    "amazon_industrial": {"batch_size": 128, "negatives": "stale"},
-    "amazon_beauty": {"batch_size": 128, "negatives": "stale"},
+class DataSet(NamedTuple):
+    """What ablations have on a data set.
+
+    Attributes:
+      describe: sets its keys.
+      tuned: of the phase that trains the encoder: how many users' items a step encodes,
+        and where not the whole catalogue as well.
+    """
+
+    describe: Callable[[ConfigDict], None]
+    tuned: Changes
+
+
+FEW: Changes = {"batch_size": 128, "negatives": "stale"}
+DATA_SETS = {
+    "ml100k": DataSet(
+        data_sets.ml100k,
+        {"batch_size": 512},  # most of the catalogue is theirs
+    ),
+    "amazon_industrial": DataSet(data_sets.amazon_industrial, FEW),
+    "amazon_beauty": DataSet(data_sets.amazon_beauty, FEW),
 }
 
 
@@ -55,7 +65,7 @@ def start(data_set: str) -> ConfigDict:
       ValueError: no such data set.
     """
     c = base.get_config()
-    _choose("data set", data_set, DATA_SETS)(c)
+    _choose("data set", data_set, DATA_SETS).describe(c)
     c.user_tower.dropout = 0.3
     c.train.phases = (base.phase("towers", **TOWERS),)
     c.eval.baselines = ("popularity", "transitions")
@@ -71,8 +81,8 @@ def make(
       point: name of a point, or name@data_set.
       sweep: of the config's file.
       tuned: whether a row trains the encoder. Then all rows have titles alone as
-        texts, and the phase that trains it has what `TUNED` says of the data set,
-        where the row leaves it open.
+        texts, and the phase that trains it has what the data set says of it where the
+        row leaves that open.
       shared: changes to the reference that all points have, with __ for the dot.
 
     Raises:
@@ -87,8 +97,8 @@ def make(
     c = pick(c, name, sweep)
     for phase in c.train.phases:
         if phase.name == TUNE:
-            open_ = {k: x for k, x in TUNED[data_set].items() if not phase[k]}
-            phase.update(open_)
+            said = DATA_SETS[data_set].tuned
+            phase.update({k: x for k, x in said.items() if not phase[k]})
     return c
 
 
