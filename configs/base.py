@@ -117,7 +117,8 @@ def get_config() -> ConfigDict:
     c.train.metric = "ndcg@10"  # on validation, for early stopping and the best state
     c.train.checkpoint_seconds = 60.0  # between two saves
     c.train.keep = 2  # of the newest saves of a phase
-    c.train.spike = 10.0  # a loss so many times the mean so far is skipped; 0 = never
+    # Of a phase, after its first 100 batches; 0 = never.
+    c.train.spike = 10.0  # a loss so many times the mean so far is skipped
     c.train.max_skipped = 10  # batches, then the run stops
     c.train.min_spread = 1e-3  # of directions of vectors, below it a warning; 0 = never
     c.train.phases = (phase("towers"),)  # one after the other

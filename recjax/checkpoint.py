@@ -34,6 +34,9 @@ class Checkpoints:
         folder = (workdir / "checkpoints").resolve()
         self._last = Steps(folder / "last", keep, say)
         self._params = Steps(folder / "params", 0, say)
+        if not jax.process_index():
+            self._last.clear_parts()
+            self._params.clear_parts()
         self.about: dict[str, Any] = {}
         self.entered, self.inside = self._find()
         self._entering: tuple[int, trees.Flat, Any] | None = None  # until it is saved
@@ -171,6 +174,10 @@ class Checkpoints:
     def wait(self) -> bool:
         """Waits for what is being saved; False, and said, if something was not."""
         return self._params.wait() and self._last.wait()
+
+    def wait_for_result(self) -> bool:
+        """Waits for the parameters; False, and said, if they were not saved."""
+        return self._params.wait()
 
     def close(self) -> None:
         """Waits for background saves."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from recjax import optim, trees
+from recjax import optim, summaries, trees
 from recjax.baselines import BASELINES, TEXT
 from recjax.baselines.ease import MAX_ITEMS
 from recjax.data.negatives import NEGATIVES
@@ -97,13 +97,18 @@ def check_config(c: Any) -> None:
     phases = c.train.phases
     if not phases or not all(hasattr(p, "lr_mults") for p in phases):
         raise UserError(f"train.phases: {phases!r} is not a tuple of base.phase(...)")
+    for key, value in summaries.flat_config(c).items():
+        if value is None:
+            raise UserError(f"{key}: None; the config has to say it")
     if not c.eval.ks or not all(type(k) is int for k in c.eval.ks):
         raise UserError(f"eval.ks: {tuple(c.eval.ks)} are no cut-offs")
     if not re.fullmatch(r"[\w.-]*", c.data.stem) or ".." in c.data.stem:
         raise UserError(f"data.stem: {c.data.stem!r} is not a part of a file's name")
     limits = tuple(c.data.rating_range)
-    if limits and (len(limits) != 2 or not limits[0] < limits[1]):
+    numbers = all(isinstance(x, int | float) for x in limits)
+    if limits and not (len(limits) == 2 and numbers and limits[0] < limits[1]):
         raise UserError(f"data.rating_range: {limits} is not (least, most)")
+    _check_columns(c.data)
     if jax.process_count() > 1 and c.mesh.model != 1:
         raise UserError(
             f"mesh.model: {c.mesh.model} with several processes; they share the batch"
@@ -132,6 +137,17 @@ def check_config(c: Any) -> None:
         raise UserError("eval.like_threshold: needs a column of ratings, data.rating")
     _check_together(c)
     _check_phases(phases)
+
+
+def _check_columns(data: Any) -> None:
+    """Raises UserError where a column of the data would be two things."""
+    known: dict[str, str] = {}
+    for key in ("user", "item", "time", "rating", "history"):
+        if key == "history" and data.split != "fixed":
+            continue
+        if (column := data[key]) and column in known:
+            raise UserError(f"data.{key}: {column!r} is data.{known[column]} already")
+        known[column] = key
 
 
 def _check_together(c: Any) -> None:

@@ -121,6 +121,7 @@ class _Course:
         self.watch = signals.Watch(r.signals, r.mesh, r.config.train.checkpoint_seconds)
         self.meter = make_meter(r, phase, stand)
         self.saved: tuple[int, int] | None = (stand.epoch, stand.step)
+        self.since = r.now()  # until then all seconds are in the accounts
 
     def run(self) -> None:
         """Epochs until the last one or patience ends."""
@@ -133,10 +134,8 @@ class _Course:
                     "epochs"
                 )
                 break
-            start = r.now()
             self.train()
             self.evaluate()
-            r.spend_since("train", start)
             self.heed()
         self.save()
 
@@ -194,9 +193,15 @@ class _Course:
             if stop:
                 raise Stopped(saved=self.r.checkpoints.wait())
 
+    def account(self) -> None:
+        """Adds the seconds since the last time to those of training."""
+        self.r.spend_since("train", self.since)
+        self.since = self.r.now()
+
     def save(self) -> None:
         """Saves where the phase stands, unless that is saved."""
         r, stand = self.r, self.stand
+        self.account()
         self.meter.flush()
         self.meter.asked = signals.NOTHING
         self.watch.saved()

@@ -94,9 +94,12 @@ def make(config: Any, phase: Any, paths: list[str], steps: int) -> Optim:
     """
     lr_mults = trees.match(phase.lr_mults, paths, f"phase {phase.name}: lr_mults")
     wd_mults = trees.match(config.wd_mults, paths, "optim.wd_mults")
-    for mult in (*lr_mults.values(), *wd_mults.values()):
+    for mult in lr_mults.values():
         if not isinstance(mult, int | float | None):
             raise UserError(f"phase {phase.name}: multiplier {mult!r} is no number")
+    for mult in wd_mults.values():
+        if not isinstance(mult, int | float):
+            raise UserError(f"optim.wd_mults: multiplier {mult!r} is no number")
     if all(mult is None for mult in lr_mults.values()):
         raise UserError(f"phase {phase.name}: lr_mults freeze every parameter")
     textless = not any(path.startswith(trees.TEXT) for path in paths)

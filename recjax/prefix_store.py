@@ -118,16 +118,18 @@ class PrefixStore:
         return viewed
 
     def _make_room(self, size: int) -> None:
-        for part in self.folder.glob("*.part"):  # of a process that was killed
-            if time.time() - part.stat().st_mtime > 86400:
-                part.unlink(missing_ok=True)
-        files = sorted(self.folder.glob("*.npy"), key=lambda p: p.stat().st_mtime)
-        total = sum(p.stat().st_size for p in (*files, *self.folder.glob("*.part")))
-        for path in files:
-            if total + size <= self.max_bytes:
-                return
-            total -= path.stat().st_size
-            path.unlink(missing_ok=True)
+        found = []  # age and size of what is there and stays there while we look
+        for path in (*self.folder.glob("*.npy"), *self.folder.glob("*.part")):
+            with contextlib.suppress(FileNotFoundError):
+                stat = path.stat()
+                found.append((stat.st_mtime, stat.st_size, path))
+        total = sum(bytes_ for _, bytes_, _ in found)
+        for changed, bytes_, path in sorted(found):
+            part = path.suffix == ".part"  # a day later of a process that was killed
+            old = part and time.time() - changed > 86400
+            if old or (not part and total + size > self.max_bytes):
+                path.unlink(missing_ok=True)
+                total -= bytes_
 
 
 def digest(arrays: Iterable[tuple[str, Any]], *settings: Any) -> str:

@@ -134,6 +134,11 @@ class Steps:
             },
         )
 
+    def clear_parts(self, number: str = "*") -> None:
+        """Deletes what a process that was killed, or had no room, left of saves."""
+        for part in self.folder.glob(f"{number}.orbax-checkpoint-tmp*"):
+            shutil.rmtree(part, ignore_errors=True)
+
     def close(self) -> None:
         """Waits for the save in the background."""
         self.wait()
@@ -159,8 +164,7 @@ class Steps:
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
         self.say(f"{self.folder / str(number)}: NOT SAVED: {reason[:300]}")
         if not jax.process_index():
-            for part in self.folder.glob(f"{number}.orbax-checkpoint-tmp*"):
-                shutil.rmtree(part, ignore_errors=True)
+            self.clear_parts(str(number))
 
 
 def _shapes(tree: Any) -> dict[str, list[Any]]:

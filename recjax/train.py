@@ -101,7 +101,7 @@ def _run(r: Run, params: trees.Flat) -> dict[str, Any]:
         r.reporter.ranks(f"phase-{phases[i].name}", outcome.test.rank_R)
         del outcome  # its vectors of the items are not kept through the next phase
         save(r, i + 1, {k: v for k, v in params.items() if k in trained}, step, results)
-    if not checkpoints.wait():
+    if not checkpoints.wait_for_result():
         raise UserError(f"{r.reporter.workdir}: the result could not be saved")
     return finish(r, results, params)
 

@@ -30,12 +30,17 @@ def refuse_other_run(config: Any, folder: Path) -> str:
     path, params = folder / "config.json", folder / "checkpoints" / "params"
     results = folder / "results.json"
     saved = params.is_dir() and any(p.name.isdigit() for p in params.iterdir())
+    if results.exists() and not path.exists():
+        raise UserError(
+            f"--workdir {folder} holds results and no config.json that says of what; "
+            "delete them, or choose another directory"
+        )
     if (
         (saved or results.exists())
         and path.exists()
-        and (old := path.read_text(encoding="utf-8")) != text
+        and path.read_bytes() != text.encode()
     ):
-        changes = summaries.config_changes(_load(path, old), json.loads(text))
+        changes = summaries.config_changes(_load(path), json.loads(text))
         raise UserError(
             f"--workdir {folder} holds a run of another config ({changes}); "
             "choose another directory"
@@ -63,7 +68,9 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
     except OSError as e:
         raise UserError(f"--workdir {folder}: {e.strerror}") from None
     if results.exists():
-        done = _load(results, results.read_text(encoding="utf-8"))
+        done = _load(results)
+        if not isinstance(done, dict) or not {"baselines", "phases", "test"} <= {*done}:
+            raise UserError(f"{results}: damaged; delete it to write it anew")
         if not first:
             return done
         print(f"{folder} holds a finished run:\n")
@@ -172,8 +179,8 @@ def lock(file: Any) -> bool:
     return True
 
 
-def _load(path: Path, text: str) -> Any:
+def _load(path: Path) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as e:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:  # no JSON, or no UTF-8
         raise UserError(f"{path}: damaged ({e}); delete it to write it anew") from None

@@ -81,6 +81,17 @@ def test_damage_is_found_and_the_one_before_is_taken(saved, tmp_path, seed):
     assert "last/30: passed over: " in line
 
 
+def test_what_a_killed_save_left_is_deleted(saved, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(saved, folder)
+    for kind in ("last", "params"):
+        (folder / "checkpoints" / kind / "40.orbax-checkpoint-tmp-1" / "x").mkdir(
+            parents=True
+        )
+    assert standing(folder)[0]["step"] == 30
+    assert not list(folder.rglob("*tmp*"))
+
+
 def test_unfinished_saves_do_not_count(saved, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(saved, folder)

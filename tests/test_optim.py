@@ -65,6 +65,8 @@ def test_a_rule_that_trains_nothing_is_refused():
         make(((r"items/text/encodr/.*", None), (r".*", 1.0)))
     with pytest.raises(UserError, match=r"multiplier '0\.1' is no number"):
         make(((r".*", "0.1"),))
+    with pytest.raises(UserError, match=r"wd_mults: multiplier None is no number"):
+        make(((r".*", 1.0),), wd_mults=((r".*", None),))
     with pytest.raises(ValueError, match="freeze: 2 of None layers"):
         base.freeze(2)
 

@@ -52,6 +52,13 @@ def test_two_processes_do_not_share_a_file_without_a_name(tmp_path):
     assert (first.load("x") == 1).all()
 
 
+def test_files_that_go_while_room_is_made(tmp_path):
+    for name in ("a.npy", "b.part"):
+        (tmp_path / name).symlink_to(tmp_path / "gone")
+    store = PrefixStore(tmp_path, "float32", max_bytes=1e9, mapped_above=0)
+    assert isinstance(store.create((5, 4)), np.memmap)
+
+
 @pytest.mark.parametrize("damage", [b"", b"no array", "short", "flipped"])
 def test_a_damaged_file_is_not_read(tmp_path, damage):
     store = PrefixStore(tmp_path, "float32", max_bytes=1e9, mapped_above=1e9)

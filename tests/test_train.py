@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -270,6 +271,39 @@ def test_another_config_in_the_same_directory_is_refused(config, tmp_path):
         (tmp_path / file).write_text("{")
         with pytest.raises(UserError, match=f"{file}: damaged"):
             train.run(config, str(tmp_path))
+        (tmp_path / file).write_bytes(b"\xff")
+        with pytest.raises(UserError, match=f"{file}: damaged"):
+            train.run(config, str(tmp_path))
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UserError, match="holds results and no config"):
+        train.run(other, str(tmp_path))
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_results_of_nothing_are_damaged(config, tmp_path):
+    tmp_path.joinpath("config.json").write_text(config.to_json(indent=2) + "\n")
+    for text in ("{}", "[]"):
+        (tmp_path / "results.json").write_text(text)
+        with pytest.raises(UserError, match=r"results\.json: damaged"):
+            train.run(config, str(tmp_path))
+
+
+def test_seconds_of_an_epoch_that_is_not_over_are_saved(config, tmp_path, monkeypatch):
+    c = config.copy_and_resolve_references().unlock()
+    c.train.checkpoint_seconds, found = 0.0, []
+    save_last = Checkpoints.save_last
+
+    def seen(self, step, state, best, more, meta):
+        found.append((step, meta["seconds"]["train"]))
+        save_last(self, step, state, best, more, meta)
+
+    monkeypatch.setattr(Checkpoints, "save_last", seen)
+    c.item_tower.sources = ("id",)
+    c.train.phases = (base.phase("p", epochs=1, lr=0.01),)
+    c.train.batch_size = 8
+    train.run(c, str(tmp_path))
+    assert len(found) > 2  # several in the one epoch
+    assert all(b[1] > a[1] for a, b in itertools.pairwise(found))
 
 
 @pytest.mark.parametrize(
@@ -283,6 +317,10 @@ def test_another_config_in_the_same_directory_is_refused(config, tmp_path):
         ("head.name", "mlp", "head.name: 'mlp' is not one of"),
         ("loss.negatives", "hard", "loss.negatives: 'hard' is not one of"),
         ("data.windows", "some", "data.windows: 'some' is not one of"),
+        ("data.k_core", None, "data.k_core: None; the config has to say it"),
+        ("data.rating_range", ("1", "5"), "data.rating_range: .* is not .least, most"),
+        ("data.rating", "item_id", "data.rating: 'item_id' is data.item already"),
+        ("data.time", "user_id", "data.time: 'user_id' is data.user already"),
         ("data.split", "random", "data.split: 'random' is not one of"),
         ("data.format", "xml", "data.format: 'xml' is not one of"),
         ("data.source", "/no/where", "'/no/where' is neither a known name"),

@@ -96,7 +96,8 @@ def parse_csv(raw: bytes, path: Path) -> Parsed:
     at = 0  # line that the next row begins with
     while at < len(lines):
         start = at
-        reader = csv.reader((line + "\n" for line in lines[start:]), strict=True)
+        rest_of_it = (lines[i] + "\n" for i in range(start, len(lines)))
+        reader = csv.reader(rest_of_it, strict=True)
         try:
             for row in reader:
                 here, at = at, start + reader.line_num

@@ -13,6 +13,7 @@ from recjax.errors import UserError
 
 Splits = tuple[Rows, Rows, Rows]
 NO_HISTORY = "targets without a history"
+HELD_OUT = "training and validation rows whose targets are held out"
 
 
 def load_data(config: Any) -> Data:
@@ -163,6 +164,8 @@ def hold_out(reader: Reader, splits: Splits, held_out_N: np.ndarray) -> Splits:
         for name, rows in zip(("train", "valid", "test"), splits, strict=True)
     )
     reader.leave_out(NO_HISTORY, len(splits[2]) - len(test))
+    lost = len(splits[0]) - len(train) + len(splits[1]) - len(valid)
+    reader.leave_out(HELD_OUT, lost)
     return train, valid, test
 
 

@@ -265,7 +265,7 @@ def _join_lists(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _strip_types(table: pl.DataFrame, path: Path) -> pl.DataFrame:
-    names = {}
+    names: dict[str, str] = {}
     for column in table.columns:
         name, _, kind = column.rpartition(":")
         if not name or kind not in ATOMIC_TYPES:
@@ -273,5 +273,7 @@ def _strip_types(table: pl.DataFrame, path: Path) -> pl.DataFrame:
                 f"{path}: header {column!r} is not name:type with type one of "
                 f"{', '.join(ATOMIC_TYPES)}"
             )
+        if name in names.values():
+            raise UserError(f"{path}: header: {name!r} stands there twice")
         names[column] = name
     return table.rename(names)

@@ -108,7 +108,7 @@ class MaskedItem(NextItem):
     """Items hidden at random ask for themselves (Sun et al., BERT4Rec, 2019).
 
     Of rows cut elsewhere the target alone is hidden. A window has H items, at least
-    one of them hidden.
+    one of them hidden; the oldest event of a sequence of k H + 1 is in none.
 
     Args:
       rows, length, windows, shuffle_ties, reverse: see `NextItem`.

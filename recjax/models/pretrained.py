@@ -225,6 +225,8 @@ def load_params(folder: Path, expected: Flat, *, pooler: bool) -> Flat:
                         f"not {_said(expected[ours], ours)}"
                     )
                 params[ours] = np.ascontiguousarray(value, np.float32)
+                if not np.isfinite(params[ours]).all():
+                    problems.append(f"{source} is not finite")
     except (SafetensorError, OSError, TypeError) as e:
         raise UserError(f"{path}: unreadable ({e})") from None
     problems += [f"missing {ours}" for ours in expected if ours not in params]

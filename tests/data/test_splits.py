@@ -5,6 +5,7 @@ import collections
 import numpy as np
 import pytest
 
+from recjax.data import protocol
 from recjax.data.protocol import load_data
 from recjax.data.queries import draw_candidates, make_queries
 from recjax.errors import UserError
@@ -171,6 +172,9 @@ def test_cold_items_are_asked_for_and_never_seen(config, tmp_path, split):
         for u, h, i, r in asked(warm, warm.valid)
         if without(h) and i not in cold
     ]
+    lost = len(warm.train) - len(data.train) + len(warm.valid) - len(data.valid)
+    before = warm.left_out.get(protocol.HELD_OUT, 0)
+    assert data.left_out[protocol.HELD_OUT] == lost > before == 0
     sequences = [without([*h, i]) for _, h, i, _ in asked(warm, warm.train)]
     assert [[*h, i] for _, h, i, _ in asked(data, data.train)] == [
         s for s in sequences if s

@@ -52,6 +52,7 @@ def test_lines_that_are_no_rows(tmp_path, line, reason):
         (b"a:token\ta:token\n", "column 'a:token' stands there twice"),
         (b"a:token\t\n", "a column without a name"),
         (b"a:token\tb:int\n", "header 'b:int' is not name:type"),
+        (b"a:token\ta:float\n", "header: 'a' stands there twice"),
     ],
 )
 def test_headers_that_are_none(tmp_path, raw, message):

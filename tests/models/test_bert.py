@@ -109,6 +109,15 @@ def test_one_error_lists_every_wrong_weight(tmp_path):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite(tmp_path, value):
+    def change(w):
+        w["pooler.dense.weight"] = np.full((16, 16), value, np.float32)
+
+    with pytest.raises(UserError, match=r"pooler\.dense\.weight is not finite"):
+        load(broken(tmp_path, change))
+
+
 def test_every_model_type_is_as_strict(tmp_path):
     def change(w):
         del w["roberta.encoder.layer.1.output.dense.bias"]
