@@ -22,8 +22,9 @@ from experiments.protocol import run as protocol
 from recjax.errors import STOPPED, UserError
 
 HERE = Path(os.path.relpath(Path(__file__).parent))  # as the tables name it
-PROTOCOL = "protocol"  # no sweep, but states of one under several
 MOVIES, INDUSTRIAL, BEAUTY = "ml100k", "amazon_industrial", "amazon_beauty"
+PROTOCOL = "protocol"  # no sweep, but states of one under several
+PROTOCOL_NAMES = {PROTOCOL, f"{PROTOCOL}/{MOVIES}"}
 CALLED = {
     MOVIES: "MovieLens 100K",
     INDUSTRIAL: "Amazon Industrial and Scientific",
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"\n{table.folder}: {table.title}", flush=True)
         if not make(table, args):
             failed.append(table.folder)
-    if not args.only or {PROTOCOL, f"{PROTOCOL}/{MOVIES}"} & {*args.only}:
+    if not args.only or PROTOCOL_NAMES & {*args.only}:
         print(f"\n{PROTOCOL}: the same states under several protocols", flush=True)
         if not make_protocol(args):
             failed.append(PROTOCOL)
@@ -135,7 +136,7 @@ def choose(only: Sequence[str] | None, data: Path | None) -> list[Table]:
     chosen: list[Table] = []
     for name in only or names:
         found = [table for table in TABLES if name in (table.name, table.folder)]
-        if not found and name not in (PROTOCOL, f"{PROTOCOL}/{MOVIES}"):
+        if not found and name not in PROTOCOL_NAMES:
             raise UserError(f"--only: no {name!r} among {', '.join(names)}")
         if data is None and name in [x.folder for x in found if x.data != MOVIES]:
             raise UserError(f"--only {name}: needs --data")

@@ -201,8 +201,8 @@ class _Course:
     def save(self) -> None:
         """Saves where the phase stands, unless that is saved."""
         r, stand = self.r, self.stand
+        self.meter.flush()  # waits for the steps that are on their way
         self.account()
-        self.meter.flush()
         self.meter.asked = signals.NOTHING
         self.watch.saved()
         if self.saved == (stand.epoch, stand.step):

@@ -12,6 +12,7 @@ from experiments.table import line
 from recjax.metrics import Values, with_intervals
 
 METRICS = ("hr@10", "ndcg@10")
+TESTED = METRICS[1]
 TRAINED, COUNTED = "trained", "transitions"  # the two that are compared
 RESAMPLES = 1000  # of the bootstrap
 
@@ -75,7 +76,7 @@ def page(found: Found, changed: tuple[float, float, float]) -> str:
         f"Test {' / '.join(METRICS)}: means and, where seeds differ, standard "
         f"deviations over seeds {shown}; {num_users} users. 95% bootstrap intervals "
         "over users of every figure are in table.csv. The difference is of "
-        f"{METRICS[1]}, with p of a two-sided paired randomisation test over users "
+        f"{TESTED}, with p of a two-sided paired randomisation test over users "
         f"({FLIPS:,} sign flips, seeds averaged), corrected by Holm for {len(found)} "
         "tests; others were not tested. Orders are of events of one time: that of "
         f"the file, or drawn anew. {changed[0]:.1%} of the test targets differ between "
@@ -88,12 +89,10 @@ def page(found: Found, changed: tuple[float, float, float]) -> str:
 
 
 def differences(found: Found) -> dict[Protocol, tuple[float, float]]:
-    """The second metric's mean difference between the two, and its p."""
+    """The tested metric's mean difference between the two, and its p."""
     means, tests = [], []
     for protocol in found:
-        a_SxR, b_SxR = (
-            by_seed(found, protocol, x, METRICS[1]) for x in (TRAINED, COUNTED)
-        )
+        a_SxR, b_SxR = (by_seed(found, protocol, x, TESTED) for x in (TRAINED, COUNTED))
         difference_R = (a_SxR - b_SxR).mean(axis=0)
         means.append(float(difference_R.mean()))
         tests.append(paired_randomisation(difference_R))
@@ -141,13 +140,13 @@ def plot(path: Path, found: Found) -> None:
     for side, drawn in zip(axes, (False, True), strict=True):
         shown = [p for p in found if bool(p.candidates) == drawn]
         for name, color in colors.items():
-            means = [by_seed(found, p, name, METRICS[1]).mean() for p in shown]
+            means = [by_seed(found, p, name, TESTED).mean() for p in shown]
             side.plot(means, range(len(shown)), "D", color=color, label=name)
         cells = [protocol.cells() for protocol in shown]
         labels = [f"{trained} / {asked}, {seen}" for trained, asked, seen, _ in cells]
         side.set_yticks(range(len(shown)), labels)
         side.invert_yaxis()
-        side.set_xlabel(f"test {METRICS[1]}")
+        side.set_xlabel(f"test {TESTED}")
         side.locator_params(axis="x", nbins=6)
         side.set_title(f"candidates: {cells[0][-1]}")
         side.grid(alpha=0.3)
