@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 
 from recjax import trees
 from recjax.errors import UserError
+from recjax.processes import all_true
 from recjax.saves import Saved, Steps, changes, diff
 from recjax.steps import TrainState
 
@@ -50,19 +51,22 @@ class Checkpoints:
         """The newest verified parameters, and the newest verified state that goes on
         from them. Every process takes what the first one finds."""
         entered = inside = None
+        damaged = 0
         if not jax.process_index():
             entered = _first(self._params, lambda meta: True)
             if entered is not None:
                 index = entered.number
                 inside = _first(self._last, lambda meta: meta.get("phase") == index)
-            elif self._params.numbers():
-                raise self._none_whole()
+            damaged = int(entered is None and bool(self._params.numbers()))
         if jax.process_count() > 1:
             found = [-1 if s is None else s.number for s in (entered, inside)]
-            index, step = multihost_utils.broadcast_one_to_all(np.array(found))
+            found = multihost_utils.broadcast_one_to_all(np.array([*found, damaged]))
+            index, step, damaged = map(int, found)
             if jax.process_index():
                 entered = self._params.verify(index) if index >= 0 else None
                 inside = self._last.verify(step) if step >= 0 else None
+        if damaged:
+            raise self._none_whole()
         return entered, inside
 
     def _none_whole(self) -> UserError:
@@ -143,15 +147,11 @@ class Checkpoints:
         self._params.save(*self._entering, self.about)
 
     def _enter(self) -> bool:
-        """Whether what enters the phase is saved; where it failed it is tried again.
-
-        Not by one of several processes: the others would not know of it.
-        """
-        saved = self._params.wait()
-        alone = jax.process_count() == 1
-        if not saved and alone and self._entering is not None:
+        """Whether what enters the phase is saved; where it failed it is tried again."""
+        saved = self.wait_for_result()
+        if not saved and self._entering is not None:
             self._params.save(*self._entering, self.about)
-            saved = self._params.wait()
+            saved = self.wait_for_result()
         if saved:
             self._entering = None
         return saved
@@ -176,8 +176,8 @@ class Checkpoints:
         return self._params.wait() and self._last.wait()
 
     def wait_for_result(self) -> bool:
-        """Waits for the parameters; False, and said, if they were not saved."""
-        return self._params.wait()
+        """Waits for the parameters; False, and said, if a process did not save them."""
+        return all_true(self._params.wait())
 
     def close(self) -> None:
         """Waits for background saves."""

@@ -6,6 +6,8 @@ import sys
 from typing import NoReturn
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from recjax.errors import PROCESS_LOST, UserError
 
@@ -37,6 +39,13 @@ def join(coordinator: str | None, processes: int, process: int) -> None:
     except (RuntimeError, ValueError) as e:
         reason = str(e).strip().splitlines()[0]
         raise UserError(f"--coordinator {coordinator}: {reason}") from None
+
+
+def all_true(here: bool) -> bool:
+    """Whether something is true in all processes, each of which asks at this place."""
+    if jax.process_count() == 1:
+        return here
+    return bool(multihost_utils.process_allgather(np.array(here)).all())
 
 
 def leave_if_lost(e: BaseException) -> None:

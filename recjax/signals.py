@@ -11,10 +11,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from recjax.errors import Stopped
+from recjax.processes import all_true
 
 NOTHING, SAVE, STOP = range(3)
 KINDS = (signal.SIGTERM, signal.SIGINT)
@@ -62,10 +62,7 @@ class Signals:
             yield
         finally:
             self._deferred = False
-        stop = self.stop
-        if jax.process_count() > 1:
-            stop = bool(multihost_utils.process_allgather(np.array(stop)).any())
-        if stop:
+        if not all_true(not self.stop):
             raise Stopped(saved=True)
 
     def _handle(self, number: int, frame: Any) -> None:

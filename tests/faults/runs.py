@@ -18,24 +18,26 @@ from recjax.checkpoint import read_params
 ROOT = Path(__file__).parents[2]
 
 
-def command(data: Path, workdir: Path, *more: str) -> list[str]:
-    """The run of `config.py`."""
+def command(data: Path, workdir: Path, *more: str, config: str = "config") -> list[str]:
+    """The run of a config of this directory."""
     return [
         sys.executable,
         "-m",
         "recjax.main",
-        f"--config=tests/faults/config.py:{data}",
+        f"--config=tests/faults/{config}.py:{data}",
         f"--workdir={workdir}",
         *more,
     ]
 
 
-def start(data: Path, workdir: Path, *more: str, **env: str) -> subprocess.Popen[str]:
+def start(
+    data: Path, workdir: Path, *more: str, config: str = "config", **env: str
+) -> subprocess.Popen[str]:
     """Starts it, its output in a file beside the run directory."""
     workdir.parent.mkdir(parents=True, exist_ok=True)
     with (workdir.parent / f"{workdir.name}.txt").open("a") as out:
         return subprocess.Popen(
-            command(data, workdir, *more),
+            command(data, workdir, *more, config=config),
             cwd=ROOT,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -60,6 +62,11 @@ def records(workdir: Path) -> list[dict[str, float]]:
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     each = [json.loads(line) for line in lines]
     return [{k: v for k, v in r.items() if not k.startswith("time/")} for r in each]
+
+
+def last_step(workdir: Path) -> int:
+    """Of those that were recorded; 0 before any."""
+    return int(max((r["step"] for r in records(workdir)), default=0))
 
 
 def kill_when(

@@ -14,24 +14,12 @@ from tests.faults import runs
 pytestmark = pytest.mark.faults
 
 
-@pytest.fixture(scope="module")
-def whole(data, cache, tmp_path_factory):
-    """An uninterrupted run."""
-    workdir = tmp_path_factory.mktemp("whole") / "run"
-    assert runs.finish(data, workdir, **cache) == 0, runs.said(workdir)
-    return workdir
-
-
-def last_step(workdir):
-    return max((r["step"] for r in runs.records(workdir)), default=0)
-
-
 @pytest.mark.parametrize("seed", range(20))
 def test_kill_9(data, cache, whole, tmp_path, seed):
     """At a random step; every third during a save, every fourth in evaluation; the
     last two between phases and between the last phase and the results."""
     rng, workdir = random.Random(seed), tmp_path / "run"
-    steps = last_step(whole)
+    steps = runs.last_step(whole)
     at = rng.randrange(1, steps * 7 // 10)
     last = workdir / "checkpoints" / "last"
     valid = {r["step"] for r in runs.records(whole) if "valid/hr@10" in r}
@@ -42,11 +30,15 @@ def test_kill_9(data, cache, whole, tmp_path, seed):
             ends = sum("test/hr@10" in r for r in runs.records(workdir))
             return ends > seed - 18
         if seed % 3 == 1:
-            names = [p.name for p in last.glob("*")] if last_step(workdir) >= at else []
+            names = (
+                [p.name for p in last.glob("*")]
+                if runs.last_step(workdir) >= at
+                else []
+            )
             return any(".orbax-checkpoint-tmp" in name for name in names)
         if seed % 4 == 2:
-            return last_step(workdir) >= before
-        return last_step(workdir) >= at
+            return runs.last_step(workdir) >= before
+        return runs.last_step(workdir) >= at
 
     killed = runs.kill_when(runs.start(data, workdir, **cache), due)
     assert killed, runs.said(workdir)
@@ -59,10 +51,10 @@ def test_a_signal_saves_and_stops(data, cache, whole, tmp_path, how):
     workdir = tmp_path / "run"
     more = ("--config.train.checkpoint_seconds=1000",)
     process = runs.start(data, workdir, *more, **cache)
-    assert runs.kill_when(process, lambda: last_step(workdir) >= 53, how)
+    assert runs.kill_when(process, lambda: runs.last_step(workdir) >= 53, how)
     assert process.wait(timeout=60) == STOPPED
     assert "stopped: the same command resumes" in runs.said(workdir)
-    stood = last_step(workdir)
+    stood = runs.last_step(workdir)
     assert runs.finish(data, workdir, *more, **cache) == 0, runs.said(workdir)
     found = re.search(
         r"resuming after epoch (\d+)( and (\d+) steps)? of", runs.said(workdir)
@@ -81,22 +73,9 @@ def runs_same_but_config(a, b):
     assert runs.scalars(a) == runs.scalars(b)
 
 
-def test_a_second_signal_leaves_at_once(data, cache, tmp_path):
-    workdir = tmp_path / "run"
-    process = runs.start(data, workdir, **cache)
-
-    def twice():
-        if last_step(workdir) < 20:
-            return False
-        process.send_signal(signal.SIGTERM)
-        return True
-
-    assert runs.kill_when(process, twice, signal.SIGTERM)
-    assert process.wait(timeout=10) in (128 + signal.SIGTERM, STOPPED)
-
-
-def test_a_full_disk(data, cache, tmp_path):
-    """A file system of so little room that a later save fails."""
+def test_a_full_disk(data, cache, whole, tmp_path):
+    """A file system of so little room that a later save fails: the one before stands,
+    and what goes on from it ends with the same bits."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)]
@@ -108,13 +87,13 @@ def test_a_full_disk(data, cache, tmp_path):
         filler = disk / "filler"
 
         def fill():
-            if last_step(workdir) < 30:
+            if runs.last_step(workdir) < 30:
                 return False
             free = shutil.disk_usage(disk).free
             filler.write_bytes(bytes(max(free - 2000, 0)))
             return True
 
-        runs.kill_when(process, fill, signal.SIGCONT)
+        assert runs.kill_when(process, fill, signal.SIGCONT), runs.said(workdir)
         code = process.wait(timeout=120)
         text = runs.said(workdir)
         assert "Traceback" not in text, text
@@ -122,6 +101,8 @@ def test_a_full_disk(data, cache, tmp_path):
         assert code in (0, 2)
         filler.unlink()
         assert runs.finish(data, workdir, **cache) == 0, runs.said(workdir)
+        assert "resuming" in runs.said(workdir)
+        runs.assert_same(workdir, whole)
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
 

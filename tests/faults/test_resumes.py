@@ -19,14 +19,6 @@ pytestmark = pytest.mark.faults
 DAMAGES = 30
 
 
-@pytest.fixture(scope="module")
-def whole(data, cache, tmp_path_factory):
-    """An uninterrupted run."""
-    workdir = tmp_path_factory.mktemp("whole") / "run"
-    assert runs.finish(data, workdir, **cache) == 0, runs.said(workdir)
-    return workdir
-
-
 def stop_at(data, workdir, step, *more, **env):
     """Runs until a step, is stopped by SIGTERM, and has two saves."""
     process = runs.start(data, workdir, *more, **env)
@@ -178,8 +170,8 @@ def test_another_topology_is_declared(data, cache, whole, tmp_path):
     assert re.search(r"note: saved with mesh: .*'data': 1.* there, .*'data': 2", said)
     steps = [[r["step"] for r in runs.records(w)] for w in (workdir, whole)]
     assert steps[0] == steps[1]
-    loss = [
-        json.loads((w / "results.json").read_text())["phases"]["top"]["epochs"]
+    test = [
+        json.loads((w / "results.json").read_text())["test"]["auc"]["value"]
         for w in (workdir, whole)
     ]
-    assert loss[0] == loss[1]
+    assert test[0] == pytest.approx(test[1], abs=0.01)  # of other last bits

@@ -1,12 +1,13 @@
 """Two processes of one run: `pytest -m faults`."""
 
 import re
+import shutil
 import signal
 import socket
 
 import pytest
 
-from recjax.errors import STOPPED
+from recjax.errors import PROCESS_LOST, STOPPED
 from tests.faults import runs
 
 pytestmark = pytest.mark.faults
@@ -18,12 +19,13 @@ def free_port():
         return s.getsockname()[1]
 
 
-def start_two(data, workdir, env):
+def start_two(data, workdir, env, configs=("config", "config")):
     port = free_port()
     common = (f"--coordinator=127.0.0.1:{port}", "--processes=2")
     common += ("--config.mesh.data=2", "--config.train.checkpoint_seconds=0.3")
     return [
-        runs.start(data, workdir, *common, f"--process={i}", **env) for i in range(2)
+        runs.start(data, workdir, *common, f"--process={i}", config=config, **env)
+        for i, config in enumerate(configs)
     ]
 
 
@@ -32,37 +34,54 @@ def end(processes, timeout=600):
 
 
 @pytest.fixture(scope="module")
-def whole(data, cache, tmp_path_factory):
+def whole_of_two(data, cache, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole") / "run"
     assert end(start_two(data, workdir, cache)) == [0, 0], runs.said(workdir)
     return workdir
 
 
-def last_step(workdir):
-    return max((r["step"] for r in runs.records(workdir)), default=0)
-
-
 @pytest.mark.parametrize("which", [0, 1])
 def test_sigterm_to_one_stops_both_after_the_same_step(
-    data, cache, whole, tmp_path, which
+    data, cache, whole_of_two, tmp_path, which
 ):
     workdir = tmp_path / "run"
     processes = start_two(data, workdir, cache)
-    due = lambda: last_step(workdir) >= 40  # noqa: E731
+    due = lambda: runs.last_step(workdir) >= 40  # noqa: E731
     assert runs.kill_when(processes[which], due, signal.SIGTERM), runs.said(workdir)
     assert end(processes, 60) == [STOPPED, STOPPED], runs.said(workdir)
     assert end(start_two(data, workdir, cache)) == [0, 0], runs.said(workdir)
     assert re.search(r"resuming after epoch \d+", runs.said(workdir))
-    runs.assert_same(workdir, whole)
+    runs.assert_same(workdir, whole_of_two)
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_kill_9_of_one_stops_the_other(data, cache, whole, tmp_path, which):
+def test_kill_9_of_one_stops_the_other(data, cache, whole_of_two, tmp_path, which):
     workdir = tmp_path / "run"
     processes = start_two(data, workdir, cache)
-    assert runs.kill_when(processes[which], lambda: last_step(workdir) >= 60)
+    assert runs.kill_when(processes[which], lambda: runs.last_step(workdir) >= 60)
     codes = end(processes, 150)
     assert codes[which] == -signal.SIGKILL
-    assert codes[1 - which] != 0, runs.said(workdir)
+    assert codes[1 - which] == PROCESS_LOST, runs.said(workdir)
+    assert "another process of the run is gone" in runs.said(workdir)
     assert end(start_two(data, workdir, cache)) == [0, 0], runs.said(workdir)
-    runs.assert_same(workdir, whole)
+    runs.assert_same(workdir, whole_of_two)
+
+
+def test_a_save_that_fails_in_one_is_made_again_by_both(
+    data, cache, whole_of_two, tmp_path
+):
+    workdir = tmp_path / "run"
+    processes = start_two(data, workdir, cache, ("unsealed", "config"))
+    assert end(processes, 300) == [0, 0], runs.said(workdir)
+    assert "params/1: NOT SAVED: no room, for once" in runs.said(workdir)
+    runs.assert_same(workdir, whole_of_two)
+
+
+def test_both_leave_where_no_save_is_whole(data, cache, whole_of_two, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(whole_of_two, workdir)
+    (workdir / "results.json").unlink()
+    for manifest in workdir.glob("checkpoints/params/*/manifest.json"):
+        manifest.write_text("{}")
+    assert end(start_two(data, workdir, cache), 120) == [2, 2], runs.said(workdir)
+    assert runs.said(workdir).count("no save is whole") == 2
