@@ -1,6 +1,7 @@
 """What a result was made with, beside its config and data: libraries and code."""
 
 import hashlib
+import os
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,6 +11,13 @@ LIBRARIES = ("jax", "jaxlib", "flax", "optax", "grain", "polars", "numpy")
 def versions() -> dict[str, str]:
     """Of the libraries that results depend on."""
     return {name: version(name) for name in LIBRARIES}
+
+
+def cores() -> int:
+    """That this process may use; seconds depend on them, and the last bits may."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _digest_code() -> str:
