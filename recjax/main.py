@@ -40,8 +40,10 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
         _ = _CONFIG.value and _CONFIG.value.seed  # an unreadable file raises only now
-    except SystemExit:  # absl exits with 1 after --help
-        sys.exit(0)
+    except SystemExit as e:
+        if any(re.match(r"--?(help|\?)", arg) for arg in argv):
+            sys.exit(0)  # absl exits with 1
+        _fail(f"config: exits with {e.code}")
     except OSError as e:
         _fail(f"config: {explain(e)[-1]}")
     except IndexError:  # --config.train.phases[5]

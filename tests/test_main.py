@@ -109,6 +109,7 @@ def test_options_that_make_no_sense(tmp_path, option, words):
         ("c.train.phases = base.phase('x')", "line 6: TypeError"),
         ("base.freeze('al')", "line 6: ValueError: freeze: 'al' of None layers"),
         ("return None", "its get_config() returns None"),
+        ("raise SystemExit(1)", "config: exits with 1"),
     ],
 )
 def test_config_files_that_go_wrong(tmp_path, line, words):
@@ -117,6 +118,25 @@ def test_config_files_that_go_wrong(tmp_path, line, words):
     assert "Traceback" not in done.stderr
     assert done.returncode == 2
     assert words in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_dry_run_trains_and_writes_nothing(tmp_path, atomic_dir):
+    done = recjax(
+        f"--config=tests/faults/config.py:{atomic_dir}",
+        f"--workdir={tmp_path / 'r'}",
+        "--dry_run",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "dry run: all fits; nothing was trained or written" in done.stdout
+    assert not (tmp_path / "r").exists()
+
+
+def test_debugging_shows_the_traceback(tmp_path):
+    config = "--config=configs/quickstart.py", "--config.data.source=/no/where"
+    done = recjax(*config, f"--workdir={tmp_path}", "--debug")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+    assert "UserError: " in done.stderr.strip().splitlines()[-1]
 
 
 def test_missing_config_file(tmp_path):
