@@ -1,6 +1,6 @@
 """A sweep's runs as a table, a CSV and a plot, beside published figures.
 
-    python -m experiments.collect runs/pooling --out=experiments/pooling
+    python -m experiments.collect runs/pooling --out=experiments/pooling/ml100k
 
 RUNS is what `experiments.sweep` filled. Writes table.md, table.csv and plot.png.
 """
@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", type=Path, help="directory of a sweep")
     parser.add_argument("--out", type=Path, help="RUNS without")
     parser.add_argument("--reference", help="point to compare with; the first without")
+    parser.add_argument("--points", nargs="+", help="rows of the table; all without")
     parser.add_argument(
         "--metrics", nargs="+", default=METRICS, help="1st is plotted, and the tested"
     )
@@ -58,7 +59,7 @@ def collect(args: argparse.Namespace) -> str:
       UserError: runs or figures that cannot stand in one table, or no place for it.
     """
     check_plots()
-    sweep = read_sweep(args.runs, args.reference, args.partial, args.items)
+    sweep = read_sweep(args.runs, args.reference, args.partial, args.items, args.points)
     check_metrics(sweep, args.metrics)
     rows = [*baseline_rows(sweep, args.metrics), *point_rows(sweep, args.metrics)]
     if args.published:
@@ -193,9 +194,19 @@ def caption(sweep: Sweep, rows: Sequence[Row], args: argparse.Namespace) -> list
         f"    {shlex.join(x)}" for x in (sweep_command(plan), collect_command(args))
     )
     notes = [missing] if sweep.missing else []
-    codes = sorted({r.get("code", "unknown") for r in sweep.results.values()})
-    protocol += f" Digest of the code: {', '.join(codes)}."
+    code, cores = made_by(sweep, "code"), made_by(sweep, "cores")
+    protocol += f" Digest of the code: {code}. Cores of a run: {cores}."
     return [text, protocol, *notes, commands]
+
+
+def made_by(sweep: Sweep, what: str) -> str:
+    """What runs were made with; where they differ, which points."""
+    points: dict[str, dict[str, None]] = {}
+    for (point, _), results in sweep.results.items():
+        points.setdefault(str(results.get(what, "unknown")), {})[point] = None
+    if len(points) == 1:
+        return next(iter(points))
+    return "; ".join(f"{x} ({', '.join(some)})" for x, some in sorted(points.items()))
 
 
 def seed_words(sweep: Sweep) -> str:
@@ -254,6 +265,7 @@ def collect_command(args: argparse.Namespace) -> list[str]:
     for name in ("reference", "published", "title"):
         if value := getattr(args, name):
             command.append(f"--{name}={value}")
+    command += ["--points", *args.points] if args.points else []
     command += [f"--x={args.x}"] if args.x != SECONDS else []
     command += ["--partial"] if args.partial else []
     command += [f"--items={args.items}"] if args.items != "all" else []

@@ -31,7 +31,7 @@ def session(out: Path) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with hold(out, f"--out {out}: another sweep is in it"):
+        with hold(out, f"--out {out}: another program is in it"):
             yield
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
@@ -63,5 +63,6 @@ def refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -
     for key, value in now.items():
         if key in before and before[key] != value:
             raise UserError(
-                f"--out {out}: was begun with {key} {before[key]!r}, not {value!r}"
+                f"--out {out}: was begun with {key} {before[key]!r}, not {value!r}; "
+                "choose another --out"
             )

@@ -1,5 +1,6 @@
 """The finished runs of a sweep, as far as they can stand in one table."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from experiments.load import read_json, read_plan
+from experiments.load import AGAIN, read_json, read_plan, read_results
 from recjax.buckets import ITEMS, bands
 from recjax.compare import read_runs
 from recjax.errors import UserError
-
-AGAIN = "delete the run directory, and the sweep makes it again"
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,11 @@ def gains(rank_R: np.ndarray, metric: str) -> np.ndarray:
 
 
 def read_sweep(
-    folder: Path, reference: str | None, partial: bool, items: str = "all"
+    folder: Path,
+    reference: str | None,
+    partial: bool,
+    items: str = "all",
+    points: Sequence[str] | None = None,
 ) -> Sweep:
     """The runs of a sweep.
 
@@ -160,12 +163,19 @@ def read_sweep(
       reference: point to compare with; None is the first.
       partial: whether runs may be missing.
       items: rows of which targets count: a group of `recjax.buckets.ITEMS`, or all.
+      points: those that stand in the table; None is all.
 
     Raises:
       UserError: runs that are missing, rows that there are none of, runs of
         different protocols or other test rows.
     """
     plan = read_plan(folder)
+    if unknown := [point for point in points or () if point not in plan["points"]]:
+        known = ", ".join(plan["points"])
+        raise UserError(f"--points: no {unknown[0]!r} among {known}")
+    if points:
+        kept = {k: x for k, x in plan["points"].items() if k in points}
+        plan = {**plan, "points": kept}
     points = list(plan["points"])
     reference = reference or points[0]
     if reference not in points:
@@ -185,6 +195,8 @@ def read_sweep(
     base = next((each for each in there if each[0] == reference), None)
     if base is None:
         raise UserError(f"{folder}: no run of the reference {reference!r} is finished")
+    for run in there.values():
+        read_results(run)  # has all that a row shows
     found = read_runs(list(there.values()))
     results = dict(zip(there, found.values(), strict=True))
     ranks = {each: Ranks(there[each], results[each]) for each in there}

@@ -13,6 +13,19 @@ from configs.ablations.reference import Changes, read_points
 from recjax.errors import UserError, explain
 
 PLAN = "sweep.json"
+AGAIN = "delete the run directory, and the sweep makes it again"
+NEEDED = (  # of results, by what reads them here
+    "baselines",
+    "fingerprint",
+    "params",
+    "peak_memory_mib",
+    "phases",
+    "protocol",
+    "seconds",
+    "seed",
+    "test",
+    "valid",
+)
 
 
 def load_sweep(path: str) -> dict[str, Changes]:
@@ -83,6 +96,23 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: {e.strerror}") from None
     except ValueError as e:
         raise UserError(f"{path}: {e}") from None
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The `results.json` of a finished run.
+
+    Raises:
+      UserError: it cannot be read, or is not whole.
+    """
+    path = folder / "results.json"
+    try:
+        found = read_json(path)
+    except UserError as e:
+        raise UserError(f"{e}; {AGAIN}") from None
+    for key in NEEDED:
+        if not isinstance(found, dict) or key not in found:
+            raise UserError(f"{path}: damaged or too old, no {key!r}; {AGAIN}")
+    return found
 
 
 def read_plan(folder: Path) -> dict[str, Any]:

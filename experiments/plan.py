@@ -1,10 +1,11 @@
-"""What a sweep is to run, and whose directories these are."""
+"""What a sweep is to run, what of it cannot, and whose directories these are."""
 
 import argparse
 import json
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,23 @@ from configs.ablations.reference import Changes
 from experiments.command import refuse_other
 from experiments.load import PLAN, check_arguments, load_sweep, read_plan, resolve
 from experiments.pool import Job, usable_cores
+from recjax.checks import check_config
 from recjax.errors import UserError
+from recjax.summaries import flat_config
 from recjax.workdir import refuse_other_run
+
+OTHER_RUN = "delete that run, or choose another --out"
+COMPARABLE = (  # what decides a protocol, or what an epoch is chosen by
+    "data.history_length",
+    "data.split",
+    "data.split_seed",
+    "data.min_rating",
+    "data.k_core",
+    "data.cold_items",
+    "eval.mask_seen",
+    "eval.candidates",
+    "train.metric",
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +41,7 @@ class Plan:
       data: a data set of the config, or "".
       points: changes by name, the reference first.
       arguments: for every run.
+      refused: why, of points that cannot run.
     """
 
     config: str
@@ -33,6 +50,7 @@ class Plan:
     seeds: list[int]
     arguments: list[str]
     out: Path
+    refused: dict[str, str] = field(default_factory=dict)
 
     def runs(self) -> list[tuple[str, int]]:
         """All points with one seed, then with the next."""
@@ -69,10 +87,7 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
             f"--points: no {unknown[0]!r} in {args.config}; there are "
             f"{', '.join(known)}"
         )
-    if not 1 <= args.jobs <= (cores := len(usable_cores())):
-        raise UserError(f"--jobs: {args.jobs} is not between 1 and {cores} cores")
-    if len(set(args.seeds)) < len(args.seeds) or min(args.seeds) < 0:
-        raise UserError(f"--seeds: {args.seeds} are not different and at least 0")
+    check_runs(args.seeds, args.jobs)
     check_arguments(arguments)
     asked, seeds = set(args.points or known), set(args.seeds)
     same = {"config": args.config, "data": args.data, "arguments": arguments}
@@ -84,14 +99,48 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
         asked, seeds = asked | set(before["points"]), seeds | set(before["seeds"])
     points = {name: changes for name, changes in known.items() if name in asked}
     plan = Plan(args.config, args.data, points, sorted(seeds), arguments, args.out)
-    for point, seed in plan.runs():
-        refuse_other_run(resolve(plan.flags(point, seed)), plan.folder(point, seed))
+    configs = {each: resolve(plan.flags(*each)) for each in plan.runs()}
+    for each, config in configs.items():
+        refuse_other_run(config, plan.folder(*each), OTHER_RUN)
+        try:
+            check_config(config)
+        except UserError as e:
+            plan.refused[each[0]] = str(e)
+    tell(plan, {point: config for (point, _), config in configs.items()})
     plain = {name: {k: _plain(x) for k, x in c.items()} for name, c in points.items()}
     found = {**same, "points": plain, "seeds": plan.seeds}
     part = args.out / f".{PLAN}.part"
     part.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     os.replace(part, args.out / PLAN)
     return plan
+
+
+def check_runs(seeds: Sequence[int], jobs: int) -> None:
+    """Raises UserError at seeds, or a number of runs at a time, that cannot be."""
+    cores = len(usable_cores())
+    if not 1 <= jobs <= cores:
+        raise UserError(f"--jobs: {jobs} is not between 1 and {cores} cores")
+    if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise UserError(f"--seeds: {list(seeds)} are not different and at least 0")
+
+
+def tell(plan: Plan, configs: Mapping[str, Any]) -> None:
+    """Says which points cannot run, or cannot stand in a table beside the first.
+
+    Args:
+      plan: with what was refused.
+      configs: resolved, by point.
+    """
+    for point, why in plan.refused.items():
+        print(f"note: {point} cannot run: {why}")
+    flat = {point: flat_config(config) for point, config in configs.items()}
+    first = next(iter(plan.points))
+    for point in plan.points:
+        if differ := [k for k in COMPARABLE if flat[point][k] != flat[first][k]]:
+            print(
+                f"note: {point} and {first} differ in {', '.join(differ)}: their "
+                "figures cannot be compared, and no table takes both"
+            )
 
 
 def _plain(value: Any) -> Any:

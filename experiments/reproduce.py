@@ -4,8 +4,9 @@
 
 Without `--data=DIR` those of MovieLens 100K; with it also those of the data sets in
 DIR, `amazon-industrial` and `amazon-beauty`. Finished runs are not repeated, and a run
-that stands in two tables is made once. Each table goes to `experiments/NAME/DATA_SET`:
-table.md, table.csv and plot.png; so do the protocols that one state is asked under.
+that stands in two tables is made once. Each table goes to `experiments/NAME/DATA_SET`,
+or below `--tables=DIR`: table.md, table.csv and plot.png; so do the protocols that one
+state is asked under.
 """
 
 import argparse
@@ -17,11 +18,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments import collect, sweep
+from experiments.command import session
+from experiments.plan import check_runs
 from experiments.plots import check_plots
 from experiments.protocol import run as protocol
 from recjax.errors import STOPPED, UserError
 
 HERE = Path(os.path.relpath(Path(__file__).parent))  # as the tables name it
+DEFAULT_SEEDS = [0, 1, 2]
 MOVIES, INDUSTRIAL, BEAUTY = "ml100k", "amazon_industrial", "amazon_beauty"
 PROTOCOL = "protocol"  # no sweep, but states of one under several
 PROTOCOL_NAMES = {PROTOCOL, f"{PROTOCOL}/{MOVIES}"}
@@ -91,7 +95,7 @@ TABLES = [
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Sweeps and collects; exit code 1 where a table could not be made.
+    """Sweeps and collects; exit code 1 where a table could not be made, 2 where none.
 
     A signal during a sweep ends it all with `STOPPED`, after the runs have been saved.
     """
@@ -100,18 +104,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     which = "folders, as pooling or pooling/ml100k; all without"
     parser.add_argument("--only", nargs="+", help=which)
     parser.add_argument("--data", type=Path, help="directory of the Amazon data sets")
-    parser.add_argument("--seeds", nargs="+", default=["0", "1", "2"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=DEFAULT_SEEDS)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    where_to = "of the tables; where the repository has its own without"
+    parser.add_argument("--tables", type=Path, default=HERE, help=where_to)
     args = parser.parse_args(argv)
-    try:
-        check_plots()  # now, not after the first sweep
-        chosen = choose(args.only, args.data)
-        args.out.mkdir(parents=True, exist_ok=True)
-    except UserError as e:
-        parser.error(str(e))
-    except OSError as e:
-        parser.error(f"--out {args.out}: {e.strerror}")
-    failed, began = [], time.monotonic()
+    with session(args.out):
+        began, failed = time.monotonic(), make_all(args)
+    print(f"{(time.monotonic() - began) / 60:.0f} minutes")
+    if failed:
+        print(f"error: not made: {', '.join(failed)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def make_all(args: argparse.Namespace) -> list[str]:
+    """Makes what is asked for; what could not be made.
+
+    Raises:
+      UserError: something asked for that there is not, or data that are not there.
+    """
+    check_plots()  # now, not after the first sweep
+    chosen, failed = choose(args.only, args.data), []
+    check_runs(args.seeds, args.jobs)
     for table in chosen:
         print(f"\n{table.folder}: {table.title}", flush=True)
         if not make(table, args):
@@ -120,10 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"\n{PROTOCOL}: the same states under several protocols", flush=True)
         if not make_protocol(args):
             failed.append(PROTOCOL)
-    print(f"{(time.monotonic() - began) / 60:.0f} minutes")
-    if failed:
-        print(f"error: not made: {', '.join(failed)}", file=sys.stderr)
-        sys.exit(1)
+    return failed
 
 
 def choose(only: Sequence[str] | None, data: Path | None) -> list[Table]:
@@ -149,10 +160,11 @@ def choose(only: Sequence[str] | None, data: Path | None) -> list[Table]:
 
 def make(table: Table, args: argparse.Namespace) -> bool:
     """Runs what is missing of a table and writes it; whether that went well."""
-    out, there = args.out, HERE / table.folder
+    out, there = args.out, args.tables / table.folder
     runs = out / table.folder
     config = table.config or f"configs/ablations/{table.name}.py"
-    to_sweep = [f"--config={config}", f"--out={runs}", "--seeds", *args.seeds]
+    to_sweep = [f"--config={config}", f"--out={runs}"]
+    to_sweep += ["--seeds", *map(str, args.seeds)]
     to_sweep += [f"--reuse={out}", f"--jobs={args.jobs}"]
     if not table.config and table.data != MOVIES:
         to_sweep.append(f"--data={table.data}")
@@ -160,7 +172,8 @@ def make(table: Table, args: argparse.Namespace) -> bool:
         to_sweep += ["--", f"--config.data.source={source}"]
     to_collect = [str(runs), f"--out={there}", *table.options]
     to_collect.append(f"--title={CALLED[table.data]}: {table.title}")
-    for folder in (there, there.parent):  # of the data set, or of the claim
+    own = HERE / table.folder
+    for folder in (own, own.parent):  # of the data set, or of the claim
         if (published := folder / "published.csv").exists():
             to_collect.append(f"--published={published}")
             break
@@ -176,9 +189,9 @@ def where(table: Table, data: Path | None) -> Path | None:
 
 def make_protocol(args: argparse.Namespace) -> bool:
     """The protocols' table; whether that went well."""
-    there = HERE / PROTOCOL / MOVIES
+    there = args.tables / PROTOCOL / MOVIES
     arguments = [str(args.out / PROTOCOL), f"--out={there}", f"--jobs={args.jobs}"]
-    arguments += ["--seeds", *args.seeds, f"--reuse={args.out}"]
+    arguments += ["--seeds", *map(str, args.seeds), f"--reuse={args.out}"]
     return run(protocol.main, arguments)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from experiments.load import resolve
-from experiments.plan import Plan
+from experiments.plan import OTHER_RUN, Plan
 from recjax.errors import UserError
 from recjax.workdir import refuse_other_run
 
@@ -43,7 +43,7 @@ def link_finished(plan: Plan, others: Iterable[Path]) -> dict[str, Path]:
             folder.unlink()
         if not known or folder.exists():
             continue
-        text = refuse_other_run(resolve(plan.flags(point, seed)), folder)
+        text = refuse_other_run(resolve(plan.flags(point, seed)), folder, OTHER_RUN)
         if text in known:
             folder.parent.mkdir(parents=True, exist_ok=True)
             # Relative, so that both can be moved together.

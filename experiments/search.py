@@ -5,8 +5,9 @@
 The config file has `search(trial)`, which returns changes by flat key. Trial N is the
 run OUT/N; one that does worse than half of the others did after as many validations is
 ended. The same command goes on after an interruption, and makes the same trials as
-without; a greater `--trials` adds some. The test is not looked at. Writes search.md;
-what follows `--` is passed on to every run.
+without; a greater `--trials` adds some. Draws that no run can have are counted as
+failed; where a run goes wrong, the search ends. The test is not looked at. Writes
+search.md; what follows `--` is passed on to every run.
 """
 
 import argparse
@@ -15,13 +16,15 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import numpy as np
 
 try:
     import optuna
     from optuna.trial import FrozenTrial, Trial, TrialState
+    from sqlalchemy.exc import SQLAlchemyError  # what optuna keeps trials with
 except ModuleNotFoundError:
     print("error: needs optuna: pip install -e '.[experiments]'", file=sys.stderr)
     sys.exit(2)
@@ -30,10 +33,13 @@ from experiments.command import POLL, make_bar, refuse_other, session, split_arg
 from experiments.load import check_arguments, load_from, read_json, resolve
 from experiments.pool import Job, Pool
 from experiments.table import line
-from recjax.errors import UserError
+from recjax.checks import check_config
+from recjax.errors import STOPPED, UserError
+from recjax.summaries import config_changes
 from recjax.workdir import claimed
 
 WARM_UP, STARTUP = 3, 5  # validations, and trials, before any trial is ended
+VALUES = "values of the config"
 Search = Callable[[Any], dict[str, Any]]  # of a Trial
 
 
@@ -46,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of runs and of the search")
     args = parser.parse_args(own)
+    if args.seed < 0:
+        parser.error(f"--seed: {args.seed} is not at least 0")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with session(args.out):
         study = _Study(args, arguments)
@@ -54,8 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         (args.out / "search.md").write_text(text + "\n", encoding="utf-8")
     print(text)
     if failed := study.ended(TrialState.FAIL):
-        numbers = ", ".join(str(trial.number) for trial in failed)
-        print(f"failed: {numbers}; see {args.out}/logs", file=sys.stderr)
+        for trial in failed:
+            why = trial.user_attrs.get("why", "")
+            print(f"failed: trial {trial.number}: {why}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -68,18 +77,28 @@ class _Study:
         self.search: Search = load_from(args.config, "search")
         base = resolve([f"--config={args.config}", *arguments])
         self.metric = base.train.metric
-        # A trial draws from a seed of its own, so that an interruption changes nothing.
-        self.study = optuna.create_study(
-            storage=f"sqlite:///{(args.out / 'study.db').resolve()}",
-            study_name="search",
-            direction="maximize",
-            load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(STARTUP, WARM_UP),
-        )
+        path = (args.out / "study.db").resolve()
+        try:
+            self.study = optuna.create_study(
+                storage=f"sqlite:///{path}",
+                study_name="search",
+                direction="maximize",
+                load_if_exists=True,
+                pruner=optuna.pruners.MedianPruner(STARTUP, WARM_UP),
+            )
+            before = self.study.user_attrs
+        except (SQLAlchemyError, RuntimeError) as e:  # damaged, of another version
+            reason = " ".join(str(e.__cause__ or e).split())[:200]
+            raise UserError(f"{path}: {reason}; choose another --out") from None
         same = {"config": args.config, "seed": args.seed, "arguments": arguments}
-        same["values of the config"] = sha256(base.to_json().encode()).hexdigest()[:12]
-        refuse_other(self.study.user_attrs, same, args.out)
-        for key, value in same.items():
+        refuse_other(before, same, args.out)
+        values = json.loads(base.to_json())
+        if changes := config_changes(before.get(VALUES, values), values):
+            raise UserError(
+                f"--out {args.out}: was begun with other {VALUES} ({changes}); choose "
+                "another --out"
+            )
+        for key, value in {**same, VALUES: values}.items():
             self.study.set_user_attr(key, value)
 
     def ended(self, *states: TrialState) -> list[FrozenTrial]:
@@ -112,7 +131,9 @@ class _Study:
         number = len(self.study.get_trials(deepcopy=False))
         if interrupted := self.ended(TrialState.RUNNING):
             number = interrupted[0].number
-        self.study.sampler = optuna.samplers.TPESampler(seed=self.args.seed + number)
+        # Of its own for each trial, so that an interruption changes nothing.
+        seed = np.random.SeedSequence([self.args.seed, number]).generate_state(1)[0]
+        self.study.sampler = optuna.samplers.TPESampler(seed=int(seed))
         if interrupted:  # what it has drawn stays
             return Trial(self.study, interrupted[0]._trial_id)
         return self.study.ask()
@@ -120,9 +141,21 @@ class _Study:
     def follow(
         self, trial: Trial, pool: Pool, bar: Any
     ) -> tuple[TrialState, float | None]:
-        """Runs a trial until it ends or is seen to be bad."""
+        """Runs a trial until it ends or is seen to be bad.
+
+        Raises:
+          UserError: no trial can run yet, or something went wrong that is not of the
+            draw: a killed run is tried again by the next search, any other is failed.
+        """
         folder = self.args.out / str(trial.number)
         job = self.job(trial, folder)
+        try:
+            check_config(resolve(trial.user_attrs["flags"]))
+        except UserError as e:
+            if not self.ended(TrialState.COMPLETE, TrialState.PRUNED):
+                self.give_up(trial, str(e))  # others would fail, too
+            trial.set_user_attr("why", str(e))
+            return TrialState.FAIL, None
         while claimed(folder):  # an interrupted run is saving
             time.sleep(POLL)
         pool.start(job)
@@ -144,13 +177,20 @@ class _Study:
             bar.update(0)
             time.sleep(POLL)
         ((_, code),) = ended
-        if code == 2 and not self.ended(TrialState.COMPLETE, TrialState.PRUNED):
-            self.study.tell(trial.number, state=TrialState.FAIL)
-            raise UserError(f"{job.name}: {job.last_line()}")  # others would, too
+        if code < 0 or code == STOPPED:
+            raise UserError(
+                f"{job.name}: was stopped; the same command goes on with it"
+            )
         if code:
-            return TrialState.FAIL, None
+            self.give_up(trial, f"exit code {code}: {job.last_line()}")
         results = read_json(folder / "results.json")
         return TrialState.COMPLETE, results["valid"][self.metric]["value"]
+
+    def give_up(self, trial: Trial, why: str) -> NoReturn:
+        """Ends the search with a trial that failed."""
+        trial.set_user_attr("why", why)
+        self.study.tell(trial.number, state=TrialState.FAIL)
+        raise UserError(f"trial {trial.number}: {why}") from None
 
     def job(self, trial: Trial, folder: Path) -> Job:
         """The run of a trial.
@@ -161,8 +201,7 @@ class _Study:
         try:
             changes = self.search(trial)
         except Exception as e:  # a config file may raise anything
-            self.study.tell(trial.number, state=TrialState.FAIL)
-            raise UserError(f"--config {self.args.config}: search: {e}") from None
+            self.give_up(trial, f"{self.args.config}: search: {e}")
         trial.set_user_attr("flags", flags := self.flags(changes))
         command = [sys.executable, "-m", "recjax.main", *flags]
         log = self.args.out / "logs" / f"{trial.number}.txt"
@@ -200,9 +239,8 @@ def read_validations(folder: Path, metric: str) -> list[float]:
     """The metric after every epoch so far."""
     path, found = folder / "metrics.jsonl", []
     if path.exists():
-        for text in path.read_text(encoding="utf-8").split("\n")[
-            :-1
-        ]:  # the last may be half
+        *whole, _ = path.read_text(encoding="utf-8").split("\n")  # the last may be half
+        for text in whole:
             value = json.loads(text).get(f"valid/{metric}")
             found += [] if value is None else [value]
     return found

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from experiments.board import write_columns
 from experiments.command import POLL, make_bar, session, split_arguments
-from experiments.load import read_json, resolve
+from experiments.load import read_json, read_results, resolve
 from experiments.plan import Plan, make_plan
 from experiments.pool import Pool
 from experiments.reuse import link_finished
@@ -92,6 +92,8 @@ class _Course:
         for point, seed in plan.runs():
             if is_finished(folder := plan.folder(point, seed)):
                 self.took.setdefault(point, []).append(read_seconds(folder))
+            elif point in plan.refused:
+                self.failed[f"{point} {seed}"] = plan.refused[point]
             else:
                 self.waiting.append((point, seed))
         self._told = set[Path]()
@@ -182,14 +184,13 @@ def made_by_other_code(plan: Plan) -> list[Path]:
     return [
         folder
         for folder in folders
-        if is_finished(folder)
-        and read_json(folder / "results.json").get("code") != CODE
+        if is_finished(folder) and read_results(folder).get("code") != CODE
     ]
 
 
 def outcome(folder: Path) -> str:
     """A line about a finished run."""
-    results = read_json(folder / "results.json")
+    results = read_results(folder)
     metric = read_json(folder / "config.json")["train"]["metric"]
     valid, test = (results[split][metric]["value"] for split in ("valid", "test"))
     took = f"{read_seconds(folder):.0f} s"
@@ -198,7 +199,7 @@ def outcome(folder: Path) -> str:
 
 def read_seconds(folder: Path) -> float:
     """What a finished run took in all."""
-    results = read_json(folder / "results.json")
+    results = read_results(folder)
     return float(results["seconds"]["total"])
 
 

@@ -15,8 +15,15 @@ from recjax import optim, summaries, trees
 from recjax.errors import UserError
 
 
-def refuse_other_run(config: Any, folder: Path) -> str:
+def refuse_other_run(
+    config: Any, folder: Path, instead: str = "choose another --workdir"
+) -> str:
     """The config as a run directory keeps it.
+
+    Args:
+      config: resolved.
+      folder: the run directory, which may not be there yet.
+      instead: what helps where it is of another config.
 
     Raises:
       UserError: the directory belongs to another config, or holds a damaged file.
@@ -32,8 +39,8 @@ def refuse_other_run(config: Any, folder: Path) -> str:
     saved = params.is_dir() and any(p.name.isdigit() for p in params.iterdir())
     if results.exists() and not path.exists():
         raise UserError(
-            f"--workdir {folder} holds results and no config.json that says of what; "
-            "delete them, or choose another directory"
+            f"{folder}: holds results and no config.json that says of what; delete "
+            f"them, or {instead}"
         )
     if (
         (saved or results.exists())
@@ -42,8 +49,7 @@ def refuse_other_run(config: Any, folder: Path) -> str:
     ):
         changes = summaries.config_changes(_load(path), json.loads(text))
         raise UserError(
-            f"--workdir {folder} holds a run of another config ({changes}); "
-            "choose another directory"
+            f"{folder}: holds a run of another config ({changes}); {instead}"
         )
     return text
 

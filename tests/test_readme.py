@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from configs import base
+from experiments.load import load_sweep, resolve
 from recjax import baselines, losses, optim, train
+from recjax.checks import check_config
 from recjax.data.protocol import load_data
 from recjax.models import users
 from recjax.models.prefix import count_frozen_blocks
@@ -24,7 +26,6 @@ def block(start):
 
 
 def test_own_tower_and_loss(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(users, "USER_TOWERS", users.USER_TOWERS)
     monkeypatch.setitem(users.USER_TOWERS, "max", None)  # taken out again afterwards
     monkeypatch.setitem(losses.LOSSES, "focal", None)
     exec(block("class MaxTower"), vars(users))
@@ -97,7 +98,20 @@ def test_links_lead_somewhere():
 
 def test_a_config_with_a_sweep():
     space = {}
-    exec(block("def sweep(add)"), space)
+    exec(block("reference.make(point, sweep)"), space)
     assert space["get_config"]("cls").item_tower.pooling == "cls"
     industrial = space["get_config"]("mean@amazon_industrial")
     assert industrial.data.source == "amazon-industrial"
+
+
+def test_a_sweep_on_own_data(tmp_path):
+    code = block("reference.pick(c, point, sweep)")
+    (tmp_path / "shop.py").write_text(code)
+    made = {}
+    for point in load_sweep(str(tmp_path / "shop.py")):
+        made[point] = resolve([f"--config={tmp_path / 'shop.py'}:{point}"])
+        check_config(made[point])
+    assert list(made) == ["text", "id", "fast"]
+    assert made["id"].item_tower.sources == ("id",)
+    assert made["fast"].train.phases[0].lr == 1e-2
+    assert {c.data.source for c in made.values()} == {"shop"}

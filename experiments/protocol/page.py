@@ -53,13 +53,14 @@ def by_seed(found: Found, protocol: Protocol, name: str, metric: str) -> np.ndar
     return np.stack([x[name][metric] for x in found[protocol].values()])
 
 
-def page(found: Found, changed: tuple[float, float, float]) -> str:
+def page(found: Found, changed: tuple[float, float, float], made: str) -> str:
     """The table, and what it is.
 
     Args:
       found: what was measured.
       changed: shares of test targets that differ between the orders, of those of the
         drawn order that the file's training has, and the other way round.
+      made: by which command, and with what.
     """
     head = ["trained on", "asked in order", "seen items", "candidates", *names(found)]
     lines = [line([*head, f"{TRAINED} - {COUNTED}", "p"])]
@@ -85,7 +86,7 @@ def page(found: Found, changed: tuple[float, float, float]) -> str:
         "says: a state asked in an order that it was not trained on."
     )
     title = "# MovieLens 100K: the same states under several protocols"
-    return "\n".join([title, "", *lines, "", text])
+    return "\n".join([title, "", *lines, "", text, "", made])
 
 
 def differences(found: Found) -> dict[Protocol, tuple[float, float]]:
@@ -106,17 +107,19 @@ def spread(means_S: np.ndarray) -> str:
 
 
 def write_csv(path: Path, found: Found) -> None:
-    """Means over users, of each seed, and the bounds of the seeds' mean."""
+    """Means over users, of each seed, the bounds of the seeds' mean, and the test."""
     parts = ("", " low", " high", " seeds")
     with path.open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         head = [metric + part for metric in METRICS for part in parts]
-        out.writerow([*Protocol._fields, "name", *head])
-        for protocol in found:
+        tested = [f"difference from {COUNTED}, {TESTED}", "p"]
+        out.writerow([*Protocol._fields, "name", *head, *tested])
+        for protocol, test in differences(found).items():
             for name in names(found):
                 cells: list[object] = [*protocol, name]
                 for metric in METRICS:
                     cells += figures(by_seed(found, protocol, name, metric))
+                cells += [f"{x:.6f}" if name == TRAINED else "" for x in test]
                 out.writerow(cells)
 
 

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from experiments import sweep
 from experiments.command import session
-from experiments.load import resolve
+from experiments.load import read_results, resolve
 from experiments.plots import check_plots
 from experiments.protocol.page import (
     METRICS,
@@ -95,7 +95,7 @@ def flags(runs: Path, order: str) -> list[str]:
     """What runs on an order are told beside point and seed."""
     if order == FILE:
         return []
-    source = f"--config.data.source={copy_of(runs).resolve()}"
+    source = f"--config.data.source={copy_of(runs)}"  # as given: may be relative
     return [source, f"--config.data.stem={DATA}"]
 
 
@@ -130,11 +130,25 @@ def compare(runs: Path, out: Path, seeds: Sequence[int]) -> str:
             hr = values[TRAINED][METRICS[0]].mean()
             print(protocol, f"seed {seed}: {hr:.4f}")
     changed = compare_orders(*(make_config(runs, order, seeds[0]) for order in ORDERS))
-    text = page(found, changed)
+    text = page(found, changed, made_by(runs, seeds))
     (out / "table.md").write_text(text + "\n", encoding="utf-8")
     write_csv(out / "table.csv", found)
     plot(out / "plot.png", found)
     return text
+
+
+def made_by(runs: Path, seeds: Sequence[int]) -> str:
+    """The command, and what made the states."""
+    folders = [runs / x / POINT / str(seed) for x in ORDERS for seed in seeds]
+    results = [read_results(folder) for folder in folders]
+    codes = sorted({r.get("code", "unknown") for r in results})
+    fingerprint = results[0]["fingerprint"]
+    shown = " ".join(map(str, seeds))
+    return (
+        f"Of the first row the protocol is {fingerprint}. Digest of the code that made "
+        f"the states: {', '.join(codes)}.\n\n"
+        f"    python -m experiments.protocol.run RUNS --seeds {shown}"
+    )
 
 
 def fit(config: ConfigDict) -> dict[str, Baseline]:

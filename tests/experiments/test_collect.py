@@ -49,7 +49,7 @@ the least that so many flips can give is 0.0001. Rows in parentheses are not tra
 of the run plain/0 alone, and not tested.
 
 Protocol abc: leave_one_out, all items ranked, seen items masked, ties against the \
-model, history of 5. Digest of the code: unknown.
+model, history of 5. Digest of the code: unknown. Cores of a run: unknown.
 
     python -m experiments.sweep --config=c.py --data=d --out=RUNS --seeds 0 1 --points \
 plain better -- --config.data.source=DIR
@@ -302,11 +302,26 @@ def test_published_figures_of_next_to_nothing(runs, tmp_path, capsys):
 def test_runs_of_different_code_are_said_to_be(runs, capsys):
     for run in runs.glob("*/*"):
         change(run / "results.json", "code", value="a")
+        change(run / "results.json", "cores", value=1)
     collect.main([str(runs)])
-    assert "Digest of the code: a.\n" in capsys.readouterr().out
+    said = "Digest of the code: a. Cores of a run: 1.\n"
+    assert said in capsys.readouterr().out
     change(last(runs), "code", value="b")
     collect.main([str(runs)])
-    assert "Digest of the code: a, b.\n" in capsys.readouterr().out
+    said = "Digest of the code: a (plain, better); b (better). Cores of a run: 1.\n"
+    assert said in capsys.readouterr().out
+
+
+def test_some_points_alone(runs, capsys):
+    for seed in (0, 1):
+        write_run(runs / "worse" / str(seed), [11, 11, 11, 11], seed)
+    every = {"plain": {}, "odd": {}, "better": {}, "worse": {}}
+    change(runs / "sweep.json", "points", value=every)
+    collect.main([str(runs), "--points", "worse", "better"])  # odd never ran
+    said = capsys.readouterr().out
+    assert list(read_rows(runs)) == ["(popularity)", "better", "worse"]
+    assert "Difference from `better`" in said
+    assert said.endswith("experiments.collect RUNS --points worse better\n")
 
 
 def test_missing_runs_are_named(runs, capsys):
@@ -392,7 +407,8 @@ def last(runs, name="results.json"):
             "better/1/ranks.parquet: ",
         ),
         (lambda runs: last(runs, "ranks.parquet").unlink(), [], "ranks.parquet: "),
-        (lambda runs: last(runs).write_text("{"), [], "results.json: cannot be read"),
+        (lambda runs: last(runs).write_text("{"), [], "the sweep makes it again"),
+        (lambda runs: last(runs).write_text("{}"), [], "damaged or too old, no 'base"),
         (lambda runs: (runs / "sweep.json").unlink(), [], "runs: no sweep.json; "),
         (
             lambda runs: (runs / "sweep.json").write_text('{"config": "", "data": ""}'),
@@ -405,6 +421,7 @@ def last(runs, name="results.json"):
             "no run of the reference 'plain' is finished",
         ),
         (None, ["--reference", "worse"], "no 'worse' among plain, better"),
+        (None, ["--points", "worse"], "--points: no 'worse' among plain, better"),
         (None, ["--metrics", "hr@11"], "no 'hr@11' among hr@10, ndcg@10, mrr@10"),
         (None, ["--metrics", "hr@10", "auc"], "--metrics: no 'auc'"),
         (None, ["--published", "no.csv"], "--published no.csv: No such file"),

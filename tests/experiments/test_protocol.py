@@ -62,7 +62,8 @@ def test_the_page_and_the_csv(tmp_path):
             5: values(4, 0.25),
         },
     }
-    text = page(found, (0.25, 0.125, 0.375))
+    text = page(found, (0.25, 0.125, 0.375), "made so")
+    assert text.endswith("\n\nmade so")
     assert (
         "| file | file | masked | all | 0.5000 / 0.2500 | 0.6250 ± 0.1768 / 0.5000 | "
         "+0.2500 | 0.0002 |\n"
@@ -77,6 +78,8 @@ def test_the_page_and_the_csv(tmp_path):
     assert len(lines) == 4
     name, _, low, high, seeds, *_ = lines[1].split(",")[4:]
     assert (name, seeds) == ("trained", "0.500000 0.750000")
+    assert lines[1].endswith(",0.250000,0.000200")
+    assert lines[0].endswith(",,")
     # Half of the users hit with both seeds, a quarter with one: that share's error.
     assert 0.45 < float(low) < 0.55
     assert 0.7 < float(high) < 0.8
@@ -129,7 +132,12 @@ def test_all_is_trained_and_asked(tmp_path, tiny):
         )
         want = final["test"]["ndcg@10"]["value"]
         assert float(own["ndcg@10"]) == pytest.approx(want, abs=1e-6)
-    assert "over seeds 4; " in (out / "table.md").read_text()
+    text = (out / "table.md").read_text()
+    assert "over seeds 4; " in text
+    assert f"the protocol is {final['fingerprint']}" not in text  # of the other order
+    final = json.loads((runs / "file" / "narrow/4/results.json").read_text())
+    assert f"the protocol is {final['fingerprint']}. Digest of the code that" in text
+    assert f"the states: {final['code']}.\n\n    python -m experiments.prot" in text
     assert (out / "plot.png").exists()
 
 

@@ -28,6 +28,10 @@ def test_a_table_is_made(sweep_config, tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "published.csv").write_text("name,source,hr@10\nbest,paper,.5\n")
     asked = ["--out", str(tmp_path / "runs"), "--seeds", "0"]
+    reproduce.main([*asked, "--tables", str(tmp_path / "there")])
+    assert not (folder / "ml100k").exists()
+    text = (tmp_path / "there" / "tiny" / "ml100k" / "table.md").read_text()
+    assert "| best (published), paper | 0.5000 |" in text
     reproduce.main(asked)
     text = (folder / "ml100k" / "table.md").read_text()
     assert text.startswith("# MovieLens 100K: a title\n")
@@ -116,7 +120,16 @@ def test_one_data_set_of_a_table(tmp_path, monkeypatch, capsys):
     assert len(asked) == 1
 
 
-def test_unknown_tables_are_refused(capsys):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "nothing"], "no 'nothing' among freezing, pooling"),
+        (["--seeds", "0", "0"], "--seeds: [0, 0] are not different"),
+        (["--jobs", "0"], "--jobs: 0 is not between 1 and"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, capsys, arguments, message):
     with pytest.raises(SystemExit, match="2"):
-        reproduce.main(["--only", "nothing"])
-    assert "no 'nothing' among freezing, pooling" in capsys.readouterr().err
+        reproduce.main(["--out", str(tmp_path / "out"), *arguments])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

@@ -13,6 +13,7 @@ import optuna
 import pytest
 
 from experiments import search
+from experiments.pool import Job
 
 SPACE = """
 
@@ -82,7 +83,7 @@ def test_a_trial_that_cannot_run_ends_the_search(space, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         search.main([*asked, "--", "--config.user_tower.num_heads=3"])
     error = capsys.readouterr().err
-    assert re.search(r"^error: trial 0: error: item_tower\.width", error)
+    assert re.search(r"^error: trial 0: item_tower\.width", error)
     assert [x.state.name for x in trials(tmp_path / "out")] == ["FAIL"]
 
 
@@ -95,7 +96,52 @@ def test_one_that_cannot_run_after_others_that_could(space, tmp_path, capsys):
     with pytest.raises(SystemExit, match="1"):
         search.main(["--config", str(path), "--out", str(tmp_path), "--trials", "2"])
     assert [x.state.name for x in trials(tmp_path)] == ["COMPLETE", "FAIL"]
-    assert "failed: 1; see" in capsys.readouterr().err
+    assert "failed: trial 1: item_tower.width" in capsys.readouterr().err
+
+
+def test_a_run_that_goes_wrong_ends_the_search(space, tmp_path, capsys):
+    """Killed it is tried again by the next one; otherwise it is failed, and the next
+    one goes on with another."""
+    folder, path = tmp_path / "out", Path(space())
+    asked = ["--config", str(path), "--out", str(folder), "--trials"]
+    search.main([*asked, "1"])
+    config = path.read_text()
+    for how, state in (
+        ("os.kill(os.getpid(), signal.SIGKILL)", "RUNNING"),
+        ("sys.exit(1)", "FAIL"),
+    ):
+        at_import = "import os, signal, sys\n"
+        at_import += f"if any('--workdir' in x for x in sys.argv):\n    {how}\n"
+        path.write_text(at_import + config)
+        with pytest.raises(SystemExit, match="2"):
+            search.main([*asked, "2"])
+        assert "error: trial 1: " in capsys.readouterr().err
+        assert [x.state.name for x in trials(folder)] == ["COMPLETE", state]
+    path.write_text(config)
+    with pytest.raises(SystemExit, match="1"):
+        search.main([*asked, "3"])
+    assert [x.state.name for x in trials(folder)] == ["COMPLETE", "FAIL", "COMPLETE"]
+
+
+def test_trials_of_other_seeds_draw_otherwise(space, tmp_path, monkeypatch):
+    """Also those of the neighbouring ones: what trial 1 of seed 0 draws is not what
+    trial 0 of seed 1 does."""
+    monkeypatch.setattr(search, "Job", stop_here)
+    drawn = {}
+    for seed in (0, 1):
+        out = tmp_path / str(seed)
+        for _ in range(2):
+            with pytest.raises(SystemExit, match="2"):
+                search.main(
+                    ["--config", space(), "--out", str(out), "--seed", str(seed)]
+                )
+        drawn[seed] = [x.params["rate"] for x in trials(out)]
+    assert len({*drawn[0], *drawn[1]}) == 4
+
+
+def stop_here(name, command, log):
+    """In place of a job: fails after the draw."""
+    return Job(name, [sys.executable, "-c", "raise SystemExit(3)"], log)
 
 
 @pytest.mark.parametrize(
@@ -104,10 +150,15 @@ def test_one_that_cannot_run_after_others_that_could(space, tmp_path, capsys):
         ({"--config": "configs/quickstart.py"}, "has no attribute 'search'"),
         ({"--": "--config.user_tower.nme=1"}, "no key 'nme'; did you mean \"name\"?"),
         ({"--": "stray"}, "'stray' after --: only --config.KEY=..., without seed"),
+        ({"--trials": "1", "--out": "damaged"}, "study.db: "),
     ],
 )
 def test_mistakes_are_one_line(space, tmp_path, capsys, changes, message):
     asked = {"--config": space(), "--out": str(tmp_path / "out"), **changes}
+    if asked["--out"] == "damaged":
+        asked["--out"] = str(tmp_path / "damaged")
+        (tmp_path / "damaged").mkdir()
+        (tmp_path / "damaged" / "study.db").write_text("no database" * 100)
     with pytest.raises(SystemExit, match="2"):
         search.main([x for pair in asked.items() for x in pair])
     (line,) = capsys.readouterr().err.splitlines()
@@ -125,7 +176,10 @@ def test_another_search_is_refused(space, tmp_path, capsys):
     Path(path).write_text(text.replace("lr=0.01", "lr=0.02"))  # another start
     with pytest.raises(SystemExit, match="2"):
         search.main(asked)
-    assert "was begun with values of the config '" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert re.search(
+        r"other values of the config \(train\.phases.*lr: 0.01 there", said
+    )
 
 
 @pytest.mark.faults

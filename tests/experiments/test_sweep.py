@@ -66,11 +66,13 @@ def test_runs_each_point_with_each_seed_once(sweep_config, tmp_path, capsys):
     )
     assert started.hparams["item_tower.width"].number_value == 16
     assert started.hparams["seed"].number_value == 3
-    (tmp_path / "out/wide/3/results.json").write_text('{"seconds": ')
-    with pytest.raises(SystemExit, match="2"):
-        sweep.main(asked)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "wide/3/results.json: " in line
+    for damaged in ('{"seconds": ', "", "{}", "[]"):
+        (tmp_path / "out/wide/3/results.json").write_text(damaged)
+        with pytest.raises(SystemExit, match="2"):
+            sweep.main(asked)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "wide/3/results.json: " in line
+        assert line.endswith("delete the run directory, and the sweep makes it again")
 
 
 def test_a_run_of_another_sweep_is_taken(sweep_config, tmp_path, capsys):
@@ -156,9 +158,25 @@ def test_what_fails_does_not_keep_the_others(sweep_config, tmp_path, capsys):
         sweep.main([*asked, "--points", "odd", "narrow", "--seeds", "0", "1"])
     assert e.value.code == 1
     said = capsys.readouterr()
-    assert "failed: odd 0: exit code 2: error: item_tower.width" in said.err
+    assert "note: odd cannot run: item_tower.width" in said.out
+    assert "odd 0: started" not in said.out
+    assert "failed: odd 0: item_tower.width" in said.err
     made = ["narrow/0/results.json", "narrow/1/results.json"]  # before it and after
     assert list(results(tmp_path / "out")) == made
+
+
+def test_points_that_no_table_takes_are_told(sweep_config, tmp_path, capsys):
+    path = Path(sweep_config())
+    longer = 'add("longer", {"data.history_length": 5, "eval.mask_seen": False})'
+    path.write_text(path.read_text() + f"    {longer}\n")
+    points = ["--points", "narrow", "longer", "--seeds", "0"]
+    sweep.main(["--config", str(path), "--out", str(tmp_path / "out"), *points])
+    said = capsys.readouterr().out
+    differ = "data.history_length, eval.mask_seen"
+    assert f"note: longer and narrow differ in {differ}: their figures" in said
+    with pytest.raises(SystemExit, match="2"):
+        collect.main([str(tmp_path / "out")])
+    assert "cannot stand in one table" in capsys.readouterr().err
 
 
 def test_what_a_job_says_is_of_this_attempt(tmp_path):
@@ -232,10 +250,14 @@ def test_another_sweep_is_refused(sweep_config, tmp_path, capsys):
     (run / "results.json").write_text("{}")
     with pytest.raises(SystemExit):
         sweep.main(asked)
-    assert "holds a run of another config" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"error: {run}: holds a run of another config" in said
+    assert "; delete that run, or choose another --out" in said
+    (run / "config.json").unlink()
+    (run / "results.json").unlink()
     with hold(out, ""), pytest.raises(SystemExit):
         sweep.main(asked)
-    assert "another sweep is in it" in capsys.readouterr().err
+    assert "another program is in it" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(len(usable_cores()) < 2, reason="needs two cores")
@@ -252,6 +274,30 @@ def test_jobs_have_cores_of_their_own(tmp_path):
     one, other = (set(json.loads((tmp_path / name).read_text())) for name in "ab")
     assert len(one) == len(other) == len(usable_cores()) // 2
     assert not one & other
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
+def test_jobs_end_with_the_sweep(tmp_path):
+    """However that ends."""
+    sleeper = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    code = (
+        "import sys, time; from pathlib import Path; "
+        "from experiments.pool import Job, Pool; "
+        f"Pool(1).start(Job('x', [sys.executable, '-c', {sleeper!r}], "
+        f"Path({str(tmp_path / 'log')!r}))); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    log, until = tmp_path / "log", time.monotonic() + 60
+    while not (log.exists() and log.read_text().endswith("\n")):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    status = Path("/proc", log.read_text().strip(), "stat")
+    until = time.monotonic() + 20
+    while status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z":
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def start(config, out):
