@@ -1,11 +1,11 @@
 """Amazon Industrial and Scientific: a frozen encoder beside what counting remembers.
 
     python -m recjax.main --config=configs/amazon_industrial.py --workdir=runs/amazon \
-        --config.data.source=DIR
+        --config.data.source=DIR/amazon-industrial
 
-DIR holds `amazon-industrial.{train,valid,test}.inter` and `.item` in RecBole's atomic
-format: the set of 2018 as MiniOneRec splits it, by global time, with histories of at
-most ten items.
+DIR/amazon-industrial, so called, holds `amazon-industrial.{train,valid,test}.inter` and
+`.item` in RecBole's atomic format: the set of 2018 as MiniOneRec splits it, by global
+time, with histories of at most ten items.
 
 Four to five minutes on one CPU core. Test HR@5 / NDCG@5 / HR@10 / NDCG@10, mean of
 seeds 0, 1 and 2: .1355 / .1102 / .1645 / .1195 (experiments/headlines).

@@ -14,7 +14,7 @@ ENCODER = r"items/text/encoder/"
 def get_config() -> ConfigDict:
     """The default config, locked: text items, causal transformer, softmax."""
     c = ConfigDict()
-    c.seed = 0  # of initial weights, order and dropout
+    c.seed = 0  # of all that is drawn but by data.split_seed
 
     c.data = ConfigDict()
     c.data.source = "ml-100k"  # name in recjax/data/sources.py, or a directory
@@ -55,7 +55,7 @@ def get_config() -> ConfigDict:
     c.text.prefix_dtype = "float32"  # of what frozen blocks make: float32 | bfloat16
     c.text.prefix_memory = 4.0  # GiB; larger states of a prefix stay in a file, mapped
     c.text.prefix_disk = 20.0  # GiB of such files, for later runs; 0 = none
-    c.text.remat_rows = 0  # rows at a time in the trained layers, twice; 0 = all, once
+    c.text.remat_rows = 0  # of the trained layers, again in the backward pass; 0 = off
 
     c.item_tower = ConfigDict()
     c.item_tower.sources = ("text",)  # of id, text
@@ -82,13 +82,13 @@ def get_config() -> ConfigDict:
     c.head.temperature = 1.0  # scores are divided by it; learned in two_tower
 
     # Baselines whose scores, or the logarithms of chances, are added to the model's.
-    c.head.memory = ()  # of eval.baselines
+    c.head.memory = ()  # names as in eval.baselines, but random
     c.head.memory_floor = 0.01  # added to chances before the logarithm
     c.head.memory_weights = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # validation chooses
 
     c.loss = ConfigDict()
     c.loss.name = "softmax"  # softmax (cross-entropy) | bce | gbce | rating
-    c.loss.k = 1  # of bce and gbce: what so many negatives per target cost
+    c.loss.k = 1  # of bce and gbce: negatives per target that the loss stands for
     c.loss.calibration = 0.75  # t of gbce: 0 = bce
     # all: the catalogue; stale: the same, but only the batch's items are fresh;
     # uniform, popularity: drawn; mixed: in_batch and uniform
@@ -96,7 +96,7 @@ def get_config() -> ConfigDict:
     c.loss.num_negatives = 1024  # drawn for a batch
     c.loss.refresh_steps = 50  # stale: so often, and in every epoch's first step, anew
     c.loss.chunk = 1024  # candidates whose scores are held at a time
-    c.loss.smoothing = 0.0  # share of the target's label that all candidates get
+    c.loss.smoothing = 0.0  # of softmax: share of the label that all candidates get
     # Weigh in-batch and drawn negatives by 1 / expected count, so that they stand for
     # the whole catalogue, in every loss; False keeps the draw's own distribution.
     c.loss.logq = True  # True | False
@@ -117,9 +117,9 @@ def get_config() -> ConfigDict:
     c.train.metric = "ndcg@10"  # on validation, for early stopping and the best state
     c.train.checkpoint_seconds = 60.0  # between two saves
     c.train.keep = 2  # of the newest saves of a phase
-    # Of a phase, after its first 100 batches; 0 = never.
-    c.train.spike = 10.0  # a loss so many times the mean so far is skipped
-    c.train.max_skipped = 10  # batches, then the run stops
+    # Skipped are losses that are not finite, and after a phase's first 100 batches:
+    c.train.spike = 10.0  # those of so many times the mean so far; 0 = never
+    c.train.max_skipped = 10  # with more batches skipped a phase stops
     c.train.min_spread = 1e-3  # of directions of vectors, below it a warning; 0 = never
     c.train.phases = (phase("towers"),)  # one after the other
 
@@ -132,7 +132,7 @@ def get_config() -> ConfigDict:
     c.eval.like_threshold = 0.0  # ratings from here on are likes; 0 = no such report
     # random | popularity | recent_popularity | transitions | repeat_transitions (what
     # came before counts as another item) | item_knn | ease | ials | bpr_mf (pip install
-    # implicit) | text (cosines of the encoder's vectors as they came)
+    # implicit) | text (cosines of the encoder's vectors, half whitened)
     c.eval.baselines = ("random", "popularity")  # beside every result
     c.eval.before = True  # evaluate the encoder without training
 
@@ -158,7 +158,7 @@ def phase(name: str, **changes: Any) -> ConfigDict:
     c.name = name  # in tables and logs
     c.epochs = 20  # at most; 0 skips the phase
     c.batch_size = 0  # users; 0 = train.batch_size
-    c.epoch_steps = 0  # of an epoch, which goes on where one ended; 0 = all windows
+    c.epoch_steps = 0  # of an epoch; the next has windows that are left; 0 = all
     c.lr = 1e-3  # peak learning rate, before multipliers
     c.schedule = "constant"  # constant | linear | cosine decay
     c.warmup = 0.0  # share of the phase's steps

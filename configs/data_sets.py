@@ -13,8 +13,8 @@ def amazon_industrial(c: ConfigDict) -> None:
     """Amazon Industrial by title and brand, as MiniOneRec splits the set of 2018: by
     global time, with histories of at most ten items, seen items not masked.
 
-    `data.source` is a directory with `amazon-industrial.{train,valid,test}.inter` and
-    `.item` in RecBole's atomic format.
+    `data.source` is a directory of that name, with
+    `amazon-industrial.{train,valid,test}.inter` and `.item` in RecBole's atomic format.
     """
     c.data.source = "amazon-industrial"
     c.data.split, c.data.time = "fixed", ""

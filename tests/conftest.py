@@ -33,6 +33,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_threefry_partitionable", False)
 
 TINY_BERT = Path(__file__).parent / "fixtures" / "tiny_bert"
+TOP = base.ENCODER + "layer_2/"  # the last of its layers
 BASELINES_HERE = tuple(  # without those whose library is not installed
     name for name in BASELINES if name != "bpr_mf" or find_spec("implicit")
 )
@@ -102,3 +103,17 @@ def shrink(c: ConfigDict, folder: Path, encoder: Path = TINY_BERT) -> ConfigDict
         phase.epochs, phase.batch_size = min(phase.epochs, 1), 0
         phase.epoch_steps = min(phase.epoch_steps, 2)
     return c.lock()
+
+
+def records(workdir: Path) -> list[dict]:
+    """`metrics.jsonl` of a run."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def without_times(workdir: Path) -> list[dict]:
+    """`records` but for what no two runs have alike."""
+    return [
+        {tag: value for tag, value in record.items() if tag != "time/step_ms"}
+        for record in records(workdir)
+    ]

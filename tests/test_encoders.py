@@ -9,9 +9,7 @@ from recjax.checkpoint import read_params
 from recjax.checks import check_config
 from recjax.errors import UserError
 from recjax.whitening import whiten
-from tests.conftest import TINY_BERT
-
-TOP = base.ENCODER + "layer_2/"
+from tests.conftest import TINY_BERT, TOP
 
 
 def train_changes(config, workdir, rules):

@@ -1,6 +1,7 @@
 """Scorers without training, against numpy by hand."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -155,3 +156,27 @@ def test_rows_come_back_in_order(config, data, evaluator):
         assert there.tolist() == best[: len(there)]
     both = evaluator.by_model(SumScorer(), vectors, data.valid, data.test)
     assert [len(e.top_RxK) for e in both] == [len(data.valid), len(data.test)]
+
+
+def test_likes_are_calibrated_on_validation(config):
+    """Scores that run the other way on the test do not change what is fitted."""
+    rng, c = np.random.default_rng(0), config.unlock()
+    c.data.rating, c.eval.like_threshold = "rating", 4.0
+    rows, scores = {}, {}
+    for split, sign, threshold in (("valid", 1, 3), ("test", -1, 2)):
+        ratings_R = rng.integers(1, 6, 60).astype(np.float32)
+        ratings_R[: threshold * 10] = 1.0  # shares of likes that differ
+        rows[split] = SimpleNamespace(ratings_R=ratings_R)
+        scores[split] = sign * ratings_R + rng.normal(size=60)
+    found = evaluate.rating_results(
+        c,
+        SimpleNamespace(**rows),
+        *(SimpleNamespace(target_score_R=x) for x in scores.values()),
+    )
+    likes = {k: (x.ratings_R >= 4).astype(float) for k, x in rows.items()}
+    assert likes["valid"].mean() != likes["test"].mean()
+    platt = metrics.fit_platt(scores["valid"], likes["valid"])
+    assert platt[0] > 0
+    share = likes["valid"].mean()
+    want = metrics.rating_report(scores["test"], likes["test"], platt, share)
+    assert found == pytest.approx(want)

@@ -14,7 +14,7 @@ from recjax.checkpoint import Checkpoints, read_params
 from recjax.data.batches import TrainBatches
 from recjax.errors import Stopped, UserError
 from recjax.steps import SPIKE_AFTER
-from tests.test_train import records
+from tests.conftest import records, without_times
 
 
 @pytest.fixture
@@ -153,11 +153,6 @@ def test_a_signal_stops_within_an_epoch_and_the_run_goes_on(
     for path, x in first.items():
         np.testing.assert_array_equal(x, second[path])
 
-    def without_times(folder):
-        return [
-            {k: v for k, v in r.items() if k != "time/step_ms"} for r in records(folder)
-        ]
-
     assert without_times(tmp_path / "run") == without_times(tmp_path / "whole")
 
 
@@ -176,6 +171,15 @@ def test_a_phase_has_its_own_batches(config, tmp_path):
     assert [r["step"] for r in records(tmp_path) if "train/loss" in r] == [
         *range(1, 18)
     ]
+
+
+def test_so_many_saves_are_kept(small, tmp_path):
+    c = small.unlock()
+    c.train.checkpoint_seconds, c.train.keep = 0.0, 3
+    train.run(c.lock(), str(tmp_path))
+    saved = [int(p.name) for p in (tmp_path / "checkpoints" / "last").iterdir()]
+    assert len(saved) == 3
+    assert max(saved) == 10
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])

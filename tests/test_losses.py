@@ -216,14 +216,6 @@ def test_ratings_ask_of_the_target_alone():
         np.testing.assert_allclose(got[p], want, rtol=2e-6)
 
 
-def test_sampling_every_item_is_the_full_softmax():
-    s = random_case()
-    full = softmax(*s[:5], np.zeros(7, np.float32))
-    counts = np.array([3, 1, 2, 1, 1, 5, 2])  # how often each was drawn
-    logq = np.log(counts / counts).astype(np.float32)  # by its expectation
-    np.testing.assert_allclose(full, softmax(*s[:5], logq), rtol=1e-6)
-
-
 @pytest.mark.parametrize("name", ["bce", "gbce", "rating"])
 def test_other_losses_leave_no_trace_of_what_is_masked(name):
     c = ConfigDict({"k": 2, "calibration": 0.5, "chunk": 2})

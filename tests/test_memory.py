@@ -26,10 +26,6 @@ def with_memory(config, *names, weights=(0.0, 0.5, 100.0), **changes):
     return c.lock()
 
 
-def means(results):
-    return {k: x["value"] for k, x in results.items() if "@" in k and "value" in x}
-
-
 @pytest.mark.parametrize("name", ["transitions", "repeat_transitions", "text", "ials"])
 def test_a_heavy_memory_ranks_as_its_baseline(config, tmp_path, name):
     """The order of the logarithms is that of the scores."""

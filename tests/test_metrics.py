@@ -83,6 +83,7 @@ def test_rating_report_by_hand():
     r = metrics.rating_report(score, label, (1.0, 0.0), 0.25)
     counts = ("true_positive", "false_positive", "false_negative", "true_negative")
     assert [r[c] for c in counts] == [1, 1, 1, 1]
+    assert r["accuracy"] == 0.5
     p = 1 / (1 + np.exp(-score))
     expected = -np.log([p[0], 1 - p[1], p[2], 1 - p[3]]).mean()
     np.testing.assert_allclose(r["log_loss"], expected)

@@ -10,10 +10,11 @@ from configs import base
 from recjax import optim
 from recjax.errors import UserError
 
-ENCODER = "items/text/encoder/"
+ENCODER = base.ENCODER
 PARAMS = {
     ENCODER + "embeddings/word/embedding": jnp.ones((3, 2)),
     **{f"{ENCODER}layer_{i}/mlp_up/kernel": jnp.ones((2, 2)) for i in range(6)},
+    ENCODER + "pool/kernel": jnp.ones((2, 2)),
     "users/norm/scale": jnp.ones(2),
     "head/bilinear/kernel": jnp.ones((2, 2)),
 }
@@ -29,7 +30,13 @@ def make(lr_mults, **changes):
 
 @pytest.mark.parametrize(
     ("what", "trained"),
-    [("all", []), ("none", "e012345"), ("embeddings", "012345"), (2, "45"), (0, [])],
+    [
+        ("all", ""),
+        ("none", "e012345p"),
+        ("embeddings", "012345p"),
+        (2, "45p"),
+        (0, ""),
+    ],
 )
 def test_freezing_presets(what, trained):
     opt = make(base.freeze(what, layers=6, encoder=0.1))
@@ -103,8 +110,7 @@ def test_adamw_with_multipliers_equals_optax():
 @pytest.mark.parametrize("name", ["adamw", "sgd", "adafactor"])
 def test_every_optimizer_descends(name):
     opt = make(((r".*", 1.0),), name=name, lr=0.01)
-    params, state = PARAMS, None
-    state = opt.tx.init(params)
+    params, state = PARAMS, opt.tx.init(PARAMS)
 
     def loss(p):
         return sum((x**2).sum() for x in p.values())

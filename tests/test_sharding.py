@@ -1,12 +1,18 @@
-"""Eight devices as a (4, 2) mesh compute what one device computes."""
+"""Eight devices as a (4, 2) mesh compute what one device computes, each its share."""
 
+import time
+
+import jax
 import numpy as np
 import pytest
 
 from configs import base
-from recjax import train, trees
+from recjax import sharding, train, trees
 from recjax.checkpoint import read_params
-from tests.test_train import TOP, records
+from recjax.phase import set_up
+from recjax.signals import Watch
+from recjax.train import open_run
+from tests.conftest import TOP, records
 
 
 @pytest.mark.parametrize(
@@ -41,9 +47,42 @@ def test_mesh_equals_one_device(config, tmp_path, negatives, chunk):
         np.testing.assert_allclose(x, params[1][path], atol=5e-5, err_msg=path)
 
 
-def test_weights_are_spread_over_the_model_axis(config):
-    from recjax import sharding
+def test_a_device_has_its_share_of_a_run(config, tmp_path):
+    """A quarter of the batch, and half of what the rules spread: as they are placed."""
+    c = config.unlock()
+    c.item_tower.sources, c.train.batch_size = ("id", "text"), 8
+    c.mesh.data, c.mesh.model = 4, 2
+    with open_run(c.lock(), tmp_path, time.perf_counter()) as (r, params):
+        phase, state = set_up(r, 0, train.trained_phases(c)[0], params, 0)
+        catalogue, placed = phase.place(r, next(iter(phase.batches)))
+        step = phase.step(
+            state,
+            phase.frozen,
+            catalogue,
+            placed,
+            Watch(r.signals, r.mesh, 1e9).asks(),
+            r.dropout_key,
+        )
 
+    def share(x):
+        return [
+            whole // part
+            for whole, part in zip(
+                x.shape, x.sharding.shard_shape(x.shape), strict=True
+            )
+        ]
+
+    assert share(placed.history_BxH) == [4, 1]
+    assert share(placed.targets_P) == [4]
+    path = "head/bilinear/kernel"
+    moments = [x for x in jax.tree.leaves(step[0].opt_state) if x.ndim == 2]
+    assert share(params[path]) == share(step[0].trainable[path]) == [1, 2]
+    assert [1, 2] in map(share, moments)
+    assert share(params[TOP + "mlp_up/kernel"]) == [1, 2]
+    assert share(params["head/bias"]) == [1]
+
+
+def test_weights_are_spread_over_the_model_axis(config):
     c = config.unlock()
     c.mesh.data, c.mesh.model = 4, 2
     mesh = sharding.make_mesh(c.mesh)

@@ -27,9 +27,14 @@ from recjax.models.recommender import HEADS, Recommender, make_model
 from recjax.models.users import GRAPH, POSITIONS, USER_TOWERS
 from recjax.optim import OPTIMIZERS, SCHEDULES
 from recjax.params import smallest_input
-from tests.conftest import BASELINES_HERE, TINY_BERT, shrink
-
-TOP = "items/text/encoder/layer_2/"
+from tests.conftest import (
+    BASELINES_HERE,
+    TINY_BERT,
+    TOP,
+    records,
+    shrink,
+    without_times,
+)
 
 
 def two_phases(atomic_dir):
@@ -45,11 +50,6 @@ def two_phases(atomic_dir):
         base.phase("top", epochs=4, lr=1e-2, patience=0, ema=0.5, lr_mults=top),
     )
     return c.lock()
-
-
-def records(workdir):
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
 
 
 class WholeRun(NamedTuple):
@@ -189,12 +189,6 @@ def test_resumed_equals_uninterrupted(whole, tmp_path, monkeypatch, capsys, kill
     assert not any(trees.max_change(first, second).values())
     tables = [pl.read_parquet(w / "ranks.parquet") for w in (whole.workdir, tmp_path)]
     assert tables[0].equals(tables[1])
-
-    def without_times(workdir):
-        return [
-            {tag: value for tag, value in record.items() if tag != "time/step_ms"}
-            for record in records(workdir)
-        ]
 
     assert without_times(tmp_path) == without_times(whole.workdir)
 
@@ -497,6 +491,7 @@ def test_every_name_runs(config, tmp_path, turn):
     c.data.rating, c.eval.like_threshold = "rating", 3.0
     if c.user_tower.name in GRAPH:
         c.loss.negatives = "all"
+    c.user_tower.num_layers = 2  # of a graph, one step there and one back
     schedule = list(SCHEDULES)[turn % len(SCHEDULES)]
     rules = base.freeze("none", layers=3)
     c.train.phases = (
@@ -523,6 +518,21 @@ def test_ids_alone_need_no_item_file(config, tmp_path):
     final = train.run(c.lock(), str(tmp_path))
     assert "before" not in final
     assert " -> i" in (tmp_path / "results.md").read_text()
+
+
+def test_a_phase_without_epochs_is_skipped(config, tmp_path):
+    """The last one too: the result is that of the phase before."""
+    c = config.unlock()
+    c.item_tower.sources = ("id",)
+    c.train.phases = tuple(
+        base.phase(name, epochs=epochs, lr=1e-2)
+        for name, epochs in (("a", 0), ("b", 1), ("c", 0))
+    )
+    final = train.run(c.lock(), str(tmp_path))
+    assert list(final["phases"]) == ["b"]
+    assert final["test"] == final["phases"]["b"]["test"]
+    saved = tmp_path / "checkpoints" / "params"
+    assert sorted(p.name for p in saved.iterdir()) == ["0", "1"]
 
 
 def test_averaged_weights_are_kept(config, tmp_path):
@@ -669,6 +679,21 @@ def test_half_precision_is_used(config):
             method=Recommender.encode_items,
         )
         assert vectors.dtype == dtype
+        states = model.apply(  # where most of the time goes
+            variables,
+            smallest.catalogue,
+            smallest.batch.items.packed,
+            4,
+            method=Recommender.encode_prefix,
+        )
+        assert states.dtype == dtype
+        users = model.apply(
+            variables,
+            vectors[smallest.batch.history_BxH],
+            smallest.batch.mask_BxH,
+            method=Recommender.encode_users,
+        )
+        assert users.dtype == dtype
 
 
 def test_what_is_computed_once_trains_the_same(config, tmp_path):

@@ -16,7 +16,7 @@ from configs.ablations import reference
 
 
 def get_config(point: str = "towers_3e-4_encoder_1e-4") -> ConfigDict:
-    """One row of the table; rows have the same two phases but for the rates."""
+    """One row of the table; `untuned` has the first of the others' two phases."""
     return reference.make(point, sweep, tuned=True)
 
 

@@ -39,22 +39,22 @@ class DataSet(NamedTuple):
 
     Attributes:
       describe: sets its keys.
-      tuned: of the phase that trains the encoder: how many users' items a step encodes,
-        and where not the whole catalogue as well.
+      tuned: batch size of the phase that trains the encoder, and its negatives where
+        a step cannot encode the whole catalogue.
     """
 
     describe: Callable[[ConfigDict], None]
     tuned: Changes
 
 
-FEW: Changes = {"batch_size": 128, "negatives": "stale"}
+ONLY_THE_BATCH: Changes = {"batch_size": 128, "negatives": "stale"}
 DATA_SETS = {
     "ml100k": DataSet(
         data_sets.ml100k,
         {"batch_size": 512},  # most of the catalogue is theirs
     ),
-    "amazon_industrial": DataSet(data_sets.amazon_industrial, FEW),
-    "amazon_beauty": DataSet(data_sets.amazon_beauty, FEW),
+    "amazon_industrial": DataSet(data_sets.amazon_industrial, ONLY_THE_BATCH),
+    "amazon_beauty": DataSet(data_sets.amazon_beauty, ONLY_THE_BATCH),
 }
 
 

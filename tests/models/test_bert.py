@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -13,7 +15,7 @@ from recjax import trees
 from recjax.data import sources
 from recjax.data.text import pack, tokenize
 from recjax.errors import UserError
-from recjax.models.bert import Bert
+from recjax.models.bert import ACTIVATIONS, Bert
 from recjax.models.pretrained import load_config, load_params
 from tests.conftest import TINY_BERT
 
@@ -60,6 +62,22 @@ def test_minilm_equals_hf():
     print(f"MiniLM: states {states:.2e}, pooled {pooled:.2e}")
     assert states < 2e-5
     assert pooled < 2e-5
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [("float32", 1e-6), ("bfloat16", 0.03)])
+@pytest.mark.parametrize(
+    ("name", "exact"),
+    [
+        ("gelu", partial(jax.nn.gelu, approximate=False)),
+        ("gelu_new", partial(jax.nn.gelu, approximate=True)),
+        ("relu", jax.nn.relu),
+    ],
+)
+def test_activations_and_their_slopes_are_those_of_jax(name, exact, dtype, atol):
+    x = jnp.linspace(-6, 6, 242).astype(dtype)  # none is 0
+    for f in (lambda f: f, lambda f: jax.vmap(jax.grad(f))):
+        got, want = (f(g)(x).astype("float32") for g in (ACTIVATIONS[name], exact))
+        np.testing.assert_allclose(got, want, atol=atol, rtol=atol)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -226,6 +244,17 @@ def test_configs_of_other_types_that_fit_no_encoder(tmp_path, name, change, mess
     (tmp_path / "config.json").write_text(json.dumps(raw | change))
     with pytest.raises(UserError, match=message):
         load_config(tmp_path)
+
+
+def test_long_texts_are_cut():
+    """Between the special tokens, which stay."""
+    texts = ["one two three four five six seven eight", "one"]
+    whole = tokenize(texts, TINY_BERT, max_tokens=48, vocab_size=10**6)
+    cut = tokenize(texts, TINY_BERT, max_tokens=5, vocab_size=10**6)
+    assert whole.lengths[0] > 5
+    assert cut.lengths.tolist() == [5, whole.lengths[1]]
+    np.testing.assert_array_equal(cut.ids[:4], whole.ids[:4])
+    assert cut.ids[4] == whole.ids[whole.lengths[0] - 1]
 
 
 def test_a_roberta_has_positions_for_less_than_its_table():

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,7 @@ from recjax.data.batches import Batch, Items, Packing, TrainBatches
 from recjax.data.protocol import load_data
 from recjax.data.text import pack, tokenize
 from recjax.data.windows import NextItem
-from recjax.models.items import AttentionPool, pool_first, pool_mean
+from recjax.models.items import COMBINE, AttentionPool, pool_first, pool_mean
 from recjax.models.prefix import compute_prefix, count_frozen_blocks
 from recjax.models.pretrained import load_config
 from recjax.models.recommender import HEADS, Recommender, make_model
@@ -125,6 +126,37 @@ def test_a_perceptron_before_the_projection(config, texts, depth):
     assert all(np.abs(grads[path]).max() > 0 for path in layers)
 
 
+def test_combinations_by_hand():
+    """Of two items with two sources each."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 2, 3)).astype(np.float32)
+
+    class Combine(nn.Module):
+        how: str
+
+        @nn.compact
+        def __call__(self, vectors):
+            return COMBINE[self.how](vectors, 3)
+
+    def run(how):
+        module = Combine(how)
+        variables = module.init(jax.random.key(0), [a, b])
+        shift = lambda x: x + 0.1 * rng.normal(size=x.shape)  # noqa: E731
+        variables = jax.tree.map(shift, variables)
+        return module.apply(variables, [a, b]), variables.get("params", {})
+
+    np.testing.assert_allclose(run("sum")[0], a + b, rtol=1e-5)
+    got, p = run("concat")
+    both = np.concatenate([a, b], -1)
+    np.testing.assert_allclose(got, both @ p["concat"]["kernel"], rtol=1e-5)
+    got, p = run("gate")
+    scores = np.exp(both @ p["gate"]["kernel"] + p["gate"]["bias"][None])
+    one, other = scores[:, :3], scores[:, 3:]
+    want = 2 * (a * one + b * other) / (one + other)
+    np.testing.assert_allclose(got, want, rtol=1e-4)
+    assert set(COMBINE) == {"sum", "concat", "gate"}
+
+
 def test_poolings_by_hand():
     states = jnp.arange(12.0).reshape(1, 6, 2)
 
@@ -156,25 +188,55 @@ causal_user_tower = pytest.mark.parametrize(
 )
 
 
+def two_layers(config, name, position, length=6):
+    """A user tower; a convolution sees so little that only its dilation reaches far."""
+    c = config.unlock().user_tower
+    c.position, c.num_layers, c.kernel_size = position, 2, 2
+    return USER_TOWERS[name](c, length, jnp.float32)
+
+
 @causal_user_tower
 def test_user_towers_are_causal(config, name, position):
-    config.unlock().user_tower.position = position
-    tower = USER_TOWERS[name](config.user_tower, 6, jnp.float32)
+    """Of 12 places each sees itself and all before it that is there."""
+    tower = two_layers(config, name, position, length=12)
     rng = np.random.default_rng(0)
-    history = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
-    mask = np.ones((2, 6), bool)
+    history = jnp.asarray(rng.normal(size=(2, 12, 8)), jnp.float32)
+    mask = np.ones((2, 12), bool)
     mask[1, :2] = False
     variables = tower.init(jax.random.key(0), history, mask, False)
 
-    def reads(position):
-        def out(x):
-            return (tower.apply(variables, x, mask, False)[:, position] ** 2).sum()
+    @jax.jit
+    def slopes(x):
+        """Of each place's squares by what it reads: HxBxHxD."""
+        return jax.jacrev(
+            lambda x: (tower.apply(variables, x, mask, False) ** 2).sum((0, 2))
+        )(x)
 
-        return np.abs(jax.grad(out)(history)).max(-1) > 0
+    reads_HxBxH = np.abs(slopes(history)).max(-1) > 0
+    for place in range(2, 12):
+        expected = (np.arange(12) <= place) & mask
+        np.testing.assert_array_equal(reads_HxBxH[place], expected)
 
-    for position in range(2, 6):
-        expected = (np.arange(6) <= position) & mask
-        np.testing.assert_array_equal(reads(position), expected)
+
+@every_user_tower
+def test_every_parameter_of_a_user_tower_counts(config, name, position):
+    """No layer of the two is left out."""
+    tower = two_layers(config, name, position)
+    rng = np.random.default_rng(0)
+    history = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
+    there = np.ones((2, 6), bool)
+    hidden = [np.arange(6)[None] == np.array([[2], [5]])] * (name in BIDIRECTIONAL)
+    variables = tower.init(jax.random.key(0), history, there, False, *hidden)
+    wanted = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
+
+    def loss(variables):
+        return (tower.apply(variables, history, there, False, *hidden) * wanted).sum()
+
+    grads = trees.flatten(jax.jit(jax.grad(loss))(variables).get("params", {}))
+    # A key's bias shifts all scores of a place alike; softmax does not see it.
+    silent = [path for path, g in grads.items() if not np.abs(g).max() > 1e-7]
+    assert [path for path in silent if not path.endswith("key/bias")] == []
+    assert len(grads) == len(trees.flatten(variables.get("params", {})))
 
 
 @pytest.mark.parametrize("position", ["relative", "absolute"])
@@ -196,8 +258,7 @@ def test_bidirectional_towers_see_all_but_what_is_hidden(config, position):
 
 @every_user_tower
 def test_user_towers_do_not_see_padding(config, name, position):
-    config.unlock().user_tower.position = position
-    tower = USER_TOWERS[name](config.user_tower, 6, jnp.float32)
+    tower = two_layers(config, name, position)
     rng = np.random.default_rng(0)
     history = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
     mask = np.array([[0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1]], bool)
@@ -299,13 +360,27 @@ def make_batch(data, items):
     return Batch(history, mask, None, targets, place, None, users, items)
 
 
-def total_loss(model, params, catalogue, batch, dropout=False):
+def total_loss(model, params, catalogue, batch, dropout=False, key=3):
     variables = {"params": trees.unflatten(params)}
-    rngs = {"dropout": jax.random.key(3)}
+    rngs = {"dropout": jax.random.key(key)}
     compared = model.apply(variables, catalogue, batch, dropout, rngs=rngs)
     mask_P, weight_U = batch.place_P >= 0, batch.items.log_weight_U
     scored = losses.Scored(*compared, batch.targets_P, mask_P, weight_U)
     return losses.softmax(scored).sum()
+
+
+@pytest.mark.parametrize(("blocks", "drops"), [(0, True), (3, True), (5, False)])
+def test_the_encoder_drops_where_it_is_trained(texts, blocks, drops):
+    data, tokens, model, params, items = texts
+    users = lambda dtype: USER_TOWERS["mean"](None, 0, dtype)  # noqa: E731
+    model = model.clone(user_tower=users, frozen_blocks=blocks)  # no other drops
+    params = {k: x for k, x in params.items() if not k.startswith("users/")}
+    ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
+    batch = make_batch(data, items)
+    loss = jax.jit(
+        lambda key: total_loss(model, params, ids, batch, dropout=True, key=key)
+    )
+    assert (abs(loss(1) - loss(2)) > 1e-3) == drops
 
 
 def assert_same_gradients(got, want):
