@@ -77,15 +77,14 @@ def plot(
         draw_rows(axes, shown, metric, reference)
     for axes in lefts[1:]:
         axes.set_yticklabels([])
-    draw_costs(right, points, metric, AXES[x])
+    last = metrics[-1]
+    draw_costs(right, points, last, AXES[x])
     for axes in (*lefts, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.draw_without_rendering()  # places the axes
     figure.set_layout_engine("none")
     costs = [row.cost[AXES[x].column] for row in points]
-    label(
-        right, costs, [middle(row, metric) for row in points], [r.name for r in points]
-    )
+    label(right, costs, [middle(row, last) for row in points], [r.name for r in points])
     figure.savefig(path, dpi=100)
     plt.close(figure)
 

@@ -56,6 +56,8 @@ def start(config):
         ("user_tower.mask_share", 0.9, {"user_tower.name": "bert4rec"}),
         ("user_tower.mlp_ratio", 2, {}),
         ("user_tower.num_heads", 1, {}),
+        ("user_tower.num_layers", 1, {}),
+        ("user_tower.num_layers", 1, {"user_tower.name": "cnn"}),
         ("user_tower.num_layers", 1, {"user_tower.name": "gru"}),
         (
             "user_tower.num_layers",

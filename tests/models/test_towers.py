@@ -220,7 +220,7 @@ def test_user_towers_are_causal(config, name, position):
 
 @every_user_tower
 def test_every_parameter_of_a_user_tower_counts(config, name, position):
-    """No layer of the two is left out."""
+    """Of those that it has."""
     tower = two_layers(config, name, position)
     rng = np.random.default_rng(0)
     history = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
