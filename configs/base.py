@@ -14,7 +14,7 @@ ENCODER = r"items/text/encoder/"
 def get_config() -> ConfigDict:
     """The default config, locked: text items, causal transformer, softmax."""
     c = ConfigDict()
-    c.seed = 0  # of all that is drawn but by data.split_seed
+    c.seed = 0  # of all that is drawn but what data.split_seed says
 
     c.data = ConfigDict()
     c.data.source = "ml-100k"  # name in recjax/data/sources.py, or a directory
@@ -119,7 +119,7 @@ def get_config() -> ConfigDict:
     c.train.keep = 2  # of the newest saves of a phase
     # Skipped are losses that are not finite, and after a phase's first 100 batches:
     c.train.spike = 10.0  # those of so many times the mean so far; 0 = never
-    c.train.max_skipped = 10  # with more batches skipped a phase stops
+    c.train.max_skipped = 10  # with more in a phase the run stops
     c.train.min_spread = 1e-3  # of directions of vectors, below it a warning; 0 = never
     c.train.phases = (phase("towers"),)  # one after the other
 

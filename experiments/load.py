@@ -37,7 +37,7 @@ def load_sweep(path: str) -> dict[str, Changes]:
     sweep = load_from(path, "sweep")
     try:
         return read_points(sweep)
-    except Exception as e:  # a config file may raise anything
+    except (Exception, SystemExit) as e:  # a config file may raise anything
         raise UserError(f"--config: {path}: {' '.join(explain(e))}") from None
 
 
@@ -56,7 +56,7 @@ def load_from(path: str, name: str) -> Any:
     try:
         spec.loader.exec_module(module)
         return getattr(module, name)
-    except Exception as e:  # a config file may raise anything
+    except (Exception, SystemExit) as e:  # a config file may raise anything
         raise UserError(f"--config: {path}: {' '.join(explain(e))}") from None
 
 
@@ -73,7 +73,7 @@ def resolve(arguments: list[str]) -> Any:
             warnings.simplefilter("ignore", DeprecationWarning)
             values(argv)
             return values.config
-    except Exception as e:  # a config file may raise anything
+    except (Exception, SystemExit) as e:  # a config file may raise anything
         raise UserError(f"config of {arguments[0]}: {' '.join(explain(e))}") from None
 
 

@@ -12,24 +12,16 @@ from typing import Any
 from configs.ablations.reference import Changes
 from experiments.command import refuse_other
 from experiments.load import PLAN, check_arguments, load_sweep, read_plan, resolve
-from experiments.pool import Job, usable_cores
+from experiments.pool import Job
 from recjax.checks import check_config
 from recjax.errors import UserError
+from recjax.provenance import usable_cores
 from recjax.summaries import flat_config
 from recjax.workdir import refuse_other_run
 
 OTHER_RUN = "delete that run, or choose another --out"
-COMPARABLE = (  # what decides a protocol, or what an epoch is chosen by
-    "data.history_length",
-    "data.split",
-    "data.split_seed",
-    "data.min_rating",
-    "data.k_core",
-    "data.cold_items",
-    "eval.mask_seen",
-    "eval.candidates",
-    "train.metric",
-)
+# Keys of `data` that change no protocol.
+TRAINING = {f"data.{x}" for x in ("shuffle_ties", "reverse", "windows", "strict")}
 
 
 @dataclass(frozen=True)
@@ -106,6 +98,8 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
             check_config(config)
         except UserError as e:
             plan.refused[each[0]] = str(e)
+    if len(plan.refused) == len(points):
+        raise UserError("; ".join(f"{k}: {why}" for k, why in plan.refused.items()))
     tell(plan, {point: config for (point, _), config in configs.items()})
     plain = {name: {k: _plain(x) for k, x in c.items()} for name, c in points.items()}
     found = {**same, "points": plain, "seeds": plan.seeds}
@@ -133,14 +127,28 @@ def tell(plan: Plan, configs: Mapping[str, Any]) -> None:
     """
     for point, why in plan.refused.items():
         print(f"note: {point} cannot run: {why}")
-    flat = {point: flat_config(config) for point, config in configs.items()}
+    asked = {point: protocol_of(config) for point, config in configs.items()}
     first = next(iter(plan.points))
     for point in plan.points:
-        if differ := [k for k in COMPARABLE if flat[point][k] != flat[first][k]]:
+        a, b = asked[point], asked[first]
+        if differ := [k for k in {**b, **a} if a.get(k) != b.get(k)]:
             print(
                 f"note: {point} and {first} differ in {', '.join(differ)}: their "
                 "figures cannot be compared, and no table takes both"
             )
+
+
+def protocol_of(config: Any) -> dict[str, Any]:
+    """The keys that decide a run's protocol, and what its epoch is chosen by."""
+    c, e, flat = config.data, config.eval, flat_config(config)
+    keys = {key for key in flat if key.startswith("data.")} - TRAINING
+    if c.split not in ("ratio", "time", "user"):
+        keys.remove("data.shares")
+    if not (c.split == "user" or c.cold_items or e.candidates):
+        keys.remove("data.split_seed")
+    keys |= {"eval.mask_seen", "eval.candidates", "train.metric"}
+    keys |= {"eval.like_threshold"} if c.rating else set()
+    return {key: flat[key] for key in sorted(keys)}
 
 
 def _plain(value: Any) -> Any:

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from recjax.provenance import usable_cores
+
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -111,13 +113,6 @@ class Pool:
         for _, process in self.running.values():
             process.wait()
         self.running.clear()
-
-
-def usable_cores() -> list[int]:
-    """Those that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def main() -> None:

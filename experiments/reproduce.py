@@ -95,7 +95,7 @@ TABLES = [
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Sweeps and collects; exit code 1 where a table could not be made, 2 where none.
+    """Sweeps and collects; exit code 1 where a table could not be made, 2 at mistakes.
 
     A signal during a sweep ends it all with `STOPPED`, after the runs have been saved.
     """
@@ -126,6 +126,9 @@ def make_all(args: argparse.Namespace) -> list[str]:
     check_plots()  # now, not after the first sweep
     chosen, failed = choose(args.only, args.data), []
     check_runs(args.seeds, args.jobs)
+    args.tables.mkdir(parents=True, exist_ok=True)
+    if not os.access(args.tables, os.W_OK):
+        raise UserError(f"--tables {args.tables}: may not be written")
     for table in chosen:
         print(f"\n{table.folder}: {table.title}", flush=True)
         if not make(table, args):

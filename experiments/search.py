@@ -5,17 +5,18 @@
 The config file has `search(trial)`, which returns changes by flat key. Trial N is the
 run OUT/N; one that does worse than half of the others did after as many validations is
 ended. The same command goes on after an interruption, and makes the same trials as
-without; a greater `--trials` adds some. Draws that no run can have are counted as
-failed; where a run goes wrong, the search ends. The test is not looked at. Writes
-search.md; what follows `--` is passed on to every run.
+without; a greater `--trials` adds some. A trial that cannot run is counted as failed;
+two in a row end the search. The test is not looked at. Writes search.md; what follows
+`--` is passed on to every run.
 """
 
 import argparse
+import contextlib
 import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +24,7 @@ import numpy as np
 
 try:
     import optuna
+    from optuna.exceptions import StorageInternalError
     from optuna.trial import FrozenTrial, Trial, TrialState
     from sqlalchemy.exc import SQLAlchemyError  # what optuna keeps trials with
 except ModuleNotFoundError:
@@ -39,12 +41,12 @@ from recjax.summaries import config_changes
 from recjax.workdir import claimed
 
 WARM_UP, STARTUP = 3, 5  # validations, and trials, before any trial is ended
-VALUES = "values of the config"
+BASE = "base config"
 Search = Callable[[Any], dict[str, Any]]  # of a Trial
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs what is missing; exit code 1 where a trial failed, 2 where none can run."""
+    """Runs what is missing; exit code 1 where a trial failed, 2 where that ended it."""
     own, arguments = split_arguments(argv)
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--config", required=True, help="file with a `search`")
@@ -55,17 +57,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.seed < 0:
         parser.error(f"--seed: {args.seed} is not at least 0")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with session(args.out):
+    with session(args.out), storage(args.out / "study.db"):
         study = _Study(args, arguments)
-        study.run()
-        text = study.page()
-        (args.out / "search.md").write_text(text + "\n", encoding="utf-8")
+        try:
+            study.run()
+        finally:
+            text = study.page()
+            (args.out / "search.md").write_text(text + "\n", encoding="utf-8")
     print(text)
     if failed := study.ended(TrialState.FAIL):
         for trial in failed:
             why = trial.user_attrs.get("why", "")
             print(f"failed: trial {trial.number}: {why}", file=sys.stderr)
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def storage(path: Path) -> Iterator[None]:
+    """Turns what databases raise into one line."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as e:
+        reason = " ".join(str(e.__cause__ or e).split())[:200]
+        raise UserError(f"{path}: {reason}; mend it, or choose another --out") from None
 
 
 class _Study:
@@ -76,29 +90,25 @@ class _Study:
         check_arguments(arguments)
         self.search: Search = load_from(args.config, "search")
         base = resolve([f"--config={args.config}", *arguments])
+        check_config(base)
         self.metric = base.train.metric
-        path = (args.out / "study.db").resolve()
-        try:
-            self.study = optuna.create_study(
-                storage=f"sqlite:///{path}",
-                study_name="search",
-                direction="maximize",
-                load_if_exists=True,
-                pruner=optuna.pruners.MedianPruner(STARTUP, WARM_UP),
-            )
-            before = self.study.user_attrs
-        except (SQLAlchemyError, RuntimeError) as e:  # damaged, of another version
-            reason = " ".join(str(e.__cause__ or e).split())[:200]
-            raise UserError(f"{path}: {reason}; choose another --out") from None
+        self.study = optuna.create_study(
+            storage=f"sqlite:///{(args.out / 'study.db').resolve()}",
+            study_name="search",
+            direction="maximize",
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(STARTUP, WARM_UP),
+        )
+        before = self.study.user_attrs
         same = {"config": args.config, "seed": args.seed, "arguments": arguments}
         refuse_other(before, same, args.out)
         values = json.loads(base.to_json())
-        if changes := config_changes(before.get(VALUES, values), values):
+        if changes := config_changes(before.get(BASE, values), values):
             raise UserError(
-                f"--out {args.out}: was begun with other {VALUES} ({changes}); choose "
+                f"--out {args.out}: was begun with another {BASE} ({changes}); choose "
                 "another --out"
             )
-        for key, value in {**same, VALUES: values}.items():
+        for key, value in {**same, BASE: values}.items():
             self.study.set_user_attr(key, value)
 
     def ended(self, *states: TrialState) -> list[FrozenTrial]:
@@ -144,16 +154,13 @@ class _Study:
         """Runs a trial until it ends or is seen to be bad.
 
         Raises:
-          UserError: no trial can run yet, or something went wrong that is not of the
-            draw: a killed run is tried again by the next search, any other is failed.
+          UserError: see `judge`.
         """
         folder = self.args.out / str(trial.number)
         job = self.job(trial, folder)
         try:
             check_config(resolve(trial.user_attrs["flags"]))
         except UserError as e:
-            if not self.ended(TrialState.COMPLETE, TrialState.PRUNED):
-                self.give_up(trial, str(e))  # others would fail, too
             trial.set_user_attr("why", str(e))
             return TrialState.FAIL, None
         while claimed(folder):  # an interrupted run is saving
@@ -177,14 +184,28 @@ class _Study:
             bar.update(0)
             time.sleep(POLL)
         ((_, code),) = ended
-        if code < 0 or code == STOPPED:
-            raise UserError(
-                f"{job.name}: was stopped; the same command goes on with it"
-            )
         if code:
-            self.give_up(trial, f"exit code {code}: {job.last_line()}")
+            self.judge(trial, job, code)
+            return TrialState.FAIL, None
         results = read_json(folder / "results.json")
         return TrialState.COMPLETE, results["valid"][self.metric]["value"]
+
+    def judge(self, trial: Trial, job: Job, code: int) -> None:
+        """Notes why a run failed, where others may do better.
+
+        Raises:
+          UserError: they would fail, too; or the run was stopped, or killed for the
+            first time, and is tried again by the next search.
+        """
+        why = f"exit code {code}: {job.last_line()} ({job.log})"
+        if code == STOPPED or (code < 0 and not trial.user_attrs.get("killed")):
+            trial.set_user_attr("killed", code < 0)
+            raise UserError(f"{job.name}: {why}; the same command tries it again")
+        before = [x for x in self.ended(TrialState.FAIL) if x.number < trial.number]
+        in_a_row = before and before[-1].number == trial.number - 1
+        if code > 2 or in_a_row or not self.ended(TrialState.COMPLETE):
+            self.give_up(trial, why)
+        trial.set_user_attr("why", why)
 
     def give_up(self, trial: Trial, why: str) -> NoReturn:
         """Ends the search with a trial that failed."""

@@ -148,10 +148,10 @@ class Checkpoints:
 
     def _enter(self) -> bool:
         """Whether what enters the phase is saved; where it failed it is tried again."""
-        saved = self.wait_for_result()
+        saved = all_true(self._params.wait())
         if not saved and self._entering is not None:
             self._params.save(*self._entering, self.about)
-            saved = self.wait_for_result()
+            saved = all_true(self._params.wait())
         if saved:
             self._entering = None
         return saved
@@ -172,12 +172,12 @@ class Checkpoints:
         return params | self._params.restore(self.entered, there), trained
 
     def wait(self) -> bool:
-        """Waits for what is being saved; False, and said, if something was not."""
-        return self._params.wait() and self._last.wait()
+        """Waits for what is being saved; False if a process did not save something."""
+        return all_true(self._params.wait() and self._last.wait())
 
     def wait_for_result(self) -> bool:
-        """Waits for the parameters; False, and said, if a process did not save them."""
-        return all_true(self._params.wait())
+        """Waits for the parameters, and tries again; False if they are not saved."""
+        return self._enter()
 
     def close(self) -> None:
         """Waits for background saves."""

@@ -43,7 +43,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
     except SystemExit as e:
         if any(re.match(r"--?(help|\?)", arg) for arg in argv):
             sys.exit(0)  # absl exits with 1
-        _fail(f"config: exits with {e.code}")
+        named = [arg for arg in argv if re.match(r"--?config(=|$)", arg)]
+        _fail(f"config: {' '.join(named)}: exits with {e.code}")
     except OSError as e:
         _fail(f"config: {explain(e)[-1]}")
     except IndexError:  # --config.train.phases[5]

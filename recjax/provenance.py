@@ -13,11 +13,11 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
-def cores() -> int:
-    """That this process may use; seconds depend on them, and the last bits may."""
+def usable_cores() -> list[int]:
+    """Those that this process may run on; seconds depend on them, last bits may."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def _digest_code() -> str:

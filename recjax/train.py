@@ -32,7 +32,7 @@ from recjax.models.recommender import make_model
 from recjax.params import init_params, trace_init
 from recjax.prefix_store import digest
 from recjax.processes import leave_if_lost
-from recjax.provenance import CODE, cores, versions
+from recjax.provenance import CODE, usable_cores, versions
 from recjax.results import phase_results
 from recjax.run import Moment, Run
 from recjax.signals import Signals
@@ -253,7 +253,7 @@ def identity(r: Run) -> dict[str, dict[str, Any]]:
     may: dict[str, Any] = {"code": CODE, **versions()}
     may |= {"processes": jax.process_count(), "mesh": dict(r.mesh.shape)}
     may |= {"device": jax.devices()[0].device_kind, "processor": platform_key()}
-    may["cores"] = cores()
+    may["cores"] = len(usable_cores())
     return {"must": json.loads(json.dumps(must)), "may": json.loads(json.dumps(may))}
 
 
@@ -271,7 +271,7 @@ def finish(r: Run, results: dict[str, Any], params: trees.Flat) -> dict[str, Any
         "params": {"total": trees.count(params), "trainable": most},
         "seconds": {k: round(v, 2) for k, v in r.accounts().items()},
         "peak_memory_mib": r.peak_memory(),
-        "cores": cores(),
+        "cores": len(usable_cores()),
         "code": CODE,
         "versions": versions(),
     }

@@ -109,7 +109,7 @@ def test_options_that_make_no_sense(tmp_path, option, words):
         ("c.train.phases = base.phase('x')", "line 6: TypeError"),
         ("base.freeze('al')", "line 6: ValueError: freeze: 'al' of None layers"),
         ("return None", "its get_config() returns None"),
-        ("raise SystemExit(1)", "config: exits with 1"),
+        ("raise SystemExit(1)", "my_config.py: exits with 1"),
     ],
 )
 def test_config_files_that_go_wrong(tmp_path, line, words):

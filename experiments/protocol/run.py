@@ -95,7 +95,7 @@ def flags(runs: Path, order: str) -> list[str]:
     """What runs on an order are told beside point and seed."""
     if order == FILE:
         return []
-    source = f"--config.data.source={copy_of(runs)}"  # as given: may be relative
+    source = f"--config.data.source={copy_of(runs).resolve()}"
     return [source, f"--config.data.stem={DATA}"]
 
 

@@ -126,6 +126,7 @@ def test_one_data_set_of_a_table(tmp_path, monkeypatch, capsys):
         (["--only", "nothing"], "no 'nothing' among freezing, pooling"),
         (["--seeds", "0", "0"], "--seeds: [0, 0] are not different"),
         (["--jobs", "0"], "--jobs: 0 is not between 1 and"),
+        (["--tables", "setup.cfg"], "setup.cfg: File exists"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, capsys, arguments, message):

@@ -78,13 +78,13 @@ def test_what_does_worse_is_ended(space, tmp_path, capsys, monkeypatch):
     assert "| 1 (ended early) |" in capsys.readouterr().out
 
 
-def test_a_trial_that_cannot_run_ends_the_search(space, tmp_path, capsys):
+def test_a_config_that_cannot_run_begins_no_search(space, tmp_path, capsys):
     asked = ["--config", space(), "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit, match="2"):
         search.main([*asked, "--", "--config.user_tower.num_heads=3"])
     error = capsys.readouterr().err
-    assert re.search(r"^error: trial 0: item_tower\.width", error)
-    assert [x.state.name for x in trials(tmp_path / "out")] == ["FAIL"]
+    assert re.search(r"^error: item_tower\.width", error)
+    assert not (tmp_path / "out" / "study.db").exists()
 
 
 def test_one_that_cannot_run_after_others_that_could(space, tmp_path, capsys):
@@ -100,27 +100,47 @@ def test_one_that_cannot_run_after_others_that_could(space, tmp_path, capsys):
 
 
 def test_a_run_that_goes_wrong_ends_the_search(space, tmp_path, capsys):
-    """Killed it is tried again by the next one; otherwise it is failed, and the next
-    one goes on with another."""
+    """Killed it is tried again by the next one, and counted as failed if killed again;
+    one that crashes ends it. The next search goes on with another trial."""
     folder, path = tmp_path / "out", Path(space())
     asked = ["--config", str(path), "--out", str(folder), "--trials"]
     search.main([*asked, "1"])
     config = path.read_text()
-    for how, state in (
-        ("os.kill(os.getpid(), signal.SIGKILL)", "RUNNING"),
-        ("sys.exit(1)", "FAIL"),
+    kill = "os.kill(os.getpid(), signal.SIGKILL)"
+    for how, code, states in (
+        (kill, "2", ["COMPLETE", "RUNNING"]),
+        (kill, "1", ["COMPLETE", "FAIL"]),
+        ("os._exit(70)", "2", ["COMPLETE", "FAIL", "FAIL"]),
     ):
         at_import = "import os, signal, sys\n"
         at_import += f"if any('--workdir' in x for x in sys.argv):\n    {how}\n"
         path.write_text(at_import + config)
-        with pytest.raises(SystemExit, match="2"):
-            search.main([*asked, "2"])
-        assert "error: trial 1: " in capsys.readouterr().err
-        assert [x.state.name for x in trials(folder)] == ["COMPLETE", state]
+        with pytest.raises(SystemExit, match=code):
+            search.main([*asked, str(len(states))])
+        said = capsys.readouterr().err
+        assert f": trial {len(states) - 1}: exit code " in said
+        assert ("tries it again" in said) == (states[-1] == "RUNNING")
+        assert [x.state.name for x in trials(folder)] == states
+        assert "| 0 | " in (folder / "search.md").read_text()
     path.write_text(config)
     with pytest.raises(SystemExit, match="1"):
-        search.main([*asked, "3"])
-    assert [x.state.name for x in trials(folder)] == ["COMPLETE", "FAIL", "COMPLETE"]
+        search.main([*asked, "4"])
+    assert [x.state.name for x in trials(folder)] == [*states, "COMPLETE"]
+
+
+def test_two_trials_in_a_row_that_cannot_run_end_the_search(space, tmp_path, capsys):
+    """By what no config says: of a catalogue that is not there."""
+    path = Path(space())
+    asked = ["--config", str(path), "--out", str(tmp_path / "out"), "--trials"]
+    search.main([*asked, "1"])
+    path.write_text(
+        path.read_text().replace('"item_tower', '"data.stem": "none", "item_tower')
+    )
+    with pytest.raises(SystemExit, match="2"):
+        search.main([*asked, "5"])
+    states = [x.state.name for x in trials(tmp_path / "out")]
+    assert states == ["COMPLETE", "FAIL", "FAIL"]
+    assert "none.inter: no such file" in capsys.readouterr().err
 
 
 def test_trials_of_other_seeds_draw_otherwise(space, tmp_path, monkeypatch):
@@ -177,9 +197,7 @@ def test_another_search_is_refused(space, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         search.main(asked)
     said = capsys.readouterr().err
-    assert re.search(
-        r"other values of the config \(train\.phases.*lr: 0.01 there", said
-    )
+    assert re.search(r"another base config \(train\.phases.*lr: 0.01 there", said)
 
 
 @pytest.mark.faults

@@ -1,5 +1,6 @@
 """Points times seeds: run once, gone on with, and told of what is wrong."""
 
+import contextlib
 import json
 import os
 import random
@@ -18,8 +19,9 @@ from tensorboard.plugins.hparams import metadata
 
 from experiments import collect, sweep
 from experiments.plan import Plan
-from experiments.pool import Job, Pool, usable_cores
+from experiments.pool import Job, Pool
 from recjax.errors import STOPPED
+from recjax.provenance import usable_cores
 from recjax.workdir import hold
 
 TWO = ("--points", "narrow", "wide")
@@ -168,12 +170,14 @@ def test_what_fails_does_not_keep_the_others(sweep_config, tmp_path, capsys):
 def test_points_that_no_table_takes_are_told(sweep_config, tmp_path, capsys):
     path = Path(sweep_config())
     longer = 'add("longer", {"data.history_length": 5, "eval.mask_seen": False})'
-    path.write_text(path.read_text() + f"    {longer}\n")
-    points = ["--points", "narrow", "longer", "--seeds", "0"]
+    same = 'add("same", {"data.reverse": 0.5, "data.split_seed": 3})'
+    path.write_text(path.read_text() + f"    {longer}\n    {same}\n")
+    points = ["--points", "narrow", "longer", "same", "--seeds", "0"]
     sweep.main(["--config", str(path), "--out", str(tmp_path / "out"), *points])
     said = capsys.readouterr().out
     differ = "data.history_length, eval.mask_seen"
     assert f"note: longer and narrow differ in {differ}: their figures" in said
+    assert said.count("differ in") == 1
     with pytest.raises(SystemExit, match="2"):
         collect.main([str(tmp_path / "out")])
     assert "cannot stand in one table" in capsys.readouterr().err
@@ -202,6 +206,16 @@ def test_points_that_the_config_has_no_more_are_left_out(
     assert list(json.loads((out / "sweep.json").read_text())["points"]) == ["narrow"]
 
 
+@pytest.mark.parametrize("where", ["raise SystemExit(0)", "def sweep(add): exit()"])
+def test_a_config_that_exits(sweep_config, tmp_path, capsys, where):
+    path = Path(sweep_config())
+    path.write_text(path.read_text() + f"\n{where}\n")
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main(["--config", str(path), "--out", str(tmp_path / "out")])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line
+
+
 def test_files_that_a_config_misses_are_not_the_config(sweep_config, tmp_path, capsys):
     path = Path(sweep_config())
     path.write_text(path.read_text() + "\nopen('nowhere.csv')\n")
@@ -217,6 +231,7 @@ def test_files_that_a_config_misses_are_not_the_config(sweep_config, tmp_path, c
         ({"--config": "no.py"}, "--config: no.py is not there"),
         ({"--config": "configs/quickstart.py"}, "has no attribute 'sweep'"),
         ({"--points": "round"}, "--points: no 'round' in .*; there are narrow, wide"),
+        ({"--points": "odd"}, "^error: odd: item_tower.width"),
         ({"--jobs": "1000"}, "--jobs: 1000 is not between 1 and"),
         ({"--seeds": "-1"}, "--seeds: .-1. are not different and at least 0"),
         ({"--": "--config.user_tower.nme=1"}, "no key 'nme'; did you mean \"name\"?"),
@@ -295,9 +310,10 @@ def test_jobs_end_with_the_sweep(tmp_path):
     parent.wait()
     status = Path("/proc", log.read_text().strip(), "stat")
     until = time.monotonic() + 20
-    while status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z":
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    with contextlib.suppress(OSError):  # it is gone
+        while status.read_text().rsplit(")", 1)[1].split()[0] != "Z":
+            assert time.monotonic() < until
+            time.sleep(0.05)
 
 
 def start(config, out):
