@@ -61,8 +61,11 @@ def test_kill_9_of_one_stops_the_other(data, cache, whole_of_two, tmp_path, whic
     assert runs.kill_when(processes[which], lambda: runs.last_step(workdir) >= 60)
     codes = end(processes, 150)
     assert codes[which] == -signal.SIGKILL
-    assert codes[1 - which] == PROCESS_LOST, runs.said(workdir)
-    assert "another process of the run is gone" in runs.said(workdir)
+    # JAX itself aborts where the first one, which coordinates, does not answer.
+    left = {PROCESS_LOST} | ({-signal.SIGABRT} if which == 0 else set())
+    assert codes[1 - which] in left, runs.said(workdir)
+    said = ("another process of the run is gone", "another task died")
+    assert any(words in runs.said(workdir) for words in said)
     assert end(start_two(data, workdir, cache)) == [0, 0], runs.said(workdir)
     runs.assert_same(workdir, whole_of_two)
 
