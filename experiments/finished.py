@@ -10,7 +10,7 @@ import polars as pl
 
 from experiments.load import AGAIN, read_json, read_plan, read_results
 from recjax.buckets import ITEMS, bands
-from recjax.compare import read_runs
+from recjax.compare import refuse_other_protocols
 from recjax.errors import UserError
 
 
@@ -195,10 +195,8 @@ def read_sweep(
     base = next((each for each in there if each[0] == reference), None)
     if base is None:
         raise UserError(f"{folder}: no run of the reference {reference!r} is finished")
-    for run in there.values():
-        read_results(run)  # has all that a row shows
-    found = read_runs(list(there.values()))
-    results = dict(zip(there, found.values(), strict=True))
+    results = {each: read_results(run) for each, run in there.items()}
+    refuse_other_protocols({str(there[each]): results[each] for each in there})
     ranks = {each: Ranks(there[each], results[each]) for each in there}
     for each in there:
         if not np.array_equal(ranks[each].users_R, ranks[base].users_R):

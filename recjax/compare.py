@@ -6,7 +6,7 @@ python -m recjax.compare runs/a runs/b
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,12 @@ def read_runs(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
             if not isinstance(found, dict) or key not in found:
                 raise UserError(f"{path}: no results of a run: no {key!r}")
         runs[str(folder)] = found
+    refuse_other_protocols(runs)
+    return runs
+
+
+def refuse_other_protocols(runs: Mapping[str, dict[str, Any]]) -> None:
+    """Raises UserError where results by name differ in protocol; says in what."""
     first, *others = runs
     for name in others:
         a, b = runs[first], runs[name]
@@ -47,7 +53,6 @@ def read_runs(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
                 f"{first} and {name} cannot stand in one table: protocol "
                 f"{a['fingerprint']} and {b['fingerprint']} ({differs})"
             )
-    return runs
 
 
 def comparison(runs: dict[str, dict[str, Any]], metrics: Sequence[str]) -> str:
