@@ -9,6 +9,7 @@ import numpy as np
 
 Array = jax.Array | np.ndarray
 GROUP = 32  # neighbours that `top_k` looks at together
+BLOCK = 2**16  # users x items that `compare` looks at together: 256 KiB
 
 
 class Ranked(NamedTuple):
@@ -119,16 +120,44 @@ def compare(
     out_BxN = out_BxN.at[user_B, targets_B].set(True)
     candidates_B = _count(~out_BxN)
     lead_BxN = jnp.where(out_BxN, -jnp.inf, lead_BxN)
+    above_WxB, below_WxB = _count_weighted(lead_BxN, more_BxMxN, weights_WxM)
+    below_WxB -= (num_items - candidates_B)[None]
+    return above_WxB, candidates_B[None] - above_WxB - below_WxB, below_WxB
 
-    def count(weights_M: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        parts = (weights_M[m] * more_BxMxN[:, m] for m in range(len(weights_M)))
-        sum_BxN = lead_BxN + functools.reduce(jnp.add, parts)
-        above_B = _count(sum_BxN > 0)
-        below_B = _count(sum_BxN < 0) - (num_items - candidates_B)
-        return above_B, candidates_B - above_B - below_B, below_B
 
-    counts: tuple[jax.Array, jax.Array, jax.Array] = jax.lax.map(count, weights_WxM)
-    return counts
+def _count_weighted(
+    lead_BxN: jax.Array, more_BxMxN: jax.Array, weights_WxM: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """above_WxB and below_WxB: how many sums are above 0, and below, by weighting.
+
+    A block of columns stays in a core's cache until all weightings have seen it.
+    """
+    num_users, num_items = lead_BxN.shape
+    size = max(BLOCK // num_users, 1)
+    num_filled = -num_items % size
+    filling = ((0, 0), (0, num_filled))
+    lead_BxK = jnp.pad(lead_BxN, filling, constant_values=-jnp.inf)
+    more_BxMxK = jnp.pad(more_BxMxN, ((0, 0), *filling))
+
+    def add_block(i: jax.Array, counts: Any) -> Any:
+        lead_BxC, more_BxMxC = (
+            jax.lax.dynamic_slice_in_dim(x, i * size, size, axis=-1)
+            for x in (lead_BxK, more_BxMxK)
+        )
+
+        def count(weights_M: jax.Array) -> tuple[jax.Array, jax.Array]:
+            parts = (weights_M[m] * more_BxMxC[:, m] for m in range(len(weights_M)))
+            sum_BxC = lead_BxC + functools.reduce(jnp.add, parts)
+            return _count(sum_BxC > 0), _count(sum_BxC < 0)
+
+        return jax.tree.map(jnp.add, counts, jax.lax.map(count, weights_WxM))
+
+    none_WxB = jnp.zeros((len(weights_WxM), num_users), jnp.int32)
+    num_blocks = (num_items + num_filled) // size
+    above_WxB, below_WxB = jax.lax.fori_loop(
+        0, num_blocks, add_block, (none_WxB, none_WxB)
+    )
+    return above_WxB, below_WxB - num_filled
 
 
 def _rank(

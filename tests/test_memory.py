@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from recjax import train, trees
+from recjax import ranking, train, trees
 from recjax.baselines import BASELINES
 from recjax.checkpoint import read_params
 from recjax.data.protocol import load_data
@@ -65,12 +65,15 @@ def test_validation_chooses_of_all_combinations(config, tmp_path, ema):
 
 
 @pytest.mark.parametrize("candidates", [0, 7])
-@pytest.mark.parametrize("mask_seen", [True, False])
+@pytest.mark.parametrize(
+    ("mask_seen", "block"), [(True, 50), (False, 50), (True, 2**16)]
+)
 def test_every_combination_is_ranked_as_by_itself(
-    config, tmp_path, monkeypatch, candidates, mask_seen
+    config, tmp_path, monkeypatch, candidates, mask_seen, block
 ):
     """What `compare` counts for a combination is what `rank` counts with it."""
     weights, means = (0.0, 0.3, 2.0), {}
+    monkeypatch.setattr(ranking, "BLOCK", block)
     plain = Evaluator.choose_memory
 
     def every(self, scorer, params, rows, metric):
