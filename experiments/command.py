@@ -23,13 +23,20 @@ def split_arguments(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
 
 
 @contextlib.contextmanager
-def session(out: Path) -> Iterator[None]:
+def session(out: Path, *, dry: bool = False) -> Iterator[None]:
     """Keeps others out of the directory; ends with one line where it cannot go on.
 
     Exit code 2 after a `UserError` or `OSError`, `STOPPED` after SIGINT or SIGTERM.
+
+    Args:
+      out: made where it is not there.
+      dry: whether nothing is written, and nobody kept out.
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if dry:
+            yield
+            return
         out.mkdir(parents=True, exist_ok=True)
         with hold(out, f"--out {out}: another program is in it"):
             yield

@@ -68,7 +68,7 @@ class Plan:
 
 
 def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
-    """Checks what is asked, and adds it to what the directory has, `sweep.json`.
+    """Checks what is asked, together with what the directory has, `sweep.json`.
 
     Raises:
       UserError: what can run in no point, or does not fit what was run here.
@@ -101,12 +101,25 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
     if len(plan.refused) == len(points):
         raise UserError("; ".join(f"{k}: {why}" for k, why in plan.refused.items()))
     tell(plan, {point: config for (point, _), config in configs.items()})
-    plain = {name: {k: _plain(x) for k, x in c.items()} for name, c in points.items()}
-    found = {**same, "points": plain, "seeds": plan.seeds}
-    part = args.out / f".{PLAN}.part"
-    part.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, args.out / PLAN)
     return plan
+
+
+def save_plan(plan: Plan) -> None:
+    """Writes `sweep.json`, whole or not at all."""
+    points = {
+        name: {key: _plain(x) for key, x in changes.items()}
+        for name, changes in plan.points.items()
+    }
+    found = {
+        "config": plan.config,
+        "data": plan.data,
+        "arguments": plan.arguments,
+        "points": points,
+        "seeds": plan.seeds,
+    }
+    part = plan.out / f".{PLAN}.part"
+    part.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, plan.out / PLAN)
 
 
 def check_runs(seeds: Sequence[int], jobs: int) -> None:

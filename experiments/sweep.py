@@ -17,7 +17,7 @@ from pathlib import Path
 from experiments.board import write_columns
 from experiments.command import POLL, make_bar, session, split_arguments
 from experiments.load import read_json, read_results, resolve
-from experiments.plan import Plan, make_plan
+from experiments.plan import Plan, make_plan, save_plan
 from experiments.pool import Pool
 from experiments.reuse import link_finished
 from recjax.provenance import CODE
@@ -26,6 +26,7 @@ from recjax.workdir import claimed
 
 SHOWN = ("hr@10", "ndcg@10")  # in TensorBoard's table of a sweep
 REUSE = "directories of other sweeps; their finished runs of the same config are linked"
+DRY = "check every point and say what is left to run; run and write nothing"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,9 +40,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", default="", help="a data set that the config knows")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--reuse", nargs="+", type=Path, default=[], help=REUSE)
+    parser.add_argument("--dry_run", action="store_true", help=DRY)
     args = parser.parse_args(own)
-    with session(args.out):
+    with session(args.out, dry=args.dry_run):
         plan = make_plan(args, arguments)
+        if args.dry_run:
+            show(plan)
+            return
+        save_plan(plan)
         for name, run_directory in link_finished(plan, args.reuse).items():
             print(f"{name}: the same as {run_directory}")
         seed = plan.seeds[0]
@@ -63,6 +69,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(
         f"all {len(plan.runs())} runs are finished; "
         f"python -m experiments.collect {args.out} makes the table"
+    )
+
+
+def show(plan: Plan) -> None:
+    """Says which runs are finished and which are left."""
+    finished = {each for each in plan.runs() if is_finished(plan.folder(*each))}
+    left = [each for each in plan.runs() if each not in finished]
+    left = [(point, seed) for point, seed in left if point not in plan.refused]
+    for point in plan.points:
+        if seeds := [str(seed) for name, seed in left if name == point]:
+            print(f"{point}: to be run with seeds {', '.join(seeds)}")
+    print(
+        f"dry run: {len(finished)} of {len(plan.runs())} runs are finished, "
+        f"{len(left)} can be run; nothing was run or written"
     )
 
 

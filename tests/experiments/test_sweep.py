@@ -77,6 +77,29 @@ def test_runs_each_point_with_each_seed_once(sweep_config, tmp_path, capsys):
         assert line.endswith("delete the run directory, and the sweep makes it again")
 
 
+def test_a_dry_run_says_what_is_left(sweep_config, tmp_path, capsys):
+    out = tmp_path / "out"
+    asked = ["--config", sweep_config(), "--out", str(out), "--dry_run"]
+    sweep.main([*asked, "--seeds", "0", "1"])
+    said = capsys.readouterr().out
+    assert "note: odd cannot run: " in said
+    assert "narrow: to be run with seeds 0, 1\n" in said
+    assert "odd: to be run" not in said
+    assert "dry run: 0 of 6 runs are finished, 4 can be run" in said
+    assert not out.exists()
+    sweep.main([*asked[:-1], "--points", "wide", "--seeds", "0"])
+    before = sorted(out.rglob("*"))
+    with hold(out, "not free"):  # a sweep that runs may be looked at
+        sweep.main([*asked, *TWO, "--seeds", "1"])
+    said = capsys.readouterr().out
+    assert "wide: to be run with seeds 1\n" in said
+    assert "dry run: 1 of 4 runs are finished, 3 can be run" in said
+    assert sorted(out.rglob("*")) == before
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main([*asked, "--points", "nowhere"])
+    assert "--points: no 'nowhere'" in capsys.readouterr().err
+
+
 def test_a_run_of_another_sweep_is_taken(sweep_config, tmp_path, capsys):
     """Of the same config, under whatever name; none of another seed."""
     path, one, other = sweep_config(), tmp_path / "one", tmp_path / "other"
