@@ -6,7 +6,7 @@ from typing import Any
 
 from recjax.report import Event, EventsWriter, make_hparams
 
-EVENTS = "events"
+EVENTS, OWN = "events", ".sweep"  # what our event files' names begin and end with
 
 
 def write_columns(
@@ -21,7 +21,7 @@ def write_columns(
       configs: of the points, by flat key.
       metrics: scalars of the runs, whose newest values are shown.
     """
-    for old in out.glob(f"{EVENTS}.out.tfevents.*"):
+    for old in out.glob(f"{EVENTS}.out.tfevents.*{OWN}"):
         old.unlink()
     every = {key: value for config in configs for key, value in config.items()}
     simple = {
@@ -30,6 +30,6 @@ def write_columns(
         if key == "seed" or any(c.get(key) != value for c in configs)
     }
     columns, _, _ = make_hparams(simple, dict.fromkeys(metrics))
-    writer = EventsWriter(str(out / EVENTS))
+    writer = EventsWriter(str(out / EVENTS), OWN)
     writer.write_event(Event(summary=columns))
     writer.close()

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 from configs.ablations.reference import Changes
 from experiments.command import refuse_other
+from experiments.files import whole
 from experiments.load import PLAN, check_arguments, load_sweep, read_plan, resolve
 from experiments.pool import Job
 from recjax.checks import check_config
@@ -105,7 +105,7 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
 
 
 def save_plan(plan: Plan) -> None:
-    """Writes `sweep.json`, whole or not at all."""
+    """Writes `sweep.json`."""
     points = {
         name: {key: _plain(x) for key, x in changes.items()}
         for name, changes in plan.points.items()
@@ -117,9 +117,8 @@ def save_plan(plan: Plan) -> None:
         "points": points,
         "seeds": plan.seeds,
     }
-    part = plan.out / f".{PLAN}.part"
-    part.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, plan.out / PLAN)
+    with whole(plan.out / PLAN) as (path,):
+        path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def check_runs(seeds: Sequence[int], jobs: int) -> None:
@@ -132,7 +131,7 @@ def check_runs(seeds: Sequence[int], jobs: int) -> None:
 
 
 def tell(plan: Plan, configs: Mapping[str, Any]) -> None:
-    """Says which points cannot run, or cannot stand in a table beside the first.
+    """Says which points cannot run, are one, or cannot stand beside the first.
 
     Args:
       plan: with what was refused.
@@ -140,6 +139,11 @@ def tell(plan: Plan, configs: Mapping[str, Any]) -> None:
     """
     for point, why in plan.refused.items():
         print(f"note: {point} cannot run: {why}")
+    same: dict[str, str] = {}
+    for point, config in configs.items():
+        other = same.setdefault(config.to_json(), point)
+        if other != point:
+            print(f"note: {point} and {other} are the same config, so the same run")
     asked = {point: protocol_of(config) for point, config in configs.items()}
     first = next(iter(plan.points))
     for point in plan.points:

@@ -1,7 +1,7 @@
 """Finished runs of other sweeps, taken where they are of the same config."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from experiments.load import resolve
@@ -10,8 +10,8 @@ from recjax.errors import UserError
 from recjax.workdir import refuse_other_run
 
 
-def link_finished(plan: Plan, others: Iterable[Path]) -> dict[str, Path]:
-    """Links run directories that are not there to finished runs of the same config.
+def find_finished(plan: Plan, others: Iterable[Path]) -> dict[tuple[str, int], Path]:
+    """Finished runs of the same config, in the place of those that are not here.
 
     A run's result depends on its config, seed included, and on the files that this
     names; the table refuses runs whose data differ.
@@ -21,7 +21,7 @@ def link_finished(plan: Plan, others: Iterable[Path]) -> dict[str, Path]:
       others: directories of other sweeps, or that hold some.
 
     Returns:
-      Run directories by what is linked to them, as POINT/SEED.
+      Run directories by point and seed.
 
     Raises:
       UserError: a directory that is not there.
@@ -36,18 +36,30 @@ def link_finished(plan: Plan, others: Iterable[Path]) -> dict[str, Path]:
                 known.setdefault(
                     config.read_text(encoding="utf-8"), results.parent.resolve()
                 )
-    linked = {}
-    for point, seed in plan.runs():
-        folder = plan.folder(point, seed)
-        if folder.is_symlink() and not folder.exists():  # to what is gone
-            folder.unlink()
+    found = {}
+    for each in plan.runs():
+        folder = plan.folder(*each)
         if not known or folder.exists():
             continue
-        text = refuse_other_run(resolve(plan.flags(point, seed)), folder, OTHER_RUN)
+        text = refuse_other_run(resolve(plan.flags(*each)), folder, OTHER_RUN)
         if text in known:
+            found[each] = known[text]
+    return found
+
+
+def link(plan: Plan, found: Mapping[tuple[str, int], Path]) -> None:
+    """Links to finished runs, and drops links to what is gone.
+
+    Args:
+      plan: of the sweep.
+      found: see `find_finished`.
+    """
+    for each in plan.runs():
+        folder = plan.folder(*each)
+        if folder.is_symlink() and not folder.exists():
+            folder.unlink()
+        if each in found:
             folder.parent.mkdir(parents=True, exist_ok=True)
             # Relative, so that both can be moved together.
-            there = os.path.relpath(known[text], folder.parent.resolve())
+            there = os.path.relpath(found[each], folder.parent.resolve())
             folder.symlink_to(there, target_is_directory=True)
-            linked[f"{point}/{seed}"] = known[text]
-    return linked

@@ -5,9 +5,10 @@
 The config file has `search(trial)`, which returns changes by flat key. Trial N is the
 run OUT/N; one that does worse than half of the others did after as many validations is
 ended. The same command goes on after an interruption, and makes the same trials as
-without; a greater `--trials` adds some. A trial that cannot run is counted as failed;
-two in a row end the search. The test is not looked at. Writes search.md; what follows
-`--` is passed on to every run.
+without; a greater `--trials` adds some. A trial whose values no run takes is counted as
+failed; so is a run that fails, and two of those in a row end the search, as do at once
+wrong keys, and trials that are asked something else. The test is not looked at. Writes
+search.md; what follows `--` is passed on to every run.
 """
 
 import argparse
@@ -32,7 +33,9 @@ except ModuleNotFoundError:
     sys.exit(2)
 
 from experiments.command import POLL, make_bar, refuse_other, session, split_arguments
+from experiments.files import whole
 from experiments.load import check_arguments, load_from, read_json, resolve
+from experiments.plan import protocol_of
 from experiments.pool import Job, Pool
 from experiments.table import line
 from recjax.checks import check_config
@@ -41,7 +44,7 @@ from recjax.summaries import config_changes
 from recjax.workdir import claimed
 
 WARM_UP, STARTUP = 3, 5  # validations, and trials, before any trial is ended
-BASE = "base config"
+BASE, FINGERPRINT = "base config", "fingerprint"  # what a study remembers
 Search = Callable[[Any], dict[str, Any]]  # of a Trial
 
 
@@ -63,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             study.run()
         finally:
             text = study.page()
-            (args.out / "search.md").write_text(text + "\n", encoding="utf-8")
+            with whole(args.out / "search.md") as (path,):
+                path.write_text(text + "\n", encoding="utf-8")
     print(text)
     if failed := study.ended(TrialState.FAIL):
         for trial in failed:
@@ -91,7 +95,7 @@ class _Study:
         self.search: Search = load_from(args.config, "search")
         base = resolve([f"--config={args.config}", *arguments])
         check_config(base)
-        self.metric = base.train.metric
+        self.metric, self.asked = base.train.metric, protocol_of(base)
         self.study = optuna.create_study(
             storage=f"sqlite:///{(args.out / 'study.db').resolve()}",
             study_name="search",
@@ -154,12 +158,12 @@ class _Study:
         """Runs a trial until it ends or is seen to be bad.
 
         Raises:
-          UserError: see `judge`.
+          UserError: see `judge`, `config` and `refuse_other_data`.
         """
         folder = self.args.out / str(trial.number)
-        job = self.job(trial, folder)
+        job, config = self.job(trial, folder), self.config(trial)
         try:
-            check_config(resolve(trial.user_attrs["flags"]))
+            check_config(config)
         except UserError as e:
             trial.set_user_attr("why", str(e))
             return TrialState.FAIL, None
@@ -188,6 +192,7 @@ class _Study:
             self.judge(trial, job, code)
             return TrialState.FAIL, None
         results = read_json(folder / "results.json")
+        self.refuse_other_data(trial, results["fingerprint"])
         return TrialState.COMPLETE, results["valid"][self.metric]["value"]
 
     def judge(self, trial: Trial, job: Job, code: int) -> None:
@@ -227,6 +232,29 @@ class _Study:
         command = [sys.executable, "-m", "recjax.main", *flags]
         log = self.args.out / "logs" / f"{trial.number}.txt"
         return Job(f"trial {trial.number}", [*command, f"--workdir={folder}"], log)
+
+    def config(self, trial: Trial) -> Any:
+        """What a trial's flags make.
+
+        Raises:
+          UserError: nothing, which no other draw mends; or it asks something else.
+        """
+        try:
+            config = resolve(trial.user_attrs["flags"])
+        except UserError as e:
+            self.give_up(trial, str(e))
+        asked = protocol_of(config)
+        both = {**self.asked, **asked}
+        if other := [k for k in both if asked.get(k) != self.asked.get(k)]:
+            self.give_up(trial, f"{', '.join(other)}: what is asked cannot be searched")
+        return config
+
+    def refuse_other_data(self, trial: Trial, fingerprint: str) -> None:
+        """Raises UserError where a run's data are not those of the runs before."""
+        before = self.study.user_attrs.get(FINGERPRINT, fingerprint)
+        if before != fingerprint:
+            self.give_up(trial, "data are not as they were; choose another --out")
+        self.study.set_user_attr(FINGERPRINT, fingerprint)
 
     def flags(self, changes: dict[str, Any]) -> list[str]:
         """Those that make a trial's config."""

@@ -13,13 +13,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments.board import write_columns
 from experiments.command import POLL, make_bar, session, split_arguments
 from experiments.load import read_json, read_results, resolve
 from experiments.plan import Plan, make_plan, save_plan
 from experiments.pool import Pool
-from experiments.reuse import link_finished
+from experiments.reuse import find_finished, link
 from recjax.provenance import CODE
 from recjax.summaries import flat_config
 from recjax.workdir import claimed
@@ -44,12 +45,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(own)
     with session(args.out, dry=args.dry_run):
         plan = make_plan(args, arguments)
+        same = find_finished(plan, args.reuse)
+        for (point, seed), run_directory in same.items():
+            print(f"{point}/{seed}: the same as {run_directory}")
         if args.dry_run:
-            show(plan)
+            show(plan, {*same})
             return
         save_plan(plan)
-        for name, run_directory in link_finished(plan, args.reuse).items():
-            print(f"{name}: the same as {run_directory}")
+        link(plan, same)
         seed = plan.seeds[0]
         resolved = [resolve(plan.flags(point, seed)) for point in plan.points]
         shown = [f"test/{metric}" for metric in SHOWN]
@@ -72,9 +75,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-def show(plan: Plan) -> None:
-    """Says which runs are finished and which are left."""
-    finished = {each for each in plan.runs() if is_finished(plan.folder(*each))}
+def show(plan: Plan, elsewhere: set[tuple[str, int]]) -> None:
+    """Says which runs are finished, here or elsewhere, and which are left."""
+    here = {each for each in plan.runs() if is_finished(plan.folder(*each))}
+    finished = here | elsewhere
     left = [each for each in plan.runs() if each not in finished]
     left = [(point, seed) for point, seed in left if point not in plan.refused]
     for point in plan.points:
@@ -108,10 +112,11 @@ class _Course:
         self.plan, self.pool, self.jobs = plan, Pool(jobs), jobs
         self.failed: dict[str, str] = {}
         self.took: dict[str, list[float]] = {}  # seconds of the finished runs, by point
+        self.asked: dict[str, str] = {}  # fingerprint of the first of them, by point
         self.waiting: list[tuple[str, int]] = []
         for point, seed in plan.runs():
             if is_finished(folder := plan.folder(point, seed)):
-                self.took.setdefault(point, []).append(read_seconds(folder))
+                self.count(point, read_results(folder))
             elif point in plan.refused:
                 self.failed[f"{point} {seed}"] = plan.refused[point]
             else:
@@ -151,9 +156,19 @@ class _Course:
                 self.failed[job.name] = f"exit code {code}: {said} ({job.log})"
                 self.bar.write(f"{job.name}: FAILED with exit code {code}")
             else:
-                self.took.setdefault(point, []).append(read_seconds(folder))
                 self.bar.write(f"{job.name}: {outcome(folder)}")
+                if not self.count(point, read_results(folder)):
+                    self.bar.write(
+                        f"note: {job.name}: its data are not those of the runs before; "
+                        "no table takes both"
+                    )
             self.bar.update()
+
+    def count(self, point: str, results: dict[str, Any]) -> bool:
+        """Counts a finished run; whether it was asked what those before it were."""
+        self.took.setdefault(point, []).append(results["seconds"]["total"])
+        asked: str = results["fingerprint"]
+        return self.asked.setdefault(point, asked) == asked
 
     def expected(self, point: str) -> float:
         """Seconds that a run takes: as those of its point, or of any; 0 before any."""
@@ -213,14 +228,8 @@ def outcome(folder: Path) -> str:
     results = read_results(folder)
     metric = read_json(folder / "config.json")["train"]["metric"]
     valid, test = (results[split][metric]["value"] for split in ("valid", "test"))
-    took = f"{read_seconds(folder):.0f} s"
+    took = f"{results['seconds']['total']:.0f} s"
     return f"{metric} {valid:.4f} on validation, {test:.4f} on the test, {took}"
-
-
-def read_seconds(folder: Path) -> float:
-    """What a finished run took in all."""
-    results = read_results(folder)
-    return float(results["seconds"]["total"])
 
 
 if __name__ == "__main__":

@@ -95,6 +95,22 @@ def test_points_of_one_name_are_refused():
         read_points(sweep)
 
 
+@pytest.mark.parametrize("name", ["../up", "/root", "a/b", "a@b", "", ".hidden", 64])
+def test_what_is_no_name_of_a_point(name):
+    with pytest.raises(ValueError, match="is no name of a point"):
+        read_points(lambda add: add(name, {}))
+
+
+def test_a_loop_may_change_what_it_adds():
+    def sweep(add):
+        changes = {}
+        for width in (32, 64):
+            changes["item_tower.width"] = width
+            add(f"width = {width}", changes)
+
+    assert [x["item_tower.width"] for x in read_points(sweep).values()] == [32, 64]
+
+
 def test_base_declares_every_key_with_a_comment():
     lines = Path("configs/base.py").read_text().splitlines()
     keys = [

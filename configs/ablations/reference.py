@@ -6,6 +6,7 @@ of its table, the reference first; changes are by flat key, as in
 `get_config("cls@amazon_industrial")` on another of `DATA_SETS`.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from configs import base, data_sets
 
 Changes = Mapping[str, Any]
 Add = Callable[[str, Changes], None]
+PLAIN = re.compile(r"\w[^/@]*")  # a point's name, which is one of a directory
 LAYERS = 6  # of the encoder
 TOP = 2  # of them, trained where that is not what rows differ in
 TOWERS = {"epochs": 12, "lr": 3e-3, "ema": 0.98, "patience": 4}  # on frozen vectors
@@ -122,14 +124,16 @@ def read_points(sweep: Callable[[Add], None]) -> dict[str, Changes]:
     """The points of a sweep in their order, the reference first.
 
     Raises:
-      ValueError: two points of one name, or none.
+      ValueError: two points of one name, or none, or what is no name.
     """
     points: dict[str, Changes] = {}
 
     def add(name: str, changes: Changes) -> None:
+        if not (isinstance(name, str) and PLAIN.fullmatch(name)):
+            raise ValueError(f"{name!r} is no name of a point, a word without / and @")
         if name in points:
             raise ValueError(f"two points are called {name!r}")
-        points[name] = changes
+        points[name] = dict(changes)  # a loop may go on changing its own
 
     sweep(add)
     if not points:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,18 +130,53 @@ def test_a_run_that_goes_wrong_ends_the_search(space, tmp_path, capsys):
 
 
 def test_two_trials_in_a_row_that_cannot_run_end_the_search(space, tmp_path, capsys):
-    """By what no config says: of a catalogue that is not there."""
+    """By what no config says: on devices that are not there."""
     path = Path(space())
     asked = ["--config", str(path), "--out", str(tmp_path / "out"), "--trials"]
     search.main([*asked, "1"])
     path.write_text(
-        path.read_text().replace('"item_tower', '"data.stem": "none", "item_tower')
+        path.read_text().replace('"item_tower', '"mesh.data": 77, "item_tower')
     )
     with pytest.raises(SystemExit, match="2"):
         search.main([*asked, "5"])
     states = [x.state.name for x in trials(tmp_path / "out")]
     assert states == ["COMPLETE", "FAIL", "FAIL"]
-    assert "none.inter: no such file" in capsys.readouterr().err
+    assert "needs 77 devices" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ('"item_tower.widht"', "trial 1: config of .*no key 'widht'"),
+        (
+            '"data.min_rating": 2.0, "item_tower.width"',
+            "trial 1: data.min_rating: what",
+        ),
+    ],
+)
+def test_what_no_draw_mends_ends_the_search(space, tmp_path, capsys, changed, message):
+    path, out = Path(space()), tmp_path / "out"
+    asked = ["--config", str(path), "--out", str(out), "--trials"]
+    search.main([*asked, "1"])
+    path.write_text(path.read_text().replace('"item_tower.width": w', f"{changed}: w"))
+    with pytest.raises(SystemExit, match="2"):
+        search.main([*asked, "5"])
+    assert re.search(message, capsys.readouterr().err)
+    assert [x.state.name for x in trials(out)] == ["COMPLETE", "FAIL"]
+
+
+def test_other_data_end_the_search(space, atomic_dir, tmp_path, capsys):
+    config, data = Path(space()), tmp_path / atomic_dir.name
+    shutil.copytree(atomic_dir, data)
+    config.write_text(config.read_text().replace(str(atomic_dir), str(data)))
+    asked = ["--config", str(config), "--out", str(tmp_path / "out"), "--trials"]
+    search.main([*asked, "1"])
+    path = data / f"{data.name}.inter"
+    head, first, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([head, *rest, first]) + "\n")
+    with pytest.raises(SystemExit, match="2"):
+        search.main([*asked, "5"])
+    assert "trial 1: data are not as they were" in capsys.readouterr().err
 
 
 def test_trials_of_other_seeds_draw_otherwise(space, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,6 +96,13 @@ def test_a_dry_run_says_what_is_left(sweep_config, tmp_path, capsys):
     assert "wide: to be run with seeds 1\n" in said
     assert "dry run: 1 of 4 runs are finished, 3 can be run" in said
     assert sorted(out.rglob("*")) == before
+    other = ["--config", asked[1], "--out", str(tmp_path / "other"), "--dry_run", *TWO]
+    sweep.main([*other, "--seeds", "0", "--reuse", str(out)])
+    said = capsys.readouterr().out
+    assert f"wide/0: the same as {out.resolve()}/wide/0" in said
+    assert "narrow: to be run with seeds 0\n" in said
+    assert "dry run: 1 of 2 runs are finished, 1 can be run" in said
+    assert not (tmp_path / "other").exists()
     with pytest.raises(SystemExit, match="2"):
         sweep.main([*asked, "--points", "nowhere"])
     assert "--points: no 'nowhere'" in capsys.readouterr().err
@@ -188,6 +196,32 @@ def test_what_fails_does_not_keep_the_others(sweep_config, tmp_path, capsys):
     assert "failed: odd 0: item_tower.width" in said.err
     made = ["narrow/0/results.json", "narrow/1/results.json"]  # before it and after
     assert list(results(tmp_path / "out")) == made
+
+
+def test_points_of_one_config_are_told(sweep_config, tmp_path, capsys):
+    asked = ["--config", sweep_config(), "--out", str(tmp_path / "out"), "--dry_run"]
+    sweep.main([*asked, *TWO])
+    assert "the same config" not in capsys.readouterr().out
+    sweep.main([*asked, *TWO, "--", "--config.item_tower.width=8"])
+    said = capsys.readouterr().out
+    assert "note: wide and narrow are the same config, so the same run" in said
+
+
+def test_data_that_have_changed_are_told(sweep_config, atomic_dir, tmp_path, capsys):
+    config, data = Path(sweep_config()), tmp_path / atomic_dir.name
+    shutil.copytree(atomic_dir, data)
+    config.write_text(config.read_text().replace(str(atomic_dir), str(data)))
+    asked = ["--config", str(config), "--out", str(tmp_path / "out")]
+    asked += ["--points", "narrow", "--seeds"]
+    sweep.main([*asked, "0", "1"])
+    assert "its data are not those" not in capsys.readouterr().out
+    path = data / f"{data.name}.inter"
+    head, first, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([head, *rest, first]) + "\n")
+    sweep.main([*asked, "2"])
+    said = capsys.readouterr().out
+    assert said.count("its data are not those of the runs before") == 1
+    assert "note: narrow 2: its data" in said
 
 
 def test_points_that_no_table_takes_are_told(sweep_config, tmp_path, capsys):
