@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.files import TABLE, whole
 from experiments.finished import Sweep, read_sweep
 from experiments.plots import AXES, check_plots, plot
 from experiments.published import read_published
@@ -26,6 +27,8 @@ from recjax.metrics import with_intervals
 
 METRICS = ["hr@10", "ndcg@10"]
 SECONDS = "seconds"
+REFERENCE = "point to compare with, or '(name)' of a baseline; the first point without"
+TESTED = "of the differences; what the epoch was chosen by without"
 ASKED = "rows whose targets have no training event (new), 1 to 4 (cold), more (warm)"
 
 
@@ -34,11 +37,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("runs", type=Path, help="directory of a sweep")
     parser.add_argument("--out", type=Path, help="RUNS without")
-    parser.add_argument("--reference", help="point to compare with; the first without")
+    parser.add_argument("--reference", help=REFERENCE)
     parser.add_argument("--points", nargs="+", help="rows of the table; all without")
     parser.add_argument(
         "--metrics", nargs="+", default=METRICS, help="1st is plotted, and the tested"
     )
+    parser.add_argument("--tested", metavar="METRIC", help=TESTED)
     parser.add_argument("--published", type=Path, help="CSV: name, source, metrics")
     parser.add_argument("--partial", action="store_true", help="without missing runs")
     parser.add_argument("--items", choices=("all", *ITEMS), default="all", help=ASKED)
@@ -60,43 +64,46 @@ def collect(args: argparse.Namespace) -> str:
     """
     check_plots()
     sweep = read_sweep(args.runs, args.reference, args.partial, args.items, args.points)
-    check_metrics(sweep, args.metrics)
-    rows = [*baseline_rows(sweep, args.metrics), *point_rows(sweep, args.metrics)]
+    tested = args.tested or tested_metric(sweep, args.metrics)
+    check_metrics(sweep, "--metrics", args.metrics)
+    check_metrics(sweep, "--tested", [tested])
+    rows = baseline_rows(sweep, args.metrics)
+    rows += point_rows(sweep, args.metrics, tested)
     if args.published:
         rows += read_published(args.published, args.metrics)
-    head = f"difference, {tested_metric(sweep, args.metrics)}"
-    table = markdown(rows, args.metrics, head)
-    text = "\n\n".join([table, *caption(sweep, rows, args)])
+    table = markdown(rows, args.metrics, f"difference, {tested}")
+    text = "\n\n".join([table, *caption(sweep, rows, tested, args)])
     text = f"# {args.title}\n\n{text}" if args.title else text
     out = args.out or args.runs
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "table.md").write_text(text + "\n", encoding="utf-8")
-        write_csv(out / "table.csv", rows, args.metrics)
-        shown = dict.fromkeys([args.metrics[0], tested_metric(sweep, args.metrics)])
-        plot(
-            out / "plot.png",
-            rows,
-            [metric for metric in shown if metric in args.metrics],
-            reference=sweep.reference,
-            x=args.x,
-            title=args.title or "",
-        )
+        with whole(*(out / name for name in TABLE)) as (page, numbers, image):
+            page.write_text(text + "\n", encoding="utf-8")
+            write_csv(numbers, rows, args.metrics)
+            shown = dict.fromkeys([args.metrics[0], tested])
+            plot(
+                image,
+                rows,
+                [metric for metric in shown if metric in args.metrics],
+                reference=sweep.reference,
+                x=args.x,
+                title=args.title or "",
+            )
     except OSError as e:
         raise UserError(f"--out {out}: {e.strerror}") from None
     return text
 
 
-def check_metrics(sweep: Sweep, metrics: Sequence[str]) -> None:
+def check_metrics(sweep: Sweep, flag: str, metrics: Sequence[str]) -> None:
     """Raises UserError at a metric that is none, or that ranks alone do not give."""
     known = [name for name in sweep.first["test"] if "@" in name]
     for name in metrics:
         if name not in known:
-            raise UserError(f"--metrics: no {name!r} among {', '.join(known)}")
+            raise UserError(f"{flag}: no {name!r} among {', '.join(known)}")
 
 
 def tested_metric(sweep: Sweep, metrics: Sequence[str]) -> str:
-    """That of the differences: the one that chose the epoch, if ranks give it."""
+    """That of the differences: what chose the epoch, if ranks give it."""
     chosen: str = sweep.config["train"]["metric"]
     return chosen if "@" in chosen else metrics[0]
 
@@ -121,15 +128,15 @@ def intervals(
     return {m: (x["low"], x["high"]) for m, x in found.items()}
 
 
-def point_rows(sweep: Sweep, metrics: Sequence[str]) -> list[Row]:
+def point_rows(sweep: Sweep, metrics: Sequence[str], tested: str) -> list[Row]:
     """A row of each point, those other than the reference with difference and p."""
-    metric = tested_metric(sweep, metrics)
-    base_R, rows, tests = sweep.values(sweep.reference, metric), [], {}
+    rows, tests = [], {}
     for point in sweep.points():
         row = point_row(sweep, point, metrics)
         if point != sweep.reference:
-            difference_R = sweep.values(point, metric) - base_R
-            row = replace(row, difference=float(difference_R.mean()))
+            difference_R, by_seed = sweep.difference(point, tested)
+            difference = float(difference_R.mean())
+            row = replace(row, difference=difference, by_seed=by_seed)
             sums_V = by_user(difference_R, sweep.users_R)
             tests[point] = paired_randomisation(sums_V)
         rows.append(row)
@@ -160,7 +167,9 @@ def mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def caption(sweep: Sweep, rows: Sequence[Row], args: argparse.Namespace) -> list[str]:
+def caption(
+    sweep: Sweep, rows: Sequence[Row], tested: str, args: argparse.Namespace
+) -> list[str]:
     """What has to be known to read the table, in paragraphs."""
     plan, p, point_and_seed = sweep.plan, sweep.first["protocol"], sweep.base
     num_users, several = len(np.unique(sweep.users_R)), sweep.rows_per_user > 1
@@ -171,7 +180,7 @@ def caption(sweep: Sweep, rows: Sequence[Row], args: argparse.Namespace) -> list
         f"Test: {seed_words(sweep)}, with 95% percentile bootstrap intervals over "
         f"users of the seeds' mean; {who}. {chosen_words(sweep)}"
     )
-    text += comparison_words(sweep, rows, args.metrics)
+    text += comparison_words(sweep, rows, tested)
     if any(row.kind == "baseline" for row in rows):
         text += (
             " Rows in parentheses are not trained, of the run {}/{} alone, and not "
@@ -196,6 +205,10 @@ def caption(sweep: Sweep, rows: Sequence[Row], args: argparse.Namespace) -> list
     notes = [missing] if sweep.missing else []
     code, cores = made_by(sweep, "code"), made_by(sweep, "cores")
     protocol += f" Digest of the code: {code}. Cores of a run: {cores}."
+    if any(results.get("pretrained") for results in sweep.results.values()):
+        protocol += (
+            f" Digest of the pretrained weights: {made_by(sweep, 'pretrained')}."
+        )
     return [text, protocol, *notes, commands]
 
 
@@ -203,7 +216,8 @@ def made_by(sweep: Sweep, what: str) -> str:
     """What runs were made with; where they differ, which points."""
     points: dict[str, dict[str, None]] = {}
     for (point, _), results in sweep.results.items():
-        points.setdefault(str(results.get(what, "unknown")), {})[point] = None
+        found = results.get(what, "unknown")
+        points.setdefault("none" if found is None else str(found), {})[point] = None
     if len(points) == 1:
         return next(iter(points))
     return "; ".join(f"{x} ({', '.join(some)})" for x, some in sorted(points.items()))
@@ -213,10 +227,11 @@ def seed_words(sweep: Sweep) -> str:
     """Of which seeds the means are, and which points have others."""
     seeds = {point: sweep.seeds(point) for point in sweep.points()}
     shown = {point: ", ".join(map(str, some)) for point, some in seeds.items()}
-    means = f"means of seeds {shown[sweep.reference]} ± their standard deviation"
-    if len(seeds[sweep.reference]) == 1:
-        means = f"one seed ({shown[sweep.reference]})"
-    if others := [x for x, some in seeds.items() if some != seeds[sweep.reference]]:
+    first, _ = sweep.base
+    means = f"means of seeds {shown[first]} ± their standard deviation"
+    if len(seeds[first]) == 1:
+        means = f"one seed ({shown[first]})"
+    if others := [x for x, some in seeds.items() if some != seeds[first]]:
         means += f" ({', '.join(f'{x}: of {shown[x]}' for x in others)})"
     return means
 
@@ -233,18 +248,21 @@ def chosen_words(sweep: Sweep) -> str:
     )
 
 
-def comparison_words(sweep: Sweep, rows: Sequence[Row], metrics: Sequence[str]) -> str:
+def comparison_words(sweep: Sweep, rows: Sequence[Row], tested: str) -> str:
     """How points were compared, if any were."""
     if not (num_tests := sum(row.p is not None for row in rows)):
         return ""
-    metric, several = tested_metric(sweep, metrics), sweep.rows_per_user > 1
-    of_rows = " and summed over each user's rows" if several else ""
+    of_rows = " and summed over each user's rows" if sweep.rows_per_user > 1 else ""
+    signs = ""
+    if any(len(row.by_seed) > 1 for row in rows):
+        signs = " (in parentheses: in how many of the seeds it has this sign)"
     return (
-        f" Difference from `{sweep.reference}`, with p of a two-sided paired "
+        f" Difference from `{sweep.reference}`{signs}, with p of a two-sided paired "
         f"randomisation test over users ({FLIPS:,} sign flips of the users' "
-        f"differences in {metric}, averaged over seeds{of_rows}), corrected by Holm "
+        f"differences in {tested}, averaged over seeds{of_rows}), corrected by Holm "
         f"for {num_tests} test{'s' if num_tests > 1 else ''}; the least that so many "
-        f"flips can give is {num_tests / (FLIPS + 1):.4f}."
+        f"flips can give is {num_tests / (FLIPS + 1):.4f}. It asks what other users "
+        "would make of these trained states, not what other seeds would give."
     )
 
 
@@ -262,7 +280,7 @@ def sweep_command(plan: dict[str, Any]) -> list[str]:
 def collect_command(args: argparse.Namespace) -> list[str]:
     """The command that makes the table of it."""
     command = ["python", "-m", "experiments.collect", "RUNS"]
-    for name in ("reference", "published", "title"):
+    for name in ("reference", "tested", "published", "title"):
         if value := getattr(args, name):
             command.append(f"--{name}={value}")
     command += ["--points", *args.points] if args.points else []

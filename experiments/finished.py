@@ -24,8 +24,8 @@ class Sweep:
       ranks: `ranks.parquet`, likewise.
       configs: `config.json`, likewise.
       missing: runs that are not finished.
-      reference: the point to compare with.
-      base: run of it that the baselines are of.
+      reference: the point to compare with, or what was not trained, as `(name)`.
+      base: run that the baselines are of, of the reference if that is a point.
       mask_R: test rows that count.
     """
 
@@ -73,6 +73,24 @@ class Sweep:
         """values_SxR of a metric, for each seed of a point."""
         ranks = [self.ranks[point, seed].rank_R for seed in self.seeds(point)]
         return np.stack([gains(rank_R[self.mask_R], metric) for rank_R in ranks])
+
+    def difference(self, point: str, metric: str) -> tuple[np.ndarray, list[float]]:
+        """difference_R from the reference, both means over their seeds.
+
+        Also its mean over the rows for each seed that both have.
+        """
+        own_SxR = self.by_seed(point, metric)
+        if self.reference in self.plan["points"]:
+            base_SxR = self.by_seed(self.reference, metric)
+            base_seeds = self.seeds(self.reference)
+        else:  # the same for every seed
+            base_R = self.untrained(metric)[self.reference[1:-1]]
+            base_seeds = self.seeds(point)
+            base_SxR = np.broadcast_to(base_R, (len(base_seeds), len(base_R)))
+        base = dict(zip(base_seeds, base_SxR.mean(axis=1), strict=True))
+        own = dict(zip(self.seeds(point), own_SxR.mean(axis=1), strict=True))
+        each = [float(own[seed] - base[seed]) for seed in own if seed in base]
+        return own_SxR.mean(axis=0) - base_SxR.mean(axis=0), each
 
     def untrained(self, metric: str) -> dict[str, np.ndarray]:
         """values_R of the baselines, and of the encoder before training."""
@@ -160,7 +178,8 @@ def read_sweep(
 
     Args:
       folder: of the sweep.
-      reference: point to compare with; None is the first.
+      reference: point to compare with, or a baseline, or what was before training,
+        as `(name)`; None is the first point.
       partial: whether runs may be missing.
       items: rows of which targets count: a group of `recjax.buckets.ITEMS`, or all.
       points: those that stand in the table; None is all.
@@ -178,8 +197,12 @@ def read_sweep(
         plan = {**plan, "points": kept}
     points = list(plan["points"])
     reference = reference or points[0]
-    if reference not in points:
-        raise UserError(f"--reference: no {reference!r} among {', '.join(points)}")
+    untrained = reference.startswith("(") and reference.endswith(")")
+    if reference not in points and not untrained:
+        raise UserError(
+            f"--reference: no {reference!r} among {', '.join(points)}; a baseline is "
+            "asked for as '(name)'"
+        )
     there, missing = {}, []
     for point in points:
         for seed in plan["seeds"]:
@@ -192,12 +215,15 @@ def read_sweep(
             f"{folder}: {len(missing)} of {len(missing) + len(there)} runs are not "
             f"finished: {', '.join(missing)}; --partial leaves them out"
         )
-    base = next((each for each in there if each[0] == reference), None)
+    base = next((each for each in there if untrained or each[0] == reference), None)
     if base is None:
         raise UserError(f"{folder}: no run of the reference {reference!r} is finished")
     results = {each: read_results(run) for each, run in there.items()}
     refuse_other_protocols({str(there[each]): results[each] for each in there})
     ranks = {each: Ranks(there[each], results[each]) for each in there}
+    asides = [f"({name})" for name in ranks[base].untrained_ranks]
+    if untrained and reference not in asides:
+        raise UserError(f"--reference: no {reference!r} among {', '.join(asides)}")
     for each in there:
         if not np.array_equal(ranks[each].users_R, ranks[base].users_R):
             raise UserError(

@@ -56,13 +56,14 @@ def plot(
       path: of a PNG, 1500 pixels wide.
       rows: of the table, in its order.
       metrics: one or two, a panel each; rows without any are not shown.
-      reference: point at whose mean there is a line.
+      reference: label of the row at whose mean there is a line.
       x: of `AXES`.
       title: of the whole.
     """
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False  # of titles and names with $
     from matplotlib import pyplot as plt
 
     shown = [row for row in rows if row.values.keys() & {*metrics}]
@@ -105,7 +106,7 @@ def draw_rows(axes: Any, rows: Sequence[Row], metric: str, reference: str) -> No
         if metric not in row.values:
             continue
         color = COLORS[row.kind]
-        if row.kind == "point" and row.name == reference:
+        if row.label == reference:
             axes.axvline(middle(row, metric), color=color, lw=1, ls=":", zorder=0)
         if metric in row.intervals:
             axes.plot(row.intervals[metric], [place, place], color=color, lw=1.5)

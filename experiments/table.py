@@ -19,6 +19,7 @@ class Row:
       intervals: by metric, 95% over users of the means of the seeds.
       cost: other columns, of points.
       difference: from the reference, where this is another point.
+      by_seed: that difference, for each seed that both have.
       p: of that difference, corrected for the number of tests.
       source: of a published row.
       note: on a published row.
@@ -30,6 +31,7 @@ class Row:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     cost: dict[str, float] = field(default_factory=dict)
     difference: float | None = None
+    by_seed: list[float] = field(default_factory=list)
     p: float | None = None
     source: str = ""
     note: str = ""
@@ -51,7 +53,7 @@ def markdown(rows: Sequence[Row], metrics: Sequence[str], difference: str) -> st
     lines = [line(head), "|---|" + "---:|" * (len(head) - 1)]
     for row in rows:
         shown = [cell(row, m) for m in metrics]
-        shown.append("" if row.difference is None else f"{row.difference:+.4f}")
+        shown.append(difference_cell(row))
         shown.append("" if row.p is None else f"{row.p:.4f}")
         shown += [number(c, row.cost[c]) if row.cost else "" for c in costs]
         name = ", ".join(filter(None, [row.label, row.source]))
@@ -84,6 +86,15 @@ def cell(row: Row, metric: str) -> str:
     return text
 
 
+def difference_cell(row: Row) -> str:
+    """The difference, and in how many of several seeds it has this sign."""
+    if row.difference is None:
+        return ""
+    alike = sum(x * row.difference > 0 for x in row.by_seed)
+    seeds = f" ({alike}/{len(row.by_seed)})" if len(row.by_seed) > 1 else ""
+    return f"{row.difference:+.4f}{seeds if row.difference else ''}"
+
+
 def number(column: str, value: float) -> str:
     """A number of a cost column."""
     if column.startswith("valid"):
@@ -97,7 +108,7 @@ def write_csv(path: Path, rows: Sequence[Row], metrics: Sequence[str]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         head = [m + part for m in metrics for part in parts]
-        more = ["difference", "p", *costs, "source", "note"]
+        more = ["difference", "difference seeds", "p", *costs, "source", "note"]
         out.writerow(["name", *head, *more])
         for row in rows:
             cells: list[Any] = [row.label]
@@ -108,6 +119,8 @@ def write_csv(path: Path, rows: Sequence[Row], metrics: Sequence[str]) -> None:
                 cells.append(f"{np.std(values, ddof=1):.6f}" if several else "")
                 cells += [f"{x:.6f}" for x in row.intervals.get(m, ())] or ["", ""]
                 cells.append(" ".join(f"{x:.6f}" for x in values))
-            cells += ["" if x is None else f"{x:.6f}" for x in (row.difference, row.p)]
+            cells.append("" if row.difference is None else f"{row.difference:.6f}")
+            cells.append(" ".join(f"{x:.6f}" for x in row.by_seed))
+            cells.append("" if row.p is None else f"{row.p:.6f}")
             cells += [row.cost.get(c, "") for c in costs]
             out.writerow([*cells, row.source, row.note])

@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 
 from experiments import sweep
 from experiments.command import session
+from experiments.files import TABLE, whole
 from experiments.load import read_results, resolve
 from experiments.plots import check_plots
 from experiments.protocol.page import (
@@ -131,9 +132,10 @@ def compare(runs: Path, out: Path, seeds: Sequence[int]) -> str:
             print(protocol, f"seed {seed}: {hr:.4f}")
     changed = compare_orders(*(make_config(runs, order, seeds[0]) for order in ORDERS))
     text = page(found, changed, made_by(runs, seeds))
-    (out / "table.md").write_text(text + "\n", encoding="utf-8")
-    write_csv(out / "table.csv", found)
-    plot(out / "plot.png", found)
+    with whole(*(out / name for name in TABLE)) as (written, numbers, image):
+        written.write_text(text + "\n", encoding="utf-8")
+        write_csv(numbers, found)
+        plot(image, found)
     return text
 
 

@@ -38,15 +38,17 @@ epochs | train s | all s | trained | MiB |
 | plain | 0.6250 ± 0.1768 [0.2500, 1.0000] | 0.5789 ± 0.1115 [0.1577, 1.0000] |  |  \
 | 2 | 0.5000 | 5.5 | 10 | 20 | 1,234 | 700 |
 | better | 1.0000 ± 0.0000 [1.0000, 1.0000] | 0.9539 ± 0.0652 [0.9077, 1.0000] \
-| +0.3750 | 1.0000 | 2 | 0.5000 | 5.5 | 10 | 20 | 1,234 | 700 |
+| +0.3750 (2/2) | 1.0000 | 2 | 0.5000 | 5.5 | 10 | 20 | 1,234 | 700 |
 
 Test: means of seeds 0, 1 ± their standard deviation, with 95% percentile bootstrap \
 intervals over users of the seeds' mean; 4 rows of 3 users. The epoch is chosen on \
-validation ndcg@10. Difference from `plain`, with p of a two-sided paired \
+validation ndcg@10. Difference from `plain` (in parentheses: in how many of the seeds \
+it has this sign), with p of a two-sided paired \
 randomisation test over users (10,000 sign flips of the users' differences in ndcg@10, \
 averaged over seeds and summed over each user's rows), corrected by Holm for 1 test; \
-the least that so many flips can give is 0.0001. Rows in parentheses are not trained, \
-of the run plain/0 alone, and not tested.
+the least that so many flips can give is 0.0001. It asks what other users would make \
+of these trained states, not what other seeds would give. Rows in parentheses are not \
+trained, of the run plain/0 alone, and not tested.
 
 Protocol abc: leave_one_out, all items ranked, seen items masked, ties against the \
 model, history of 5. Digest of the code: unknown. Cores of a run: unknown.
@@ -237,15 +239,69 @@ def test_another_reference_metric_title_and_axis(runs, capsys):
     assert float(rows["plain"]["mrr@10"]) == pytest.approx((2.5 / 4 + 2 / 4) / 2)
 
 
+def test_a_baseline_as_reference(runs, capsys):
+    """Asked for as the table names it; every point is tested against it."""
+    collect.main([str(runs), "--reference=(popularity)", "--tested=hr@10"])
+    out = capsys.readouterr().out
+    assert "| difference, hr@10 | p |" in out
+    assert "Difference from `(popularity)` (in parentheses" in out
+    assert "differences in hr@10, averaged" in out
+    assert "Holm for 2 tests" in out
+    assert "RUNS '--reference=(popularity)' --tested=hr@10\n" in out
+    rows = read_rows(runs)
+    assert float(rows["plain"]["difference"]) == pytest.approx(2.5 / 4 - 1 / 4)
+    each = [float(x) for x in rows["plain"]["difference seeds"].split()]
+    assert each == [0.5, 0.25]
+    for flag, said in (
+        ("--reference=(counts)", "no '(counts)' among (popularity)"),
+        ("--reference=counts", "among plain, better; a baseline is asked for as"),
+        ("--tested=auc", "--tested: no 'auc' among"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            collect.main([str(runs), flag])
+        assert said in capsys.readouterr().err
+
+
+def test_in_how_many_seeds_it_is_better(runs, capsys):
+    """Of those that both have, each with itself, in whatever order."""
+    write_run(runs / "better" / "2", [11, 11, 11, 11], 2)
+    write_run(runs / "plain" / "2", [1, 1, 1, 1], 2)
+    change(runs / "sweep.json", "seeds", value=[0, 1, 2])
+    collect.main([str(runs)])
+    assert "-0.0833 (1/3) |" in capsys.readouterr().out
+    shutil.rmtree(runs / "better" / "0")
+    collect.main([str(runs), "--partial"])
+    each = [float(x) for x in read_rows(runs)["better"]["difference seeds"].split()]
+    assert each == pytest.approx([(1 + gain(2)) / 4, -1.0], abs=1e-6)
+
+
+def test_a_table_is_written_whole_or_not_at_all(runs, monkeypatch, capsys):
+    def broken(path, *args, **more):
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    collect.main([str(runs)])
+    before = {path: path.read_bytes() for path in runs.iterdir() if path.is_file()}
+    monkeypatch.setattr(collect, "plot", broken)
+    with pytest.raises(SystemExit, match="2"):
+        collect.main([str(runs), "--title=another"])
+    assert "No space left on device" in capsys.readouterr().err
+    after = {path: path.read_bytes() for path in runs.iterdir() if path.is_file()}
+    assert after == before
+
+
 def test_what_is_plotted(runs, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        collect, "plot", lambda *args, **more: asked.append((args, more))
-    )
+
+    def plot(path, *args, **more):
+        path.touch()
+        asked.append(((path, *args), more))
+
+    monkeypatch.setattr(collect, "plot", plot)
     collect.main([str(runs), "--reference=better", "--title=A"])
     collect.main([str(runs), "--x=params", "--metrics", "mrr@10", "hr@10"])
     (first, options), (second, others) = asked
-    assert (first[0], first[2]) == (runs / "plot.png", ["hr@10", "ndcg@10"])
+    assert first[2] == ["hr@10", "ndcg@10"]
     assert options == {"reference": "better", "x": "seconds", "title": "A"}
     assert second[2] == ["mrr@10"]  # the tested one has no column
     assert others == {"reference": "plain", "x": "params", "title": ""}
@@ -309,6 +365,17 @@ def test_runs_of_different_code_are_said_to_be(runs, capsys):
     change(last(runs), "code", value="b")
     collect.main([str(runs)])
     said = "Digest of the code: a (plain, better); b (better). Cores of a run: 1.\n"
+    assert said in capsys.readouterr().out
+
+
+def test_other_pretrained_weights_are_said_to_be(runs, capsys):
+    for run in runs.glob("*/*"):
+        change(run / "results.json", "pretrained", value=None)
+    collect.main([str(runs)])
+    assert "pretrained" not in capsys.readouterr().out
+    change(last(runs), "pretrained", value="b")
+    collect.main([str(runs)])
+    said = "Digest of the pretrained weights: b (better); none (plain, better).\n"
     assert said in capsys.readouterr().out
 
 

@@ -1,5 +1,7 @@
 """What is drawn where, and that names can be read."""
 
+import dataclasses
+
 import matplotlib
 import numpy as np
 import pytest
@@ -85,6 +87,15 @@ def test_the_file(tmp_path):
     plots.plot(path, ROWS, ["hr@10"], reference="plain", title="Title")
     assert image.imread(path).shape[1] == 1500
     assert not plt.get_fignums()
+
+
+def test_what_looks_like_mathematics_is_none(tmp_path):
+    r"""A title or name of two $, or of \no command that there is."""
+    rows = [dataclasses.replace(row, name=rf"{row.name} $\no{{x}}$") for row in ROWS]
+    title = "under $5, over $9"
+    path = tmp_path / "plot.png"
+    plots.plot(path, rows, ["hr@10"], reference="plain", title=title)
+    assert path.exists()
 
 
 def test_names_of_near_points_do_not_touch(axes):
