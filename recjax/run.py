@@ -35,6 +35,7 @@ class Run:
 
     Attributes:
       titles: how the items are called, by catalogue row.
+      pretrained: digest of the encoder's weights, where they are read from a file.
       began: when this process began, by `time.perf_counter`.
       dry: whether nothing is computed that takes long.
       seconds: by part, those of processes that were interrupted included.
@@ -52,6 +53,7 @@ class Run:
     reporter: Reporter
     checkpoints: Checkpoints
     signals: Signals
+    pretrained: str | None
     began: float
     dry: bool = False
     seconds: dict[str, float] = field(default_factory=dict)

@@ -27,7 +27,7 @@ from recjax.data.text import tokenize
 from recjax.errors import UserError
 from recjax.evaluate import Evaluator
 from recjax.fit import run_phase
-from recjax.models.pretrained import load_config
+from recjax.models.pretrained import WEIGHTS, load_config
 from recjax.models.recommender import make_model
 from recjax.params import init_params, trace_init
 from recjax.prefix_store import digest
@@ -195,6 +195,9 @@ def _make_run(
     check_trained(config, phases, traced.shapes)
     check_disk(config, phases, traced.shapes, workdir, say)
     params = init_params(config, traced, encoder_dir, mesh, compiler)
+    pretrained = None
+    if encoder_dir is not None and config.text.pretrained:
+        pretrained = sources.sha256(encoder_dir / WEIGHTS)[:12]
     evaluator = Evaluator(config, data, mesh, compiler)
     r = Run(
         config=config,
@@ -208,6 +211,7 @@ def _make_run(
         reporter=reporter,
         checkpoints=checkpoints,
         signals=Signals(),
+        pretrained=pretrained,
         began=began,
         dry=planned is not None,
     )
@@ -247,6 +251,7 @@ def identity(r: Run) -> dict[str, dict[str, Any]]:
     must = {
         **summaries.flat_config(r.config),
         "data": r.data.fingerprint,
+        "pretrained": r.pretrained,
         "catalogue": digest([("items", np.frombuffer(items, np.uint8)), *texts]),
         "users": digest([("users", np.frombuffer(users, np.uint8))]),
     }
@@ -263,6 +268,7 @@ def finish(r: Run, results: dict[str, Any], params: trees.Flat) -> dict[str, Any
     last, most = phases[-1], max(phase["trainable"] for phase in phases)
     final = {
         "fingerprint": r.data.fingerprint,
+        "pretrained": r.pretrained,
         "protocol": r.data.protocol,
         "seed": r.config.seed,
         "test": last["test"],

@@ -1,6 +1,7 @@
 """Whole runs on synthetic data: learning, freezing, resuming, refusing."""
 
 import contextlib
+import hashlib
 import io
 import itertools
 import json
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 import polars as pl
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from configs import base
 from recjax import checks, evaluate, fit, results, train, trees
@@ -576,6 +578,23 @@ def test_other_data_is_not_resumed(config, atomic_dir, tmp_path):
         UserError, match=r"is of another run: data: \w+ there, \w+ here"
     ):
         train.run(c, str(tmp_path / "run"))
+
+
+def test_other_pretrained_weights_are_another_run(config, tmp_path):
+    """A directory's name stays, what is in it does not."""
+    folder = shutil.copytree(TINY_BERT, tmp_path / "bert")
+    c = config.unlock()
+    c.text.encoder = str(folder)
+    final = train.run(c, str(tmp_path / "run"))
+    whole = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert final["pretrained"] == whole[:12]
+    weights = load_file(folder / "model.safetensors")
+    save_file({k: x * 2 for k, x in weights.items()}, folder / "model.safetensors")
+    (tmp_path / "run" / "results.json").unlink()
+    with pytest.raises(UserError, match=r"is of another run: pretrained: \w+ there, "):
+        train.run(c, str(tmp_path / "run"))
+    c.text.pretrained = False
+    assert train.run(c.lock(), str(tmp_path / "drawn"))["pretrained"] is None
 
 
 def test_groups_and_lists_are_reported(config, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from recjax.errors import UserError
 from recjax.models.bert import ACTIVATIONS, BertConfig
 from recjax.trees import Flat
 
+WEIGHTS = "model.safetensors"
 Weights = tuple[tuple[str, str, dict[str, str]], ...]
 _NORM = {"weight": "scale", "gamma": "scale", "bias": "bias", "beta": "bias"}
 _DENSE = {"weight": "kernel", "bias": "bias"}
@@ -201,7 +202,7 @@ def load_params(folder: Path, expected: Flat, *, pooler: bool) -> Flat:
     Raises:
       UserError: one error that lists every missing, extra and misshapen weight.
     """
-    path = folder / "model.safetensors"
+    path = folder / WEIGHTS
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     params, problems = {}, []
