@@ -20,7 +20,6 @@ NAMES = sorted(
     for p in Path("configs").glob("*.py")
     if p.stem not in ("__init__", "base", "data_sets")
 )
-ARGS = {"beauty_cold": ("id", "text", "id+text")}
 ABLATIONS = {
     path.stem: importlib.import_module(".".join(path.with_suffix("").parts))
     for path in sorted(Path("configs").rglob("*.py"))
@@ -31,13 +30,11 @@ POINTS = [
     for name, module in ABLATIONS.items()
     for point in read_points(module.sweep)
 ] + [("freezing", "top2@amazon_industrial")]
-CASES = [(name, arg) for name in NAMES for arg in ARGS.get(name, (None,))]
 
 
-@pytest.mark.parametrize(("name", "arg"), CASES)
-def test_config_runs(name, arg, atomic_dir, six_layers, tmp_path):
-    module = importlib.import_module(f"configs.{name}")
-    c = module.get_config(arg) if arg else module.get_config()
+@pytest.mark.parametrize("name", NAMES)
+def test_config_runs(name, atomic_dir, six_layers, tmp_path):
+    c = importlib.import_module(f"configs.{name}").get_config()
     assert c.is_locked
     with pytest.raises(AttributeError):
         c.train.epochs = 3
