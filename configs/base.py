@@ -127,12 +127,14 @@ def get_config() -> ConfigDict:
     c.eval.ks = (1, 5, 10, 20)  # cut-offs of the metrics
     c.eval.batch_size = 256  # users
     c.eval.candidates = 0  # drawn for each target; 0 = all items
-    c.eval.mask_seen = True  # items of the user's history are no candidates
+    c.eval.mask_seen = True  # what a user had is no candidate, but for the target
     c.eval.resamples = 1000  # bootstrap samples of the 95% intervals
     c.eval.like_threshold = 0.0  # ratings from here on are likes; 0 = no such report
-    # random | popularity | recent_popularity | transitions | repeat_transitions (what
-    # came before counts as another item) | item_knn | ease | ials | bpr_mf (pip install
-    # implicit) | text (cosines of the encoder's vectors, half whitened)
+    # random | popularity | recent_popularity (fixed splits: by the order of the file) |
+    # transitions | repeat_transitions (what came before counts as another item) |
+    # item_knn | ease | ials | bpr_mf (pip install implicit) | text (cosines of the
+    # encoder's vectors, half whitened); fitted on whole histories and asked, like the
+    # model, with the newest data.history_length events
     c.eval.baselines = ("random", "popularity")  # beside every result
     c.eval.before = True  # evaluate the encoder without training
 

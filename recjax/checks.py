@@ -282,6 +282,31 @@ def check_trained(c: Any, phases: Sequence[Any], shapes: trees.Flat) -> None:
         )
 
 
+def find_gaps(phases: Sequence[Any], paths: Sequence[str], layers: int) -> list[str]:
+    """Phases that train a layer of the encoder and nothing of one above it.
+
+    `base.freeze` does that where it is told of fewer layers than there are.
+
+    Args:
+      phases: those with epochs.
+      paths: of all parameters.
+      layers: of the encoder.
+    """
+    found = []
+    for phase in phases:
+        mults = trees.match(phase.lr_mults, paths, f"phase {phase.name}: lr_mults")
+        blocks = {block_of(x, layers) for x in paths if mults[x] is not None}
+        trained = {block - 1 for block in blocks if block and block <= layers}
+        above = range(min(trained, default=layers), layers)
+        frozen = [i for i in above if i not in trained]
+        if frozen:
+            found.append(
+                f"phase {phase.name} trains layer_{min(trained)} of the encoder and "
+                f"nothing of layer_{frozen[0]} above it, of {layers} layers"
+            )
+    return found
+
+
 def _check_names(c: Any) -> None:
     metrics = [f"{m}@{k}" for m in ("hr", "ndcg", "mrr") for k in c.eval.ks]
     choices: list[tuple[str, str, Collection[str]]] = [

@@ -10,6 +10,7 @@ from recjax import trees
 from recjax.errors import UserError
 
 Schedule = Callable[[Any], Any]
+KERNELS = r".*/kernel"  # what decays by default
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def make(config: Any, phase: Any, paths: list[str], steps: int) -> Optim:
       steps: of the phase.
 
     Raises:
-      UserError: a parameter that no rule matches, a rule that matches nothing, a
+      UserError: a parameter that no rule matches, a rule that decides about none, a
         multiplier that is no number, or nothing to train.
     """
     lr_mults = trees.match(phase.lr_mults, paths, f"phase {phase.name}: lr_mults")
@@ -103,14 +104,16 @@ def make(config: Any, phase: Any, paths: list[str], steps: int) -> Optim:
     if all(mult is None for mult in lr_mults.values()):
         raise UserError(f"phase {phase.name}: lr_mults freeze every parameter")
     textless = not any(path.startswith(trees.TEXT) for path in paths)
-    for pattern, mult in trees.unused(phase.lr_mults, paths):
-        of_text = textless and pattern.startswith(trees.TEXT)
-        if of_text and mult is None:
-            continue  # nothing there to freeze
-        why = ": the items have no text" if of_text else ""
-        raise UserError(
-            f"phase {phase.name}: lr_mults: {pattern!r} decides about no parameter{why}"
-        )
+    for name, rules in (
+        (f"phase {phase.name}: lr_mults", phase.lr_mults),
+        ("optim.wd_mults", config.wd_mults),
+    ):
+        for pattern, mult in trees.unused(rules, paths):
+            of_text = textless and pattern.startswith(trees.TEXT)
+            if (of_text and mult is None) or pattern == KERNELS:
+                continue  # nothing there to freeze; a model without dense layers
+            why = ": the items have no text" if of_text else ""
+            raise UserError(f"{name}: {pattern!r} decides about no parameter{why}")
     schedule = make_schedule(phase, steps)
 
     def decay(updates: Any, params: Any) -> Any:

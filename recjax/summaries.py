@@ -28,7 +28,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([show(lines[0]), show(rule), *map(show, lines[1:])])
 
 
-def data_report(data: Data, tokens: Tokens | None, history_length: int) -> str:
+def data_report(data: Data, tokens: Tokens | None, config: Any) -> str:
     """Sizes of the data set, its splits and its texts."""
     lengths = data.train.lengths() + 1
     events_N = count_events(data)
@@ -36,13 +36,14 @@ def data_report(data: Data, tokens: Tokens | None, history_length: int) -> str:
     cells = max(len(data.user_ids) * data.num_items, 1)
 
     def cold(rows: Rows) -> str:
-        share = (events_N[rows.targets_R] == 0).mean()
-        return f"{len(rows):,} rows, {share:.1%} of the targets never trained on"
+        share, again = (events_N[rows.targets_R] == 0).mean(), rows.repeats().mean()
+        had = f", {again:.1%} had by their users before" if again else ""
+        return f"{len(rows):,} rows, {share:.1%} of the targets never trained on{had}"
 
     known = ", ".join(data.users.columns[1:])
     known = known and f", with {known}"
     median, most = int(np.median(lengths)), int(lengths.max())
-    longer = (lengths > history_length).mean()
+    longer = (lengths > config.data.history_length).mean()
     splits = (data.train, data.valid, data.test)
     used = len(np.unique(np.concatenate([rows.users_R for rows in splits])))
     few = len(data.user_ids) - used
@@ -64,8 +65,10 @@ def data_report(data: Data, tokens: Tokens | None, history_length: int) -> str:
         rows.append(("items held out", f"{data.held_out_N.sum():,}"))
     if tokens is not None:
         t = tokens.lengths
-        rows.append(("tokens an item", f"mean {t.mean():.1f}, most {t.max()}"))
-        if empty := int((t <= 2).sum()):  # the encoder's own two
+        full = (t == config.text.max_tokens).mean()
+        limit = f", {full:.1%} have text.max_tokens" if full else ""
+        rows.append(("tokens an item", f"mean {t.mean():.1f}, most {t.max()}{limit}"))
+        if empty := int(data.blank(config.text.template).sum()):
             rows.append(("items without text", f"{empty:,}"))
     rows.append(("protocol", data.fingerprint))
     width = max(len(name) for name, _ in rows)

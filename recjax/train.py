@@ -19,6 +19,7 @@ from recjax.checks import (
     check_config,
     check_encoder,
     check_trained,
+    find_gaps,
 )
 from recjax.compile_cache import keep_compiled, platform_key
 from recjax.data import sources
@@ -176,12 +177,18 @@ def _make_run(
     if config.data.item_table:
         titles = data.render(config.text.title)
     say(f"\ndata: {config.data.source}, {config.data.split}")
-    say(summaries.data_report(data, tokens, config.data.history_length))
+    say(summaries.data_report(data, tokens, config))
     if config.eval.candidates:
         say(
             f"warning: each target is ranked among {config.eval.candidates} drawn "
             "items alone; that can order models otherwise than the whole catalogue "
             "does (Krichene and Rendle, KDD 2020)"
+        )
+    if config.eval.mask_seen and (again := data.test.repeats().mean()):
+        say(
+            f"warning: {again:.1%} of the test's targets are items that their users "
+            "had before; with eval.mask_seen these alone of what was had can be "
+            "ranked, which tells them apart: eval.mask_seen=False ranks all"
         )
     workdir = planned or reporter.workdir
     where = "" if planned else f", in {workdir / 'config.json'}"
@@ -193,6 +200,10 @@ def _make_run(
     traced = trace_init(config, model)
     phases = trained_phases(config)
     check_trained(config, phases, traced.shapes)
+    if encoder_config is not None:
+        layers = encoder_config.num_hidden_layers
+        for gap in find_gaps(phases, list(traced.shapes), layers):
+            say(f"warning: {gap}")
     check_disk(config, phases, traced.shapes, workdir, say)
     params = init_params(config, traced, encoder_dir, mesh, compiler)
     pretrained = None

@@ -70,6 +70,8 @@ def test_a_rule_that_trains_nothing_is_refused():
         make(((ENCODER + r"layer_9/.*", 0.1), (r".*", 1.0)))
     with pytest.raises(UserError, match=r"'items/text/encodr/\.\*' decides about no"):
         make(((r"items/text/encodr/.*", None), (r".*", 1.0)))
+    with pytest.raises(UserError, match=r"optim.wd_mults: '\.\*/kernl' decides about"):
+        make(((r".*", 1.0),), wd_mults=((r".*/kernl", 1.0), (r".*", 0.0)))
     with pytest.raises(UserError, match=r"multiplier '0\.1' is no number"):
         make(((r".*", "0.1"),))
     with pytest.raises(UserError, match=r"wd_mults: multiplier None is no number"):

@@ -5,6 +5,7 @@ import hashlib
 import io
 import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -578,6 +579,33 @@ def test_other_data_is_not_resumed(config, atomic_dir, tmp_path):
         UserError, match=r"is of another run: data: \w+ there, \w+ here"
     ):
         train.run(c, str(tmp_path / "run"))
+
+
+def test_what_is_odd_in_data_and_rules_is_said(config, tmp_path, capsys):
+    """Targets that their users had before, items without text, and a middle layer."""
+    events = ["user_id:token\titem_id:token\ttimestamp:float"]
+    for u in range(6):
+        items = [*"abcdef"[u % 3 :], "a" if u % 2 else "g"]
+        events += [f"u{u}\t{item}\t{time}" for time, item in enumerate(items)]
+    items = ["item_id:token\ttitle:token_seq\tgenre:token_seq"]
+    items += [f"{x}\tname of {x}\t" for x in "abcdef"]
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    (folder / "odd.inter").write_text("\n".join(events) + "\n")
+    (folder / "odd.item").write_text("\n".join([*items, "g\t\t"]) + "\n")
+    c = config.unlock()
+    c.data.source, c.text.template = str(folder), "{title} ({genre})"
+    c.train.phases = (base.phase("p", epochs=1, lr_mults=base.freeze(1, layers=2)),)
+    train.run(c, str(tmp_path / "run"))
+    said = capsys.readouterr().out
+    assert "warning: 16.7% of the test's targets are items that their users" in said
+    assert re.search(r"items without text +1\n", said)
+    gap = "phase p trains layer_1 of the encoder and nothing of layer_2 above it, of 3"
+    assert f"warning: {gap} layers" in said
+    c.eval.mask_seen = False
+    c.train.phases = (base.phase("p", epochs=1, lr_mults=base.freeze(1, layers=3)),)
+    train.run(c.lock(), str(tmp_path / "not"))
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_other_pretrained_weights_are_another_run(config, tmp_path):

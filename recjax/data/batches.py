@@ -155,11 +155,11 @@ class TrainBatches:
             (b + 1) * self.length - len(x.inputs) + x.places
             for b, x in enumerate(examples)
         ]
-        place_P = spread(np.concatenate(places), np.int32(-1))
-        label_P = None
+        place_P, label_P = spread(np.concatenate(places), np.int32(-1)), None
         if self.like is not None:
-            ratings = np.concatenate([x.ratings for x in examples])
-            label_P = spread(ratings >= self.like, np.float32(0))
+            ratings_P = spread(np.concatenate([x.ratings for x in examples]), np.nan)
+            label_P = (ratings_P >= self.like).astype(np.float32)
+            place_P[np.isnan(ratings_P)] = -1  # neither liked nor not
         batch = Batch(
             history_BxH,
             mask_BxH,

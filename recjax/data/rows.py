@@ -70,9 +70,16 @@ class Rows:
         return seen[seen != self.targets_R[row]]
 
     def most_seen(self) -> int:
-        """Of any row, at least 1."""
+        """As many as `seen` has of any row, or more; at least 1."""
         x = self.past or self
-        return int((x.ends_R - x.starts_R).max(initial=1))
+        most = int((x.ends_R - x.starts_R).max(initial=1))
+        return min(most, int(x.flat.max(initial=0)) + 1)
+
+    def repeats(self) -> np.ndarray:
+        """repeats_R: whether the user had the target before."""
+        x = self.past or self
+        bounds = zip(x.starts_R, x.ends_R, self.targets_R, strict=True)
+        return np.array([t in x.flat[start:end] for start, end, t in bounds], bool)
 
     def lengths(self) -> np.ndarray:
         """lengths_R of the histories."""
@@ -187,6 +194,14 @@ class Data:
             "".join(text + (row[field] if field else "") for text, field, *_ in parts)
             for row in self.items.iter_rows(named=True)
         ]
+
+    def blank(self, template: str) -> np.ndarray:
+        """blank_N: whether all of the template's fields are, as `render` fills it."""
+        fields = {field for _, field, *_ in string.Formatter().parse(template) if field}
+        empty_N = np.full(self.num_items, bool(fields))
+        for field in fields:
+            empty_N &= (self.items[field].str.strip_chars() == "").to_numpy()
+        return empty_N
 
     def _does_not_fit(self, template: str, what: str) -> UserError:
         return UserError(

@@ -369,3 +369,14 @@ def test_likes_go_with_their_targets():
     b = batches(rows, like=4.0).make_batch(np.array([0]))
     assert targets(b)[0] == [2, 3, 4]
     assert b.label_P[b.place_P >= 0].tolist() == [0, 1, 0]
+
+
+def test_a_rating_that_is_not_known_is_no_dislike():
+    rows = dataclasses.replace(
+        sequences([1, 2, 3, 4]),
+        ratings=np.array([5.0, np.nan, 4]),
+        ratings_R=np.array([1.0]),
+    )
+    b = batches(rows, like=4.0).make_batch(np.array([0]))
+    assert targets(b)[0] == [3, 4]
+    assert b.label_P[b.place_P >= 0].tolist() == [1, 0]

@@ -239,7 +239,7 @@ def test_users_in_the_order_of_their_index(config, tmp_path):
         load_data(open_config(config, folder, user_table=True))
     lenient = load_data(open_config(config, folder, user_table=True, strict=False))
     assert lenient.users["age"].to_list() == ["", "30"]
-    report = summaries.data_report(lenient, None, 5)
+    report = summaries.data_report(lenient, None, config)
     assert re.search(r"users not in x.user +1\n", report)
     write(folder, EVENTS + events, ITEMS, user=[*users, "v\t3"])
     with pytest.raises(UserError, match="user_id is 'v', stands there twice"):

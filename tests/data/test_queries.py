@@ -19,6 +19,15 @@ def test_queries():
     assert (q.seen_BxS == -1).all()
 
 
+def test_what_was_had_again_and_again_is_seen_once():
+    rows = sequences([1, 2] * 500 + [3], [1, 3, 3], every_prefix=False)
+    kw = {"batch_size": 2, "history_length": 2, "mask_seen": True}
+    (q,) = make_queries(rows, **kw)
+    assert q.seen_BxS.shape[1] < 5
+    assert sorted(q.seen_BxS[0])[-2:] == [1, 2]
+    assert rows.repeats().tolist() == [False, True]
+
+
 def test_queries_by_length():
     rng = np.random.default_rng(0)
     lengths = rng.permutation(50) // 2 + 2
