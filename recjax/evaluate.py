@@ -175,12 +175,14 @@ class Evaluator:
             np.concatenate([np.asarray(x) for x in column], axis=1)[:, asks_R]
             for column in zip(*parts, strict=True)
         )
-        values = [
-            metrics.ranking_values(*counts, self.config.eval.ks)
-            for counts in zip(above_WxR, equal_WxR, below_WxR, strict=True)
-        ]
-        best = int(np.argmax([x[metric].mean() for x in values]))
-        return weights_WxM[best], values[best]
+
+        def values(w: int) -> metrics.Values:
+            counts = above_WxR[w], equal_WxR[w], below_WxR[w]
+            return metrics.ranking_values(*counts, self.config.eval.ks)
+
+        means = [values(w)[metric].mean() for w in range(len(weights_WxM))]
+        best = int(np.argmax(means))
+        return weights_WxM[best], values(best)
 
     def remember(self, memory: Memory) -> None:
         """Adds the memory to every ranking by a model from here on."""

@@ -45,8 +45,9 @@ class Uniform:
     """Items drawn with equal chances."""
 
     def __init__(self, share_N: np.ndarray, allowed: np.ndarray, size: int):
-        del share_N
         self.allowed, self.size = allowed, size
+        self.chance_N = np.zeros(len(share_N))
+        self.chance_N[allowed] = 1 / len(allowed)
 
     def rows(self, targets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draws with replacement."""
@@ -56,7 +57,7 @@ class Uniform:
     def expected(self, rows: np.ndarray, num_windows: int) -> np.ndarray:
         """The same for every item that may be drawn."""
         del num_windows
-        return np.isin(rows, self.allowed) * (self.size / len(self.allowed))
+        return self.chance_N[rows] * self.size
 
 
 class ByPopularity:

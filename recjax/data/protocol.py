@@ -226,7 +226,7 @@ def read_fixed(reader: Reader) -> tuple[np.ndarray, pl.DataFrame, Splits]:
     items, item_path = reader.items(pl.concat(seen))
     item_ids = items[c.item].to_numpy()
     for table in parts:
-        table.check_known(c.item, item_ids, item_path)
+        table.check_known(c.item, items[c.item], item_path)
         known = pl.element().is_in(pl.Series(item_ids).implode())
         lists = table.frame[c.history].str.split(" ")
         all_known = lists.list.eval((pl.element() == "") | known).list.all()

@@ -101,7 +101,7 @@ class Reader:
         if not len(table):
             raise UserError(f"{table.path}: no interactions")
         items, item_path = self.items(table.frame[c.item])
-        table.check_known(c.item, items[c.item].to_numpy(), item_path)
+        table.check_known(c.item, items[c.item], item_path)
         if not len(table):
             raise UserError(f"{table.path}: no interaction with a known item")
         if c.time:

@@ -176,10 +176,9 @@ class Table:
         reject(self.frame[SECONDS] > now, "in the future")
         self.frame = self.frame.drop(column).rename({SECONDS: column})
 
-    def check_known(self, column: str, known: np.ndarray, where: object) -> None:
+    def check_known(self, column: str, known: pl.Series, where: object) -> None:
         """Every value of a column must be one of those."""
-        values = self.frame[column]
-        found = values.is_in(pl.Series(known.astype(str), dtype=pl.String).implode())
+        found = self.frame[column].is_in(known.cast(pl.String).implode())
         self.reject(~found, column, f"not in {where}")
 
     def check_distinct(self, columns: Sequence[str], reason: str) -> None:

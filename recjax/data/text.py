@@ -77,16 +77,16 @@ def split_rows(
     order = np.argsort(places, kind="stable")
     members = np.split(order, np.searchsorted(places[order], ends[:-1]))
     most = -(-max(map(len, members)) // multiple) * multiple
-    parts = []
+    parts, local = [], np.full(len(packed.first_U) + 1, most, np.int32)
     for end, texts in zip(ends, members, strict=True):
         arrays = [x[end - rows : end] for x in packed[:-1]]
-        local = np.full(len(packed.first_U) + 1, most, np.int32)
         local[texts] = np.arange(len(texts))
         texts_U, first_U = np.full(most, -1, np.int32), np.zeros(most, np.int32)
         texts_U[: len(texts)] = texts
         first_U[: len(texts)] = packed.first_U[texts] - (end - rows) * width
         part = Packed(*arrays, first_U)  # type: ignore[call-arg]
         parts.append((texts_U, part._replace(owner_RxL=local[part.owner_RxL])))
+        local[texts] = most
     return parts
 
 
