@@ -38,7 +38,7 @@ def test_runs_of_one_protocol_stand_side_by_side(run, tmp_path, monkeypatch, cap
 
 def test_drawn_candidates_come_with_a_warning(run, capsys):
     run("whole")
-    assert "warning" not in capsys.readouterr().out
+    assert "ranked among" not in capsys.readouterr().out
     final = run("drawn", **{"eval.candidates": 5})
     assert "ranked among 5 drawn items alone" in capsys.readouterr().out
     assert final["protocol"]["candidates"] == "5 drawn for each target by seed 0"

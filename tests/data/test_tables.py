@@ -2,7 +2,6 @@
 
 import datetime
 
-import numpy as np
 import polars as pl
 import pytest
 
@@ -135,7 +134,7 @@ def test_ids_numbers_and_repeats(tmp_path):
     table = read_table(write(tmp_path, raw), "atomic", strict=False)
     table.check_ids("user_id")
     table.check_numbers("timestamp", 1, 5)
-    table.check_known("item_id", np.array(["a", "b"]), "x.item")
+    table.check_known("item_id", pl.Series(["a", "b"]), "x.item")
     table.check_distinct(["user_id", "item_id", "timestamp"], "the same again")
     assert table.frame.rows() == [("u", "a", 1.0)]
     assert {(row, why) for _, row, _, why, _ in table.rejected} == {
