@@ -203,13 +203,7 @@ def read_sweep(
             f"--reference: no {reference!r} among {', '.join(points)}; a baseline is "
             "asked for as '(name)'"
         )
-    there, missing = {}, []
-    for point in points:
-        for seed in plan["seeds"]:
-            if (run := folder / point / str(seed)).joinpath("results.json").exists():
-                there[point, seed] = run
-            else:
-                missing.append(f"{point}/{seed}")
+    there, missing = find_runs(folder, plan)
     if missing and not partial:
         raise UserError(
             f"{folder}: {len(missing)} of {len(missing) + len(there)} runs are not "
@@ -224,20 +218,29 @@ def read_sweep(
     asides = [f"({name})" for name in ranks[base].untrained_ranks]
     if untrained and reference not in asides:
         raise UserError(f"--reference: no {reference!r} among {', '.join(asides)}")
-    for each in there:
-        if not np.array_equal(ranks[each].users_R, ranks[base].users_R):
-            raise UserError(
-                f"{there[each]} and {there[base]}: test rows of other users"
-            )
     configs = {each: read_json(run / "config.json") for each, run in there.items()}
-    for each, config in configs.items():
-        if config["train"]["metric"] != configs[base]["train"]["metric"]:
-            raise UserError(
-                f"{there[each]} and {there[base]}: the epoch was chosen by different "
-                "metrics"
-            )
+    for each, run in there.items():
+        both = f"{run} and {there[base]}"
+        if not np.array_equal(ranks[each].users_R, ranks[base].users_R):
+            raise UserError(f"{both}: test rows of other users")
+        if configs[each]["train"]["metric"] != configs[base]["train"]["metric"]:
+            raise UserError(f"{both}: the epoch was chosen by different metrics")
     mask_R = choose_rows(ranks[base], items, there[base])
     return Sweep(plan, results, ranks, configs, missing, reference, base, mask_R)
+
+
+def find_runs(
+    folder: Path, plan: dict[str, Any]
+) -> tuple[dict[tuple[str, int], Path], list[str]]:
+    """Directories of the finished runs by point and seed, and names of the others."""
+    there, missing = {}, []
+    for point in plan["points"]:
+        for seed in plan["seeds"]:
+            if (run := folder / point / str(seed)).joinpath("results.json").exists():
+                there[point, seed] = run
+            else:
+                missing.append(f"{point}/{seed}")
+    return there, missing
 
 
 def choose_rows(ranks: Ranks, items: str, run: Path) -> np.ndarray:

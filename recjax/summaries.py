@@ -36,7 +36,7 @@ def data_report(data: Data, tokens: Tokens | None, config: Any) -> str:
     cells = max(len(data.user_ids) * data.num_items, 1)
 
     def cold(rows: Rows) -> str:
-        share, again = (events_N[rows.targets_R] == 0).mean(), rows.repeats().mean()
+        share, again = (events_N[rows.targets_R] == 0).mean(), rows.repeats_R.mean()
         had = f", {again:.1%} had by their users before" if again else ""
         return f"{len(rows):,} rows, {share:.1%} of the targets never trained on{had}"
 
@@ -73,6 +73,24 @@ def data_report(data: Data, tokens: Tokens | None, config: Any) -> str:
     rows.append(("protocol", data.fingerprint))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in rows)
+
+
+def protocol_warnings(data: Data, config: Any) -> list[str]:
+    """What of `config.eval` makes figures that say other than they seem to."""
+    found = []
+    if config.candidates:
+        found.append(
+            f"each target is ranked among {config.candidates} drawn items alone; that "
+            "can order models otherwise than the whole catalogue does (Krichene and "
+            "Rendle, KDD 2020)"
+        )
+    if config.mask_seen and (again := data.test.repeats_R.mean()):
+        found.append(
+            f"{again:.1%} of the test's targets are items that their users had before; "
+            "with eval.mask_seen these alone of what was had can be ranked, which "
+            "tells them apart: eval.mask_seen=False ranks all"
+        )
+    return found
 
 
 def full_param_table(params: trees.Flat, optim: Optim, lr: float) -> str:

@@ -178,18 +178,8 @@ def _make_run(
         titles = data.render(config.text.title)
     say(f"\ndata: {config.data.source}, {config.data.split}")
     say(summaries.data_report(data, tokens, config))
-    if config.eval.candidates:
-        say(
-            f"warning: each target is ranked among {config.eval.candidates} drawn "
-            "items alone; that can order models otherwise than the whole catalogue "
-            "does (Krichene and Rendle, KDD 2020)"
-        )
-    if config.eval.mask_seen and (again := data.test.repeats().mean()):
-        say(
-            f"warning: {again:.1%} of the test's targets are items that their users "
-            "had before; with eval.mask_seen these alone of what was had can be "
-            "ranked, which tells them apart: eval.mask_seen=False ranks all"
-        )
+    for odd in summaries.protocol_warnings(data, config.eval):
+        say(f"warning: {odd}")
     workdir = planned or reporter.workdir
     where = "" if planned else f", in {workdir / 'config.json'}"
     say(f"\nconfig, resolved{where}:")

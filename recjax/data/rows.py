@@ -1,5 +1,6 @@
 """A split data set: rows of histories and targets, its tables, its fingerprint."""
 
+import functools
 import hashlib
 import json
 import string
@@ -75,8 +76,9 @@ class Rows:
         most = int((x.ends_R - x.starts_R).max(initial=1))
         return min(most, int(x.flat.max(initial=0)) + 1)
 
-    def repeats(self) -> np.ndarray:
-        """repeats_R: whether the user had the target before."""
+    @functools.cached_property
+    def repeats_R(self) -> np.ndarray:
+        """Whether the user had the target before."""
         x = self.past or self
         bounds = zip(x.starts_R, x.ends_R, self.targets_R, strict=True)
         return np.array([t in x.flat[start:end] for start, end, t in bounds], bool)

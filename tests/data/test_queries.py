@@ -25,7 +25,7 @@ def test_what_was_had_again_and_again_is_seen_once():
     (q,) = make_queries(rows, **kw)
     assert q.seen_BxS.shape[1] < 5
     assert sorted(q.seen_BxS[0])[-2:] == [1, 2]
-    assert rows.repeats().tolist() == [False, True]
+    assert rows.repeats_R.tolist() == [False, True]
 
 
 def test_queries_by_length():
