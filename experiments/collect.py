@@ -27,7 +27,7 @@ from recjax.metrics import with_intervals
 
 METRICS = ["hr@10", "ndcg@10"]
 SECONDS = "seconds"
-REFERENCE = "point to compare with, or '(name)' of a baseline; the first point without"
+REFERENCE = "point to compare with, or each run's '(baseline)'; the first without"
 TESTED = "of the differences; what the epoch was chosen by without"
 ASKED = "rows whose targets have no training event (new), 1 to 4 (cold), more (warm)"
 
@@ -173,7 +173,8 @@ def caption(
     """What has to be known to read the table, in paragraphs."""
     plan, p, point_and_seed = sweep.plan, sweep.first["protocol"], sweep.base
     num_users, several = len(np.unique(sweep.users_R)), sweep.rows_per_user > 1
-    who = f"{len(sweep.users_R):,} rows of " * several + f"{num_users:,} users"
+    who = f"{num_users:,} user{'s' * (num_users > 1)}"
+    who = f"{len(sweep.users_R):,} rows of {who}" if several else who
     if args.items != "all":
         who += f" whose targets are {args.items} (recjax/buckets.py)"
     text = (
@@ -205,7 +206,7 @@ def caption(
     notes = [missing] if sweep.missing else []
     code, cores = made_by(sweep, "code"), made_by(sweep, "cores")
     protocol += f" Digest of the code: {code}. Cores of a run: {cores}."
-    if any(results.get("pretrained") for results in sweep.results.values()):
+    if any(results["pretrained"] for results in sweep.results.values()):
         protocol += (
             f" Digest of the pretrained weights: {made_by(sweep, 'pretrained')}."
         )
@@ -216,7 +217,7 @@ def made_by(sweep: Sweep, what: str) -> str:
     """What runs were made with; where they differ, which points."""
     points: dict[str, dict[str, None]] = {}
     for (point, _), results in sweep.results.items():
-        found = results.get(what, "unknown")
+        found = results[what]
         points.setdefault("none" if found is None else str(found), {})[point] = None
     if len(points) == 1:
         return next(iter(points))

@@ -24,7 +24,8 @@ class Sweep:
       ranks: `ranks.parquet`, likewise.
       configs: `config.json`, likewise.
       missing: runs that are not finished.
-      reference: the point to compare with, or what was not trained, as `(name)`.
+      reference: the point to compare with, or what was not trained in each run, as
+        `(name)`.
       base: run that the baselines are of, of the reference if that is a point.
       mask_R: test rows that count.
     """
@@ -53,7 +54,7 @@ class Sweep:
         run = point, self.seeds(point)[0]
         *_, last = self.results[run]["phases"]
         phases = {x["name"]: x for x in self.configs[run]["train"]["phases"]}
-        kept: str = phases[last].get("keep", "best")  # before there was another
+        kept: str = phases[last]["keep"]
         return kept
 
     def seeds(self, point: str) -> list[int]:
@@ -83,10 +84,10 @@ class Sweep:
         if self.reference in self.plan["points"]:
             base_SxR = self.by_seed(self.reference, metric)
             base_seeds = self.seeds(self.reference)
-        else:  # the same for every seed
-            base_R = self.untrained(metric)[self.reference[1:-1]]
-            base_seeds = self.seeds(point)
-            base_SxR = np.broadcast_to(base_R, (len(base_seeds), len(base_R)))
+        else:  # of each run its own: some are drawn, or depend on the encoder
+            base_seeds, name = self.seeds(point), self.reference[1:-1]
+            runs = [self.ranks[point, seed].untrained_ranks for seed in base_seeds]
+            base_SxR = np.stack([gains(x[name][self.mask_R], metric) for x in runs])
         base = dict(zip(base_seeds, base_SxR.mean(axis=1), strict=True))
         own = dict(zip(self.seeds(point), own_SxR.mean(axis=1), strict=True))
         each = [float(own[seed] - base[seed]) for seed in own if seed in base]
@@ -179,9 +180,10 @@ def read_sweep(
     Args:
       folder: of the sweep.
       reference: point to compare with, or a baseline, or what was before training,
-        as `(name)`; None is the first point.
+        as `(name)`, that of each run; None is the first point.
       partial: whether runs may be missing.
-      items: rows of which targets count: a group of `recjax.buckets.ITEMS`, or all.
+      items: rows that count: those whose targets are in this group of
+        `recjax.buckets.ITEMS`, or all.
       points: those that stand in the table; None is all.
 
     Raises:
@@ -215,9 +217,13 @@ def read_sweep(
     results = {each: read_results(run) for each, run in there.items()}
     refuse_other_protocols({str(there[each]): results[each] for each in there})
     ranks = {each: Ranks(there[each], results[each]) for each in there}
-    asides = [f"({name})" for name in ranks[base].untrained_ranks]
-    if untrained and reference not in asides:
-        raise UserError(f"--reference: no {reference!r} among {', '.join(asides)}")
+    for each in ranks if untrained else ():
+        asides = [f"({name})" for name in ranks[each].untrained_ranks]
+        if reference not in asides:
+            raise UserError(
+                f"--reference: {there[each]} has no {reference}, but "
+                f"{', '.join(asides)}"
+            )
     configs = {each: read_json(run / "config.json") for each, run in there.items()}
     for each, run in there.items():
         both = f"{run} and {there[base]}"

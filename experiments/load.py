@@ -16,10 +16,13 @@ PLAN = "sweep.json"
 AGAIN = "delete the run directory, and the sweep makes it again"
 NEEDED = (  # of results, by what reads them here
     "baselines",
+    "code",
+    "cores",
     "fingerprint",
     "params",
     "peak_memory_mib",
     "phases",
+    "pretrained",
     "protocol",
     "seconds",
     "seed",

@@ -51,7 +51,7 @@ of these trained states, not what other seeds would give. Rows in parentheses ar
 trained, of the run plain/0 alone, and not tested.
 
 Protocol abc: leave_one_out, all items ranked, seen items masked, ties against the \
-model, history of 5. Digest of the code: unknown. Cores of a run: unknown.
+model, history of 5. Digest of the code: def. Cores of a run: 1.
 
     python -m experiments.sweep --config=c.py --data=d --out=RUNS --seeds 0 1 --points \
 plain better -- --config.data.source=DIR
@@ -85,6 +85,9 @@ def write_run(folder, ranks, seed, users=USERS):
         "seconds": {"train": 10.0, "total": 20.0},
         "params": {"trainable": 1234},
         "peak_memory_mib": 700,
+        "code": "def",
+        "cores": 1,
+        "pretrained": None,
     }
     (folder / "results.json").write_text(json.dumps(final))
     phases = [{"name": name, "keep": "best"} for name in "pqr"]  # r had no epochs
@@ -155,7 +158,7 @@ def test_some_targets_alone(runs, capsys):
     collect.main([str(runs), "--items=cold"])
     text = capsys.readouterr().out
     assert "The validation figures are over all its rows." in text
-    assert "; 2 rows of 1 users whose targets are cold (recjax/buckets.py)." in text
+    assert "; 2 rows of 1 user whose targets are cold (recjax/buckets.py)." in text
     assert "experiments.collect RUNS --items=cold" in text
     rows = read_rows(runs)
     assert [float(x) for x in rows["plain"]["hr@10 seeds"].split()] == [0.5, 0.0]
@@ -253,13 +256,32 @@ def test_a_baseline_as_reference(runs, capsys):
     each = [float(x) for x in rows["plain"]["difference seeds"].split()]
     assert each == [0.5, 0.25]
     for flag, said in (
-        ("--reference=(counts)", "no '(counts)' among (popularity)"),
+        ("--reference=(counts)", "plain/0 has no (counts), but (popularity)"),
         ("--reference=counts", "among plain, better; a baseline is asked for as"),
         ("--tested=auc", "--tested: no 'auc' among"),
     ):
         with pytest.raises(SystemExit, match="2"):
             collect.main([str(runs), flag])
         assert said in capsys.readouterr().err
+
+
+def test_a_baseline_is_of_each_run(runs, capsys):
+    """One that is drawn, or depends on the point, is not that of another run."""
+    run = runs / "better" / "1"
+    ranks = pl.read_parquet(run / "ranks.parquet")
+    ranks = ranks.with_columns(popularity=pl.Series([11, 11, 11, 11]))
+    ranks.write_parquet(run / "ranks.parquet")
+    for metric in ("hr@10", "ndcg@10", "mrr@10", "auc"):
+        change(
+            run / "results.json", "baselines", "popularity", metric, "value", value=0
+        )
+    collect.main([str(runs), "--reference=(popularity)", "--tested=hr@10"])
+    each = [float(x) for x in read_rows(runs)["better"]["difference seeds"].split()]
+    assert each == [0.75, 1.0]
+    change(run / "results.json", "baselines", value={})
+    with pytest.raises(SystemExit, match="2"):
+        collect.main([str(runs), "--reference=(popularity)"])
+    assert f"--reference: {run} has no (popularity)" in capsys.readouterr().err
 
 
 def test_in_how_many_seeds_it_is_better(runs, capsys):
@@ -356,21 +378,16 @@ def test_published_figures_of_next_to_nothing(runs, tmp_path, capsys):
 
 
 def test_runs_of_different_code_are_said_to_be(runs, capsys):
-    for run in runs.glob("*/*"):
-        change(run / "results.json", "code", value="a")
-        change(run / "results.json", "cores", value=1)
     collect.main([str(runs)])
-    said = "Digest of the code: a. Cores of a run: 1.\n"
+    said = "Digest of the code: def. Cores of a run: 1.\n"
     assert said in capsys.readouterr().out
     change(last(runs), "code", value="b")
     collect.main([str(runs)])
-    said = "Digest of the code: a (plain, better); b (better). Cores of a run: 1.\n"
+    said = "Digest of the code: b (better); def (plain, better). Cores of a run: 1.\n"
     assert said in capsys.readouterr().out
 
 
 def test_other_pretrained_weights_are_said_to_be(runs, capsys):
-    for run in runs.glob("*/*"):
-        change(run / "results.json", "pretrained", value=None)
     collect.main([str(runs)])
     assert "pretrained" not in capsys.readouterr().out
     change(last(runs), "pretrained", value="b")
