@@ -3,11 +3,12 @@
     python -m experiments.search --config=configs/searches/towers.py --out=runs/search
 
 The config file has `search(trial)`, which returns changes by flat key. Trial N is the
-run OUT/N; one that does worse than half of the others did after as many validations is
-ended. The same command goes on after an interruption, and makes the same trials as
-without; a greater `--trials` adds some. A trial whose values no run takes is counted as
-failed; so is a run that fails, and two of those in a row end the search, as do at once
-wrong keys, and trials that are asked something else. The test is not looked at. Writes
+run OUT/N; once five trials have run to their end, one whose best validation so far is
+below the median of what these had after as many is ended. The same command goes on
+after an interruption, and makes the same trials as without; a greater `--trials` adds
+some. A trial whose values no run takes is counted as failed; so is a run that fails.
+Two failed runs in a row end the search; so does, at once, a wrong key, or a trial whose
+protocol or data are not those of the others. The test is not looked at. Writes
 search.md; what follows `--` is passed on to every run.
 """
 
@@ -43,8 +44,9 @@ from recjax.errors import STOPPED, UserError
 from recjax.summaries import config_changes
 from recjax.workdir import claimed
 
-WARM_UP, STARTUP = 3, 5  # validations, and trials, before any trial is ended
+WARM_UP, STARTUP = 3, 5  # validations, and whole trials, before any is ended
 BASE, FINGERPRINT = "base config", "fingerprint"  # what a study remembers
+CODE = "exit code"  # of a trial's run
 Search = Callable[[Any], dict[str, Any]]  # of a Trial
 
 
@@ -181,16 +183,18 @@ class _Study:
                     trial.report(value, reported)
                 if trial.should_prune():  # whether the run has ended or not
                     pool.stop()
+                    trial.set_user_attr(CODE, 0)
                     return TrialState.PRUNED, value
             if ended:
                 break
-            bar.set_postfix_str(f", {job.name} for {job.elapsed:.0f} s", refresh=False)
+            bar.set_postfix_str(f"{job.name} for {job.elapsed:.0f} s", refresh=False)
             bar.update(0)
             time.sleep(POLL)
         ((_, code),) = ended
         if code:
             self.judge(trial, job, code)
             return TrialState.FAIL, None
+        trial.set_user_attr(CODE, code)
         results = read_json(folder / "results.json")
         self.refuse_other_data(trial, results["fingerprint"])
         return TrialState.COMPLETE, results["valid"][self.metric]["value"]
@@ -206,9 +210,11 @@ class _Study:
         if code == STOPPED or (code < 0 and not trial.user_attrs.get("killed")):
             trial.set_user_attr("killed", code < 0)
             raise UserError(f"{job.name}: {why}; the same command tries it again")
-        before = [x for x in self.ended(TrialState.FAIL) if x.number < trial.number]
-        in_a_row = before and before[-1].number == trial.number - 1
-        if code > 2 or in_a_row or not self.ended(TrialState.COMPLETE):
+        ran = self.ended(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        codes = [x.user_attrs[CODE] for x in ran if CODE in x.user_attrs]
+        again = bool(codes and codes[-1])  # a draw that was refused has none
+        trial.set_user_attr(CODE, code)
+        if code > 2 or again or not self.ended(TrialState.COMPLETE):
             self.give_up(trial, why)
         trial.set_user_attr("why", why)
 

@@ -144,6 +144,30 @@ def test_two_trials_in_a_row_that_cannot_run_end_the_search(space, tmp_path, cap
     assert "needs 77 devices" in capsys.readouterr().err
 
 
+def test_draws_that_are_refused_are_no_failed_runs(space, tmp_path, capsys):
+    """One beside a failed run ends nothing, and one between two of them changes
+    nothing."""
+    path = Path(space())
+    text = path.read_text().replace(
+        '"item_tower.width": width',
+        '"item_tower.width": 9 if trial.number in (1, 3) else width, '
+        '"mesh.data": 77 if trial.number in (2, 4) else 1',
+    )
+    path.write_text(text)
+    asked = ["--config", str(path), "--out", str(tmp_path / "out"), "--trials", "6"]
+    with pytest.raises(SystemExit, match="2"):
+        search.main(asked)
+    states = [x.state.name for x in trials(tmp_path / "out")]
+    assert states == ["COMPLETE", *["FAIL"] * 4]
+    assert "error: trial 4: exit code " in capsys.readouterr().err
+
+
+def test_it_says_what_runs(space, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    search.main(["--config", space(), "--out", str(tmp_path), "--trials", "1"])
+    assert re.search(r"0/1 trials, trial 0 for \d+ s", capsys.readouterr().out)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
