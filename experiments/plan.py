@@ -1,4 +1,4 @@
-"""What a sweep is to run, what of it cannot, and whose directories these are."""
+"""What a sweep is to run, and what of that cannot run or cannot be compared."""
 
 import argparse
 import json
@@ -21,7 +21,9 @@ from recjax.workdir import refuse_other_run
 
 OTHER_RUN = "delete that run, or choose another --out"
 # Keys of `data` that change no protocol.
-TRAINING = {f"data.{x}" for x in ("shuffle_ties", "reverse", "windows", "strict")}
+TRAINING = {
+    f"data.{x}" for x in ("shuffle_ties", "reverse", "windows", "strict", "user_table")
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Plan:
       data: a data set of the config, or "".
       points: changes by name, the reference first.
       arguments: for every run.
+      protocols: what decides about each point's protocol, as text.
       refused: why, of points that cannot run.
     """
 
@@ -42,6 +45,7 @@ class Plan:
     seeds: list[int]
     arguments: list[str]
     out: Path
+    protocols: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
     def runs(self) -> list[tuple[str, int]]:
@@ -92,6 +96,8 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
     points = {name: changes for name, changes in known.items() if name in asked}
     plan = Plan(args.config, args.data, points, sorted(seeds), arguments, args.out)
     configs = {each: resolve(plan.flags(*each)) for each in plan.runs()}
+    for (point, _), config in configs.items():
+        plan.protocols[point] = str(protocol_of(config))
     for each, config in configs.items():
         refuse_other_run(config, plan.folder(*each), OTHER_RUN)
         try:
@@ -151,7 +157,7 @@ def tell(plan: Plan, configs: Mapping[str, Any]) -> None:
         if differ := [k for k in {**b, **a} if a.get(k) != b.get(k)]:
             print(
                 f"note: {point} and {first} differ in {', '.join(differ)}: their "
-                "figures cannot be compared, and no table takes both"
+                "figures cannot be compared, if that changes the data or what is asked"
             )
 
 

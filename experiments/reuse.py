@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from experiments.load import resolve
+from experiments.load import PLAN, resolve
 from experiments.plan import OTHER_RUN, Plan
 from recjax.errors import UserError
 from recjax.workdir import refuse_other_run
@@ -13,8 +13,9 @@ from recjax.workdir import refuse_other_run
 def find_finished(plan: Plan, others: Iterable[Path]) -> dict[tuple[str, int], Path]:
     """Finished runs of the same config, in the place of those that are not here.
 
-    A run's result depends on its config, seed included, and on the files that this
-    names; the table refuses runs whose data differ.
+    A run's result depends on its config, seed included, on the files that this names
+    and on the code; the table refuses runs whose data differ, and says which points are
+    of other weights or code.
 
     Args:
       plan: of the sweep.
@@ -30,7 +31,10 @@ def find_finished(plan: Plan, others: Iterable[Path]) -> dict[tuple[str, int], P
     for other in others:
         if not other.is_dir():
             raise UserError(f"--reuse {other}: is no directory")
-        for results in sorted(other.glob("**/results.json")):
+        runs = {*other.glob("**/results.json")}  # which does not look behind links
+        for sweep in other.glob(f"**/{PLAN}"):
+            runs |= {*sweep.parent.glob("*/*/results.json")}
+        for results in sorted(runs):
             config = results.with_name("config.json")
             if config.exists():
                 known.setdefault(

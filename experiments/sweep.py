@@ -112,7 +112,7 @@ class _Course:
         self.plan, self.pool, self.jobs = plan, Pool(jobs), jobs
         self.failed: dict[str, str] = {}
         self.took: dict[str, list[float]] = {}  # seconds of the finished runs, by point
-        self.asked: dict[str, str] = {}  # fingerprint of the first of them, by point
+        self.asked: dict[str, str] = {}  # fingerprint of the first, by protocol
         self.waiting: list[tuple[str, int]] = []
         for point, seed in plan.runs():
             if is_finished(folder := plan.folder(point, seed)):
@@ -168,7 +168,7 @@ class _Course:
         """Counts a finished run; whether it was asked what those before it were."""
         self.took.setdefault(point, []).append(results["seconds"]["total"])
         asked: str = results["fingerprint"]
-        return self.asked.setdefault(point, asked) == asked
+        return self.asked.setdefault(self.plan.protocols[point], asked) == asked
 
     def expected(self, point: str) -> float:
         """Seconds that a run takes: as those of its point, or of any; 0 before any."""
@@ -177,7 +177,10 @@ class _Course:
         return sum(some) / max(len(some), 1)
 
     def show(self) -> None:
-        """What runs, and what is left by what runs of each point took."""
+        """What runs, and what is left by what runs of each point took.
+
+        A run that goes on after an interruption is taken for one from its beginning.
+        """
         running = [job for job, _ in self.pool.running.values()]
         names = ", ".join(f"{job.name} for {job.elapsed:.0f} s" for job in running)
         left = ""
@@ -219,7 +222,7 @@ def made_by_other_code(plan: Plan) -> list[Path]:
     return [
         folder
         for folder in folders
-        if is_finished(folder) and read_results(folder).get("code") != CODE
+        if is_finished(folder) and read_results(folder)["code"] != CODE
     ]
 
 

@@ -1,5 +1,7 @@
 """A sweep of seconds."""
 
+import json
+
 import pytest
 
 CONFIG = """
@@ -36,3 +38,13 @@ def sweep_config(tmp_path, atomic_dir):
         return str(path)
 
     return write
+
+
+def results(out):
+    """Of all runs, without what no two runs have alike."""
+    found = {}
+    for path in sorted(out.glob("*/*/results.json")):
+        final = json.loads(path.read_text())
+        del final["seconds"], final["peak_memory_mib"]
+        found[str(path.relative_to(out))] = final
+    return found

@@ -1,6 +1,5 @@
 """Points times seeds: run once, gone on with, and told of what is wrong."""
 
-import contextlib
 import json
 import os
 import random
@@ -20,31 +19,26 @@ from tensorboard.plugins.hparams import metadata
 
 from experiments import collect, sweep
 from experiments.plan import Plan
-from experiments.pool import Job, Pool
 from recjax.errors import STOPPED
-from recjax.provenance import usable_cores
 from recjax.workdir import hold
+from tests.experiments.conftest import results
 
 TWO = ("--points", "narrow", "wide")
 
 
-def results(out):
-    """Of all runs, without what no two runs have alike."""
-    found = {}
-    for path in sorted(out.glob("*/*/results.json")):
-        final = json.loads(path.read_text())
-        del final["seconds"], final["peak_memory_mib"]
-        found[str(path.relative_to(out))] = final
-    return found
-
-
-def test_runs_each_point_with_each_seed_once(sweep_config, tmp_path, capsys):
+def test_runs_each_point_with_each_seed_once(
+    sweep_config, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)  # where it says what runs
     asked = ["--config", sweep_config(), "--out", str(tmp_path / "out"), *TWO]
     sweep.main([*asked, "--seeds", "4"])
     first = results(tmp_path / "out")
     assert list(first) == ["narrow/4/results.json", "wide/4/results.json"]
     assert {x["seed"] for x in first.values()} == {4}
-    assert "narrow 4: ndcg@10 0." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert re.search(r"0/2 runs, running narrow 4 for \d+ s", said)
+    assert re.search(r"1/2 runs, about 0 min left, running wide 4 for \d+ s", said)
+    assert "narrow 4: ndcg@10 0." in said
     sweep.main([*asked, "--seeds", "3"])  # more seeds, beside those that were
     said = capsys.readouterr().out
     assert "wide 3: started" in said
@@ -106,29 +100,6 @@ def test_a_dry_run_says_what_is_left(sweep_config, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         sweep.main([*asked, "--points", "nowhere"])
     assert "--points: no 'nowhere'" in capsys.readouterr().err
-
-
-def test_a_run_of_another_sweep_is_taken(sweep_config, tmp_path, capsys):
-    """Of the same config, under whatever name; none of another seed."""
-    path, one, other = sweep_config(), tmp_path / "one", tmp_path / "other"
-    asked = ["--config", path, "--points", "narrow", "--seeds"]
-    sweep.main([*asked, "0", "--out", str(one)])
-    sweep.main([*asked, "0", "1", "--out", str(other), "--reuse", str(one)])
-    said = capsys.readouterr().out
-    assert f"narrow/0: the same as {one.resolve()}/narrow/0" in said
-    assert said.count("narrow 0: started") == 1
-    assert said.count("narrow 1: started") == 1
-    assert (other / "narrow" / "0").is_symlink()
-    assert not (other / "narrow" / "1").is_symlink()
-    found = results(other)
-    assert found["narrow/0/results.json"] == results(one)["narrow/0/results.json"]
-    one.rename(tmp_path / "moved")  # the link leads nowhere: run anew
-    sweep.main([*asked, "0", "1", "--out", str(other)])
-    assert "narrow 0: started" in capsys.readouterr().out
-    assert results(other) == found
-    with pytest.raises(SystemExit, match="2"):
-        sweep.main([*asked, "0", "--out", str(other), "--reuse", str(tmp_path / "no")])
-    assert "--reuse" in capsys.readouterr().err
 
 
 def test_runs_of_other_code_are_told(sweep_config, tmp_path, capsys):
@@ -212,16 +183,15 @@ def test_data_that_have_changed_are_told(sweep_config, atomic_dir, tmp_path, cap
     shutil.copytree(atomic_dir, data)
     config.write_text(config.read_text().replace(str(atomic_dir), str(data)))
     asked = ["--config", str(config), "--out", str(tmp_path / "out")]
-    asked += ["--points", "narrow", "--seeds"]
-    sweep.main([*asked, "0", "1"])
+    asked += ["--seeds", "0", "--points"]
+    sweep.main([*asked, "narrow"])
     assert "its data are not those" not in capsys.readouterr().out
     path = data / f"{data.name}.inter"
     head, first, *rest = path.read_text().splitlines()
     path.write_text("\n".join([head, *rest, first]) + "\n")
-    sweep.main([*asked, "2"])
+    sweep.main([*asked, "wide"])
     said = capsys.readouterr().out
-    assert said.count("its data are not those of the runs before") == 1
-    assert "note: narrow 2: its data" in said
+    assert "note: wide 0: its data are not those of the runs before" in said
 
 
 def test_points_that_no_table_takes_are_told(sweep_config, tmp_path, capsys):
@@ -238,16 +208,6 @@ def test_points_that_no_table_takes_are_told(sweep_config, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         collect.main([str(tmp_path / "out")])
     assert "cannot stand in one table" in capsys.readouterr().err
-
-
-def test_what_a_job_says_is_of_this_attempt(tmp_path):
-    pool = Pool(1)
-    for code, last in (("print('first')", "first"), ("", "(said nothing)")):
-        job = Job("x", [sys.executable, "-c", code], tmp_path / "log")
-        pool.start(job)
-        while not pool.ended():
-            time.sleep(0.01)
-        assert job.last_line() == last
 
 
 def test_points_that_the_config_has_no_more_are_left_out(
@@ -330,47 +290,6 @@ def test_another_sweep_is_refused(sweep_config, tmp_path, capsys):
     with hold(out, ""), pytest.raises(SystemExit):
         sweep.main(asked)
     assert "another program is in it" in capsys.readouterr().err
-
-
-@pytest.mark.skipif(len(usable_cores()) < 2, reason="needs two cores")
-def test_jobs_have_cores_of_their_own(tmp_path):
-    said = "import os; print(sorted(os.sched_getaffinity(0)))"
-    pool = Pool(2)
-    for name in "ab":
-        pool.start(Job(name, [sys.executable, "-c", said], tmp_path / name))
-    assert not pool.free
-    ended = []
-    while pool.running:
-        ended += [code for _, code in pool.ended()]
-    assert ended == [0, 0]
-    one, other = (set(json.loads((tmp_path / name).read_text())) for name in "ab")
-    assert len(one) == len(other) == len(usable_cores()) // 2
-    assert not one & other
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
-def test_jobs_end_with_the_sweep(tmp_path):
-    """However that ends."""
-    sleeper = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
-    code = (
-        "import sys, time; from pathlib import Path; "
-        "from experiments.pool import Job, Pool; "
-        f"Pool(1).start(Job('x', [sys.executable, '-c', {sleeper!r}], "
-        f"Path({str(tmp_path / 'log')!r}))); time.sleep(60)"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code])
-    log, until = tmp_path / "log", time.monotonic() + 60
-    while not (log.exists() and log.read_text().endswith("\n")):
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    parent.kill()
-    parent.wait()
-    status = Path("/proc", log.read_text().strip(), "stat")
-    until = time.monotonic() + 20
-    with contextlib.suppress(OSError):  # it is gone
-        while status.read_text().rsplit(")", 1)[1].split()[0] != "Z":
-            assert time.monotonic() < until
-            time.sleep(0.05)
 
 
 def start(config, out):
