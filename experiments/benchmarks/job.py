@@ -96,18 +96,11 @@ def write_for_peer(folder: Path) -> None:
 def peer_epochs(
     folder: Path, seed: int, args: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """The peer's epochs, from the record where they stand there."""
-    lines = args.record.read_text().splitlines() if args.record.exists() else []
-    known = [json.loads(line) for line in lines]
-    if found := [each for each in known if each["seed"] == seed]:
-        return found
+    """What the peer finds after each epoch."""
     write_for_peer(folder / "events")
     peer = "experiments.benchmarks.peers.recbole_sasrec"
     command = [duel.peer_python("recbole"), "-m", peer, str(folder), str(seed)]
-    found = [{"seed": seed, **each} for each in run(command, args.minutes)]
-    with args.record.open("a") as file:
-        file.writelines(json.dumps(each) + "\n" for each in found)
-    return found
+    return list(run(command, args.minutes))
 
 
 def run(command: list[str], minutes: float = math.inf) -> Iterator[dict[str, Any]]:
@@ -150,12 +143,6 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--record",
-        type=Path,
-        default=Path(__file__).with_name("recbole.jsonl"),
-        help="the peer's epochs; what stands there is not run again",
-    )
     parser.add_argument("--recipe", choices=RECIPES, help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
