@@ -20,7 +20,7 @@ PLAIN = re.compile(r"\w[^/@]*")  # a point's name, which is one of a directory
 LAYERS = 6  # of the encoder
 TOP = 2  # of them, trained where that is not what rows differ in
 TOWERS = {"epochs": 12, "lr": 3e-3, "ema": 0.98, "patience": 4}  # on frozen vectors
-# Where the encoder is trained: before, while and after that.
+# The phases where the encoder is trained: before that, while it is, and after it.
 BASIS = {**TOWERS, "epochs": 8}
 TUNE = "tune"  # name of the phase that trains the encoder
 TUNING = {  # each step encodes what its users had; so few and large ones
