@@ -75,7 +75,9 @@ def resolve(arguments: list[str]) -> Any:
         with warnings.catch_warnings():  # of how config_flags imports a file
             warnings.simplefilter("ignore", DeprecationWarning)
             values(argv)
-            return values.config
+            config = values.config
+            config.keys()  # a file that could not be loaded raises here, not before
+            return config
     except (Exception, SystemExit) as e:  # a config file may raise anything
         raise UserError(f"config of {arguments[0]}: {' '.join(explain(e))}") from None
 

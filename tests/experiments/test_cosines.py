@@ -20,6 +20,10 @@ def test_the_mean_is_over_pairs_of_different_rows():
 
 
 def test_vectors_of_a_config(sweep_config, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cosines.main(["--config", "no.py"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No such file or directory: 'no.py'" in line
     flags = ["--config", sweep_config()]
     with pytest.raises(SystemExit, match="2"):
         cosines.main(flags)
