@@ -8,7 +8,8 @@ DIR/amazon-industrial, so called, holds `amazon-industrial.{train,valid,test}.in
 time, with histories of at most ten items.
 
 Four to five minutes on one CPU core. Test HR@5 / NDCG@5 / HR@10 / NDCG@10, mean of
-seeds 0, 1 and 2: .1355 / .1102 / .1645 / .1195 (experiments/headlines).
+seeds 0, 1 and 2 and their standard deviation: .1355 ± .0011 / .1102 ± .0002 /
+.1645 ± .0023 / .1195 ± .0006 (experiments/headlines).
 """
 
 from ml_collections import ConfigDict

@@ -2,8 +2,8 @@
 
     python -m recjax.main --config=configs/ml100k.py --workdir=runs/ml100k
 
-Eleven minutes on one CPU core. Test HR@10 / NDCG@10, mean of seeds 0, 1 and
-2: .2439 / .1377 (experiments/headlines).
+Five to eleven minutes on one CPU core. Test HR@10 / NDCG@10, mean of seeds 0, 1 and 2
+and their standard deviation: .2439 ± .0059 / .1377 ± .0031 (experiments/headlines).
 """
 
 from ml_collections import ConfigDict
