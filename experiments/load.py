@@ -13,6 +13,7 @@ from configs.ablations.reference import Changes, read_points
 from recjax.errors import UserError, explain
 
 PLAN = "sweep.json"
+STUDY = "study.db"  # of a search
 AGAIN = "delete the run directory, and the sweep makes it again"
 NEEDED = (  # of results, by what reads them here
     "baselines",
@@ -58,7 +59,11 @@ def load_from(path: str, name: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        if not hasattr(module, name):
+            raise UserError(f"--config: {path} has no function {name!r}")
         return getattr(module, name)
+    except UserError:
+        raise
     except (Exception, SystemExit) as e:  # a config file may raise anything
         raise UserError(f"--config: {path}: {' '.join(explain(e))}") from None
 

@@ -11,9 +11,17 @@ from typing import Any
 from configs.ablations.reference import Changes
 from experiments.command import refuse_other
 from experiments.files import whole
-from experiments.load import PLAN, check_arguments, load_sweep, read_plan, resolve
+from experiments.load import (
+    PLAN,
+    STUDY,
+    check_arguments,
+    load_sweep,
+    read_plan,
+    resolve,
+)
 from experiments.pool import Job
 from recjax.checks import check_config
+from recjax.data.protocol import load_data
 from recjax.errors import UserError
 from recjax.provenance import usable_cores
 from recjax.summaries import flat_config
@@ -85,6 +93,8 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
         )
     check_runs(args.seeds, args.jobs)
     check_arguments(arguments)
+    if (args.out / STUDY).exists():
+        raise UserError(f"--out {args.out}: holds a search; choose another")
     asked, seeds = set(args.points or known), set(args.seeds)
     same = {"config": args.config, "data": args.data, "arguments": arguments}
     if (args.out / PLAN).exists():
@@ -104,10 +114,48 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
             check_config(config)
         except UserError as e:
             plan.refused[each[0]] = str(e)
+    left = {x: c for x, c in configs.items() if not is_finished(plan.folder(*x))}
+    refuse_data(plan, left)
     if len(plan.refused) == len(points):
-        raise UserError("; ".join(f"{k}: {why}" for k, why in plan.refused.items()))
+        raise UserError(why_all(plan.refused))
     tell(plan, {point: config for (point, _), config in configs.items()})
     return plan
+
+
+def refuse_data(plan: Plan, configs: Mapping[tuple[str, int], Any]) -> None:
+    """Notes which points have data, or texts, that cannot be read.
+
+    Args:
+      plan: of the sweep.
+      configs: resolved, of the runs that are left.
+    """
+    known: dict[str, str] = {}
+    for (point, _), config in configs.items():
+        if point in plan.refused:
+            continue
+        text = "text" in config.item_tower.sources
+        template = config.text.template if text else ""
+        key = config.data.to_json() + template
+        if key not in known:
+            known[key] = ""
+            try:
+                load_data(config).render(template)
+            except UserError as e:
+                known[key] = str(e)
+        if known[key]:
+            plan.refused[point] = known[key]
+
+
+def why_all(refused: Mapping[str, str]) -> str:
+    """Why no point can run, once where it is the same of all."""
+    if len(why := {*refused.values()}) == 1:
+        return f"{', '.join(refused)}: {why.pop()}"
+    return "; ".join(f"{k}: {why}" for k, why in refused.items())
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has its results."""
+    return (folder / "results.json").exists()
 
 
 def save_plan(plan: Plan) -> None:

@@ -35,7 +35,14 @@ except ModuleNotFoundError:
 
 from experiments.command import POLL, make_bar, refuse_other, session, split_arguments
 from experiments.files import whole
-from experiments.load import check_arguments, load_from, read_json, resolve
+from experiments.load import (
+    PLAN,
+    STUDY,
+    check_arguments,
+    load_from,
+    read_json,
+    resolve,
+)
 from experiments.plan import protocol_of
 from experiments.pool import Job, Pool
 from experiments.table import line
@@ -59,10 +66,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of runs and of the search")
     args = parser.parse_args(own)
-    if args.seed < 0:
-        parser.error(f"--seed: {args.seed} is not at least 0")
+    for flag, value, least in (("seed", args.seed, 0), ("trials", args.trials, 0)):
+        if value < least:
+            parser.error(f"--{flag}: {value} is not at least {least}")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with session(args.out), storage(args.out / "study.db"):
+    with session(args.out), storage(args.out / STUDY):
         study = _Study(args, arguments)
         try:
             study.run()
@@ -94,12 +102,14 @@ class _Study:
     def __init__(self, args: argparse.Namespace, arguments: list[str]):
         self.args, self.arguments = args, arguments
         check_arguments(arguments)
+        if (args.out / PLAN).exists():
+            raise UserError(f"--out {args.out}: holds a sweep; choose another")
         self.search: Search = load_from(args.config, "search")
         base = resolve([f"--config={args.config}", *arguments])
         check_config(base)
         self.metric, self.asked = base.train.metric, protocol_of(base)
         self.study = optuna.create_study(
-            storage=f"sqlite:///{(args.out / 'study.db').resolve()}",
+            storage=f"sqlite:///{(args.out / STUDY).resolve()}",
             study_name="search",
             direction="maximize",
             load_if_exists=True,

@@ -18,7 +18,7 @@ from typing import Any
 from experiments.board import write_columns
 from experiments.command import POLL, make_bar, session, split_arguments
 from experiments.load import read_json, read_results, resolve
-from experiments.plan import Plan, make_plan, save_plan
+from experiments.plan import Plan, is_finished, make_plan, save_plan
 from experiments.pool import Pool
 from experiments.reuse import find_finished, link
 from recjax.provenance import CODE
@@ -182,16 +182,18 @@ class _Course:
         A run that goes on after an interruption is taken for one from its beginning.
         """
         running = [job for job, _ in self.pool.running.values()]
-        names = ", ".join(f"{job.name} for {job.elapsed:.0f} s" for job in running)
-        left = ""
+        shown = [f"{job.name} for {job.elapsed:.0f} s" for job in running]
+        parts = [f"{len(self.failed)} failed"] if self.failed else []
         if self.took:
             waiting = [self.expected(point) for point, _ in self.waiting]
             rest = [
                 self.expected(x.name.rsplit(" ", 1)[0]) - x.elapsed for x in running
             ]
             seconds = seconds_left(waiting, rest, self.jobs)
-            left = f"about {seconds / 60:.0f} min left, "
-        self.bar.set_postfix_str(f"{left}running {names}", refresh=False)
+            left = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+            parts.append(f"about {left} left")
+        parts += [f"running {', '.join(shown)}"] if shown else []
+        self.bar.set_postfix_str(", ".join(parts), refresh=False)
         self.bar.update(0)
 
 
@@ -209,11 +211,6 @@ def seconds_left(
     for seconds in waiting:
         slots[slots.index(min(slots))] += seconds
     return max(slots)
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a run has its results."""
-    return (folder / "results.json").exists()
 
 
 def made_by_other_code(plan: Plan) -> list[Path]:

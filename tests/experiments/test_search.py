@@ -227,7 +227,7 @@ def stop_here(name, command, log):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"--config": "configs/quickstart.py"}, "has no attribute 'search'"),
+        ({"--config": "configs/quickstart.py"}, "has no function 'search'"),
         ({"--": "--config.user_tower.nme=1"}, "no key 'nme'; did you mean \"name\"?"),
         ({"--": "stray"}, "'stray' after --: only --config.KEY=..., without seed"),
         ({"--trials": "1", "--out": "damaged"}, "study.db: "),
@@ -243,6 +243,18 @@ def test_mistakes_are_one_line(space, tmp_path, capsys, changes, message):
         search.main([x for pair in asked.items() for x in pair])
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_what_cannot_be_a_search(space, tmp_path, capsys):
+    asked = ["--config", space(), "--out", str(tmp_path / "out"), "--trials"]
+    with pytest.raises(SystemExit, match="2"):
+        search.main([*asked, "-1"])
+    assert "--trials: -1 is not at least 0" in capsys.readouterr().err
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sweep.json").touch()
+    with pytest.raises(SystemExit, match="2"):
+        search.main([*asked, "1"])
+    assert "holds a sweep" in capsys.readouterr().err
 
 
 def test_another_search_is_refused(space, tmp_path, capsys):

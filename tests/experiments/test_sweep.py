@@ -37,7 +37,7 @@ def test_runs_each_point_with_each_seed_once(
     assert {x["seed"] for x in first.values()} == {4}
     said = capsys.readouterr().out
     assert re.search(r"0/2 runs, running narrow 4 for \d+ s", said)
-    assert re.search(r"1/2 runs, about 0 min left, running wide 4 for \d+ s", said)
+    assert re.search(r"1/2 runs, about \d+ s left, running wide 4 for \d+ s", said)
     assert "narrow 4: ndcg@10 0." in said
     sweep.main([*asked, "--seeds", "3"])  # more seeds, beside those that were
     said = capsys.readouterr().out
@@ -156,7 +156,10 @@ def test_a_directory_that_may_not_be_written(sweep_config, tmp_path, capsys):
     assert line == f"error: {tmp_path}/out/.lock: Is a directory"
 
 
-def test_what_fails_does_not_keep_the_others(sweep_config, tmp_path, capsys):
+def test_what_fails_does_not_keep_the_others(
+    sweep_config, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     asked = ["--config", sweep_config(), "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as e:
         sweep.main([*asked, "--points", "odd", "narrow", "--seeds", "0", "1"])
@@ -164,9 +167,46 @@ def test_what_fails_does_not_keep_the_others(sweep_config, tmp_path, capsys):
     said = capsys.readouterr()
     assert "note: odd cannot run: item_tower.width" in said.out
     assert "odd 0: started" not in said.out
+    assert re.search(r"2/4 runs, 2 failed, running narrow 0 for \d+ s", said.out)
+    assert re.search(
+        r"4/4 runs, 2 failed, about 0 s left\W*$", said.out.split("all ")[0]
+    )
     assert "failed: odd 0: item_tower.width" in said.err
     made = ["narrow/0/results.json", "narrow/1/results.json"]  # before it and after
     assert list(results(tmp_path / "out")) == made
+
+
+def test_data_that_cannot_be_read_are_told_first(sweep_config, tmp_path, capsys):
+    """And texts; of a dry run too."""
+    path = Path(sweep_config())
+    elsewhere = 'add("elsewhere", {"data.source": "/nowhere"})'
+    texts = '{"item_tower.sources": ("text",), "text.template": "{nam}"}'
+    path.write_text(path.read_text() + f'    {elsewhere}\n    add("texts", {texts})\n')
+    asked = ["--config", str(path), "--out", str(tmp_path / "out"), "--dry_run"]
+    asked += ["--seeds", "0", "--points"]
+    sweep.main([*asked, "narrow", "elsewhere", "texts"])
+    said = capsys.readouterr().out
+    assert "note: elsewhere cannot run: " in said
+    assert "note: texts cannot run: template '{nam}': 'nam' does not fit" in said
+    assert "1 can be run" in said
+    for more in ([], ["--", "--config.text.template={nam}"]):
+        with pytest.raises(SystemExit, match="2"):
+            sweep.main([*asked, "elsewhere", *more])
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: elsewhere: ")
+        assert "/nowhere" in line
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main([*asked, *TWO[1:], "--", "--config.data.source=/nowhere"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: narrow, wide: ")
+    sweep.main([*asked, "narrow", "--", "--config.text.template={nam}"])  # of ids alone
+
+
+def test_a_directory_of_a_search_is_refused(sweep_config, tmp_path, capsys):
+    (tmp_path / "study.db").touch()
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main(["--config", sweep_config(), "--out", str(tmp_path)])
+    assert "holds a search" in capsys.readouterr().err
 
 
 def test_points_of_one_config_are_told(sweep_config, tmp_path, capsys):
@@ -246,7 +286,7 @@ def test_files_that_a_config_misses_are_not_the_config(sweep_config, tmp_path, c
     ("changes", "message"),
     [
         ({"--config": "no.py"}, "--config: no.py is not there"),
-        ({"--config": "configs/quickstart.py"}, "has no attribute 'sweep'"),
+        ({"--config": "configs/quickstart.py"}, "has no function 'sweep'"),
         ({"--points": "round"}, "--points: no 'round' in .*; there are narrow, wide"),
         ({"--points": "odd"}, "^error: odd: item_tower.width"),
         ({"--jobs": "1000"}, "--jobs: 1000 is not between 1 and"),
