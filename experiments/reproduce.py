@@ -27,6 +27,7 @@ from recjax.errors import STOPPED, UserError
 HERE = Path(os.path.relpath(Path(__file__).parent))  # as the tables name it
 DEFAULT_SEEDS = [0, 1, 2]
 MOVIES, INDUSTRIAL, BEAUTY = "ml100k", "amazon_industrial", "amazon_beauty"
+DRY = "check points and data, and say which runs are left"
 PROTOCOL = "protocol"  # no sweep, but states of one under several
 PROTOCOL_NAMES = {PROTOCOL, f"{PROTOCOL}/{MOVIES}"}
 CALLED = {
@@ -108,10 +109,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     where_to = "of the tables; where the repository has its own without"
     parser.add_argument("--tables", type=Path, default=HERE, help=where_to)
+    parser.add_argument("--dry_run", action="store_true", help=DRY)
     args = parser.parse_args(argv)
-    with session(args.out):
+    with session(args.out, dry=args.dry_run):
         began, failed = time.monotonic(), make_all(args)
-    print(f"{(time.monotonic() - began) / 60:.0f} minutes")
+    print(f"{(time.monotonic() - began) / 60:.0f} min")
     if failed:
         print(f"error: not made: {', '.join(failed)}", file=sys.stderr)
         sys.exit(1)
@@ -126,13 +128,16 @@ def make_all(args: argparse.Namespace) -> list[str]:
     check_plots()  # now, not after the first sweep
     chosen, failed = choose(args.only, args.data), []
     check_runs(args.seeds, args.jobs)
-    args.tables.mkdir(parents=True, exist_ok=True)
-    if not os.access(args.tables, os.W_OK):
+    if not args.dry_run:
+        args.tables.mkdir(parents=True, exist_ok=True)
+    if args.tables.exists() and not os.access(args.tables, os.W_OK):
         raise UserError(f"--tables {args.tables}: may not be written")
     for table in chosen:
         print(f"\n{table.folder}: {table.title}", flush=True)
         if not make(table, args):
             failed.append(table.folder)
+    if args.dry_run:
+        return failed
     if not args.only or PROTOCOL_NAMES & {*args.only}:
         print(f"\n{PROTOCOL}: the same states under several protocols", flush=True)
         if not make_protocol(args):
@@ -151,7 +156,8 @@ def choose(only: Sequence[str] | None, data: Path | None) -> list[Table]:
     for name in only or names:
         found = [table for table in TABLES if name in (table.name, table.folder)]
         if not found and name not in PROTOCOL_NAMES:
-            raise UserError(f"--only: no {name!r} among {', '.join(names)}")
+            folders = [*(table.folder for table in TABLES), *sorted(PROTOCOL_NAMES)]
+            raise UserError(f"--only: no {name!r} among {', '.join(folders)}")
         if data is None and name in [x.folder for x in found if x.data != MOVIES]:
             raise UserError(f"--only {name}: needs --data")
         chosen += [x for x in found if x.data == MOVIES or data is not None]
@@ -168,11 +174,15 @@ def make(table: Table, args: argparse.Namespace) -> bool:
     config = table.config or f"configs/ablations/{table.name}.py"
     to_sweep = [f"--config={config}", f"--out={runs}"]
     to_sweep += ["--seeds", *map(str, args.seeds)]
-    to_sweep += [f"--reuse={out}", f"--jobs={args.jobs}"]
+    to_sweep += [f"--reuse={out}"] if out.is_dir() else []  # not before a dry run
+    to_sweep.append(f"--jobs={args.jobs}")
+    to_sweep += ["--dry_run"] if args.dry_run else []
     if not table.config and table.data != MOVIES:
         to_sweep.append(f"--data={table.data}")
     if source := where(table, args.data):
         to_sweep += ["--", f"--config.data.source={source}"]
+    if args.dry_run:
+        return run(sweep.main, to_sweep)
     to_collect = [str(runs), f"--out={there}", *table.options]
     to_collect.append(f"--title={CALLED[table.data]}: {table.title}")
     own = HERE / table.folder

@@ -1,5 +1,7 @@
 """All tables by one command: what it runs, and that it can be run."""
 
+import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,23 @@ def test_every_table_has_a_sweep_and_a_page(table):
     assert f"experiments.reproduce --only {table.name}" in page
 
 
-def test_a_table_is_made(sweep_config, tmp_path, monkeypatch):
+@pytest.mark.parametrize("table", reproduce.TABLES, ids=lambda table: table.folder)
+def test_every_table_is_there(table):
+    """With each point of its sweep, as `collect` writes tables now."""
+    folder = reproduce.HERE / table.folder
+    with (folder / "table.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["seeds"]]
+    made = load_sweep(table.config or f"configs/ablations/{table.name}.py")
+    assert [row["name"] for row in rows] == list(made)
+    for row in rows:
+        assert float(row["seeds"]) == len(reproduce.DEFAULT_SEEDS)
+        assert bool(row["difference seeds"]) == (row is not rows[0])
+    text = (folder / "table.md").read_text(encoding="utf-8")
+    assert re.search(r"Digest of the code: [0-9a-f]{12}", text)
+    assert (folder / "plot.png").exists()
+
+
+def test_a_table_is_made(sweep_config, tmp_path, monkeypatch, capsys):
     """By a sweep and a collection, beside the claim's published figures."""
     path = Path(sweep_config())
     path.write_text(path.read_text().replace('    add("odd"', '    # add("odd"'))
@@ -28,6 +46,10 @@ def test_a_table_is_made(sweep_config, tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "published.csv").write_text("name,source,hr@10\nbest,paper,.5\n")
     asked = ["--out", str(tmp_path / "runs"), "--seeds", "0"]
+    reproduce.main([*asked, "--dry_run", "--tables", str(tmp_path / "there")])
+    assert "0 of 2 runs are finished, 2 can be run" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "there").exists()
     reproduce.main([*asked, "--tables", str(tmp_path / "there")])
     assert not (folder / "ml100k").exists()
     text = (tmp_path / "there" / "tiny" / "ml100k" / "table.md").read_text()
@@ -123,7 +145,7 @@ def test_one_data_set_of_a_table(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--only", "nothing"], "no 'nothing' among freezing, pooling"),
+        (["--only", "nothing"], "no 'nothing' among freezing/ml100k, pooling/ml100k"),
         (["--seeds", "0", "0"], "--seeds: [0, 0] are not different"),
         (["--jobs", "0"], "--jobs: 0 is not between 1 and"),
         (["--tables", "setup.cfg"], "setup.cfg: File exists"),
