@@ -51,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         print(collect(args))
+        print(
+            f"written: {', '.join(TABLE)} in {args.out or args.runs}", file=sys.stderr
+        )
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)

@@ -144,7 +144,12 @@ def draw_costs(axes: Any, rows: Sequence[Row], metric: str, axis: Axis) -> None:
     else:
         axes.set_xlim(left=0, right=1.15 * max(costs))
         axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
-    axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    thousands = ticker.EngFormatter(sep="")  # below 1 it writes 600m
+
+    def shown(x: float, _: int) -> str:
+        return thousands(x) if x >= 1000 else f"{x:g}"
+
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(shown))
     axes.set_xlabel(axis.label)
     axes.set_ylabel(f"test {metric}")
     axes.set_title("quality and its cost", fontsize=10)

@@ -80,6 +80,8 @@ def test_costs(axes, x, scale):
     assert axes.get_xscale() == scale
     if scale == "linear":
         assert axes.get_xlim() == (0, 1150)
+    shown = axes.xaxis.get_major_formatter()
+    assert [shown(x, 0) for x in (0.6, 30, 2000)] == ["0.6", "30", "2k"]
 
 
 def test_the_file(tmp_path):
