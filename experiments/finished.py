@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from experiments.load import AGAIN, read_json, read_plan, read_results
+from experiments.load import AGAIN, is_finished, read_json, read_plan, read_results
 from recjax.buckets import ITEMS, bands
 from recjax.compare import refuse_other_protocols
 from recjax.errors import UserError
@@ -242,7 +242,7 @@ def find_runs(
     there, missing = {}, []
     for point in plan["points"]:
         for seed in plan["seeds"]:
-            if (run := folder / point / str(seed)).joinpath("results.json").exists():
+            if is_finished(run := folder / point / str(seed)):
                 there[point, seed] = run
             else:
                 missing.append(f"{point}/{seed}")

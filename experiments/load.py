@@ -108,6 +108,11 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: {e}") from None
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a run has its results."""
+    return (folder / "results.json").exists()
+
+
 def read_results(folder: Path) -> dict[str, Any]:
     """The `results.json` of a finished run.
 

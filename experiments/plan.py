@@ -15,6 +15,7 @@ from experiments.load import (
     PLAN,
     STUDY,
     check_arguments,
+    is_finished,
     load_sweep,
     read_plan,
     resolve,
@@ -151,11 +152,6 @@ def why_all(refused: Mapping[str, str]) -> str:
     if len(why := {*refused.values()}) == 1:
         return f"{', '.join(refused)}: {why.pop()}"
     return "; ".join(f"{k}: {why}" for k, why in refused.items())
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a run has its results."""
-    return (folder / "results.json").exists()
 
 
 def save_plan(plan: Plan) -> None:

@@ -66,9 +66,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of runs and of the search")
     args = parser.parse_args(own)
-    for flag, value, least in (("seed", args.seed, 0), ("trials", args.trials, 0)):
-        if value < least:
-            parser.error(f"--{flag}: {value} is not at least {least}")
+    for flag in ("seed", "trials"):
+        if (value := getattr(args, flag)) < 0:
+            parser.error(f"--{flag}: {value} is not at least 0")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with session(args.out), storage(args.out / STUDY):
         study = _Study(args, arguments)

@@ -17,8 +17,8 @@ from typing import Any
 
 from experiments.board import write_columns
 from experiments.command import POLL, make_bar, session, split_arguments
-from experiments.load import read_json, read_results, resolve
-from experiments.plan import Plan, is_finished, make_plan, save_plan
+from experiments.load import is_finished, read_json, read_results, resolve
+from experiments.plan import Plan, make_plan, save_plan
 from experiments.pool import Pool
 from experiments.reuse import find_finished, link
 from recjax.provenance import CODE

@@ -93,14 +93,12 @@ def write_for_peer(folder: Path) -> None:
     (folder / "events.inter").write_text("\n".join(lines) + "\n")
 
 
-def peer_epochs(
-    folder: Path, seed: int, args: argparse.Namespace
-) -> list[dict[str, Any]]:
+def peer_epochs(folder: Path, seed: int, minutes: float) -> list[dict[str, Any]]:
     """What the peer finds after each epoch."""
     write_for_peer(folder / "events")
     peer = "experiments.benchmarks.peers.recbole_sasrec"
     command = [duel.peer_python("recbole"), "-m", peer, str(folder), str(seed)]
-    return list(run(command, args.minutes))
+    return list(run(command, minutes))
 
 
 def run(command: list[str], minutes: float = math.inf) -> Iterator[dict[str, Any]]:
@@ -152,7 +150,7 @@ def main() -> None:
     reached, epochs = [], []
     for seed in args.seeds:
         with tempfile.TemporaryDirectory() as folder:
-            each = peer_epochs(Path(folder), seed, args)
+            each = peer_epochs(Path(folder), seed, args.minutes)
             best = max(each, key=lambda found: found[METRIC])
             reached.append(best[METRIC])
             epochs.append(f"epoch {best['epoch']} of {len(each)}")

@@ -5,16 +5,13 @@ from experiments.plan import protocol_of
 
 
 def test_what_decides_about_the_protocol():
-    asked = protocol_of(base.get_config())
+    before = base.get_config()
+    asked = protocol_of(before)
     for key, value, same in (
-        (
-            "data.user_table",
-            not base.get_config().data.user_table,
-            True,
-        ),  # of groups alone
+        ("data.user_table", not before.data.user_table, True),  # of groups alone
         ("data.reverse", 0.5, True),
         ("data.history_length", 7, False),
-        ("eval.mask_seen", not base.get_config().eval.mask_seen, False),
+        ("eval.mask_seen", not before.eval.mask_seen, False),
     ):
         c = base.get_config()
         c.update_from_flattened_dict({key: value})
