@@ -7,9 +7,9 @@ DIR/amazon-industrial, so called, holds `amazon-industrial.{train,valid,test}.in
 `.item` in RecBole's atomic format: the set of 2018 as MiniOneRec splits it, by global
 time, with histories of at most ten items.
 
-Two to five minutes on one CPU core. Test HR@5 / NDCG@5 / HR@10 / NDCG@10, mean of
-seeds 0, 1 and 2 and their standard deviation: .1355 ± .0011 / .1102 ± .0002 /
-.1645 ± .0023 / .1195 ± .0006 (experiments/headlines).
+One and a half to five minutes on one CPU core. Test HR@5 / NDCG@5 / HR@10 /
+NDCG@10, mean of seeds 0, 1 and 2 and their standard deviation: .1355 ± .0011 /
+.1102 ± .0002 / .1645 ± .0023 / .1195 ± .0006 (experiments/headlines).
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
     python -m recjax.main --config=configs/ml100k.py --workdir=runs/ml100k
 
-Five to eleven minutes on one CPU core. Test HR@10 / NDCG@10, mean of seeds 0, 1 and 2
+Four to eleven minutes on one CPU core. Test HR@10 / NDCG@10, mean of seeds 0, 1 and 2
 and their standard deviation: .2439 ± .0059 / .1377 ± .0031 (experiments/headlines).
 """
 

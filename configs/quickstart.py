@@ -2,7 +2,7 @@
 
     python -m recjax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-Four minutes on two CPU cores. Test HR@10 / NDCG@10 with seed 0: .184 / .094
+At most four minutes on two CPU cores. Test HR@10 / NDCG@10 with seed 0: .184 / .094
 after the first phase, .202 / .103 after the second.
 """
 
