@@ -59,13 +59,11 @@ def load_from(path: str, name: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        if not hasattr(module, name):
-            raise UserError(f"--config: {path} has no function {name!r}")
-        return getattr(module, name)
-    except UserError:
-        raise
     except (Exception, SystemExit) as e:  # a config file may raise anything
         raise UserError(f"--config: {path}: {' '.join(explain(e))}") from None
+    if not hasattr(module, name):
+        raise UserError(f"--config: {path} has no function {name!r}")
+    return getattr(module, name)
 
 
 def resolve(arguments: list[str]) -> Any:
