@@ -7,6 +7,7 @@ RUNS is what `experiments.sweep` filled. Writes table.md, table.csv and plot.png
 
 import argparse
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+import recjax
 from experiments.files import TABLE, whole
-from experiments.finished import Sweep, read_sweep
+from experiments.finished import Sweep, rank_digest, read_sweep
 from experiments.plots import AXES, check_plots, plot
 from experiments.published import read_published
 from experiments.statistics import FLIPS, by_user, holm, paired_randomisation
@@ -162,7 +164,8 @@ def point_row(sweep: Sweep, point: str, metrics: Sequence[str]) -> Row:
         AXES["params"].column: mean(r["params"]["trainable"] for r in runs),
         "MiB": mean(r["peak_memory_mib"] for r in runs),
     }
-    return Row(point, "point", values, bounds, cost)
+    ranks = {s: rank_digest(sweep.ranks[point, s].rank_R) for s in sweep.seeds(point)}
+    return Row(point, "point", values, bounds, cost, ranks=ranks)
 
 
 def mean(values: Iterable[float]) -> float:
@@ -207,13 +210,38 @@ def caption(
         f"    {shlex.join(x)}" for x in (sweep_command(plan), collect_command(args))
     )
     notes = [missing] if sweep.missing else []
-    code, cores = made_by(sweep, "code"), made_by(sweep, "cores")
-    protocol += f" Digest of the code: {code}. Cores of a run: {cores}."
+    if commit := current_commit():
+        protocol += f" Made at commit {commit}."
+    protocol += f" Cores of a run: {made_by(sweep, 'cores')}."
     if any(results["pretrained"] for results in sweep.results.values()):
         protocol += (
             f" Digest of the pretrained weights: {made_by(sweep, 'pretrained')}."
         )
     return [text, protocol, *notes, commands]
+
+
+def current_commit() -> str:
+    """Returns the commit of this checkout, and whether it has uncommitted changes.
+
+    Only changes of what a result depends on count: the package and the configs. Outside
+    a git checkout the answer is empty.
+    """
+    root = Path(recjax.__file__).parent.parent
+    git = ["git", "--no-optional-locks", "-C", str(root)]
+    commands = (
+        [*git, "rev-parse", "--short=7", "HEAD"],
+        [*git, "status", "--porcelain", "--", "recjax", "configs"],
+    )
+    if not (root / ".git").exists():  # installed, or unpacked in another checkout
+        return ""
+    try:
+        commit, changes = (
+            subprocess.check_output(x, text=True, stderr=subprocess.DEVNULL).strip()
+            for x in commands
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f"{commit}, with uncommitted changes" if changes else commit
 
 
 def made_by(sweep: Sweep, what: str) -> str:

@@ -1,5 +1,6 @@
 """The finished runs of a sweep, as far as they can stand in one table."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +156,18 @@ def check_ranks(
             raise UserError(
                 f"{path}: not the ranks of the results ({name}, {metric}); {AGAIN}"
             )
+
+
+def rank_digest(rank_R: np.ndarray) -> str:
+    """Returns a digest of test ranks, by which two runs are known to be identical.
+
+    Args:
+      rank_R: the rank of the target in every test row.
+
+    Returns:
+      The first 16 hexadecimal digits of SHA-256 over the ranks as little-endian int32.
+    """
+    return hashlib.sha256(rank_R.astype("<i4").tobytes()).hexdigest()[:16]
 
 
 def gains(rank_R: np.ndarray, metric: str) -> np.ndarray:

@@ -169,18 +169,9 @@ def choose(only: Sequence[str] | None, data: Path | None) -> list[Table]:
 
 def make(table: Table, args: argparse.Namespace) -> bool:
     """Runs what is missing of a table and writes it; whether that went well."""
-    out, there = args.out, args.tables / table.folder
-    runs = out / table.folder
-    config = table.config or f"configs/ablations/{table.name}.py"
-    to_sweep = [f"--config={config}", f"--out={runs}"]
-    to_sweep += ["--seeds", *map(str, args.seeds)]
-    to_sweep += [f"--reuse={out}"] if out.is_dir() else []  # not before a dry run
-    to_sweep.append(f"--jobs={args.jobs}")
-    to_sweep += ["--dry_run"] if args.dry_run else []
-    if not table.config and table.data != MOVIES:
-        to_sweep.append(f"--data={table.data}")
-    if source := where(table, args.data):
-        to_sweep += ["--", f"--config.data.source={source}"]
+    runs, there = args.out / table.folder, args.tables / table.folder
+    dry = ["--dry_run"] if args.dry_run else []
+    to_sweep = sweep_arguments(table, args.out, args.seeds, args.jobs, args.data, dry)
     if args.dry_run:
         return run(sweep.main, to_sweep)
     to_collect = [str(runs), f"--out={there}", *table.options]
@@ -191,6 +182,36 @@ def make(table: Table, args: argparse.Namespace) -> bool:
             to_collect.append(f"--published={published}")
             break
     return run(sweep.main, to_sweep) and run(collect.main, to_collect)
+
+
+def sweep_arguments(
+    table: Table,
+    out: Path,
+    seeds: Sequence[int],
+    jobs: int,
+    data: Path | None,
+    more: Sequence[str] = (),
+) -> list[str]:
+    """Returns the arguments of `experiments.sweep` for the runs of a table.
+
+    Args:
+      table: whose runs are made.
+      out: directory of all sweeps; runs in it are reused.
+      seeds: one run of each point for each of them.
+      jobs: runs at a time.
+      data: directory of the Amazon data sets, if it is given.
+      more: further options of the sweep.
+    """
+    config = table.config or f"configs/ablations/{table.name}.py"
+    arguments = [f"--config={config}", f"--out={out / table.folder}"]
+    arguments += ["--seeds", *map(str, seeds)]
+    arguments += [f"--reuse={out}"] if out.is_dir() else []  # not before a dry run
+    arguments += [f"--jobs={jobs}", *more]
+    if not table.config and table.data != MOVIES:
+        arguments.append(f"--data={table.data}")
+    if source := where(table, data):
+        arguments += ["--", f"--config.data.source={source}"]
+    return arguments
 
 
 def where(table: Table, data: Path | None) -> Path | None:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+RANKS = "ranks"  # the CSV's column of digests, each as `seed:digest`
+
 
 @dataclass(frozen=True)
 class Row:
@@ -21,6 +23,7 @@ class Row:
       difference: from the reference, where this is another point.
       by_seed: that difference, for each seed that both have.
       p: of that difference, corrected for the number of tests.
+      ranks: by seed, the digest of the test ranks, of trained points.
       source: of a published row.
       note: on a published row.
     """
@@ -33,6 +36,7 @@ class Row:
     difference: float | None = None
     by_seed: list[float] = field(default_factory=list)
     p: float | None = None
+    ranks: dict[int, str] = field(default_factory=dict)
     source: str = ""
     note: str = ""
 
@@ -108,7 +112,7 @@ def write_csv(path: Path, rows: Sequence[Row], metrics: Sequence[str]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         head = [m + part for m in metrics for part in parts]
-        more = ["difference", "difference seeds", "p", *costs, "source", "note"]
+        more = ["difference", "difference seeds", "p", RANKS, *costs, "source", "note"]
         out.writerow(["name", *head, *more])
         for row in rows:
             cells: list[Any] = [row.label]
@@ -122,5 +126,6 @@ def write_csv(path: Path, rows: Sequence[Row], metrics: Sequence[str]) -> None:
             cells.append("" if row.difference is None else f"{row.difference:.6f}")
             cells.append(" ".join(f"{x:.6f}" for x in row.by_seed))
             cells.append("" if row.p is None else f"{row.p:.6f}")
+            cells.append(" ".join(f"{seed}:{x}" for seed, x in row.ranks.items()))
             cells += [row.cost.get(c, "") for c in costs]
             out.writerow([*cells, row.source, row.note])

@@ -1,8 +1,11 @@
 """A table of runs that were made up, so that every number in it is known."""
 
 import csv
+import hashlib
 import json
 import shutil
+import struct
+import subprocess
 
 import numpy as np
 import polars as pl
@@ -51,7 +54,7 @@ of these trained states, not what other seeds would give. Rows in parentheses ar
 trained, of the run plain/0 alone, and not tested.
 
 Protocol abc: leave_one_out, all items ranked, seen items masked, ties against the \
-model, history of 5. Digest of the code: def. Cores of a run: 1.
+model, history of 5. Made at commit abc1234. Cores of a run: 1.
 
     python -m experiments.sweep --config=c.py --data=d --out=RUNS --seeds 0 1 --points \
 plain better -- --config.data.source=DIR
@@ -102,7 +105,8 @@ def write_run(folder, ranks, seed, users=USERS):
 
 
 @pytest.fixture
-def runs(tmp_path):
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(collect, "current_commit", lambda: "abc1234")
     out = tmp_path / "runs"
     for (point, seed), ranks in RANKS.items():
         write_run(out / point / str(seed), ranks, seed)
@@ -151,6 +155,14 @@ def test_the_csv(runs, tmp_path):
     difference = (after - before) * 2 / 4
     assert float(rows["better"]["difference"]) == pytest.approx(difference, abs=1e-6)
     assert rows["(popularity)"]["ndcg@10 seeds"] == "0.250000"
+    assert rows["(popularity)"]["ranks"] == ""
+    digests = [
+        hashlib.sha256(struct.pack("<4i", *RANKS["plain", seed])).hexdigest()[:16]
+        for seed in (0, 1)
+    ]
+    assert row["ranks"] == f"0:{digests[0]} 1:{digests[1]}"
+    columns = list(row)
+    assert columns[columns.index("p") + 1] == "ranks"
 
 
 def test_some_targets_alone(runs, capsys):
@@ -161,12 +173,14 @@ def test_some_targets_alone(runs, capsys):
     assert "; 2 rows of 1 user whose targets are cold (recjax/buckets.py)." in text
     assert "experiments.collect RUNS --items=cold" in text
     rows = read_rows(runs)
+    digests = rows["plain"]["ranks"]
     assert [float(x) for x in rows["plain"]["hr@10 seeds"].split()] == [0.5, 0.0]
     assert float(rows["(popularity)"]["hr@10"]) == 0.0
     want = (1 + 1 + 1 + gain(2)) / 4 - gain(2) / 4
     assert float(rows["better"]["difference"]) == pytest.approx(want, abs=1e-6)
     collect.main([str(runs), "--items=new"])
     assert float(read_rows(runs)["(popularity)"]["hr@10"]) == 1.0
+    assert read_rows(runs)["plain"]["ranks"] == digests  # of all rows
 
 
 def test_targets_that_there_are_none_of(runs, capsys):
@@ -377,14 +391,46 @@ def test_published_figures_of_next_to_nothing(runs, tmp_path, capsys):
     assert "| Old (published), Me 2020 | 4.0e-05 | 0.0000 |" in capsys.readouterr().out
 
 
-def test_runs_of_different_code_are_said_to_be(runs, capsys):
+def test_other_cores_are_said_to_be(runs, capsys):
+    change(last(runs), "cores", value=2)
     collect.main([str(runs)])
-    said = "Digest of the code: def. Cores of a run: 1.\n"
+    said = "Made at commit abc1234. Cores of a run: 1 (plain, better); 2 (better).\n"
     assert said in capsys.readouterr().out
-    change(last(runs), "code", value="b")
+
+
+def test_the_commit_of_the_page(tmp_path, monkeypatch):
+    """Of the checkout, with what results depend on that is not committed."""
+
+    def git(*arguments):
+        names = ("-c", "user.name=a", "-c", "user.email=a@b")
+        command = ["git", "-C", str(tmp_path), *names, *arguments]
+        subprocess.run(command, check=True, capture_output=True)
+
+    for name in ("recjax", "configs", "experiments"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    monkeypatch.setattr(collect.recjax, "__file__", str(tmp_path / "recjax/a.py"))
+    assert collect.current_commit() == ""
+    git("init")
+    assert collect.current_commit() == ""  # nothing is committed
+    git("add", ".")
+    git("commit", "-m", "first")
+    commit = collect.current_commit()
+    head = subprocess.check_output(["git", "-C", str(tmp_path), "rev-parse", "HEAD"])
+    assert head.decode().startswith(commit)
+    assert len(commit) == 7
+    (tmp_path / "experiments" / "__init__.py").write_text("1")
+    assert collect.current_commit() == commit
+    (tmp_path / "configs" / "new.py").touch()
+    assert collect.current_commit() == f"{commit}, with uncommitted changes"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert collect.current_commit() == ""
+
+
+def test_a_page_outside_a_checkout(runs, monkeypatch, capsys):
+    monkeypatch.setattr(collect, "current_commit", lambda: "")
     collect.main([str(runs)])
-    said = "Digest of the code: b (better); def (plain, better). Cores of a run: 1.\n"
-    assert said in capsys.readouterr().out
+    assert "history of 5. Cores of a run: 1.\n" in capsys.readouterr().out
 
 
 def test_other_pretrained_weights_are_said_to_be(runs, capsys):

@@ -30,7 +30,7 @@ def test_every_table_is_there(table):
         assert float(row["seeds"]) == len(reproduce.DEFAULT_SEEDS)
         assert bool(row["difference seeds"]) == (row is not rows[0])
     text = (folder / "table.md").read_text(encoding="utf-8")
-    assert re.search(r"Digest of the code: [0-9a-f]{12}", text)
+    assert re.search(r"Protocol [0-9a-f]{12}", text)
     assert (folder / "plot.png").exists()
 
 

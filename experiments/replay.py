@@ -1,0 +1,289 @@
+"""Repeats one run of every committed table, and compares it with the table.
+
+    python -m experiments.replay --out=runs/replay
+
+Chooses the cheapest point of each table.csv that hits any target, trains it again with
+its first seed, and prints how its test ranks and metrics compare with the committed
+ones. Without `--data=DIR` the tables of MovieLens 100K; with it also those of the
+Amazon data sets in DIR. The same command resumes after an interruption. The table of
+`experiments/protocol` is left out: its states are trained as those of other tables are.
+"""
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments import reproduce, sweep
+from experiments.command import session
+from experiments.files import whole
+from experiments.finished import rank_digest, read_sweep
+from experiments.load import read_results
+from experiments.plan import check_runs
+from experiments.reproduce import Table
+from experiments.table import RANKS, line
+from recjax.errors import UserError
+from recjax.provenance import CODE
+
+TOLERANCE = 0.002  # what another processor may change in a metric
+RANKS_IDENTICAL = "ranks identical"
+METRICS_IDENTICAL = "metrics identical to 6 decimals"
+JOBS = "divides the cores as in the sweep; last bits depend on the cores of a run"
+RECORD = (
+    "add the digest of the ranks to tables without it, if all metrics are identical"
+)
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The run of a committed table that is repeated.
+
+    Attributes:
+      table: as `experiments.reproduce` knows it.
+      path: its table.csv.
+      point: the cheapest trained point that hits any target.
+      seed: the first seed of that point.
+      digest: of the test ranks, or empty where the table has none.
+      metrics: values with six decimals, as the table has them.
+    """
+
+    table: Table
+    path: Path
+    point: str
+    seed: int
+    digest: str
+    metrics: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The same run, made again.
+
+    Attributes:
+      digest: of its test ranks, or empty where the run failed.
+      metrics: values with six decimals.
+      seconds: that it took.
+    """
+
+    digest: str
+    metrics: dict[str, str]
+    seconds: float
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Replays the tables; exit code 1 where one does not hold, 2 at mistakes."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/replay"))
+    which = "folders, as pooling or pooling/ml100k; all without"
+    parser.add_argument("--only", nargs="+", help=which)
+    parser.add_argument("--data", type=Path, help="directory of the Amazon data sets")
+    parser.add_argument("--jobs", type=int, default=1, help=JOBS)
+    where_from = "of the tables; those of the repository without"
+    parser.add_argument("--tables", type=Path, default=reproduce.HERE, help=where_from)
+    parser.add_argument("--record", action="store_true", help=RECORD)
+    args = parser.parse_args(argv)
+    with session(args.out):
+        rows = replay_all(args)
+    lines = [
+        line(["table", "point", "seed", "committed / now", "verdict", "seconds"]),
+        "|---|---|---:|---|---|---:|",
+    ]
+    print("\n".join(["", *lines, *(describe(*row) for row in rows)]))
+    if not all(holds(*row) for row in rows):
+        sys.exit(1)
+
+
+def replay_all(args: argparse.Namespace) -> list[tuple[Committed, Replay]]:
+    """Replays every chosen table, and records digests where that is asked for.
+
+    Raises:
+      UserError: a table or data set that is not there, or runs of other code.
+    """
+    chosen = reproduce.choose(args.only, args.data)
+    if not chosen:
+        raise UserError("--only: these have no runs of their own to replay")
+    check_runs(reproduce.DEFAULT_SEEDS, args.jobs)
+    check_code(args.out)
+    asked = [read_committed(table, args.tables) for table in chosen]
+    found = []
+    for committed in asked:
+        name = f"{committed.table.folder}: {committed.point}, seed {committed.seed}"
+        print(f"\n{name}", flush=True)
+        now = replay(committed, args)
+        unknown = args.record and not committed.digest
+        if unknown and verdict(committed, now) == METRICS_IDENTICAL:
+            record(committed, now.digest)
+        found.append((committed, now))
+    return found
+
+
+def check_code(out: Path) -> None:
+    """Raises UserError where runs were made by another state of the code.
+
+    The sweep would take them as finished, and nothing would be replayed.
+    """
+    for path in sorted(out.glob("**/results.json")):
+        if read_results(path.parent)["code"] != CODE:
+            raise UserError(
+                f"{path.parent}: was made by another state of the code, so it replays "
+                f"nothing; delete {out}, or choose another --out"
+            )
+
+
+def read_committed(table: Table, tables: Path) -> Committed:
+    """Reads the cheapest point of a committed table.
+
+    Args:
+      table: as `experiments.reproduce` knows it.
+      tables: directory of the tables.
+
+    Raises:
+      UserError: its table.csv is not there, or not as `experiments.collect` writes it.
+    """
+    path = tables / table.folder / "table.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            points = [row for row in csv.DictReader(file) if row["seeds"]]
+        # Without a hit the metrics would be zero whatever the ranks are.
+        row = min(points, key=lambda x: (not any_hit(x), float(x["all s"])))
+        metrics = first_values(row)
+        first = row.get(RANKS, "").split()[:1]
+        # A table without digests has the seeds of `experiments.reproduce`.
+        seed, digest = str(reproduce.DEFAULT_SEEDS[0]), ""
+        if first:
+            seed, digest = first[0].split(":")
+        return Committed(table, path, row["name"], int(seed), digest, metrics)
+    except OSError as e:
+        raise UserError(f"{path}: {e.strerror}") from None
+    except (ValueError, KeyError, IndexError, AttributeError, csv.Error):
+        raise UserError(
+            f"{path}: damaged; git has the committed table, and experiments.reproduce "
+            "makes it again"
+        ) from None
+
+
+def first_values(row: Mapping[str, str]) -> dict[str, str]:
+    """Returns the metrics of the first seed in a row of a table.csv."""
+    return {
+        column.removesuffix(" seeds"): values.split()[0]
+        for column, values in row.items()
+        if column.endswith(" seeds") and column != "difference seeds"
+    }
+
+
+def any_hit(row: Mapping[str, str]) -> bool:
+    """Returns whether a metric of the first seed is not zero."""
+    return any(float(value) for value in first_values(row).values())
+
+
+def replay(committed: Committed, args: argparse.Namespace) -> Replay:
+    """Trains the run again, unless it is finished, and reads what it gives."""
+    point, seed = committed.point, committed.seed
+    arguments = reproduce.sweep_arguments(
+        committed.table, args.out, [seed], args.jobs, args.data, [f"--points={point}"]
+    )
+    if not reproduce.run(sweep.main, arguments):
+        return Replay("", {}, 0.0)
+    folder = args.out / committed.table.folder
+    items = items_of(committed.table)
+    # Runs of former calls may be missing, and are not asked for.
+    made = read_sweep(folder, point, partial=True, items=items, points=[point])
+    place = made.seeds(point).index(seed)
+    return Replay(
+        rank_digest(made.ranks[point, seed].rank_R),
+        {
+            metric: f"{made.by_seed(point, metric).mean(axis=1)[place]:.6f}"
+            for metric in committed.metrics
+        },
+        made.results[point, seed]["seconds"]["total"],
+    )
+
+
+def items_of(table: Table) -> str:
+    """Returns which test rows count in a table, as `--items` of the collection."""
+    flag = "--items="
+    asked = [x.removeprefix(flag) for x in table.options if x.startswith(flag)]
+    return asked[-1] if asked else "all"
+
+
+def largest_difference(committed: Committed, now: Replay) -> float:
+    """Returns the largest difference of a metric, with the six decimals of a table."""
+    return max(
+        round(abs(float(value) - float(now.metrics[metric])), 6)
+        for metric, value in committed.metrics.items()
+    )
+
+
+def holds(committed: Committed, now: Replay) -> bool:
+    """Returns whether the committed run was repeated, up to the tolerance."""
+    if not now.digest:
+        return False
+    same = now.digest == committed.digest
+    return same or largest_difference(committed, now) <= TOLERANCE
+
+
+def verdict(committed: Committed, now: Replay) -> str:
+    """Returns in words how the two runs compare.
+
+    Ranks that differ do not refute a table: another processor rounds otherwise.
+    """
+    if not now.digest:
+        return "differs (the run failed)"
+    if now.digest == committed.digest:
+        return RANKS_IDENTICAL
+    if committed.metrics == now.metrics:
+        return METRICS_IDENTICAL
+    how = f"within {TOLERANCE}" if holds(committed, now) else "differs"
+    return f"{how} (largest difference {largest_difference(committed, now):.6f})"
+
+
+def describe(committed: Committed, now: Replay) -> str:
+    """Returns the line of the printed table."""
+    values = [
+        f"{metric} {value} / {now.metrics.get(metric, 'none')}"
+        for metric, value in committed.metrics.items()
+    ]
+    cells = [committed.table.folder, committed.point, str(committed.seed)]
+    cells += [", ".join(values), verdict(committed, now), f"{now.seconds:.0f}"]
+    return line(cells)
+
+
+def record(committed: Committed, digest: str) -> None:
+    """Adds a digest to a table.csv, and leaves all its other cells as they are.
+
+    Args:
+      committed: the run, without a digest.
+      digest: of its test ranks.
+
+    Raises:
+      UserError: writing the table would change more than that.
+    """
+    path = committed.path
+    before = path.read_bytes().decode("utf-8")
+    rows = list(csv.reader(io.StringIO(before, newline="")))
+    if to_csv(rows) != before:
+        raise UserError(f"{path}: was not written by experiments.collect")
+    head = rows[0]
+    if RANKS not in head:
+        place = head.index("p") + 1
+        for row in rows:
+            row.insert(place, "")
+        head[place] = RANKS
+    (row,) = (row for row in rows[1:] if row[0] == committed.point)
+    row[head.index(RANKS)] = f"{committed.seed}:{digest}"
+    with whole(path) as (part,):
+        part.write_bytes(to_csv(rows).encode("utf-8"))
+
+
+def to_csv(rows: Sequence[Sequence[str]]) -> str:
+    """Returns the text of a table.csv, as `experiments.collect` writes it."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    main()
