@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 
 import recjax
-from experiments.files import TABLE, whole
-from experiments.finished import Sweep, rank_digest, read_sweep
-from experiments.plots import AXES, check_plots, plot
-from experiments.published import read_published
-from experiments.statistics import FLIPS, by_user, holm, paired_randomisation
-from experiments.table import Row, markdown, write_csv
-from recjax.buckets import ITEMS
-from recjax.errors import UserError
-from recjax.metrics import with_intervals
+from experiments.tabling.finished import Sweep, rank_digest, read_sweep
+from experiments.tabling.plots import AXES, check_plots, plot
+from experiments.tabling.published import read_published
+from experiments.tabling.statistics import FLIPS, by_user, holm, paired_randomisation
+from experiments.tabling.table import TABLE_FILES, Row, markdown, write_csv
+from recjax.common.errors import UserError
+from recjax.common.files import atomic_files
+from recjax.evaluation.metrics import with_intervals
+from recjax.evaluation.subgroups import ITEM_BINS
 
 METRICS = ["hr@10", "ndcg@10"]
 SECONDS = "seconds"
@@ -47,14 +47,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tested", metavar="METRIC", help=TESTED)
     parser.add_argument("--published", type=Path, help="CSV: name, source, metrics")
     parser.add_argument("--partial", action="store_true", help="without missing runs")
-    parser.add_argument("--items", choices=("all", *ITEMS), default="all", help=ASKED)
+    parser.add_argument(
+        "--items", choices=("all", *ITEM_BINS), default="all", help=ASKED
+    )
     parser.add_argument("--title", help="of the page and the plot")
     parser.add_argument("--x", choices=AXES, default=SECONDS, help="of the right plot")
     args = parser.parse_args(argv)
     try:
         print(collect(args))
         print(
-            f"written: {', '.join(TABLE)} in {args.out or args.runs}", file=sys.stderr
+            f"written: {', '.join(TABLE_FILES)} in {args.out or args.runs}",
+            file=sys.stderr,
         )
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
@@ -82,7 +85,11 @@ def collect(args: argparse.Namespace) -> str:
     out = args.out or args.runs
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with whole(*(out / name for name in TABLE)) as (page, numbers, image):
+        with atomic_files(*(out / name for name in TABLE_FILES)) as (
+            page,
+            numbers,
+            image,
+        ):
             page.write_text(text + "\n", encoding="utf-8")
             write_csv(numbers, rows, args.metrics)
             shown = dict.fromkeys([args.metrics[0], tested])

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments import reproduce, sweep
-from experiments.command import session
-from experiments.files import whole
-from experiments.finished import rank_digest, read_sweep
-from experiments.load import read_results
-from experiments.plan import check_runs
 from experiments.reproduce import Table
-from experiments.table import RANKS, line
-from recjax.errors import UserError
-from recjax.provenance import CODE
+from experiments.sweeping.command import session
+from experiments.sweeping.load import read_results
+from experiments.sweeping.plan import check_runs
+from experiments.tabling.finished import rank_digest, read_sweep
+from experiments.tabling.table import RANKS, line
+from recjax.common.errors import UserError
+from recjax.common.files import atomic_files
+from recjax.runtime.provenance import CODE
 
 TOLERANCE = 0.002  # what another processor may change in a metric
 RANKS_IDENTICAL = "ranks identical"
@@ -274,7 +274,7 @@ def record(committed: Committed, digest: str) -> None:
         head[place] = RANKS
     (row,) = (row for row in rows[1:] if row[0] == committed.point)
     row[head.index(RANKS)] = f"{committed.seed}:{digest}"
-    with whole(path) as (part,):
+    with atomic_files(path) as (part,):
         part.write_bytes(to_csv(rows).encode("utf-8"))
 
 

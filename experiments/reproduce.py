@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments import collect, sweep
-from experiments.command import session
-from experiments.plan import check_runs
-from experiments.plots import check_plots
-from experiments.protocol import run as protocol
-from recjax.errors import STOPPED, UserError
+from experiments.protocol import run as run_lib
+from experiments.sweeping.command import session
+from experiments.sweeping.plan import check_runs
+from experiments.tabling.plots import check_plots
+from recjax.common.errors import STOPPED, UserError
 
 HERE = Path(os.path.relpath(Path(__file__).parent))  # as the tables name it
 DEFAULT_SEEDS = [0, 1, 2]
@@ -226,7 +226,7 @@ def make_protocol(args: argparse.Namespace) -> bool:
     there = args.tables / PROTOCOL / MOVIES
     arguments = [str(args.out / PROTOCOL), f"--out={there}", f"--jobs={args.jobs}"]
     arguments += ["--seeds", *map(str, args.seeds), f"--reuse={args.out}"]
-    return run(protocol.main, arguments)
+    return run(run_lib.main, arguments)
 
 
 def run(program: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> bool:

@@ -24,6 +24,30 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from experiments.sweeping.command import (
+    POLL,
+    check_same_arguments,
+    make_bar,
+    session,
+    split_arguments,
+)
+from experiments.sweeping.load import (
+    PLAN,
+    STUDY,
+    check_arguments,
+    load_from,
+    read_json,
+    resolve,
+)
+from experiments.sweeping.plan import protocol_of
+from experiments.sweeping.pool import Job, Pool
+from experiments.tabling.table import line
+from recjax.common.config import config_changes
+from recjax.common.errors import STOPPED, UserError
+from recjax.common.files import atomic_files
+from recjax.run.validate_config import check_config
+from recjax.runtime.locks import is_locked
+
 try:
     import optuna
     from optuna.exceptions import StorageInternalError
@@ -32,24 +56,6 @@ try:
 except ModuleNotFoundError:
     print("error: needs optuna: pip install -e '.[experiments]'", file=sys.stderr)
     sys.exit(2)
-
-from experiments.command import POLL, make_bar, refuse_other, session, split_arguments
-from experiments.files import whole
-from experiments.load import (
-    PLAN,
-    STUDY,
-    check_arguments,
-    load_from,
-    read_json,
-    resolve,
-)
-from experiments.plan import protocol_of
-from experiments.pool import Job, Pool
-from experiments.table import line
-from recjax.checks import check_config
-from recjax.errors import STOPPED, UserError
-from recjax.summaries import config_changes
-from recjax.workdir import claimed
 
 WARM_UP, STARTUP = 3, 5  # validations, and whole trials, before any is ended
 BASE, FINGERPRINT = "base config", "fingerprint"  # what a study remembers
@@ -76,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             study.run()
         finally:
             text = study.page()
-            with whole(args.out / "search.md") as (path,):
+            with atomic_files(args.out / "search.md") as (path,):
                 path.write_text(text + "\n", encoding="utf-8")
     print(text)
     if failed := study.ended(TrialState.FAIL):
@@ -117,7 +123,7 @@ class _Study:
         )
         before = self.study.user_attrs
         same = {"config": args.config, "seed": args.seed, "arguments": arguments}
-        refuse_other(before, same, args.out)
+        check_same_arguments(before, same, args.out)
         values = json.loads(base.to_json())
         if changes := config_changes(before.get(BASE, values), values):
             raise UserError(
@@ -179,7 +185,7 @@ class _Study:
         except UserError as e:
             trial.set_user_attr("why", str(e))
             return TrialState.FAIL, None
-        while claimed(folder):  # an interrupted run is saving
+        while is_locked(folder):  # an interrupted run is saving
             time.sleep(POLL)
         pool.start(job)
         reported = 0

@@ -15,15 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.board import write_columns
-from experiments.command import POLL, make_bar, session, split_arguments
-from experiments.load import is_finished, read_json, read_results, resolve
-from experiments.plan import Plan, make_plan, save_plan
-from experiments.pool import Pool
-from experiments.reuse import find_finished, link
-from recjax.provenance import CODE
-from recjax.summaries import flat_config
-from recjax.workdir import claimed
+from experiments.sweeping.board import write_columns
+from experiments.sweeping.command import POLL, make_bar, session, split_arguments
+from experiments.sweeping.load import is_finished, read_json, read_results, resolve
+from experiments.sweeping.plan import Plan, make_plan, save_plan
+from experiments.sweeping.pool import Pool
+from experiments.sweeping.reuse import find_finished, link
+from recjax.common.config import flat_config
+from recjax.runtime.locks import is_locked
+from recjax.runtime.provenance import CODE
 
 SHOWN = ("hr@10", "ndcg@10")  # in TensorBoard's table of a sweep
 REUSE = "directories of other sweeps; their finished runs of the same config are linked"
@@ -92,7 +92,7 @@ def show(plan: Plan, elsewhere: set[tuple[str, int]]) -> None:
 
 def run(plan: Plan, jobs: int) -> dict[str, str]:
     """Runs what is not finished; what failed, and what it said last."""
-    course = _Course(plan, jobs)
+    course = _SweepRunner(plan, jobs)
     try:
         with course.bar:
             while course.waiting or course.pool.running:
@@ -105,7 +105,7 @@ def run(plan: Plan, jobs: int) -> dict[str, str]:
     return course.failed
 
 
-class _Course:
+class _SweepRunner:
     """A sweep on its way; see `run`."""
 
     def __init__(self, plan: Plan, jobs: int):
@@ -137,7 +137,7 @@ class _Course:
             if not self.pool.free:
                 return
             folder = self.plan.folder(*each)
-            if not claimed(folder):
+            if not is_locked(folder):
                 self.waiting.remove(each)
                 job = self.plan.job(*each)
                 self.pool.start(job)

@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from recjax import allocator
-from recjax.errors import STOPPED, Stopped, UserError, explain
+from recjax.common.errors import STOPPED, Stopped, UserError, explain
+from recjax.runtime.host_memory import keep_memory
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file; FILE.py:ARG passes ARG to get_config."
@@ -77,21 +77,21 @@ def main(argv: Any) -> None:
         threading.excepthook = lambda failure: None
     if isinstance(sys.stdout, io.TextIOWrapper):  # titles in any language
         sys.stdout.reconfigure(errors="replace")
-    allocator.keep_memory()  # before the libraries make threads
+    keep_memory()  # before the libraries make threads
     try:
         # After the flags: --help need not wait for jax.
         if _COORDINATOR.value or _PROCESSES.value > 1:
-            from recjax.processes import join
+            from recjax.runtime.processes import initialize_distributed
 
-            join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+            initialize_distributed(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         if _DRY_RUN.value:
-            from recjax.plan import plan
+            from recjax.run.dry_run import dry_run
 
-            plan(_CONFIG.value, _WORKDIR.value)
+            dry_run(_CONFIG.value, _WORKDIR.value)
         else:
-            from recjax import train
+            from recjax.run.train import run
 
-            train.run(_CONFIG.value, _WORKDIR.value)
+            run(_CONFIG.value, _WORKDIR.value)
     except Stopped as e:
         how = "" if e.saved else " from the last save, the newest state was NOT SAVED"
         print(f"stopped: the same command resumes{how}", file=sys.stderr)

@@ -5,6 +5,16 @@ import os
 import re
 import shutil
 from importlib.util import find_spec
+from pathlib import Path
+
+import jax
+import pytest
+from ml_collections import ConfigDict
+from safetensors.numpy import load_file, save_file
+
+from configs import base
+from recjax.baselines import BASELINES
+from recjax.data import synthetic
 
 # Most of the time goes into compiling; what is compiled need not be fast.
 os.environ["XLA_FLAGS"] = " ".join(
@@ -17,17 +27,6 @@ os.environ["XLA_FLAGS"] = " ".join(
     )
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
-
-from pathlib import Path
-
-import jax
-import pytest
-from ml_collections import ConfigDict
-from safetensors.numpy import load_file, save_file
-
-from configs import base
-from recjax.baselines import BASELINES
-from recjax.data import synthetic
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_threefry_partitionable", False)

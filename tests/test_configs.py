@@ -10,9 +10,9 @@ import pytest
 from configs import base
 from configs.ablations import reference
 from configs.ablations.reference import DATA_SETS, read_points
-from experiments.load import load_from, resolve
-from recjax import train
-from recjax.checks import check_config
+from experiments.sweeping.load import load_from, resolve
+from recjax.run import train
+from recjax.run.validate_config import check_config
 from tests.conftest import shrink
 
 NAMES = sorted(

@@ -25,11 +25,11 @@ import polars as pl
 import pytest
 
 from configs import base
-from recjax import train
-from recjax.checkpoint import read_params
-from recjax.compile_cache import platform_key
+from recjax.checkpointing.checkpoints import read_params
 from recjax.data import synthetic
-from recjax.models.recommender import MEMORY
+from recjax.models.heads import FUSION_WEIGHTS
+from recjax.run import train
+from recjax.runtime.compile_cache import platform_key
 from tests.conftest import TINY_BERT, records
 
 # --- Names of config keys -------------------------------------------------------------
@@ -185,21 +185,21 @@ def make_config(name, folder):
 LOSS = "train/loss"
 VALIDATION = "valid/{}"  # of a metric
 TEST = "test"
-REPORTS = ("baselines", "before", "phases")  # whose numbers count, not their names
+REPORTS = ("baselines", "before", "phases")  # their numbers, in this order
 COLUMNS = {"before": "zero_shot"}  # of the ranks; others keep their names
-PARAMS = {MEMORY: "fusion/weights"}  # paths of parameters; others keep their names
+PARAMS = {FUSION_WEIGHTS: "fusion/weights"}  # paths; others keep their names
 METRICS = ("hr@1", "ndcg@10", "mrr@10", "auc")
 NOT_RANKS = ("row", "user", "events")  # other columns of the ranks' table
 
 
-# --- Data that no simple rule explains ------------------------------------------------
+# --- The data -------------------------------------------------------------------------
 
 
 def write_data(folder):
-    """Synthetic files with noise: so that systems differ and their ranks vary.
+    """Writes synthetic files with noise, on which every system ranks differently.
 
-    Of 64 users, one has too few events to be tested. The next item follows from the
-    last one, or is drawn by a skewed popularity.
+    The next item of a user follows from the last one or is drawn from a skewed
+    popularity. One of the 64 users has too few events for a test row.
     """
     synthetic.write_atomic(folder, num_users=64)  # its items and users stay
     rng = np.random.default_rng(0)
@@ -239,7 +239,7 @@ METRIC_TOLERANCE = 0.02  # absolute: one test row
 
 
 def platform():
-    """What decides the last bits of a result."""
+    """Identifies everything that decides the last bits of a result."""
     libraries = ("jax", "jaxlib", "numpy", "scipy")
     flags = dict.fromkeys(os.environ["XLA_FLAGS"].split())  # workers have them twice
     return {
@@ -250,7 +250,7 @@ def platform():
 
 
 def measure(name, folder, workdir):
-    """Makes one of `RUNS`; returns what is pinned of it, as JSON values."""
+    """Executes one of `RUNS` and returns the pinned part of its results as JSON."""
     train.run(make_config(name, folder), str(workdir))
     final = json.loads((workdir / "results.json").read_text())
     reports = list(numbers([final.get(report) for report in REPORTS]))
@@ -278,7 +278,7 @@ def measure(name, folder, workdir):
 
 
 def summarize(rank_R):
-    """Digest of the ranks, and metrics for where they are not the same."""
+    """Digest of the ranks, and their metrics for the comparison across platforms."""
     assert rank_R.dtype == np.int32
     near_R = rank_R <= 10
     return {
@@ -299,7 +299,7 @@ def digest(content):
 
 
 def numbers(tree):
-    """Numbers of a report in its order."""
+    """Yields the numbers of a report in order, without keys and texts."""
     if isinstance(tree, dict):
         tree = list(tree.values())
     if isinstance(tree, list):
@@ -326,7 +326,7 @@ def mode():
 
 @pytest.fixture(scope="module")
 def golden(mode):
-    """The file's content; where it is to be written, what the tests fill in."""
+    """The content of the file, or in write mode an empty one for the tests to fill."""
     if mode != "write":
         yield json.loads(GOLDEN.read_text())
         return
@@ -342,15 +342,14 @@ def test_run_gives_what_is_pinned(name, mode, golden, data, tmp_path):
     if mode == "write":
         golden["runs"][name] = found
         return
-    want, same = golden["runs"][name], platform() == golden["platform"]
-    if mode == "exact":
-        assert platform() == golden["platform"]
-    if not same:
+    want, here = golden["runs"][name], platform()
+    assert mode != "exact" or here == golden["platform"]
+    if here != golden["platform"]:
         check_close(found, want)
         return
-    for part in want:  # the first that differs says most
-        assert found[part] == want[part], part
     assert found.keys() == want.keys()
+    for part in want:  # in the order of a run: the first difference explains the others
+        assert found[part] == want[part], part
 
 
 def test_every_run_is_pinned(mode, golden):

@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from configs import base
-from experiments.load import load_sweep, resolve
-from recjax import baselines, losses, optim, train
-from recjax.checks import check_config
-from recjax.data.protocol import load_data
+from experiments.sweeping.load import load_sweep, resolve
+from recjax import baselines
+from recjax.catalogue.frozen_prefix import count_frozen_blocks
+from recjax.data.splits import load_data
+from recjax.losses import LOSSES, softmax
 from recjax.models import users
-from recjax.models.prefix import count_frozen_blocks
-from recjax.models.pretrained import load_config
+from recjax.models.encoders.huggingface import load_config
 from recjax.models.recommender import make_model
-from recjax.params import trace_init
+from recjax.run import train
+from recjax.run.validate_config import check_config
+from recjax.training import optimizer
+from recjax.training.initial_params import trace_init
 
 BLOCKS = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.S)
 
@@ -27,9 +30,9 @@ def block(start):
 
 def test_own_tower_and_loss(config, tmp_path, monkeypatch):
     monkeypatch.setitem(users.USER_TOWERS, "max", None)  # taken out again afterwards
-    monkeypatch.setitem(losses.LOSSES, "focal", None)
+    monkeypatch.setitem(LOSSES, "focal", None)
     exec(block("class MaxTower"), vars(users))
-    exec(block("def focal"), vars(losses))
+    exec(block("def focal"), vars(softmax))
     c = config.unlock()
     c.user_tower.name, c.loss.name = "max", "focal"
     c.item_tower.sources = ("id", "text")
@@ -85,8 +88,11 @@ def test_freezing_by_phases(config, six_layers):
             continue
         model = make_model(c, 25, encoder)
         shapes = trace_init(c, model).shapes
-        opts = [optim.make(c.optim, p, list(shapes), 1) for p in c.train.phases]
-        trained = [optim.split(shapes, opt)[0] for opt in opts]
+        opts = [
+            optimizer.make_optimizer(c.optim, p, list(shapes), 1)
+            for p in c.train.phases
+        ]
+        trained = [optimizer.split_params(shapes, opt)[0] for opt in opts]
         blocks.append([count_frozen_blocks(model, paths) for paths in trained])
     assert blocks == [[5, 3, 1], [1], [0]]
 

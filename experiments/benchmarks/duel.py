@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recjax.data.sources import cache_dir
+from recjax.common.files import cache_dir
 
 ROOT = Path(__file__).parents[2]
 PEERS: dict[str, Sequence[str]] = {

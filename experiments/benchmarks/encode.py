@@ -21,11 +21,11 @@ from ml_collections import ConfigDict
 from configs import base
 from experiments.benchmarks import duel
 from experiments.benchmarks.serve import serve
-from recjax import trees
-from recjax.catalogue import PrefixEncoder
-from recjax.data import sources
-from recjax.data.text import tokenize
-from recjax.train import open_run
+from recjax.catalogue.frozen_prefix import PrefixEncoder
+from recjax.common.param_paths import TEXT_PARAMS
+from recjax.data.ingest.sources import locate
+from recjax.data.text.tokenize import tokenize
+from recjax.run.setup import open_run
 
 
 def config_for(data: str, max_tokens: int) -> ConfigDict:
@@ -44,12 +44,12 @@ def work(args: argparse.Namespace) -> None:
         assert r.tokens is not None
         assert r.model.encoder_config is not None
         texts = r.data.render(c.text.template)
-        encoder = sources.locate(c.text.encoder, hub=True)
+        encoder = locate(c.text.encoder, hub=True)
         about = {"texts": texts, "encoder": str(encoder), "max_tokens": args.max_tokens}
         (args.folder / "texts.json").write_text(json.dumps(about))
         e = r.model.encoder_config
         encoder_fn = PrefixEncoder(r, r.model, e.num_hidden_layers + 2)
-        text = {p: x for p, x in params.items() if p.startswith(trees.TEXT)}
+        text = {p: x for p, x in params.items() if p.startswith(TEXT_PARAMS)}
 
         def encode() -> dict[str, Any]:
             start = time.perf_counter()

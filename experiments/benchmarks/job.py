@@ -58,16 +58,21 @@ def config_for(seed: int, recipe: str) -> ConfigDict:
 
 def work(args: argparse.Namespace) -> None:
     """Trains until validation reaches what is asked; prints where it stands."""
-    from recjax.fit import Standing, make_meter, train_steps, validate
-    from recjax.phase import set_up
-    from recjax.signals import Signals, Watch
-    from recjax.train import open_run
+    from recjax.run.setup import open_run
+    from recjax.runtime.signals import PreemptionSync, Signals
+    from recjax.training.loop import (
+        PhaseProgress,
+        make_train_logger,
+        train_steps,
+        validate,
+    )
+    from recjax.training.phase import make_phase
 
     c = config_for(args.seed, args.recipe)
     with open_run(c, args.folder, time.perf_counter()) as (r, params):
-        phase, state = set_up(r, 0, c.train.phases[0], params, 0)
-        iterator, watch = iter(phase.batches), Watch(Signals(), r.mesh, 1e9)
-        meter = make_meter(r, phase, Standing(0, 0, 0.0, 0))
+        phase, state = make_phase(r, 0, c.train.phases[0], params, 0)
+        iterator, watch = iter(phase.batches), PreemptionSync(Signals(), r.mesh, 1e9)
+        meter = make_train_logger(r, phase, PhaseProgress(0, 0, 0.0, 0))
         value, epoch = 0.0, 0
         while value < args.until and epoch < phase.config.epochs:
             meter.start_epoch(value)
@@ -82,7 +87,7 @@ def work(args: argparse.Namespace) -> None:
 
 def write_for_peer(folder: Path) -> None:
     """The events as an atomic file, each user's in our order."""
-    from recjax.data.protocol import load_data
+    from recjax.data.splits import load_data
 
     test = load_data(config_for(0, "ours")).test
     lines = ["user_id:token\titem_id:token\ttimestamp:float"]

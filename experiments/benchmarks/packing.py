@@ -22,10 +22,11 @@ import numpy as np
 from configs import base
 from experiments.benchmarks import duel
 from experiments.benchmarks.encode import config_for
-from recjax import trees
-from recjax.data.text import Tokens, pack, split_rows
+from recjax.common.param_paths import TEXT_PARAMS, FlatParams, unflatten_params
+from recjax.data.text.packing import pack, split_rows
+from recjax.data.text.tokenize import Tokens
 from recjax.models.recommender import Recommender
-from recjax.train import open_run
+from recjax.run.setup import open_run
 
 PIECE = 2048  # tokens
 
@@ -66,12 +67,12 @@ def main() -> None:
         assert r.model.encoder_config is not None
         blocks = r.model.encoder_config.num_hidden_layers + 1
         ids = r.put_whole({"text": {"ids_T": r.tokens.ids}})
-        text = {p: x for p, x in params.items() if p.startswith(trees.TEXT)}
+        text = {p: x for p, x in params.items() if p.startswith(TEXT_PARAMS)}
 
         @jax.jit
-        def encode(flat: trees.Flat, packed: Any) -> jax.Array:
+        def encode(flat: FlatParams, packed: Any) -> jax.Array:
             return r.model.apply(
-                {"params": trees.unflatten(flat)},
+                {"params": unflatten_params(flat)},
                 ids,
                 packed,
                 blocks,

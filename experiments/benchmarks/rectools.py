@@ -21,11 +21,11 @@ from ml_collections import ConfigDict
 from configs import base
 from experiments.benchmarks import duel
 from experiments.benchmarks.serve import serve
-from recjax.data.rows import Rows
-from recjax.fit import Standing, make_meter, train_steps
-from recjax.phase import set_up
-from recjax.signals import Signals, Watch
-from recjax.train import open_run
+from recjax.data.dataset import Examples
+from recjax.run.setup import open_run
+from recjax.runtime.signals import PreemptionSync, Signals
+from recjax.training.loop import PhaseProgress, make_train_logger, train_steps
+from recjax.training.phase import make_phase
 
 BARS = {"epoch": 2, "recommend": 3}
 
@@ -46,7 +46,7 @@ def work(args: argparse.Namespace) -> None:
     """Our side: writes what the peer needs into the folder, then measures."""
     c = config_for(args.data)
     with open_run(c, args.folder, time.perf_counter()) as (r, params):
-        phase, state = set_up(r, 0, c.train.phases[0], params, 0)
+        phase, state = make_phase(r, 0, c.train.phases[0], params, 0)
         write_for_peer(c, r.data.train, r.data.test, args)
         if args.measure == "recommend":
             rows = r.data.test
@@ -60,8 +60,8 @@ def work(args: argparse.Namespace) -> None:
             recommend()  # compiles all shapes
             return serve({"users": len(rows)}, recommend)
 
-        iterator, watch = iter(phase.batches), Watch(Signals(), r.mesh, 1e9)
-        meter = make_meter(r, phase, Standing(0, 0, 0.0, 0))
+        iterator, watch = iter(phase.batches), PreemptionSync(Signals(), r.mesh, 1e9)
+        meter = make_train_logger(r, phase, PhaseProgress(0, 0, 0.0, 0))
 
         def epoch() -> dict[str, Any]:
             nonlocal state
@@ -79,7 +79,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def write_for_peer(
-    c: ConfigDict, train: Rows, test: Rows, args: argparse.Namespace
+    c: ConfigDict, train: Examples, test: Examples, args: argparse.Namespace
 ) -> None:
     """Events in order, and the settings."""
     if args.measure == "recommend":

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from experiments.benchmarks import duel
-from recjax.checkpoint import Checkpoints
+from recjax.checkpointing.checkpoints import Checkpoints
 
 NEVER, WAITED = "--never", "--waited"
 

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import duel
-from recjax.allocator import keep_memory
-from recjax.losses import softmax
+from recjax.losses.softmax import softmax
+from recjax.runtime.host_memory import keep_memory
 
 TARGETS, WIDTH = 6400, 64  # of 128 users with histories of 50
 GIB = 2**30

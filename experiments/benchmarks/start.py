@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from experiments.benchmarks import duel
-from recjax.data.sources import cache_dir
+from recjax.common.files import cache_dir
 
 MADE = ("compiled", "prefix", "peers")  # by runs, in the cache
 

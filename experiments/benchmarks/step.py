@@ -22,13 +22,16 @@ from ml_collections import ConfigDict
 from configs import base
 from experiments.benchmarks import duel
 from experiments.benchmarks.serve import serve
-from recjax import losses, trees
-from recjax.data import sources
-from recjax.data.batches import Batch, TrainBatches
-from recjax.phase import Phase, set_up
-from recjax.run import Run
-from recjax.signals import Signals, Watch
-from recjax.train import open_run
+from recjax.common.param_paths import FlatParams, unflatten_params
+from recjax.data.batching.train_batches import TrainBatches
+from recjax.data.batching.types import Batch
+from recjax.data.ingest.sources import locate
+from recjax.losses import LOSSES
+from recjax.losses.base import LossInputs
+from recjax.run.setup import open_run
+from recjax.runtime.signals import PreemptionSync, Signals
+from recjax.training.context import Run
+from recjax.training.phase import Phase, make_phase
 
 BATCHES = 4
 
@@ -55,7 +58,7 @@ def work(args: argparse.Namespace) -> None:
     c = config_for(args.data, depth, args.batch_size)
     with open_run(c, args.folder, time.perf_counter()) as (r, params):
         start = time.perf_counter()
-        phase, state = set_up(r, 0, c.train.phases[0], params, 0)
+        phase, state = make_phase(r, 0, c.train.phases[0], params, 0)
         prefix = time.perf_counter() - start
         rng = np.random.default_rng(0)
         windows = len(phase.batches.windows)
@@ -65,7 +68,7 @@ def work(args: argparse.Namespace) -> None:
         batches = [phase.batches.make_batch(some) for some in chosen]
         write_for_peer(r, params, batches, phase.batches, args)
         plain = plain_loss(r, phase, params, batches[0])
-        asked = Watch(Signals(), r.mesh, 1e9).asks()
+        asked = PreemptionSync(Signals(), r.mesh, 1e9).asks()
         for batch in batches:  # compiles all shapes
             state, _ = phase.step(
                 state,
@@ -96,16 +99,16 @@ def work(args: argparse.Namespace) -> None:
         serve({"loss": plain, "prefix": prefix, "distinct": items}, step)
 
 
-def plain_loss(r: Run, phase: Phase, params: trees.Flat, batch: Batch) -> float:
+def plain_loss(r: Run, phase: Phase, params: FlatParams, batch: Batch) -> float:
     """Of a batch, without dropout."""
     assert batch.items is not None
 
-    def compute(params: trees.Flat, catalogue: Any, batch: Any) -> jax.Array:
+    def compute(params: FlatParams, catalogue: Any, batch: Any) -> jax.Array:
         queries_PxD, candidates_UxD, bias_U = phase.scorer.model.apply(
-            {"params": trees.unflatten(params)}, catalogue, batch
+            {"params": unflatten_params(params)}, catalogue, batch
         )
         mask_P = batch.place_P >= 0
-        scored = losses.Scored(
+        scored = LossInputs(
             queries_PxD,
             candidates_UxD,
             bias_U,
@@ -113,7 +116,7 @@ def plain_loss(r: Run, phase: Phase, params: trees.Flat, batch: Batch) -> float:
             mask_P,
             batch.items.log_weight_U,
         )
-        loss = losses.LOSSES[r.config.loss.name](r.config.loss, r.data.num_items)
+        loss = LOSSES[r.config.loss.name](r.config.loss, r.data.num_items)
         loss_P = loss(scored)
         return loss_P.sum() / mask_P.sum()
 
@@ -122,7 +125,7 @@ def plain_loss(r: Run, phase: Phase, params: trees.Flat, batch: Batch) -> float:
 
 def write_for_peer(
     r: Run,
-    params: trees.Flat,
+    params: FlatParams,
     batches: list[Batch],
     made: TrainBatches,
     args: argparse.Namespace,
@@ -151,7 +154,7 @@ def write_for_peer(
     towers = {p: np.asarray(x) for p, x in params.items() if "/encoder/" not in p}
     np.savez(args.folder / "weights.npz", allow_pickle=False, **towers)
     about = {
-        "encoder": str(sources.locate(c.text.encoder, hub=True)),
+        "encoder": str(locate(c.text.encoder, hub=True)),
         "width": c.item_tower.width,
         "history": c.data.history_length,
         "heads": c.user_tower.num_heads,

@@ -3,7 +3,7 @@
 import runpy
 import sys
 
-from recjax.allocator import keep_memory
+from recjax.runtime.host_memory import keep_memory
 
 if __name__ == "__main__":
     keep_memory()

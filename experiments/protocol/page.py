@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.plots import GRAYED, OKABE_ITO
-from experiments.statistics import FLIPS, holm, paired_randomisation
-from experiments.table import line
-from recjax.metrics import Values, with_intervals
+from experiments.tabling.plots import GRAYED, OKABE_ITO
+from experiments.tabling.statistics import FLIPS, holm, paired_randomisation
+from experiments.tabling.table import line
+from recjax.evaluation.metrics import MetricValues, with_intervals
 
 METRICS = ("hr@10", "ndcg@10")
 TESTED = METRICS[1]
@@ -40,7 +40,7 @@ class Protocol(NamedTuple):
 
 
 # Of every test row, one of each user, by protocol, seed, system and metric.
-Found = dict[Protocol, dict[int, dict[str, Values]]]
+Found = dict[Protocol, dict[int, dict[str, MetricValues]]]
 
 
 def names(found: Found) -> list[str]:

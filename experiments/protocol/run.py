@@ -22,10 +22,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import sweep
-from experiments.command import session
-from experiments.files import TABLE, whole
-from experiments.load import read_results, resolve
-from experiments.plots import check_plots
 from experiments.protocol.page import (
     METRICS,
     TRAINED,
@@ -35,14 +31,20 @@ from experiments.protocol.page import (
     plot,
     write_csv,
 )
-from recjax.baselines import BASELINES, Baseline
-from recjax.checkpoint import read_params
-from recjax.data import sources
-from recjax.data.protocol import load_data
-from recjax.data.rows import Data
-from recjax.metrics import Values
-from recjax.phase import set_up
-from recjax.train import open_run
+from experiments.sweeping.command import session
+from experiments.sweeping.load import read_results, resolve
+from experiments.tabling.plots import check_plots
+from experiments.tabling.table import TABLE_FILES
+from recjax.baselines import BASELINES
+from recjax.checkpointing.checkpoints import read_params
+from recjax.common.files import atomic_files
+from recjax.data.batching.types import Baseline
+from recjax.data.dataset import Data
+from recjax.data.ingest.sources import locate
+from recjax.data.splits import load_data
+from recjax.evaluation.metrics import MetricValues
+from recjax.run.setup import open_run
+from recjax.training.phase import make_phase
 
 CONFIG, POINT = "configs/ablations/sources.py", "both_sum"
 DATA, FILE, SHUFFLED = "ml-100k", "file", "shuffled"
@@ -83,7 +85,7 @@ def shuffle_data(here: Path) -> None:
     The order of rows decides among events of one time.
     """
     here.mkdir(parents=True, exist_ok=True)
-    for path in sources.locate(DATA).glob(f"{DATA}.*"):
+    for path in locate(DATA).glob(f"{DATA}.*"):
         shutil.copyfile(path, here / path.name)
     path = here / f"{DATA}.inter"
     head, *rows = path.read_text(encoding="utf-8").splitlines()
@@ -132,7 +134,11 @@ def compare(runs: Path, out: Path, seeds: Sequence[int]) -> str:
             print(protocol, f"seed {seed}: {hr:.4f}")
     changed = compare_orders(*(make_config(runs, order, seeds[0]) for order in ORDERS))
     text = page(found, changed, made_by(runs, seeds))
-    with whole(*(out / name for name in TABLE)) as (written, numbers, image):
+    with atomic_files(*(out / name for name in TABLE_FILES)) as (
+        written,
+        numbers,
+        image,
+    ):
         written.write_text(text + "\n", encoding="utf-8")
         write_csv(numbers, found)
         plot(image, found)
@@ -164,7 +170,7 @@ def fit(config: ConfigDict) -> dict[str, Baseline]:
 
 def ask(
     config: ConfigDict, baselines: Mapping[str, Baseline], run: Path
-) -> dict[str, Values]:
+) -> dict[str, MetricValues]:
     """Test rows' metrics of the baselines and of a run's parameters under a protocol.
 
     Args:
@@ -181,7 +187,7 @@ def ask(
         for name, baseline in baselines.items():
             found[name] = r.evaluator.by_baseline(baseline, r.data.test)
         params |= r.put_whole(read_params(run))
-        phase, state = set_up(r, 0, config.train.phases[0], params, 0)
+        phase, state = make_phase(r, 0, config.train.phases[0], params, 0)
         nested = phase.nested(state.trainable)
         (found[TRAINED],) = r.evaluator.by_model(phase.scorer, nested, r.data.test)
     return {name: {m: x.values[m] for m in METRICS} for name, x in found.items()}

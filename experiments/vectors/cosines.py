@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.load import resolve
-from recjax.checks import check_config
-from recjax.errors import UserError
-from recjax.train import open_run
-from recjax.untrained import Untrained
-from recjax.whitening import whiten
+from experiments.sweeping.load import resolve
+from recjax.catalogue.whitening import whiten
+from recjax.common.errors import UserError
+from recjax.run.references import References
+from recjax.run.setup import open_run
+from recjax.run.validate_config import check_config
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,7 +54,7 @@ def encode(flags: list[str]) -> np.ndarray:
         tempfile.TemporaryDirectory() as folder,
         open_run(config, Path(folder), time.perf_counter()) as (r, params),
     ):
-        return Untrained(r, params).texts_NxE
+        return References(r, params).texts_NxE
 
 
 def mean_cosine(vectors_NxE: np.ndarray) -> float:

@@ -1,10 +1,6 @@
 """Simple recommenders to stand beside, behind one `fit` and `score` interface."""
 
 from collections.abc import Callable
-from typing import Protocol
-
-import jax.numpy as jnp
-import numpy as np
 
 from recjax.baselines.bpr_mf import BprMf
 from recjax.baselines.ease import Ease
@@ -15,8 +11,7 @@ from recjax.baselines.random import Random
 from recjax.baselines.recent_popularity import RecentPopularity
 from recjax.baselines.text import TextSimilarity
 from recjax.baselines.transitions import Transitions, repeat_transitions
-from recjax.data.queries import Queries
-from recjax.data.rows import Rows
+from recjax.data.batching.types import Baseline
 
 __all__ = [
     "BASELINES",
@@ -32,16 +27,6 @@ __all__ = [
     "TextSimilarity",
     "Transitions",
 ]
-
-
-class Baseline(Protocol):
-    """What every baseline offers."""
-
-    def fit(self, rows: Rows, num_items: int) -> None:
-        """Learns from the training rows."""
-
-    def score(self, queries: Queries) -> np.ndarray | jnp.ndarray:
-        """scores_BxN of a batch, finite; what was seen is left out afterwards."""
 
 
 BASELINES: dict[str, Callable[[int], Baseline]] = {

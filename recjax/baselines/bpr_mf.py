@@ -4,9 +4,9 @@ import numpy as np
 from scipy import sparse
 
 from recjax.baselines.matrix import histories, interactions
-from recjax.data.queries import Queries
-from recjax.data.rows import Rows
-from recjax.errors import UserError
+from recjax.common.errors import UserError
+from recjax.data.batching.types import Queries
+from recjax.data.dataset import Examples
 
 
 class BprMf:
@@ -56,7 +56,7 @@ class BprMf:
             use_gpu=False,
         )
 
-    def fit(self, rows: Rows, num_items: int) -> None:
+    def fit(self, rows: Examples, num_items: int) -> None:
         """Stochastic gradient descent over all interactions."""
         matrix_VxN = sparse.csr_matrix(interactions(rows, num_items))
         self.model.fit(matrix_VxN, show_progress=False)

@@ -5,8 +5,8 @@ import scipy.linalg
 from scipy import sparse
 
 from recjax.baselines.matrix import histories, interactions, tie_break
-from recjax.data.queries import Queries
-from recjax.data.rows import Rows
+from recjax.data.batching.types import Queries
+from recjax.data.dataset import Examples
 
 MAX_ITEMS = 30_000  # N x N numbers in double and in single precision: 11 GB
 
@@ -27,7 +27,7 @@ class Ease:
         del seed
         self.penalty = penalty
 
-    def fit(self, rows: Rows, num_items: int) -> None:
+    def fit(self, rows: Examples, num_items: int) -> None:
         """Solves for the weights; for at most `MAX_ITEMS` items."""
         matrix_VxN = interactions(rows, num_items)
         self.weights_NxN = solve_weights(matrix_VxN, self.penalty)

@@ -6,8 +6,8 @@ import numpy as np
 from scipy import sparse
 
 from recjax.baselines.matrix import histories, interactions, tie_break
-from recjax.data.queries import Queries
-from recjax.data.rows import Rows
+from recjax.data.batching.types import Queries
+from recjax.data.dataset import Examples
 
 BATCH = 512  # rows solved for at a time
 PIECE = (
@@ -46,7 +46,7 @@ class Ials:
         self.seed, self.width, self.epochs = seed, width, epochs
         self.alpha, self.penalty = alpha, penalty
 
-    def fit(self, rows: Rows, num_items: int) -> None:
+    def fit(self, rows: Examples, num_items: int) -> None:
         """Alternates between users and items."""
         users_VxN = interactions(rows, num_items)
         items_NxV = users_VxN.T.tocsr()

@@ -4,8 +4,8 @@ import numpy as np
 from scipy import sparse
 
 from recjax.baselines.matrix import histories, interactions, tie_break
-from recjax.data.queries import Queries
-from recjax.data.rows import Rows
+from recjax.data.batching.types import Queries
+from recjax.data.dataset import Examples
 
 
 class ItemKnn:
@@ -30,7 +30,7 @@ class ItemKnn:
         del seed
         self.neighbours, self.shrinkage = neighbours, shrinkage
 
-    def fit(self, rows: Rows, num_items: int) -> None:
+    def fit(self, rows: Examples, num_items: int) -> None:
         """Computes and prunes similarities."""
         similar_NxN = cosines(interactions(rows, num_items), self.shrinkage)
         self.similar_NxN = keep_largest(similar_NxN, self.neighbours)

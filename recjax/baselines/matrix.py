@@ -3,20 +3,20 @@
 import numpy as np
 from scipy import sparse
 
-from recjax.data.queries import Queries
-from recjax.data.rows import Rows
+from recjax.data.batching.types import Queries
+from recjax.data.dataset import Examples
 
 TIE_BREAK = 1e-3  # times an item's share of the events, where a rule scores alike
 
 
-def sequences(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+def sequences(rows: Examples) -> tuple[np.ndarray, np.ndarray]:
     """All histories with their targets, one after another: items_T, rows_T."""
     parts = [rows.sequence(row) for row in range(len(rows))]
     lengths_R = [len(part) for part in parts]
     return np.concatenate(parts), np.repeat(np.arange(len(parts)), lengths_R)
 
 
-def interactions(rows: Rows, num_items: int) -> sparse.csr_array:
+def interactions(rows: Examples, num_items: int) -> sparse.csr_array:
     """Users by items: one where a history or a target of the user has the item.
 
     Returns:
@@ -51,7 +51,7 @@ def fading_weights(length: int, newest: int, fade: float) -> np.ndarray:
     return np.where(back_H < newest, fade**back_H, 0.0)
 
 
-def tie_break(rows: Rows, num_items: int) -> np.ndarray:
+def tie_break(rows: Examples, num_items: int) -> np.ndarray:
     """bias_N that puts the more popular first where a rule scores alike."""
     items_T = rows.events()
     return TIE_BREAK * np.bincount(items_T, minlength=num_items) / len(items_T)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from recjax.data.queries import Queries
-from recjax.data.rows import Rows
+from recjax.data.batching.types import Queries
+from recjax.data.dataset import Examples
 
 
 class Popularity:
@@ -12,7 +12,7 @@ class Popularity:
     def __init__(self, seed: int):
         del seed
 
-    def fit(self, rows: Rows, num_items: int) -> None:
+    def fit(self, rows: Examples, num_items: int) -> None:
         """Counts events."""
         counts_N = np.bincount(rows.events(), minlength=num_items)
         self.counts_N = counts_N.astype(np.float32)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from recjax.data.queries import Queries
-from recjax.data.rows import Rows
+from recjax.data.batching.types import Queries
+from recjax.data.dataset import Examples
 
 
 class Random:
@@ -12,7 +12,7 @@ class Random:
     def __init__(self, seed: int):
         self.rng = np.random.default_rng(seed)
 
-    def fit(self, rows: Rows, num_items: int) -> None:
+    def fit(self, rows: Examples, num_items: int) -> None:
         """Only remembers the size of the catalogue."""
         del rows
         self.num_items = num_items

@@ -3,7 +3,7 @@
 import numpy as np
 
 from recjax.baselines.popularity import Popularity
-from recjax.data.rows import Rows
+from recjax.data.dataset import Examples
 
 
 class RecentPopularity(Popularity):
@@ -25,7 +25,7 @@ class RecentPopularity(Popularity):
         super().__init__(seed)
         self.half_life = half_life
 
-    def fit(self, rows: Rows, num_items: int) -> None:
+    def fit(self, rows: Examples, num_items: int) -> None:
         """Counts weighted events; those of one time weigh the same."""
         times_T = event_times(rows)
         newer_T = len(times_T) - np.searchsorted(np.sort(times_T), times_T, "right")
@@ -34,7 +34,7 @@ class RecentPopularity(Popularity):
         self.counts_N = counts_N.astype(np.float32)
 
 
-def event_times(rows: Rows) -> np.ndarray:
+def event_times(rows: Examples) -> np.ndarray:
     """times_T of `rows.events()`, or their places where times are not known."""
     if rows.times is None or rows.target_times_R is None or not rows.every_prefix:
         return np.arange(len(rows.events()))

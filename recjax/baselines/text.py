@@ -3,9 +3,9 @@
 import numpy as np
 
 from recjax.baselines.matrix import fading_weights, weighted_histories
-from recjax.data.queries import Queries
-from recjax.data.rows import Rows
-from recjax.whitening import whiten
+from recjax.catalogue.whitening import whiten
+from recjax.data.batching.types import Queries
+from recjax.data.dataset import Examples
 
 NEWEST, FADE = 8, 0.5  # items of a history that are asked; their say per newer item
 POWER = 0.5  # of whitening: cosines of pretrained vectors are all large before
@@ -27,7 +27,7 @@ class TextSimilarity:
         norm_Nx1 = np.linalg.norm(white_NxE, axis=1, keepdims=True)
         self.unit_NxE = white_NxE / np.maximum(norm_Nx1, 1e-9)
 
-    def fit(self, rows: Rows, num_items: int) -> None:
+    def fit(self, rows: Examples, num_items: int) -> None:
         """Nothing: no event is looked at."""
 
     def score(self, queries: Queries) -> np.ndarray:

@@ -11,9 +11,9 @@ from recjax.baselines.matrix import (
     tie_break,
     weighted_histories,
 )
-from recjax.data.queries import Queries
-from recjax.data.rows import Rows
-from recjax.repeats import repeated
+from recjax.common.repeats import repeated
+from recjax.data.batching.types import Queries
+from recjax.data.dataset import Examples
 
 
 class Rule(NamedTuple):
@@ -63,7 +63,7 @@ class Transitions:
         del seed
         self.targets, self.whole = targets, whole
 
-    def fit(self, rows: Rows, num_items: int) -> None:
+    def fit(self, rows: Examples, num_items: int) -> None:
         """Counts transitions; rows_SxN of them are divided by damped sums."""
         self.rule = self.whole if rows.every_prefix else self.targets
         counts_SxN = count_transitions(rows, num_items, self.rule)
@@ -93,7 +93,7 @@ def repeat_transitions(seed: int) -> Transitions:
     )
 
 
-def count_transitions(rows: Rows, num_items: int, rule: Rule) -> sparse.csr_array:
+def count_transitions(rows: Examples, num_items: int, rule: Rule) -> sparse.csr_array:
     """counts_SxN, from the item that is asked (row) to another (column).
 
     S is N, or 2 N where `rule.repeats`: the second half is of items that came before.

@@ -12,117 +12,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from recjax.models import graph as graphs
-from recjax.models.bert import BertConfig
-from recjax.models.items import Catalogue, ItemTower
-from recjax.models.users import BIDIRECTIONAL, GRAPH, USER_TOWERS
-from recjax.repeats import repeated
-
-MEMORY = "memory/weights"  # path of a parameter, see `MemoryWeights`
-
-
-class TwoTowerHead(nn.Module):
-    """Cosine similarity divided by a learned temperature."""
-
-    num_items: int
-    temperature: float
-
-    def setup(self) -> None:
-        init = nn.initializers.constant(-jnp.log(self.temperature))
-        self.log_scale = self.param("log_scale", init, ())
-
-    def queries(self, users_xD: jax.Array) -> jax.Array:
-        """User vectors -> what is multiplied with the candidates."""
-        return _unit(users_xD) * jnp.exp(self.log_scale)
-
-    def candidates(
-        self, vectors_UxD: jax.Array, rows_U: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Item vectors -> candidates_UxD and bias_U."""
-        return _unit(vectors_UxD), jnp.zeros(rows_U.shape, jnp.float32)
-
-
-class SoftmaxHead(nn.Module):
-    """Bilinear scores `u W v + b` with a bias per item."""
-
-    num_items: int
-    temperature: float
-
-    def setup(self) -> None:
-        self.bias = self.param("bias", nn.initializers.zeros, (self.num_items,))
-        self.bilinear = Bilinear()
-
-    def queries(self, users_xD: jax.Array) -> jax.Array:
-        """User vectors -> what is multiplied with the candidates."""
-        return self.bilinear(users_xD.astype(jnp.float32)) / self.temperature
-
-    def candidates(
-        self, vectors_UxD: jax.Array, rows_U: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Item vectors -> candidates_UxD and bias_U."""
-        return vectors_UxD.astype(jnp.float32), self.bias[rows_U]
-
-
-class MemoryWeights(nn.Module):
-    """What M baselines' scores are multiplied with before they are added.
-
-    Chosen by validation, not by a gradient; see `memory.Memory`.
-    """
-
-    num_memories: int
-
-    @nn.compact
-    def __call__(self) -> jax.Array:
-        """weights_M."""
-        shape = (self.num_memories,)
-        weights_M: jax.Array = self.param("weights", nn.initializers.zeros, shape)
-        return weights_M
-
-
-def weigh(weights_M: jax.Array, memory_BxMxN: jax.Array) -> jax.Array:
-    """The weighted sum of what M baselines say: bonus_BxN."""
-    return jnp.einsum("m,bmn->bn", weights_M, memory_BxMxN)
-
-
-class Repeat(nn.Module):
-    """A learned vector for items that the history had before."""
-
-    @nn.compact
-    def __call__(
-        self, history_BxHxD: jax.Array, history_BxH: jax.Array, mask_BxH: jax.Array
-    ) -> jax.Array:
-        """history_BxHxD, marked.
-
-        Args:
-          history_BxHxD: vectors.
-          history_BxH: whose items these are, by any numbering.
-          mask_BxH: which of them are there.
-        """
-        width, dtype = history_BxHxD.shape[-1], history_BxHxD.dtype
-        mark_D = self.param("mark", nn.initializers.normal(0.02), (width,))
-        again_BxH = repeated(history_BxH, mask_BxH)
-        return history_BxHxD + again_BxH[..., None] * mark_D.astype(dtype)[None, None]
-
-
-class Bilinear(nn.Module):
-    """Square matrix that starts as the identity: the plain dot product."""
-
-    @nn.compact
-    def __call__(self, x_xD: jax.Array) -> jax.Array:
-        """X W."""
-
-        def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-            del key
-            return jnp.eye(shape[0])
-
-        width = x_xD.shape[-1]
-        return x_xD @ self.param("kernel", init, (width, width))
-
-
-HEADS: dict[str, Callable[[int, float], nn.Module]] = {
-    "two_tower": TwoTowerHead,
-    "softmax": SoftmaxHead,
-}
+from recjax.models.encoders.bert import BertConfig
+from recjax.models.heads import HEADS, FusionWeights, combine_scores
+from recjax.models.items.tower import Catalogue, ItemTower
+from recjax.models.layers.graph import propagate
+from recjax.models.users import BIDIRECTIONAL, USER_TOWERS, USES_GRAPH
+from recjax.models.users.repeats import RepeatEmbedding
 
 
 class Recommender(nn.Module):
@@ -163,9 +58,9 @@ class Recommender(nn.Module):
         self.users = self.user_tower(self.dtype)
         self.head = HEADS[self.head_name](self.num_items, self.head_temperature)
         if self.num_memories:
-            self.memory = MemoryWeights(self.num_memories)
+            self.memory = FusionWeights(self.num_memories)
         if self.marks_repeats:
-            self.repeat = Repeat()
+            self.repeat = RepeatEmbedding()
 
     def encode_items(
         self, catalogue: Catalogue, items: Any, train: bool = False
@@ -179,7 +74,7 @@ class Recommender(nn.Module):
         """All items' vectors -> those that rank, and those that histories are of."""
         if not self.graph_layers:
             return vectors_NxD, vectors_NxD
-        return graphs.propagate(vectors_NxD, graph, self.graph_layers)
+        return propagate(vectors_NxD, graph, self.graph_layers)
 
     def encode_users(
         self,
@@ -235,7 +130,7 @@ class Recommender(nn.Module):
 
     def weigh_memory(self, memory_BxMxN: jax.Array) -> jax.Array:
         """What the baselines' scores add to the model's: bonus_BxN."""
-        return weigh(self.memory(), memory_BxMxN)
+        return combine_scores(self.memory(), memory_BxMxN)
 
     def __call__(
         self, catalogue: Catalogue, batch: Any, train: bool = False
@@ -296,15 +191,8 @@ def make_model(
         remat_rows=config.text.remat_rows,
         history_length=length,
         bidirectional=users.name in BIDIRECTIONAL,
-        graph_layers=users.num_layers if users.name in GRAPH else 0,
+        graph_layers=users.num_layers if users.name in USES_GRAPH else 0,
         num_memories=len(config.head.memory),
         marks_repeats=users.repeats,
         dtype=jnp.dtype(config.train.dtype),
     )
-
-
-def _unit(x_xD: jax.Array) -> jax.Array:
-    """Rows of length one, in float32; a zero row stays zero."""
-    x_xD = x_xD.astype(jnp.float32)
-    square = jnp.sum(x_xD * x_xD, axis=-1, keepdims=True)
-    return x_xD * jax.lax.rsqrt(jnp.maximum(square, 1e-12))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from recjax.data.protocol import load_data
-from recjax.data.queries import make_queries
+from recjax.data.batching.eval_batches import make_queries
+from recjax.data.splits import load_data
 
 NUM_USERS, NUM_ITEMS = 30, 20
 

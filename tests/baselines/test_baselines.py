@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from recjax import sharding
 from recjax.baselines import BASELINES
-from recjax.data.protocol import load_data
-from recjax.evaluate import Evaluator
-from recjax.steps import Compiler
+from recjax.data.splits import load_data
+from recjax.evaluation.evaluator import Evaluator
+from recjax.runtime import mesh as mesh_lib
+from recjax.runtime.compiler import Compiler
 from tests.conftest import BASELINES_HERE
 
 
@@ -16,7 +16,7 @@ from tests.conftest import BASELINES_HERE
 def test_ranks(config, split, name):
     """Finite scores of one row per query; the personal ones learn."""
     config.unlock().data.split = split
-    data, mesh = load_data(config), sharding.make_mesh(config.mesh)
+    data, mesh = load_data(config), mesh_lib.make_mesh(config.mesh)
     evaluator = Evaluator(config, data, mesh, Compiler(print, mesh))
     baseline = BASELINES[name](0)
     baseline.fit(data.train, data.num_items)

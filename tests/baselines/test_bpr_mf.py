@@ -5,18 +5,19 @@ import sys
 import numpy as np
 import pytest
 
-from recjax import sharding
-from recjax.baselines import BprMf, Random
-from recjax.data.protocol import load_data
-from recjax.errors import UserError
-from recjax.evaluate import Evaluator
-from recjax.steps import Compiler
+from recjax.baselines.bpr_mf import BprMf
+from recjax.baselines.random import Random
+from recjax.common.errors import UserError
+from recjax.data.splits import load_data
+from recjax.evaluation.evaluator import Evaluator
+from recjax.runtime import mesh as mesh_lib
+from recjax.runtime.compiler import Compiler
 from tests.baselines import naive
 
 
 def test_beats_random(config):
     pytest.importorskip("implicit", reason="pip install implicit")
-    data, mesh = load_data(config), sharding.make_mesh(config.mesh)
+    data, mesh = load_data(config), mesh_lib.make_mesh(config.mesh)
     evaluator, aucs = Evaluator(config, data, mesh, Compiler(print, mesh)), []
     for baseline in (Random(0), BprMf(0, width=8)):
         baseline.fit(data.train, data.num_items)

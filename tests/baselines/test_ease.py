@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from recjax.baselines import Ease
+from recjax.baselines.ease import Ease
 from tests.baselines import naive
 
 

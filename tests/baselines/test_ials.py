@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from recjax.baselines import Ials, ials
+from recjax.baselines import ials
+from recjax.baselines.ials import Ials
 from tests.baselines import naive
 
 ALPHA, PENALTY, WIDTH, EPOCHS = 7.0, 0.5, 4, 3

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recjax.baselines import ItemKnn
+from recjax.baselines.item_knn import ItemKnn
 from tests.baselines import naive
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from configs import base
-from recjax import sharding
-from recjax.baselines import Transitions
-from recjax.data.protocol import load_data
-from recjax.evaluate import Evaluator
-from recjax.steps import Compiler
+from recjax.baselines.transitions import Transitions
+from recjax.data.splits import load_data
+from recjax.evaluation.evaluator import Evaluator
+from recjax.runtime import mesh as mesh_lib
+from recjax.runtime.compiler import Compiler
 
 BESIDE = Path(__file__).parents[2].parent / "shared"
 SHARED = Path(os.environ.get("RECJAX_SHARED", BESIDE)) / "data"
@@ -27,7 +27,7 @@ def measure(name, **changes):
     c.update_from_flattened_dict(changes)
     if not (SHARED / name).is_dir():
         pytest.skip(f"no data set {SHARED / name}")
-    data, mesh = load_data(c), sharding.make_mesh(c.mesh)
+    data, mesh = load_data(c), mesh_lib.make_mesh(c.mesh)
     baseline = Transitions(c.seed)
     baseline.fit(data.train, data.num_items)
     evaluator = Evaluator(c, data, mesh, Compiler(print, mesh))

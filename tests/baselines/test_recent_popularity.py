@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from recjax.baselines import RecentPopularity
-from recjax.data.protocol import load_data
+from recjax.baselines.recent_popularity import RecentPopularity
+from recjax.data.splits import load_data
 
 
 def counts(data, half_life):

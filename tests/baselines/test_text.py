@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from recjax.baselines import TextSimilarity
-from recjax.whitening import whiten
+from recjax.baselines.text import TextSimilarity
+from recjax.catalogue.whitening import whiten
 from tests.baselines import naive
 
 

@@ -5,11 +5,11 @@ import collections
 import numpy as np
 import pytest
 
-from recjax.data import protocol
-from recjax.data.protocol import load_data
-from recjax.data.queries import draw_candidates, make_queries
-from recjax.errors import UserError
-from tests.data.test_protocol import open_config, write
+from recjax.common.errors import UserError
+from recjax.data import splits
+from recjax.data.batching.eval_batches import make_queries, sample_candidates
+from recjax.data.splits import load_data
+from tests.data.test_filters import open_config, write
 
 NUM_ITEMS = 12
 INTER = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
@@ -173,8 +173,8 @@ def test_cold_items_are_asked_for_and_never_seen(config, tmp_path, split):
         if without(h) and i not in cold
     ]
     lost = len(warm.train) - len(data.train) + len(warm.valid) - len(data.valid)
-    before = warm.left_out.get(protocol.HELD_OUT, 0)
-    assert data.left_out[protocol.HELD_OUT] == lost > before == 0
+    before = warm.left_out.get(splits.HELD_OUT, 0)
+    assert data.left_out[splits.HELD_OUT] == lost > before == 0
     sequences = [without([*h, i]) for _, h, i, _ in asked(warm, warm.train)]
     assert [[*h, i] for _, h, i, _ in asked(data, data.train)] == [
         s for s in sequences if s
@@ -227,7 +227,7 @@ def test_another_key_is_another_protocol_where_users_are_drawn(config, tmp_path)
 def test_drawn_candidates(config, tmp_path, mask_seen):
     data = load(config, tmp_path / "x", draw_events(0))
     options = {"mask_seen": mask_seen, "seed": 3}
-    drawn_RxC = draw_candidates(data.test, data.num_items, 5, **options)
+    drawn_RxC = sample_candidates(data.test, data.num_items, 5, **options)
     for row, drawn in enumerate(drawn_RxC):
         out = {int(data.test.targets_R[row])}
         if mask_seen:
@@ -236,7 +236,7 @@ def test_drawn_candidates(config, tmp_path, mask_seen):
         found = drawn[drawn >= 0].tolist()
         assert len(set(found)) == len(found) == left
         assert not out & set(found)
-    again = draw_candidates(data.test, data.num_items, 5, **options)
+    again = sample_candidates(data.test, data.num_items, 5, **options)
     np.testing.assert_array_equal(again, drawn_RxC)
-    other = draw_candidates(data.test, data.num_items, 5, mask_seen=mask_seen, seed=4)
+    other = sample_candidates(data.test, data.num_items, 5, mask_seen=mask_seen, seed=4)
     assert (other != drawn_RxC).any()

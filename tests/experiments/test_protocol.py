@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from experiments import sweep
-from experiments.protocol import run as protocol
+from experiments.protocol import run as run_lib
 from experiments.protocol.page import METRICS, Protocol, page, plot, write_csv
 from experiments.protocol.run import BESIDE, ask
-from recjax import train
-from recjax.data import sources
-from recjax.data.protocol import load_data
+from recjax.data.ingest import sources
+from recjax.data.splits import load_data
+from recjax.run import train
 
 
 def test_what_is_asked_is_what_is_answered(config, tmp_path):
@@ -28,7 +28,7 @@ def test_what_is_asked_is_what_is_answered(config, tmp_path):
         train.run(c.copy_and_resolve_references().lock(), str(tmp_path / name))
         text = (tmp_path / name / "results.json").read_text()
         finals[name] = json.loads(text)
-    fitted = protocol.fit(c)
+    fitted = run_lib.fit(c)
     for name, (c.eval.mask_seen, c.eval.candidates) in asked.items():
         for run in asked:
             found = ask(c, fitted, tmp_path / run)
@@ -94,13 +94,13 @@ def tiny(sweep_config, atomic_dir, monkeypatch):
     monkeypatch.setattr(
         sources, "locate", lambda name: atomic_dir if name == "tiny" else found(name)
     )
-    monkeypatch.setattr(protocol, "DATA", "tiny")
-    monkeypatch.setattr(protocol, "CONFIG", sweep_config())
-    monkeypatch.setattr(protocol, "POINT", "narrow")
+    monkeypatch.setattr(run_lib, "DATA", "tiny")
+    monkeypatch.setattr(run_lib, "CONFIG", sweep_config())
+    monkeypatch.setattr(run_lib, "POINT", "narrow")
 
 
 def test_the_orders_have_the_same_rows(tmp_path, tiny, atomic_dir):
-    protocol.shuffle_data(tmp_path)
+    run_lib.shuffle_data(tmp_path)
     one, other = [(x / "tiny.inter").read_text() for x in (atomic_dir, tmp_path)]
     assert one != other
     assert one.splitlines()[0] == other.splitlines()[0]
@@ -113,16 +113,16 @@ def test_the_orders_have_the_same_rows(tmp_path, tiny, atomic_dir):
 def test_all_is_trained_and_asked(tmp_path, tiny):
     """A run of another sweep stands for one of the two; own results are repeated."""
     other, runs, out = (tmp_path / name for name in ("other", "runs", "out"))
-    asked = [f"--config={protocol.CONFIG}", "--points=narrow", "--seeds", "4"]
+    asked = [f"--config={run_lib.CONFIG}", "--points=narrow", "--seeds", "4"]
     sweep.main([*asked, f"--out={other}"])
     asked = [str(runs), f"--out={out}", "--seeds", "4", f"--reuse={other}"]
-    protocol.main(asked)
+    run_lib.main(asked)
     assert (runs / "file" / "narrow" / "4").is_symlink()
     assert not (runs / "shuffled" / "narrow" / "4").is_symlink()
     with (out / "table.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["name"] == "trained"]
     assert len(rows) == 16
-    for order in protocol.ORDERS:
+    for order in run_lib.ORDERS:
         final = json.loads((runs / order / "narrow/4/results.json").read_text())
         (own,) = (
             row
@@ -151,7 +151,7 @@ def test_what_training_has_of_the_test(config):
 
     last_of_training = dict(zip(data.train.users_R, data.train.targets_R, strict=True))
     known_R = [last_of_training[user] for user in data.test.users_R]
-    assert protocol.leaked(data, asking(np.array(known_R))) == 1.0
+    assert run_lib.leaked(data, asking(np.array(known_R))) == 1.0
     known_R[:10] = targets_R[:10]
     share = 1 - 10 / len(known_R)
-    assert protocol.leaked(data, asking(np.array(known_R))) == pytest.approx(share)
+    assert run_lib.leaked(data, asking(np.array(known_R))) == pytest.approx(share)

@@ -8,9 +8,9 @@ import re
 import pytest
 
 from experiments import replay, reproduce
-from experiments.load import NEEDED
 from experiments.replay import to_csv
 from experiments.reproduce import Table
+from experiments.sweeping.load import NEEDED
 from tests.experiments.conftest import CONFIG
 
 SEED = 4

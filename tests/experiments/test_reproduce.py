@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from experiments import reproduce
-from experiments.load import load_sweep
-from recjax.errors import STOPPED
+from experiments.sweeping.load import load_sweep
+from recjax.common.errors import STOPPED
 
 
 @pytest.mark.parametrize("table", reproduce.TABLES, ids=lambda table: table.folder)

@@ -14,7 +14,7 @@ import optuna
 import pytest
 
 from experiments import search
-from experiments.pool import Job
+from experiments.sweeping.pool import Job
 
 SPACE = """
 

@@ -18,9 +18,9 @@ from tensorboard.backend.event_processing import event_multiplexer
 from tensorboard.plugins.hparams import metadata
 
 from experiments import collect, sweep
-from experiments.plan import Plan
-from recjax.errors import STOPPED
-from recjax.workdir import hold
+from experiments.sweeping.plan import Plan
+from recjax.common.errors import STOPPED
+from recjax.runtime.locks import directory_lock
 from tests.experiments.conftest import results
 
 TWO = ("--points", "narrow", "wide")
@@ -84,7 +84,7 @@ def test_a_dry_run_says_what_is_left(sweep_config, tmp_path, capsys):
     assert not out.exists()
     sweep.main([*asked[:-1], "--points", "wide", "--seeds", "0"])
     before = sorted(out.rglob("*"))
-    with hold(out, "not free"):  # a sweep that runs may be looked at
+    with directory_lock(out, "not free"):  # a sweep that runs may be looked at
         sweep.main([*asked, *TWO, "--seeds", "1"])
     said = capsys.readouterr().out
     assert "wide: to be run with seeds 1\n" in said
@@ -129,7 +129,7 @@ def test_the_longest_runs_of_the_last_seed_come_first(tmp_path):
     started = []
     for took in ({"a": [1.0], "b": [5.0]}, {"b": [5.0], "c": [9.0]}):
         plan = Plan("c.py", "", {"a": {}, "b": {}, "c": {}}, [0, 1], [], tmp_path)
-        course = sweep._Course(plan, 1)
+        course = sweep._SweepRunner(plan, 1)
         course.took = took
         course.pool = SimpleNamespace(free=[0], start=started.append)
         course.start()  # of two seeds
@@ -327,7 +327,7 @@ def test_another_sweep_is_refused(sweep_config, tmp_path, capsys):
     assert "; delete that run, or choose another --out" in said
     (run / "config.json").unlink()
     (run / "results.json").unlink()
-    with hold(out, ""), pytest.raises(SystemExit):
+    with directory_lock(out, ""), pytest.raises(SystemExit):
         sweep.main(asked)
     assert "another program is in it" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from recjax.checkpoint import read_params
+from recjax.checkpointing.checkpoints import read_params
 
 ROOT = Path(__file__).parents[2]
 

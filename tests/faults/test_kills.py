@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from recjax.errors import STOPPED
+from recjax.common.errors import STOPPED
 from tests.faults import runs
 
 pytestmark = pytest.mark.faults

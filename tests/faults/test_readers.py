@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from recjax.data.protocol import load_data
-from recjax.errors import UserError
+from recjax.common.errors import UserError
+from recjax.data.splits import load_data
 
 # Of each kind; more with RECJAX_EXAMPLES.
 EXAMPLES = int(os.environ.get("RECJAX_EXAMPLES", "350"))

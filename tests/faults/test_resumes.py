@@ -11,7 +11,7 @@ import signal
 
 import pytest
 
-from recjax.errors import STOPPED
+from recjax.common.errors import STOPPED
 from tests.faults import runs
 
 pytestmark = pytest.mark.faults

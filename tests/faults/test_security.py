@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recjax import train
-from recjax.checks import check_config
-from recjax.data import sources
-from recjax.data.protocol import load_data
-from recjax.errors import UserError
-from recjax.models.pretrained import load_config, load_params
-from recjax.prefix_store import PrefixStore
+from recjax.catalogue.prefix_cache import PrefixCache
+from recjax.common.errors import UserError
+from recjax.data.ingest import sources
+from recjax.data.splits import load_data
+from recjax.models.encoders.huggingface import load_config, load_params
+from recjax.run import train
+from recjax.run.validate_config import check_config
 from tests.conftest import TINY_BERT
 
-PACKAGE = Path(train.__file__).parent
+PACKAGE = Path(train.__file__).parents[1]
 
 
 class Canary:
@@ -48,7 +48,7 @@ def test_a_pickled_prefix_is_not_loaded(canary, tmp_path):
     path = tmp_path / "a.npy"
     np.save(path, np.array([Canary(canary)], object), allow_pickle=True)
     path.write_bytes(path.read_bytes() + hashlib.sha256(path.read_bytes()).digest())
-    store = PrefixStore(tmp_path, "float32", max_bytes=1e9, mapped_above=1e9)
+    store = PrefixCache(tmp_path, "float32", max_bytes=1e9, mapped_above=1e9)
     assert store.load("a") is None
 
 

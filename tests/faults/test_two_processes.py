@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from recjax.errors import PROCESS_LOST, STOPPED
+from recjax.common.errors import PROCESS_LOST, STOPPED
 from tests.faults import runs
 
 pytestmark = pytest.mark.faults

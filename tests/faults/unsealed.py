@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from recjax import manifest
+from recjax.checkpointing import manifest
 from tests.faults import config
 
 _write = manifest.write

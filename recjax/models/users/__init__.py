@@ -12,7 +12,7 @@ from recjax.models.users.gru import GruTower
 from recjax.models.users.mean import MeanTower
 from recjax.models.users.transformer import TransformerTower
 
-__all__ = ["BIDIRECTIONAL", "GRAPH", "HEADED", "POSITIONS", "USER_TOWERS"]
+__all__ = ["BIDIRECTIONAL", "HAS_HEADS", "POSITIONS", "USER_TOWERS", "USES_GRAPH"]
 
 POSITIONS = ("absolute", "relative")
 
@@ -48,5 +48,5 @@ USER_TOWERS: dict[str, Callable[[Any, int, Any], nn.Module]] = {
     "graph": lambda c, length, dtype: GraphTower(),
 }
 BIDIRECTIONAL = ("bert4rec",)  # asked for items that are hidden, not for the next
-HEADED = ("additive", "transformer", "bert4rec")  # with attention heads
-GRAPH = ("graph",)  # over item vectors that went through the training graph
+HAS_HEADS = ("additive", "transformer", "bert4rec")  # with attention heads
+USES_GRAPH = ("graph",)  # over item vectors that went through the training graph

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from recjax.models.attention import Attention
-from recjax.models.dropout import Dropout
+from recjax.models.layers.attention import Attention
+from recjax.models.layers.dropout import Dropout
 
 Pooled = tuple[jax.Array, jax.Array, jax.Array]
 

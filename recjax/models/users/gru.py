@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from recjax.models.dropout import Dropout
+from recjax.models.layers.dropout import Dropout
 
 
 class GruTower(nn.Module):

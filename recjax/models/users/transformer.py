@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from recjax.models.attention import Attention
-from recjax.models.dropout import Dropout
+from recjax.models.layers.attention import Attention
+from recjax.models.layers.dropout import Dropout
 
 
 class Block(nn.Module):
@@ -46,7 +46,7 @@ class Block(nn.Module):
         return x_BxHxD + drop(y)
 
 
-class AgeBias(nn.Module):
+class RelativePositionBias(nn.Module):
     """Learned attention bias per head and age, the number of events since the item.
 
     Starts with heads that forget at different rates (Press et al., ALiBi, 2022). Where
@@ -111,7 +111,9 @@ class TransformerTower(nn.Module):
             hidden_1x1xD = hidden_D[None, None].astype(x.dtype)
             x = jnp.where(hidden_BxH[..., None], hidden_1x1xD, x)
         if self.position == "relative":
-            age = AgeBias(self.num_heads, self.length, self.bidirectional, name="age")
+            age = RelativePositionBias(
+                self.num_heads, self.length, self.bidirectional, name="age"
+            )
             bias = age(length)
         else:
             init = nn.initializers.normal(0.02)

@@ -1,0 +1,1 @@
+"""What the item tower reads of all items, computed once."""

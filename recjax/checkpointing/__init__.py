@@ -1,0 +1,1 @@
+"""Verified checkpoints of a run."""

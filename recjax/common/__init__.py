@@ -1,0 +1,1 @@
+"""Helpers without a dependency on any other package of recjax."""

@@ -1,0 +1,3 @@
+"""The value of a metric with its interval."""
+
+Interval = dict[str, float]

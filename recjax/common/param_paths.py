@@ -1,0 +1,103 @@
+"""Parameter trees as flat `{path: array}` dicts, and rules over their paths."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from recjax.common.errors import UserError
+
+TEXT_PARAMS = "items/text/"  # where the text source keeps its parameters
+FlatParams = dict[str, Any]
+Rules = Sequence[tuple[str, Any]]
+
+
+def flatten_params(tree: Mapping[str, Any]) -> FlatParams:
+    """Nested dict -> `{'items/text/encoder/layer_0/...': leaf}`."""
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
+def unflatten_params(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of `flatten`."""
+    return traverse_util.unflatten_dict(dict(flat), sep="/")
+
+
+def match_rules(rules: Rules, paths: Iterable[str], name: str) -> FlatParams:
+    """Gives every path the value of the first rule whose regex matches all of it.
+
+    Args:
+      rules: ordered `(regex, value)`; `re.fullmatch` on the path, first match wins.
+      paths: parameter paths.
+      name: where the rules stand in the config, for the error.
+
+    Raises:
+      UserError: a path no rule matches, or what is no rule.
+    """
+    compiled = []
+    for rule in rules:
+        if isinstance(rule, str | float | int) or len(rule) != 2:
+            raise UserError(f"{name}: {rule!r} is not a pair (regex, value)")
+        pattern, value = rule
+        try:
+            compiled.append((re.compile(pattern), value))
+        except (re.error, TypeError) as e:
+            raise UserError(f"{name}: {pattern!r} is not a regex ({e})") from None
+    values, missed = {}, []
+    for path in paths:
+        for regex, value in compiled:
+            if regex.fullmatch(path):
+                values[path] = value
+                break
+        else:
+            missed.append(path)
+    if missed:
+        raise UserError(
+            f"{name}: no rule matches {', '.join(missed)}; "
+            "end the list with ('.*', value)"
+        )
+    return values
+
+
+def unused_rules(rules: Rules, paths: Sequence[str]) -> list[tuple[str, Any]]:
+    """Rules but that of '.*' that decide about no path.
+
+    A pattern with a value has to be some path's first match; one with None, which
+    freezes, has to match some path, be it one that an earlier rule takes.
+    """
+    first = match_rules(
+        [(p, i) for i, (p, _) in enumerate(rules)], paths, "rules"
+    ).values()
+    return [
+        (pattern, value)
+        for i, (pattern, value) in enumerate(rules)
+        if pattern != ".*"
+        and i not in first
+        and (value is not None or not any(re.fullmatch(pattern, p) for p in paths))
+    ]
+
+
+def count_params(flat: Mapping[str, Any]) -> int:
+    """Number of scalars."""
+    return sum(int(np.prod(x.shape)) for x in flat.values())
+
+
+def tree_bytes(tree: Any) -> int:
+    """Size of all arrays of a tree, or of their shapes."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def max_change(before: FlatParams, after: FlatParams) -> dict[str, float]:
+    """Largest absolute change of each parameter; 0.0 only if no bit differs."""
+    changes = {}
+    for path, old in jax.device_get(before).items():
+        new = np.asarray(after[path])
+        if old.tobytes() == new.tobytes():
+            changes[path] = 0.0
+        else:
+            delta = np.abs(new.astype(np.float64) - old.astype(np.float64)).max()
+            least = float(np.finfo(np.float32).tiny)
+            changes[path] = max(float(np.nan_to_num(delta, nan=np.inf)), least)
+    return changes

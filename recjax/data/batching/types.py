@@ -1,0 +1,59 @@
+"""The arrays of training and evaluation batches, and what scores a batch."""
+
+from typing import NamedTuple, Protocol
+
+import jax.numpy as jnp
+import numpy as np
+
+from recjax.data.dataset import Examples
+from recjax.data.text.packing import Items
+
+
+class Batch(NamedTuple):
+    """B users. `history_BxH` are indices into `items`, `targets_P` into candidates.
+
+    Attributes:
+      hidden_BxH: items that the user tower may not see; None where it sees all.
+      place_P: b * H + h where the user tower answers for the target; -1 is padding.
+      label_P: 1 where the target was liked, else 0; None where ratings do not count.
+      rows_B: training row of each user; -1 where a place only fills the batch.
+    """
+
+    history_BxH: np.ndarray
+    mask_BxH: np.ndarray
+    hidden_BxH: np.ndarray | None
+    targets_P: np.ndarray
+    place_P: np.ndarray
+    label_P: np.ndarray | None
+    rows_B: np.ndarray | None
+    items: Items | None
+
+
+class Queries(NamedTuple):
+    """B users to rank for; all indices are catalogue rows.
+
+    Attributes:
+      seen_BxS: items that may not be ranked, each once; -1 is padding.
+      rows_B: the row that asks; -1 where it only fills the batch.
+      drawn_BxC: the only candidates that the target is compared with, where they are
+        drawn; -1 is padding.
+      memory_BxMxN: baselines' scores, where the model has such memories.
+    """
+
+    history_BxH: np.ndarray
+    mask_BxH: np.ndarray
+    seen_BxS: np.ndarray
+    targets_B: np.ndarray
+    rows_B: np.ndarray
+    drawn_BxC: np.ndarray | None = None
+    memory_BxMxN: np.ndarray | None = None
+
+
+class Baseline(Protocol):
+    """What every baseline offers."""
+
+    def fit(self, rows: Examples, num_items: int) -> None:
+        """Learns from the training rows."""
+
+    def score(self, queries: Queries) -> np.ndarray | jnp.ndarray:
+        """scores_BxN of a batch, finite; what was seen is left out afterwards."""

@@ -1,0 +1,1 @@
+"""Finds, reads and checks the files of a data set."""

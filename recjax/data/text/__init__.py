@@ -1,0 +1,1 @@
+"""Tokenises item texts and packs them into rows."""

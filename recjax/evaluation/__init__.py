@@ -1,0 +1,1 @@
+"""Ranking, metrics and what is reported of them."""

@@ -1,0 +1,1 @@
+"""Item towers: sources of item vectors and their combination."""

@@ -1,0 +1,48 @@
+"""Pools the token states of a text into one vector."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class AttentionPool(nn.Module):
+    """Additive attention over a text's tokens (Wu et al., NRMS, 2019, equation 5)."""
+
+    width: int = 128
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, states_RxLxE: jax.Array, packed: Any) -> jax.Array:
+        """Token states -> pooled_UxE."""
+        hidden = nn.Dense(self.width, dtype=self.dtype, name="hidden")(states_RxLxE)
+        score = nn.Dense(1, use_bias=False, dtype=jnp.float32, name="query")
+        score_T = score(jnp.tanh(hidden)).reshape(-1)
+        num = packed.first_U.shape[0]
+        owner_T = packed.owner_RxL.reshape(-1)
+        best_U = jax.ops.segment_max(score_T, owner_T, num)
+        best_U = jnp.where(jnp.isfinite(best_U), best_U, 0)
+        weight_T = jnp.exp(score_T - best_U.at[owner_T].get(mode="fill", fill_value=0))
+        states_TxE = states_RxLxE.reshape(-1, states_RxLxE.shape[-1])
+        total_UxE = jax.ops.segment_sum(weight_T[:, None] * states_TxE, owner_T, num)
+        total_U = jax.ops.segment_sum(weight_T, owner_T, num)
+        return total_UxE / jnp.maximum(total_U, 1e-9)[:, None]
+
+
+def pool_first(states_RxLxE: jax.Array, packed: Any) -> jax.Array:
+    """State of each text's first token, [CLS] or whatever the tokenizer puts there."""
+    return states_RxLxE.reshape(-1, states_RxLxE.shape[-1])[packed.first_U]
+
+
+def pool_mean(states_RxLxE: jax.Array, packed: Any) -> jax.Array:
+    """Mean over each text's tokens, special tokens included."""
+    num = packed.first_U.shape[0]
+    owner_T = packed.owner_RxL.reshape(-1)
+    states_TxE = states_RxLxE.reshape(-1, states_RxLxE.shape[-1])
+    total_UxE = jax.ops.segment_sum(states_TxE, owner_T, num)
+    count_U = jax.ops.segment_sum(jnp.ones_like(owner_T), owner_T, num)
+    return total_UxE / jnp.maximum(count_U, 1)[:, None]
+
+
+POOLINGS = ("cls", "mean", "attention", "pooler")

@@ -1,0 +1,1 @@
+"""Console, TensorBoard, result pages and comparisons."""

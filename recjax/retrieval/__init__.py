@@ -1,0 +1,1 @@
+"""Scores of all candidates and their top k."""

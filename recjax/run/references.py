@@ -1,0 +1,79 @@
+"""What stands beside a trained model, in its tables or in its scores."""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from recjax.baselines import BASELINES, TEXT
+from recjax.baselines.score_fusion import ScoreFusion
+from recjax.baselines.text import TextSimilarity
+from recjax.catalogue.frozen_prefix import encode_prefix
+from recjax.common.param_paths import FlatParams
+from recjax.data.batching.types import Baseline
+from recjax.evaluation.results import reference_results
+from recjax.training.context import Run
+
+
+class References:
+    """The baselines, and the encoder without a gradient step.
+
+    Args:
+      r: the run.
+      params: all parameters before any training.
+    """
+
+    def __init__(self, r: Run, params: FlatParams):
+        self.r, self.params = r, params
+        self._memory: dict[str, Baseline] = {}
+
+    def remember(self) -> None:
+        """Fits the baselines of `head.memory` and adds them to the evaluator."""
+        start, head = self.r.now(), self.r.config.head
+        self._memory = {name: self._fitted(name) for name in head.memory}
+        if self._memory:
+            named = list(self._memory.items())
+            self.r.evaluator.remember(ScoreFusion(named, head.memory_floor))
+        self.r.spend_since("baselines", start)
+
+    def baselines(self) -> dict[str, dict[str, Any]]:
+        """Fits and tests every baseline that the config names."""
+        r, results = self.r, {}
+        start = r.now()
+        for name in r.config.eval.baselines:
+            baseline = self._memory.get(name) or self._fitted(name)
+            evaluation = r.evaluator.by_baseline(baseline, r.data.test)
+            r.reporter.ranks(name, evaluation.rank_R)
+            results[name] = reference_results(r, evaluation)
+        r.spend_since("baselines", start)
+        return results
+
+    def before(self) -> dict[str, Any]:
+        """Tests the pretrained encoder without a gradient step."""
+        r = self.r
+        start = r.now()
+        vectors_NxE = r.put_whole(self.texts_NxE)
+        evaluation = r.evaluator.by_text(vectors_NxE, r.data.test)
+        r.reporter.ranks("before", evaluation.rank_R)
+        r.spend_since("before", start)
+        return reference_results(r, evaluation)
+
+    def _fitted(self, name: str) -> Baseline:
+        if name == TEXT:
+            return TextSimilarity(self.texts_NxE)
+        baseline = BASELINES[name](self.r.config.seed)
+        baseline.fit(self.r.data.train, self.r.data.num_items)
+        return baseline
+
+    @functools.cached_property
+    def texts_NxE(self) -> np.ndarray:
+        """The items' texts by the encoder as it came.
+
+        A pooling that has to be learned is replaced by the mean.
+        """
+        r, pooling = self.r, self.r.config.item_tower.pooling
+        pooling = "mean" if pooling == "attention" else pooling
+        model = r.model.clone(item_pooling=pooling)
+        assert model.encoder_config is not None
+        blocks = model.encoder_config.num_hidden_layers + 2
+        return np.asarray(encode_prefix(r, model, self.params, blocks))

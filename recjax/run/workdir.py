@@ -1,0 +1,158 @@
+"""The run directory: whose it is, who is in it, whether its disk has room."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from recjax.common.config import config_changes
+from recjax.common.errors import UserError
+from recjax.common.param_paths import FlatParams, tree_bytes
+from recjax.reporting.results_page import results_text
+from recjax.runtime.locks import directory_lock
+from recjax.training.optimizer import make_optimizer, split_params
+
+
+def check_same_config(
+    config: Any, folder: Path, instead: str = "choose another --workdir"
+) -> str:
+    """The config as a run directory keeps it.
+
+    Args:
+      config: resolved.
+      folder: the run directory, which may not be there yet.
+      instead: what helps where it is of another config.
+
+    Raises:
+      UserError: the directory belongs to another config, or holds a damaged file.
+    """
+    key = config.data.user_key
+    if key and Path(key).expanduser().resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"data.user_key: {key} lies in the run directory; keep it apart"
+        )
+    text = config.to_json(indent=2) + "\n"
+    path, params = folder / "config.json", folder / "checkpoints" / "params"
+    results = folder / "results.json"
+    saved = params.is_dir() and any(p.name.isdigit() for p in params.iterdir())
+    if results.exists() and not path.exists():
+        raise UserError(
+            f"{folder}: holds results and no config.json that says of what; delete "
+            f"them, or {instead}"
+        )
+    if (
+        (saved or results.exists())
+        and path.exists()
+        and path.read_bytes() != text.encode()
+    ):
+        changes = config_changes(_load(path), json.loads(text))
+        raise UserError(
+            f"{folder}: holds a run of another config ({changes}); {instead}"
+        )
+    return text
+
+
+def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
+    """Takes a claimed run directory; returns the results of a finished run.
+
+    A directory where nothing was trained yet takes the new config.
+
+    Raises:
+      UserError: the directory cannot be written, belongs to another config, or holds
+        a damaged file.
+    """
+    text = check_same_config(config, folder)
+    path, results = folder / "config.json", folder / "results.json"
+    first = jax.process_index() == 0
+    try:
+        if first:
+            part = folder / ".config.json.part"
+            part.write_text(text, encoding="utf-8")
+            os.replace(part, path)
+    except OSError as e:
+        raise UserError(f"--workdir {folder}: {e.strerror}") from None
+    if results.exists():
+        done = _load(results)
+        if not isinstance(done, dict) or not {"baselines", "phases", "test"} <= {*done}:
+            raise UserError(f"{results}: damaged; delete it to write it anew")
+        if not first:
+            return done
+        print(f"{folder} holds a finished run:\n")
+        print(results_text(done, config.report.metrics))
+        return done
+    return None
+
+
+def check_disk(
+    config: Any,
+    phases: Sequence[Any],
+    shapes: FlatParams,
+    folder: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Refuses to begin what would fill the disk.
+
+    Args:
+      config: of the run.
+      phases: those with epochs.
+      shapes: of all parameters.
+      folder: the run directory, which may not be there yet.
+      say: receives a line about it.
+
+    Raises:
+      UserError: the checkpoints will take more than there is, or may not be written;
+        rules of a phase that do not fit the parameters.
+    """
+    needs, state, trained = tree_bytes(shapes), 0, set[str]()
+    for phase in phases:
+        opt = make_optimizer(config.optim, phase, list(shapes), steps=1)
+        trainable, _ = split_params(shapes, opt)
+        moments = tree_bytes(jax.eval_shape(opt.tx.init, trainable))
+        copies = 3 if phase.ema else 2
+        state = max(state, moments + copies * tree_bytes(trainable))
+        trained |= set(trainable)
+        needs += tree_bytes({path: shapes[path] for path in trained})
+    needs += (config.train.keep + 1) * state
+    written = (folder / "checkpoints").rglob("*")
+    needs -= sum(p.stat().st_size for p in written if p.is_file())
+    while not folder.exists():
+        folder = folder.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"--workdir {folder}: may not be written")
+    free = shutil.disk_usage(folder).free
+    say(f"checkpoints: at most {needs / 2**20:,.0f} MiB, {free / 2**20:,.0f} are free")
+    if needs > free:
+        raise UserError(
+            f"--workdir {folder}: the checkpoints need {needs / 2**20:,.0f} "
+            f"MiB, {free / 2**20:,.0f} MiB are free"
+        )
+
+
+@contextlib.contextmanager
+def lock_workdir(folder: Path) -> Iterator[None]:
+    """Makes the run directory, and keeps other runs out of it.
+
+    Raises:
+      UserError: another one is in it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"--workdir {folder}: {e.strerror}") from None
+    if jax.process_index():
+        yield
+        return
+    with directory_lock(folder, f"--workdir {folder}: another run is in it"):
+        yield
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:  # no JSON, or no UTF-8
+        raise UserError(f"{path}: damaged ({e}); delete it to write it anew") from None

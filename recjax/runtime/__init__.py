@@ -1,0 +1,1 @@
+"""Devices, processes, compilation, signals and locks."""

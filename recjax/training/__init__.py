@@ -1,0 +1,1 @@
+"""Training phases: optimizer, train step, loop."""

@@ -1,0 +1,162 @@
+"""A baseline's scores added to a trained model's."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from configs import base
+from recjax.baselines import BASELINES
+from recjax.baselines.score_fusion import LOG_SCORED, ScoreFusion
+from recjax.checkpointing.checkpoints import read_params
+from recjax.common import param_paths
+from recjax.common.errors import UserError
+from recjax.data.batching.eval_batches import make_queries
+from recjax.data.splits import load_data
+from recjax.evaluation import ranking
+from recjax.evaluation.evaluator import Evaluator
+from recjax.models.heads import FUSION_WEIGHTS
+from recjax.run import train
+from recjax.training.loop import train_phase
+
+
+def with_memory(config, *names, weights=(0.0, 0.5, 100.0), **changes):
+    c = config.copy_and_resolve_references().unlock()
+    c.item_tower.sources = ("id", "text")
+    c.eval.baselines = ("transitions", "popularity")
+    c.head.memory, c.head.memory_weights = names, weights
+    c.train.phases = (base.phase("towers", epochs=2, lr=1e-2, **changes),)
+    return c.lock()
+
+
+@pytest.mark.parametrize("name", ["transitions", "repeat_transitions", "text", "ials"])
+def test_a_heavy_memory_ranks_as_its_baseline(config, tmp_path, name):
+    """The order of the logarithms is that of the scores."""
+    c = with_memory(config, name, weights=(1e5,)).unlock()
+    c.eval.baselines = (name,)
+    final = train.run(c.lock(), str(tmp_path))
+    found, want = final["test"], final["baselines"][name]
+    assert found["ndcg@10"]["value"] == want["ndcg@10"]["value"]
+    assert final["phases"]["towers"]["memory"] == {name: 1e5}
+
+
+def test_no_weight_is_no_memory(config, tmp_path):
+    c = with_memory(config, "transitions", "text", weights=(0.0,))
+    final = train.run(c, str(tmp_path / "with"))
+    plain = train.run(with_memory(config), str(tmp_path / "without"))
+    assert final["test"] == plain["test"]
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_validation_chooses_of_all_combinations(config, tmp_path, ema):
+    names, values = ("transitions", "text"), (0.0, 0.5, 100.0)
+
+    def run(folder, weights):
+        c = with_memory(config, *names, weights=weights, ema=ema, patience=0)
+        return train.run(c, str(tmp_path / folder))
+
+    final = run("chosen", values)
+    (phase,) = final["phases"].values()
+    chosen = [phase["memory"][name] for name in names]
+    kept = read_params(tmp_path / "chosen")[FUSION_WEIGHTS]
+    np.testing.assert_allclose(kept, chosen, rtol=1e-6)
+    best = final["valid"]["ndcg@10"]["value"]
+    ones = [run(str(w), (w,))["valid"]["ndcg@10"]["value"] for w in values]
+    assert best >= max(ones)
+    shown = ", ".join(f"{w:g} x {name}" for name, w in phase["memory"].items())
+    assert shown in (tmp_path / "chosen" / "results.md").read_text()
+
+
+@pytest.mark.parametrize("candidates", [0, 7])
+@pytest.mark.parametrize(
+    ("mask_seen", "block"), [(True, 50), (False, 50), (True, 2**16)]
+)
+def test_every_combination_is_ranked_as_by_itself(
+    config, tmp_path, monkeypatch, candidates, mask_seen, block
+):
+    """What `compare` counts for a combination is what `rank` counts with it."""
+    weights, means = (0.0, 0.3, 2.0), {}
+    monkeypatch.setattr(ranking, "BLOCK_SIZE", block)
+    plain = Evaluator.choose_memory
+
+    def every(self, scorer, params, rows, metric):
+        encoded = scorer.encode_catalogue(params)
+        for pair in itertools.product(weights, repeat=2):
+            alone = self.put_whole(np.array([pair], np.float32))
+            flat = {**param_paths.flatten_params(params), FUSION_WEIGHTS: alone[0]}
+            want = self.by_model(scorer, param_paths.unflatten_params(flat), rows)[0]
+            q = next(self.queries(rows, by_length=True))
+            placed = self._put_with_memory(q)
+            found = scorer.compare(params, encoded, placed, alone)
+            ranked = scorer.rank(param_paths.unflatten_params(flat), encoded, placed)
+            np.testing.assert_array_equal(found[0][0], ranked.above_B)
+            np.testing.assert_array_equal(found[1][0], ranked.equal_B)
+            np.testing.assert_array_equal(found[2][0], ranked.below_B)
+            means[pair] = want.mean(metric)
+        best, values = plain(self, scorer, params, rows, metric)
+        chosen = means[tuple(round(float(w), 4) for w in best)]
+        assert values[metric].mean() == pytest.approx(chosen) == max(means.values())
+        return best, values
+
+    monkeypatch.setattr(Evaluator, "choose_memory", every)
+    c = with_memory(config, "repeat_transitions", "text", weights=weights).unlock()
+    c.eval.candidates, c.eval.mask_seen = candidates, mask_seen
+    train.run(c.lock(), str(tmp_path))
+    assert len(set(means.values())) > 4
+
+
+def test_a_resumed_run_remembers_the_encoder_as_it_came(config, tmp_path, monkeypatch):
+    """Not as the phases before have trained it."""
+    names = ("text",)
+    c = with_memory(config, *names, weights=(0.0, 1.0), lr_mults=base.freeze("none"))
+    c = c.unlock()
+    c.train.phases = (*c.train.phases, base.phase("more", epochs=1))
+    c = c.lock()
+    whole = train.run(c, str(tmp_path / "whole"))
+    plain, phases = train_phase, []
+
+    def killed(r, index, *args):
+        phases.append(index)
+        if index == 1 and phases.count(1) == 1:
+            raise KeyboardInterrupt
+        return plain(r, index, *args)
+
+    monkeypatch.setattr(train, "train_phase", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(c, str(tmp_path / "cut"))
+    resumed = train.run(c, str(tmp_path / "cut"))
+    assert phases == [0, 1, 1]
+    assert resumed["test"] == whole["test"]
+    assert resumed["valid"] == whole["valid"]
+
+
+def test_weights_that_every_phase_freezes_are_refused(config, tmp_path):
+    rules = (("head/.*|users/.*|items/id/.*", 1.0), (".*", None))
+    c = with_memory(config, "transitions", lr_mults=rules)
+    with pytest.raises(UserError, match="every phase freezes its weights, memory/w"):
+        train.run(c, str(tmp_path))
+
+
+def test_chances_are_logarithms_with_a_floor(config):
+    c = with_memory(config)
+    data = load_data(c)
+    q = next(make_queries(data.test, batch_size=8, history_length=6, mask_seen=True))
+    named = []
+    for name in ("transitions", "ease"):
+        baseline = BASELINES[name](c.seed)
+        baseline.fit(data.train, data.num_items)
+        named.append((name, baseline))
+    scores_BxMxN = ScoreFusion(named, 0.01).score(q)
+    scores = named[0][1].score(q)
+    assert (scores == 0).any()  # an item without an event
+    np.testing.assert_allclose(scores_BxMxN[:, 0], np.log(scores + 0.01), rtol=1e-6)
+    np.testing.assert_array_equal(scores_BxMxN[:, 1], named[1][1].score(q))
+
+
+@pytest.mark.parametrize("name", LOG_SCORED)
+def test_what_has_a_logarithm_is_not_negative(config, name):
+    data = load_data(config)
+    baseline = BASELINES[name](0)
+    baseline.fit(data.train, data.num_items)
+    for q in make_queries(data.test, batch_size=8, history_length=6, mask_seen=True):
+        assert (baseline.score(q) >= 0).all()

@@ -1,0 +1,201 @@
+"""Files of the frozen prefix: found again, never stale, never too many."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from configs import base
+from recjax.catalogue.prefix_cache import PrefixCache
+from recjax.common.errors import UserError
+from recjax.common.files import hash_arrays
+from recjax.models.encoders import bert
+from recjax.run import train
+from tests.conftest import TINY_BERT
+
+
+def put(store, key, array):
+    out = store.create(array.shape)
+    out[:] = array
+    return store.keep(key, out)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("mapped", [True, False])
+def test_what_is_kept_is_found_again(tmp_path, dtype, mapped):
+    above = 10 if mapped else 1e9
+    store = PrefixCache(tmp_path / "new", dtype, max_bytes=1e9, mapped_above=above)
+    array = np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4)
+    assert store.load("a") is None
+    kept = put(store, "a", array)
+    found = store.load("a")
+    for x in (kept, found):
+        assert isinstance(x, np.memmap) == mapped
+        assert x.dtype == store.dtype
+        np.testing.assert_array_equal(x, array.astype(store.dtype))
+    assert store.load("b") is None
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.npy"]
+
+
+def test_two_processes_do_not_share_a_file_without_a_name(tmp_path):
+    first, second = (
+        PrefixCache(tmp_path, "float32", max_bytes=1e9, mapped_above=0)
+        for _ in range(2)
+    )
+    x, y = first.create((5, 4)), second.create((5, 4))
+    x[:], y[:] = 1, 2
+    assert (first.keep("x", x) == 1).all()
+    second.discard()
+    assert [p.name for p in tmp_path.iterdir()] == ["x.npy"]
+    assert (first.load("x") == 1).all()
+
+
+def test_files_that_go_while_room_is_made(tmp_path):
+    for name in ("a.npy", "b.part"):
+        (tmp_path / name).symlink_to(tmp_path / "gone")
+    store = PrefixCache(tmp_path, "float32", max_bytes=1e9, mapped_above=0)
+    assert isinstance(store.create((5, 4)), np.memmap)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no array", "short", "flipped"])
+def test_a_damaged_file_is_not_read(tmp_path, damage):
+    store = PrefixCache(tmp_path, "float32", max_bytes=1e9, mapped_above=1e9)
+    put(store, "a", np.ones((5, 4), np.float32))
+    path = tmp_path / "a.npy"
+    if damage == "short":
+        damage = path.read_bytes()[:-8]
+    elif damage == "flipped":
+        damage = bytearray(path.read_bytes())
+        damage[150] ^= 1
+    path.write_bytes(damage)
+    assert store.load("a") is None
+
+
+def test_a_full_disk_leaves_the_array_in_memory(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    store = PrefixCache(tmp_path, "float32", max_bytes=1e9, mapped_above=1e9)
+    kept = put(store, "a", np.ones((5, 4), np.float32))
+    assert not isinstance(kept, np.memmap)
+    assert (kept == 1).all()
+    assert store.load("a") is None
+    assert not list(tmp_path.iterdir())
+    store = PrefixCache(tmp_path, "float32", max_bytes=1e9, mapped_above=10)
+    with pytest.raises(UserError, match=r"more than text\.prefix_memory"):
+        store.create((5, 4))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_longest_unused_goes_first(tmp_path):
+    array = np.ones((256, 1), np.float32)  # 1 KiB, a header of 128 bytes, a seal of 32
+    store = PrefixCache(tmp_path, "float32", max_bytes=3000, mapped_above=1e9)
+    for i, key in enumerate("ab"):
+        put(store, key, array)
+        os.utime(tmp_path / f"{key}.npy", (i, i))
+    assert store.load("a") is not None  # used now
+    put(store, "c", array)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "c.npy"]
+    put(store, "big", np.ones((4000, 1), np.float32))  # more than all of the room
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "c.npy"]
+
+
+def test_digest_sees_every_byte():
+    x = np.arange(6.0)
+    known = {hash_arrays([("a", x)], 1)}
+    y = x.copy()
+    y[-1] = np.nextafter(y[-1], 9)
+    for arrays, setting in (
+        ([("a", y)], 1),
+        ([("b", x)], 1),
+        ([("a", x.reshape(2, 3))], 1),
+        ([("a", x.astype(np.float32))], 1),
+        ([("a", x)], 2),
+        ([("a", x), ("a", x)], 1),
+    ):
+        known.add(hash_arrays(arrays, setting))
+    assert len(known) == 7
+    assert hash_arrays([("a", x.copy())], 1) in known
+
+
+def test_a_run_reads_only_what_it_would_compute(config, tmp_path, monkeypatch, capsys):
+    """The same prefix is read by the next run, with the same results; another depth,
+    other weights, other texts or another dtype never find it."""
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    c = config.unlock()
+    c.text.prefix_disk, c.loss.negatives = 1.0, "in_batch"
+    c.train.phases = (
+        base.phase("frozen", epochs=1),
+        base.phase("top", epochs=1, lr_mults=base.freeze(1, layers=3)),
+    )
+
+    def run(name, **changes):
+        c = config.copy_and_resolve_references().unlock()
+        c.text.update(changes)
+        final = train.run(c.lock(), str(tmp_path / name))
+        final.pop("seconds")
+        final.pop("peak_memory_mib")
+        out = capsys.readouterr().out
+        return final, out.count("read from"), out.count("kept in")
+
+    first, read, kept = run("first")
+    assert (read, kept) == (1, 2)  # before the training and in phase one the same
+    again, read, kept = run("again")
+    assert (read, kept) == (3, 0)
+    assert again == first
+    mapped, read, kept = run("mapped", prefix_memory=0.0)
+    assert (read, kept) == (3, 0)
+    assert mapped == first
+    without, read, kept = run("without", prefix_disk=0.0)
+    assert (read, kept) == (0, 0)
+    assert without == first
+    for name, changes in (
+        ("texts", {"template": "{title}"}),
+        ("dtype", {"prefix_dtype": "bfloat16"}),
+    ):
+        _, read, kept = run(name, **changes)
+        assert (read, kept) == (1, 2), name
+    half = run("half", prefix_dtype="bfloat16", prefix_memory=0.0)
+    assert half[1:] == (3, 0)
+    assert half[0]["before"] != first["before"]
+
+
+def test_other_weights_or_other_code_never_find_it(
+    config, tmp_path, monkeypatch, capsys
+):
+    """The same depth twice: one frozen weight differs in its last bit, or the code."""
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    encoder = shutil.copytree(TINY_BERT, tmp_path / "bert")
+    c = config.unlock()
+    c.text.encoder, c.text.prefix_disk = str(encoder), 1.0
+
+    def read(name):
+        train.run(c, str(tmp_path / name))
+        return capsys.readouterr().out.count("read from")
+
+    assert read("first") == 1  # before the training computes, phase one reads
+    assert read("again") == 2
+    path = encoder / "model.safetensors"
+    weights = load_file(path)
+    kernel = weights["encoder.layer.1.output.dense.weight"]
+    kernel[0, 0] = np.nextafter(kernel[0, 0], np.float32(9))
+    save_file(weights, path)
+    assert read("weights") == 1
+    code = tmp_path / "bert.py"
+    code.write_text(Path(bert.__file__).read_text() + "# changed\n")
+    monkeypatch.setattr(bert, "__file__", str(code))
+    assert read("code") == 1
+
+
+def test_all_negatives_need_the_prefix_in_memory(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    c = config.unlock()
+    c.text.prefix_disk, c.text.prefix_memory = 1.0, 0.0
+    rules = base.freeze(1, layers=3)
+    c.train.phases = (base.phase("top", epochs=1, lr_mults=rules),)
+    with pytest.raises(UserError, match=r"^negatives: 'all' needs the whole"):
+        train.run(c.lock(), str(tmp_path / "run"))

@@ -1,0 +1,179 @@
+"""Rows of a file: used, or rejected with the reason."""
+
+import datetime
+
+import polars as pl
+import pytest
+
+from recjax.common.errors import UserError
+from recjax.data.ingest.parsing import parse_csv, parse_lines
+from recjax.data.ingest.tables import read_table
+
+HEADER = b"user_id:token\titem_id:token\ttimestamp:float\n"
+
+
+def write(tmp_path, raw, name="x.inter"):
+    path = tmp_path / name
+    path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"u\ta", "2 columns, not 3"),
+        (b"u\ta\t1\tmore", "4 columns, not 3"),
+        (b'"u\tx"\ta\t1', "4 columns, not 3"),
+        (b"u\xff\ta\t1", "not UTF-8"),
+        (b"u\0\ta\t1", "a NUL byte"),
+        (b"u\ta\r\t1", "a carriage return inside"),
+    ],
+)
+def test_lines_that_are_no_rows(tmp_path, line, reason):
+    path = write(tmp_path, HEADER + b"u\ta\t1\n\n" + line + b"\nv\tb\t2\n")
+    table = read_table(path, "atomic", strict=False)
+    assert table.frame["user_id"].to_list() == ["u", "v"]
+    assert table.rows.tolist() == [2, 5]
+    assert table.rows_in == 3
+    ((name, row, column, why, text),) = table.rejected
+    assert (name, row, column, why) == ("x.inter", 4, "", reason)
+    assert text == line.decode("utf-8", "replace")
+    with pytest.raises(UserError, match=f"x.inter: row 4: {reason}"):
+        read_table(path, "atomic")
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"", "empty"),
+        (b"\n \n", "empty"),
+        ("a:token\n".encode("utf-16"), "UTF-16"),
+        (b"a:token\ta:token\n", "column 'a:token' stands there twice"),
+        (b"a:token\t\n", "a column without a name"),
+        (b"a:token\tb:int\n", "header 'b:int' is not name:type"),
+        (b"a:token\ta:float\n", "header: 'a' stands there twice"),
+    ],
+)
+def test_headers_that_are_none(tmp_path, raw, message):
+    with pytest.raises(UserError, match=message):
+        read_table(write(tmp_path, raw), "atomic", strict=False)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("last", [True, False])
+def test_marks_and_line_ends_do_not_matter(tmp_path, mark, end, last):
+    raw = mark + (HEADER + "é\ta\t1\nv\t\t2\n".encode()).replace(b"\n", end)
+    table = read_table(write(tmp_path, raw if last else raw[: -len(end)]), "atomic")
+    assert table.frame.rows() == [("é", "a", "1"), ("v", "", "2")]
+
+
+def test_quotes_of_csv(tmp_path):
+    raw = b'a,b\n1,"x, ""y""\nz"\n2,"open\n3,c\n"4"x,d\n\n5,"e"\n'
+    found = parse_csv(raw, tmp_path)
+    assert found.frame.rows() == [("1", 'x, "y"\nz'), ("3", "c"), ("5", "e")]
+    assert found.rows.tolist() == [2, 5, 8]
+    assert [(row, text) for row, _, text in found.bad] == [
+        (4, '2,"open'),
+        (6, '"4"x,d'),
+    ]
+    assert all("quotes do not fit" in reason for _, reason, _ in found.bad)
+
+
+def test_times_of_every_form(tmp_path):
+    forms = [
+        "1717113600", "1717113600.0", "2024-05-31", "2024-05-31T00:00",
+        "2024-05-31 00:00:00", "2024-05-31T00:00:00.000", "2024-05-31T00:00:00Z",
+        "2024-05-31T02:00:00+02:00", "2024-05-30T22:00:00-0200",
+    ]  # fmt: skip
+    raw = HEADER + b"".join(f"u\ta\t{form}\n".encode() for form in forms)
+    table = read_table(write(tmp_path, raw), "atomic")
+    table.check_times("timestamp")
+    assert table.frame["timestamp"].to_list() == [1717113600.0] * len(forms)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("", "neither"),
+        ("nan", "neither"),
+        ("1e400", "neither"),
+        ("2024-13-45", "neither"),
+        ("2024-05-31x", "neither"),
+        ("-1", "before 1970"),
+        ("1717113600000", "milliseconds"),
+        ("9" * 30, "milliseconds"),
+        ("TOMORROW", "in the future"),
+    ],
+)
+def test_times_that_are_none(tmp_path, value, reason):
+    if value == "TOMORROW":
+        day = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=3)
+        value = day.date().isoformat()
+    raw = HEADER + f"u\ta\t5\nu\tb\t{value}\n".encode()
+    table = read_table(write(tmp_path, raw), "atomic", strict=False)
+    table.check_times("timestamp")
+    assert table.frame["timestamp"].to_list() == [5.0]
+    ((_, row, column, why, text),) = table.rejected
+    assert (row, column) == (3, "timestamp")
+    assert reason in why
+    assert text == f"u\tb\t{value}"
+
+
+def test_ids_numbers_and_repeats(tmp_path):
+    lines = [
+        "u\ta\t1",
+        "\ta\t2",
+        "nan\ta\t3",
+        " \ta\t3",
+        "u\ta\t6",
+        "u\tz\t2",
+        "u\ta\t1",
+    ]
+    raw = HEADER + "".join(f"{line}\n" for line in lines).encode()
+    table = read_table(write(tmp_path, raw), "atomic", strict=False)
+    table.check_ids("user_id")
+    table.check_numbers("timestamp", 1, 5)
+    table.check_known("item_id", pl.Series(["a", "b"]), "x.item")
+    table.check_distinct(["user_id", "item_id", "timestamp"], "the same again")
+    assert table.frame.rows() == [("u", "a", 1.0)]
+    assert {(row, why) for _, row, _, why, _ in table.rejected} == {
+        (3, "empty"),
+        (4, "not an id"),
+        (5, "empty"),
+        (6, "not within 1 and 5"),
+        (7, "not in x.item"),
+        (8, "the same again"),
+    }
+    assert table.rows_in == len(table) + len(table.rejected)
+
+
+def test_columns_of_the_wrong_type(tmp_path):
+    path = tmp_path / "x.parquet"
+    pl.DataFrame({"n": ["one", "2"], "t": [datetime.time(1)] * 2}).write_parquet(path)
+    table = read_table(path, "parquet", strict=False)
+    with pytest.raises(UserError, match="t is of type Time, not a time"):
+        table.check_times("t")
+    table.check_numbers("n")
+    assert table.frame["n"].to_list() == [2.0]
+    assert table.rejected[0][1:4] == (1, "n", "not a number")
+    path.write_bytes(b"PAR1 is no file")
+    with pytest.raises(UserError, match=r"x\.parquet: "):
+        read_table(path, "parquet")
+
+
+def test_lines_and_csv_agree_without_quotes(tmp_path):
+    raw = b"a,b\n1,x\n2\n3,y\n"
+    first, second = parse_lines(raw, ",", tmp_path), parse_csv(raw, tmp_path)
+    assert first.frame.equals(second.frame)
+    quoted = parse_csv(raw.replace(b"x", b'"x"'), tmp_path)
+    assert quoted.frame.equals(first.frame)
+    assert quoted.rows.tolist() == first.rows.tolist() == [2, 4]
+    assert quoted.bad == first.bad
+
+
+def test_a_quoted_text_may_be_long(tmp_path):
+    text = "long, " * 50_000
+    raw = f'item_id,name\na,"{text}"\nb,short\n'.encode()
+    table = read_table(write(tmp_path, raw, "x.item.csv"), "csv", strict=True)
+    assert table.frame["name"].to_list() == [text, "short"]

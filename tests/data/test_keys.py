@@ -1,0 +1,118 @@
+"""Keys of a config reach what they are for: each changes the first step."""
+
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from configs import base
+from recjax.run.setup import open_run, trained_phases
+from recjax.runtime.signals import PreemptionSync
+from recjax.training.phase import make_phase
+
+
+def first_step(config, folder):
+    """Its loss, and what it was made of: parameters, users, the dropout key."""
+    folder.mkdir()
+    with open_run(config, folder, time.perf_counter()) as (r, params):
+        phase, state = make_phase(r, 0, trained_phases(config)[0], params, 0)
+        batch = next(iter(phase.batches))
+        catalogue, placed = phase.place(r, batch)
+        inputs = (
+            catalogue,
+            placed,
+            PreemptionSync(r.signals, r.mesh, 1e9).asks(),
+            r.dropout_key,
+        )
+        _, values = phase.step(state, phase.frozen, *inputs)
+        key = jax.random.key_data(r.dropout_key)
+        params = {path: np.asarray(x) for path, x in params.items()}
+        return float(values["loss"]), params, batch.rows_B.tolist(), key.tolist()
+
+
+@pytest.fixture
+def start(config):
+    """Ids alone; as much as can be is drawn."""
+    c = config.unlock()
+    c.item_tower.sources, c.train.batch_size = ("id",), 8
+    c.loss.negatives, c.loss.num_negatives = "uniform", 5
+    c.user_tower.num_layers, c.user_tower.mask_share = 2, 0.3
+    c.train.phases = (base.phase("p", epochs=1, lr=1e-2),)
+    return c.lock()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "where"),
+    [
+        ("data.reverse", 0.9, {}),
+        ("data.shuffle_ties", False, {}),
+        ("data.windows", "last", {"data.history_length": 3}),
+        ("head.temperature", 0.5, {}),
+        ("loss.calibration", 0.1, {"loss.name": "gbce", "loss.k": 4}),
+        ("loss.k", 4, {"loss.name": "bce"}),
+        ("loss.logq", False, {}),
+        ("loss.num_negatives", 3, {}),
+        ("loss.smoothing", 0.1, {}),
+        ("user_tower.dropout", 0.0, {}),
+        ("user_tower.dropout", 0.0, {"user_tower.name": "gru"}),
+        ("user_tower.hidden", 3, {"user_tower.name": "additive"}),
+        ("user_tower.kernel_size", 2, {"user_tower.name": "cnn"}),
+        ("user_tower.mask_share", 0.9, {"user_tower.name": "bert4rec"}),
+        ("user_tower.mlp_ratio", 2, {}),
+        ("user_tower.num_heads", 1, {}),
+        ("user_tower.num_layers", 1, {}),
+        ("user_tower.num_layers", 1, {"user_tower.name": "cnn"}),
+        ("user_tower.num_layers", 1, {"user_tower.name": "gru"}),
+        (
+            "user_tower.num_layers",
+            1,
+            {"user_tower.name": "graph", "loss.negatives": "all"},
+        ),
+    ],
+)
+def test_a_key_changes_the_loss(start, tmp_path, key, value, where):
+    c = start.unlock()
+    c.update_from_flattened_dict(where)
+    before = c.copy_and_resolve_references().lock()
+    section, name = key.split(".")
+    assert c[section][name] != value
+    c[section][name] = value
+    losses = [
+        first_step(each, tmp_path / which)[0]
+        for which, each in (("before", before), ("after", c.lock()))
+    ]
+    assert np.isfinite(losses).all()
+    assert abs(losses[0] - losses[1]) > 1e-4
+
+
+def test_seeds_differ_in_all_that_is_drawn(start, tmp_path):
+    """And the same seed draws the same."""
+    found = {}
+    for which, seed in (("one", 0), ("again", 0), ("other", 1)):
+        c = start.copy_and_resolve_references().unlock()
+        c.seed = seed
+        found[which] = first_step(c.lock(), tmp_path / which)
+    loss, params, rows, key = found["one"]
+    same, other = found["again"], found["other"]
+    assert (loss, rows, key) == (same[0], *same[2:])
+    drawn = [p for p in params if p.endswith(("kernel", "embedding"))]
+    drawn.remove("head/bilinear/kernel")  # the identity
+    assert len(drawn) > 5
+    for path in params:
+        np.testing.assert_array_equal(params[path], same[1][path])
+        if path in drawn:
+            assert np.abs(params[path] - other[1][path]).max() > 1e-3, path
+    assert rows != other[2]
+    assert key != other[3]
+
+
+def test_phases_of_a_seed_have_orders_of_their_own(start, tmp_path):
+    c = start.unlock()
+    c.train.phases = tuple(base.phase(name, epochs=1) for name in "ab")
+    with open_run(c.lock(), tmp_path, time.perf_counter()) as (r, params):
+        rows = [
+            next(iter(make_phase(r, i, each, params, 0)[0].batches)).rows_B.tolist()
+            for i, each in enumerate(trained_phases(c))
+        ]
+    assert rows[0] != rows[1]

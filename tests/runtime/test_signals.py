@@ -1,0 +1,57 @@
+"""What a process does at a signal, and at a second one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from recjax.runtime.signals import DEBOUNCE_SECONDS
+
+BUSY = """
+import time
+from recjax.signals import Signals
+
+signals = Signals()
+with signals.heard(), signals.deferred():
+    print("busy", flush=True)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def busy():
+    """A process in which a signal is only noted."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUSY],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert process.stdout.readline() == "busy\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_leaves_at_once(busy, kind):
+    busy.send_signal(kind)
+    time.sleep(DEBOUNCE_SECONDS + 0.5)
+    assert busy.poll() is None
+    busy.send_signal(kind)
+    assert busy.wait(timeout=20) == 128 + kind
+    assert busy.stderr.read() == "second signal: leaving at once\n"
+
+
+def test_two_signals_at_once_are_one(busy):
+    for kind in (signal.SIGTERM, signal.SIGINT):  # two of a kind may arrive as one
+        busy.send_signal(kind)
+    time.sleep(1.5)
+    assert busy.poll() is None

@@ -1,0 +1,151 @@
+"""Freezing, multipliers, decay and schedules."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import base
+from recjax.common.errors import UserError
+from recjax.training import optimizer
+
+ENCODER = base.ENCODER
+PARAMS = {
+    ENCODER + "embeddings/word/embedding": jnp.ones((3, 2)),
+    **{f"{ENCODER}layer_{i}/mlp_up/kernel": jnp.ones((2, 2)) for i in range(6)},
+    ENCODER + "pool/kernel": jnp.ones((2, 2)),
+    "users/norm/scale": jnp.ones(2),
+    "head/bilinear/kernel": jnp.ones((2, 2)),
+}
+
+
+def make(lr_mults, **changes):
+    config = base.get_config().optim.copy_and_resolve_references().unlock()
+    phase = base.phase("p", lr_mults=lr_mults, lr=0.1)
+    for key, value in changes.items():
+        (config if key in config else phase)[key] = value
+    return optimizer.make_optimizer(config, phase, list(PARAMS), 10)
+
+
+@pytest.mark.parametrize(
+    ("what", "trained"),
+    [
+        ("all", ""),
+        ("none", "e012345p"),
+        ("embeddings", "012345p"),
+        (2, "45p"),
+        (0, ""),
+    ],
+)
+def test_freezing_presets(what, trained):
+    opt = make(base.freeze(what, layers=6, encoder=0.1))
+    for path, mult in opt.lr_mults.items():
+        if not path.startswith(ENCODER):
+            assert mult == 1.0
+        else:
+            name = path.removeprefix(ENCODER).removeprefix("layer_")[0]
+            assert mult == (0.1 if name in trained else None), path
+    trainable, frozen = optimizer.split_params(PARAMS, opt)
+    assert trainable.keys() | frozen.keys() == PARAMS.keys()
+
+
+@pytest.mark.parametrize("what", ["lora", "bias"])
+def test_presets_by_leaf(what):
+    stem = ENCODER + "layer_1/attention/query/"
+    leaves = ("kernel", "bias", "lora_a", "lora_b")
+    paths = [*PARAMS, "users/norm/bias", *(stem + leaf for leaf in leaves)]
+    rules = base.freeze(what, encoder=0.1)
+    opt = optimizer.make_optimizer(
+        base.get_config().optim, base.phase("p", lr_mults=rules), paths, 1
+    )
+    found = {path for path, mult in opt.lr_mults.items() if mult == 0.1}
+    assert found == {
+        "lora": {stem + "lora_a", stem + "lora_b"}, "bias": {stem + "bias"}
+    }[what]  # fmt: skip
+    for path in paths:
+        assert (opt.lr_mults[path] == 1.0) == (not path.startswith(ENCODER)), path
+
+
+def test_a_rule_that_trains_nothing_is_refused():
+    with pytest.raises(UserError, match=r"'items/text/encoder/layer_9/\.\*' decides"):
+        make(((ENCODER + r"layer_9/.*", 0.1), (r".*", 1.0)))
+    with pytest.raises(UserError, match=r"'items/text/encodr/\.\*' decides about no"):
+        make(((r"items/text/encodr/.*", None), (r".*", 1.0)))
+    with pytest.raises(UserError, match=r"optim.wd_mults: '\.\*/kernl' decides about"):
+        make(((r".*", 1.0),), wd_mults=((r".*/kernl", 1.0), (r".*", 0.0)))
+    with pytest.raises(UserError, match=r"multiplier '0\.1' is no number"):
+        make(((r".*", "0.1"),))
+    with pytest.raises(UserError, match=r"wd_mults: multiplier None is no number"):
+        make(((r".*", 1.0),), wd_mults=((r".*", None),))
+    with pytest.raises(ValueError, match="freeze: 2 of None layers"):
+        base.freeze(2)
+
+
+def test_nothing_to_freeze_where_items_have_no_text():
+    config, paths = base.get_config().optim, ["users/norm/scale"]
+    opt = optimizer.make_optimizer(config, base.phase("p"), paths, 10)
+    assert opt.lr_mults == {"users/norm/scale": 1.0}
+
+
+@pytest.mark.parametrize("name", optimizer.OPTIMIZERS)
+def test_frozen_weights_have_no_optimizer_state(name):
+    opt = make(base.freeze("all"), name=name)
+    trainable, frozen = optimizer.split_params(PARAMS, opt)
+    state = str(jax.tree.flatten_with_path(opt.tx.init(trainable))[0])
+    assert frozen
+    assert all(path in state for path in trainable)
+    assert not any(path in state for path in frozen)
+
+
+def test_adamw_with_multipliers_equals_optax():
+    opt = make(((r"head/.*", 0.5), (r".*", 1.0)), weight_decay=0.3, clip_norm=0.0)
+    grads = {path: jnp.full_like(x, 0.2) for path, x in PARAMS.items()}
+    updates, _ = opt.tx.update(grads, opt.tx.init(PARAMS), PARAMS)
+    for path in PARAMS:
+        lr = 0.05 if path.startswith("head") else 0.1
+        decay = 0.3 if path.endswith("kernel") else 0.0
+        reference = optax.adamw(lr, b1=0.9, b2=0.999, eps=1e-8, weight_decay=decay)
+        one = {path: PARAMS[path]}
+        want, _ = reference.update({path: grads[path]}, reference.init(one), one)
+        np.testing.assert_allclose(updates[path], want[path], rtol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "adafactor"])
+def test_every_optimizer_descends(name):
+    opt = make(((r".*", 1.0),), name=name, lr=0.01)
+    params, state = PARAMS, opt.tx.init(PARAMS)
+
+    def loss(p):
+        return sum((x**2).sum() for x in p.values())
+
+    first = loss(params)
+    for _ in range(5):
+        grads = {path: 2 * x for path, x in params.items()}
+        updates, state = opt.tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    assert loss(params) < first
+
+
+def test_clipping_bounds_the_step():
+    free = make(((r".*", 1.0),), name="sgd", momentum=0.0, clip_norm=0.0)
+    clipped = make(((r".*", 1.0),), name="sgd", momentum=0.0, clip_norm=1.0)
+    grads = {path: jnp.full_like(x, 100.0) for path, x in PARAMS.items()}
+    for opt, bound in ((free, None), (clipped, 0.1)):
+        no_decay = {path: jnp.zeros_like(x) for path, x in PARAMS.items()}
+        updates, _ = opt.tx.update(grads, opt.tx.init(PARAMS), no_decay)
+        norm = float(optax.tree.norm(updates))
+        assert norm > 1 if bound is None else abs(norm - bound) < 1e-6
+
+
+def test_schedules():
+    def rates(**changes):
+        phase = base.phase("p", lr=1.0, **changes)
+        schedule = optimizer.make_schedule(phase, 10)
+        return [round(float(schedule(i)), 4) for i in range(11)]
+
+    assert rates() == [1.0] * 11
+    assert rates(warmup=0.4)[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rates(schedule="linear")[::5] == [1.0, 0.5, 0.0]
+    assert rates(schedule="cosine")[::5] == [1.0, 0.5, 0.0]
+    assert rates(schedule="linear", warmup=0.5)[5:] == [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
