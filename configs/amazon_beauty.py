@@ -27,7 +27,7 @@ def get_config(point: str = "whole") -> ConfigDict:
     data_sets.amazon_beauty(c)
     c.text.whiten = True
     c.item_tower.width = 128
-    c.head.memory = ("transitions", "text")
+    c.head.fusion = ("transitions", "text")
     c.eval.baselines = ("popularity", "transitions", "text")
     c.train.phases = (base.phase("towers", epochs=20, lr=1e-3, ema=0.98, patience=3),)
     return reference.pick(c, point, sweep)
@@ -36,4 +36,4 @@ def get_config(point: str = "whole") -> ConfigDict:
 def sweep(add: reference.Add) -> None:
     """The whole, and what parts of it are good for."""
     add("whole", {})
-    add("no_memory", {"head.memory": ()})
+    add("no_fusion", {"head.fusion": ()})

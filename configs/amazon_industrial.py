@@ -29,7 +29,7 @@ def get_config(point: str = "whole") -> ConfigDict:
     c.text.whiten = True
     c.item_tower.width = 128  # by text alone: the memory knows items by id already
     c.user_tower.repeats = True
-    c.head.memory = ("repeat_transitions", "text")
+    c.head.fusion = ("repeat_transitions", "text")
     c.eval.baselines = ("popularity", "transitions", "repeat_transitions", "text")
     c.train.phases = (base.phase("towers", epochs=20, lr=1e-3, ema=0.98, patience=6),)
     return reference.pick(c, point, sweep)
@@ -40,6 +40,6 @@ def sweep(add: reference.Add) -> None:
     add("whole", {})
     add("ids_too", {"item_tower.sources": ("id", "text")})
     add("not_whitened", {"text.whiten": False})
-    add("plain_transitions", {"head.memory": ("transitions", "text")})
-    add("no_text_memory", {"head.memory": ("repeat_transitions",)})
-    add("no_memory", {"head.memory": ()})
+    add("plain_transitions", {"head.fusion": ("transitions", "text")})
+    add("no_text_fusion", {"head.fusion": ("repeat_transitions",)})
+    add("no_fusion", {"head.fusion": ()})

@@ -19,9 +19,9 @@ def get_config() -> ConfigDict:
     c.data = ConfigDict()
     c.data.source = "ml-100k"  # name in recjax/data/sources.py, or a directory
     c.data.format = "atomic"  # atomic (RecBole) | csv | parquet
-    c.data.stem = ""  # first part of the file names; "" = the directory's name
+    c.data.file_prefix = ""  # first part of the file names; "" = the directory's name
     c.data.split = "leave_one_out"  # leave_one_out | ratio | time | user | fixed
-    c.data.shares = (0.1, 0.1)  # of events or users: validation, test
+    c.data.split_fractions = (0.1, 0.1)  # of events or users: validation, test
     c.data.split_seed = 0  # of drawn users, cold items and candidates
     c.data.cold_items = 0.0  # share of the items that are new at the test
     c.data.min_rating = 0.0  # events below are left out; 0 = none
@@ -52,9 +52,9 @@ def get_config() -> ConfigDict:
     c.text.max_tokens = 32  # longer texts are cut
     c.text.row_tokens = 64  # texts are packed into rows of so many tokens
     c.text.rows_per_batch = 32  # rows at a time where the catalogue is encoded
-    c.text.prefix_dtype = "float32"  # of what frozen blocks make: float32 | bfloat16
-    c.text.prefix_memory = 4.0  # GiB; larger states of a prefix stay in a file, mapped
-    c.text.prefix_disk = 20.0  # GiB of such files, for later runs; 0 = none
+    c.text.cache_dtype = "float32"  # of what frozen blocks make: float32 | bfloat16
+    c.text.cache_ram_gib = 4.0  # GiB; larger states of a prefix stay in a file, mapped
+    c.text.cache_disk_gib = 20.0  # GiB of such files, for later runs; 0 = none
     c.text.remat_rows = 0  # of the trained layers, again in the backward pass; 0 = off
 
     c.item_tower = ConfigDict()
@@ -82,14 +82,24 @@ def get_config() -> ConfigDict:
     c.head.temperature = 1.0  # scores are divided by it; learned in two_tower
 
     # Baselines whose scores, or the logarithms of chances, are added to the model's.
-    c.head.memory = ()  # names as in eval.baselines, but random
-    c.head.memory_floor = 0.01  # added to chances before the logarithm
-    c.head.memory_weights = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # validation chooses
+    c.head.fusion = ()  # names as in eval.baselines, but random
+    c.head.fusion_floor = 0.01  # added to chances before the logarithm
+    c.head.fusion_weights_grid = (
+        0.0,
+        0.5,
+        1.0,
+        1.5,
+        2.0,
+        3.0,
+        4.0,
+    )  # validation chooses
 
     c.loss = ConfigDict()
     c.loss.name = "softmax"  # softmax (cross-entropy) | bce | gbce | rating
-    c.loss.k = 1  # of bce and gbce: negatives per target that the loss stands for
-    c.loss.calibration = 0.75  # t of gbce: 0 = bce
+    c.loss.negatives_per_positive = (
+        1  # of bce and gbce: negatives per target that the loss stands for
+    )
+    c.loss.gbce_t = 0.75  # t of gbce: 0 = bce
     # all: the catalogue; stale: the same, but only the batch's items are fresh;
     # uniform, popularity: drawn; mixed: in_batch and uniform
     c.loss.negatives = "all"  # all | stale | in_batch | uniform | popularity | mixed
@@ -128,7 +138,7 @@ def get_config() -> ConfigDict:
     c.eval.batch_size = 256  # users
     c.eval.candidates = 0  # drawn for each target; 0 = all items
     c.eval.mask_seen = True  # what a user had is no candidate, but for the target
-    c.eval.resamples = 1000  # bootstrap samples of the 95% intervals
+    c.eval.bootstrap_samples = 1000  # bootstrap samples of the 95% intervals
     c.eval.like_threshold = 0.0  # ratings from here on are likes; 0 = no such report
     # random | popularity | recent_popularity (fixed splits: by the order of the file) |
     # transitions | repeat_transitions (what came before counts as another item) |
@@ -136,7 +146,7 @@ def get_config() -> ConfigDict:
     # encoder's vectors, half whitened); fitted on whole histories and asked, like the
     # model, with the newest data.history_length events
     c.eval.baselines = ("random", "popularity")  # beside every result
-    c.eval.before = True  # evaluate the encoder without training
+    c.eval.zero_shot = True  # evaluate the encoder without training
 
     c.mesh = ConfigDict()
     c.mesh.data = 1  # devices that share the batch; -1 = all that are left

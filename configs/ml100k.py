@@ -12,7 +12,7 @@ from configs import base, data_sets
 from configs.ablations import reference
 
 NO_TEXT = {
-    "head.memory": ("ease",),
+    "head.fusion": ("ease",),
     "eval.baselines": ("popularity", "transitions", "ease"),
 }
 
@@ -30,7 +30,7 @@ def get_config(point: str = "whole") -> ConfigDict:
     c.item_tower.width = 128
     c.user_tower.num_heads = 4
     c.user_tower.dropout = 0.4
-    c.head.memory = ("ease", "text")
+    c.head.fusion = ("ease", "text")
     c.loss.smoothing = 0.2
     c.eval.baselines = ("popularity", "transitions", "ease", "text")
     c.train.phases = (base.phase("towers", epochs=50, lr=2e-3, ema=0.99, patience=10),)

@@ -86,7 +86,7 @@ def shrink(c: ConfigDict, folder: Path, encoder: Path = TINY_BERT) -> ConfigDict
     c = c.copy_and_resolve_references().unlock()
     fixed = c.data.split == "fixed"
     c.data.source = str(folder)
-    c.data.stem, c.data.format = "", "atomic"
+    c.data.file_prefix, c.data.format = "", "atomic"
     c.data.time = c.data.time and "timestamp"
     c.data.rating = c.data.rating and "rating"
     c.data.history_length = 6
@@ -95,9 +95,9 @@ def shrink(c: ConfigDict, folder: Path, encoder: Path = TINY_BERT) -> ConfigDict
     c.text.encoder = str(encoder)
     c.text.template, c.text.title = "{title} {genre}", "{title}"
     c.text.max_tokens, c.text.row_tokens, c.text.rows_per_batch = 12, 16, 8
-    c.text.prefix_disk = 0.0  # no files outside the test's own folders
+    c.text.cache_disk_gib = 0.0  # no files outside the test's own folders
     c.item_tower.width, c.user_tower.num_layers = 8, 1
-    c.train.batch_size, c.eval.batch_size, c.eval.resamples = 16, 16, 20
+    c.train.batch_size, c.eval.batch_size, c.eval.bootstrap_samples = 16, 16, 20
     for phase in c.train.phases:
         phase.epochs, phase.batch_size = min(phase.epochs, 1), 0
         phase.epoch_steps = min(phase.epoch_steps, 2)

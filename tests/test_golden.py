@@ -42,14 +42,14 @@ COMMON = {
     "text.max_tokens": 12,
     "text.row_tokens": 16,
     "text.rows_per_batch": 8,
-    "text.prefix_disk": 0.0,
+    "text.cache_disk_gib": 0.0,
     "item_tower.width": 8,
     "user_tower.num_layers": 1,
     "train.batch_size": 16,
     "train.checkpoint_seconds": 1e9,
     "eval.batch_size": 16,
     "eval.ks": (1, 10),
-    "eval.resamples": 20,
+    "eval.bootstrap_samples": 20,
     "eval.baselines": (),
     "report.every_steps": 1,
     "report.metrics": ("hr@10", "ndcg@10"),
@@ -90,7 +90,7 @@ RUNS = {
         "item_tower.combine": "concat",
         "user_tower.name": "gru",
         "loss.name": "gbce",
-        "loss.k": 4,
+        "loss.negatives_per_positive": 4,
         "loss.num_negatives": 12,
         "loss.logq": True,
         "train.phases": (
@@ -138,8 +138,8 @@ RUNS = {
         "item_tower.sources": ("id", "text"),
         "text.whiten": True,
         "user_tower.repeats": True,
-        "head.memory": ("transitions", "text"),
-        "head.memory_weights": (0.0, 0.5, 2.0),
+        "head.fusion": ("transitions", "text"),
+        "head.fusion_weights_grid": (0.0, 0.5, 2.0),
         "eval.baselines": ("transitions", "text"),
         "train.phases": (phase("towers", ema=0.5),),
     },
@@ -185,9 +185,12 @@ def make_config(name, folder):
 LOSS = "train/loss"
 VALIDATION = "valid/{}"  # of a metric
 TEST = "test"
-REPORTS = ("baselines", "before", "phases")  # their numbers, in this order
-COLUMNS = {"before": "zero_shot"}  # of the ranks; others keep their names
-PARAMS = {FUSION_WEIGHTS: "fusion/weights"}  # paths; others keep their names
+REPORTS = ("baselines", "zero_shot", "phases")  # their numbers, in this order
+COLUMNS = {"zero_shot": "zero_shot"}  # of the ranks; others keep their names
+PARAMS = {
+    FUSION_WEIGHTS: "fusion/weights",
+    "users/attention_bias/bias": "users/age/bias",
+}  # paths; others keep their names
 METRICS = ("hr@1", "ndcg@10", "mrr@10", "auc")
 NOT_RANKS = ("row", "user", "events")  # other columns of the ranks' table
 

@@ -66,7 +66,7 @@ def main() -> None:
         assert r.tokens is not None
         assert r.model.encoder_config is not None
         blocks = r.model.encoder_config.num_hidden_layers + 1
-        ids = r.put_whole({"text": {"ids_T": r.tokens.ids}})
+        ids = r.replicate({"text": {"ids_T": r.tokens.ids}})
         text = {p: x for p, x in params.items() if p.startswith(TEXT_PARAMS)}
 
         @jax.jit
@@ -83,7 +83,7 @@ def main() -> None:
             f"rows of {w}": functools.partial(packed_rows, r.tokens, w)
             for w in args.widths
         }
-        ways["buckets"] = functools.partial(buckets, r.tokens)
+        ways["subgroups"] = functools.partial(buckets, r.tokens)
 
         def seconds(lay_out: Callable[[], Iterator[Any]]) -> float:
             start = time.perf_counter()
@@ -97,7 +97,7 @@ def main() -> None:
                 if (found := seconds(lay_out)) and repeat:  # the first one compiles
                     took[name].append(found)
         for name in list(ways)[:-1]:
-            times = duel.Times(took[name], took["buckets"])
+            times = duel.Times(took[name], took["subgroups"])
             places = sum(part.index_RxL.size for part in ways[name]())
             full = int(r.tokens.lengths.sum()) / places
             print(

@@ -68,13 +68,13 @@ def work(args: argparse.Namespace) -> None:
         batches = [phase.batches.make_batch(some) for some in chosen]
         write_for_peer(r, params, batches, phase.batches, args)
         plain = plain_loss(r, phase, params, batches[0])
-        asked = PreemptionSync(Signals(), r.mesh, 1e9).asks()
+        asked = PreemptionSync(Signals(), r.mesh, 1e9).request()
         for batch in batches:  # compiles all shapes
             state, _ = phase.step(
                 state,
                 phase.frozen,
                 phase.catalogue.whole,
-                r.put(batch),
+                r.shard_batch(batch),
                 asked,
                 r.dropout_key,
             )
@@ -83,7 +83,7 @@ def work(args: argparse.Namespace) -> None:
         def step() -> dict[str, Any]:
             nonlocal state
             start = time.perf_counter()
-            batch = r.put(phase.batches.make_batch(next(turn)))
+            batch = r.shard_batch(phase.batches.make_batch(next(turn)))
             state, values = phase.step(
                 state,
                 phase.frozen,
@@ -95,7 +95,7 @@ def work(args: argparse.Namespace) -> None:
             value = float(values["loss"])
             return {"seconds": time.perf_counter() - start, "loss": value}
 
-        items = [int((b.items.rows_U >= 0).sum()) for b in batches if b.items]
+        items = [int((b.items.items_U >= 0).sum()) for b in batches if b.items]
         serve({"loss": plain, "prefix": prefix, "distinct": items}, step)
 
 
@@ -107,7 +107,7 @@ def plain_loss(r: Run, phase: Phase, params: FlatParams, batch: Batch) -> float:
         queries_PxD, candidates_UxD, bias_U = phase.scorer.model.apply(
             {"params": unflatten_params(params)}, catalogue, batch
         )
-        mask_P = batch.place_P >= 0
+        mask_P = batch.position_P >= 0
         scored = LossInputs(
             queries_PxD,
             candidates_UxD,
@@ -120,7 +120,7 @@ def plain_loss(r: Run, phase: Phase, params: FlatParams, batch: Batch) -> float:
         loss_P = loss(scored)
         return loss_P.sum() / mask_P.sum()
 
-    return float(jax.jit(compute)(params, phase.catalogue.whole, r.put(batch)))
+    return float(jax.jit(compute)(params, phase.catalogue.whole, r.shard_batch(batch)))
 
 
 def write_for_peer(
@@ -134,7 +134,7 @@ def write_for_peer(
     assert r.tokens is not None
     c = r.config
     with np.errstate(divide="ignore"):
-        expected_N = np.log(made.share_N * args.batch_size).astype(np.float32)
+        expected_N = np.log(made.target_freq_N * args.batch_size).astype(np.float32)
     data = {
         "ids": r.tokens.ids,
         "offsets": r.tokens.offsets,
@@ -143,13 +143,13 @@ def write_for_peer(
     for i, b in enumerate(batches):
         assert b.items is not None
         length = b.history_BxH.shape[1]
-        (is_last,) = np.nonzero((b.place_P + 1) % length == 0)
-        is_last = is_last[b.place_P[is_last] >= 0]
-        user = b.place_P[is_last] // length
+        (is_last,) = np.nonzero((b.position_P + 1) % length == 0)
+        is_last = is_last[b.position_P[is_last] >= 0]
+        user = b.position_P[is_last] // length
         window = np.pad(b.history_BxH, ((0, 0), (0, 1)))
         mask = np.pad(b.mask_BxH, ((0, 0), (0, 1)))
         window[user, -1], mask[user, -1] = b.targets_P[is_last], True
-        data[f"window_{i}"], data[f"mask_{i}"] = b.items.rows_U[window], mask
+        data[f"window_{i}"], data[f"mask_{i}"] = b.items.items_U[window], mask
     np.savez(args.folder / "data.npz", allow_pickle=False, **data)
     towers = {p: np.asarray(x) for p, x in params.items() if "/encoder/" not in p}
     np.savez(args.folder / "weights.npz", allow_pickle=False, **towers)

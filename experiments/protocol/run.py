@@ -99,7 +99,7 @@ def flags(runs: Path, order: str) -> list[str]:
     if order == FILE:
         return []
     source = f"--config.data.source={copy_of(runs).resolve()}"
-    return [source, f"--config.data.stem={DATA}"]
+    return [source, f"--config.data.file_prefix={DATA}"]
 
 
 def train(args: argparse.Namespace, order: str) -> None:
@@ -186,7 +186,7 @@ def ask(
     ):
         for name, baseline in baselines.items():
             found[name] = r.evaluator.by_baseline(baseline, r.data.test)
-        params |= r.put_whole(read_params(run))
+        params |= r.replicate(read_params(run))
         phase, state = make_phase(r, 0, config.train.phases[0], params, 0)
         nested = phase.nested(state.trainable)
         (found[TRAINED],) = r.evaluator.by_model(phase.scorer, nested, r.data.test)

@@ -210,7 +210,7 @@ def protocol_of(config: Any) -> dict[str, Any]:
     c, e, flat = config.data, config.eval, flat_config(config)
     keys = {key for key in flat if key.startswith("data.")} - TRAINING
     if c.split not in ("ratio", "time", "user"):
-        keys.remove("data.shares")
+        keys.remove("data.split_fractions")
     if not (c.split == "user" or c.cold_items or e.candidates):
         keys.remove("data.split_seed")
     keys |= {"eval.mask_seen", "eval.candidates", "train.metric"}

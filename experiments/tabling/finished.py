@@ -136,7 +136,7 @@ class Ranks:
 
     def __init__(self, folder: Path, results: dict[str, Any]):
         path, phase = folder / "ranks.parquet", f"phase-{list(results['phases'])[-1]}"
-        before = {"before": results["before"]} if "before" in results else {}
+        before = {"zero_shot": results["zero_shot"]} if "zero_shot" in results else {}
         untrained = {**results["baselines"], **before}
         try:
             table = pl.read_parquet(path)

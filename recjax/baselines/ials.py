@@ -85,22 +85,24 @@ def solve_rows(
     solved_RxD = np.zeros((had_RxC.shape[0], width), np.float32)
     order_R = np.argsort(np.diff(had_RxC.indptr))  # rows of about one length together
     for start in range(0, len(order_R), BATCH):
-        rows_B = order_R[start : start + BATCH]
-        left_BxDxD = np.tile(gram_DxD, (len(rows_B), 1, 1))
-        right_BxD = np.zeros((len(rows_B), width), np.float32)
-        for columns_BxP, mask_BxP in _pieces(had_RxC, rows_B):
+        examples_B = order_R[start : start + BATCH]
+        left_BxDxD = np.tile(gram_DxD, (len(examples_B), 1, 1))
+        right_BxD = np.zeros((len(examples_B), width), np.float32)
+        for columns_BxP, mask_BxP in _pieces(had_RxC, examples_B):
             own_BxPxD = factors_CxD[columns_BxP] * mask_BxP[..., None]
             left_BxDxD += (alpha * own_BxPxD).transpose(0, 2, 1) @ own_BxPxD
             right_BxD += (1 + alpha) * own_BxPxD.sum(axis=1)
-        solved_RxD[rows_B] = np.linalg.solve(left_BxDxD, right_BxD[..., None])[..., 0]
+        solved_RxD[examples_B] = np.linalg.solve(left_BxDxD, right_BxD[..., None])[
+            ..., 0
+        ]
     return solved_RxD
 
 
 def _pieces(
-    had_RxC: sparse.csr_array, rows_B: np.ndarray
+    had_RxC: sparse.csr_array, examples_B: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The entries of some rows, P at a time: columns_BxP, mask_BxP."""
-    starts_B, ends_B = had_RxC.indptr[rows_B], had_RxC.indptr[rows_B + 1]
+    starts_B, ends_B = had_RxC.indptr[examples_B], had_RxC.indptr[examples_B + 1]
     for skip in range(0, (ends_B - starts_B).max(), PIECE):
         places_BxP = starts_B[:, None] + skip + np.arange(PIECE)
         mask_BxP = places_BxP < ends_B[:, None]

@@ -32,7 +32,7 @@ class ScoreFusion:
         self.baselines, self.floor = baselines, floor
 
     def score(self, queries: Queries) -> np.ndarray:
-        """memory_BxMxN, finite: every baseline's scores or their logarithms."""
+        """baseline_scores_BxMxN: every baseline's scores or their logarithms."""
         return np.stack(
             [self._score(queries, *each) for each in self.baselines], axis=1
         )

@@ -65,7 +65,7 @@ class Transitions:
 
     def fit(self, rows: Examples, num_items: int) -> None:
         """Counts transitions; rows_SxN of them are divided by damped sums."""
-        self.rule = self.whole if rows.every_prefix else self.targets
+        self.rule = self.whole if rows.all_positions else self.targets
         counts_SxN = count_transitions(rows, num_items, self.rule)
         sums_S = counts_SxN.sum(axis=1) + self.rule.damping
         self.chances_SxN = (sparse.diags_array(1 / sums_S) @ counts_SxN).tocsr()
@@ -77,8 +77,8 @@ class Transitions:
         length, rule = q.history_BxH.shape[1], self.rule
         weights_H = fading_weights(length, rule.newest, rule.fade)
         if rule.repeats:
-            again_BxH = repeated(q.history_BxH, q.mask_BxH)
-            q = q._replace(history_BxH=q.history_BxH + num_items * again_BxH)
+            is_repeat_BxH = repeated(q.history_BxH, q.mask_BxH)
+            q = q._replace(history_BxH=q.history_BxH + num_items * is_repeat_BxH)
         asked_BxS = weighted_histories(q, self.chances_SxN.shape[0], weights_H)
         scores_BxN = (asked_BxS @ self.chances_SxN).toarray()
         return (scores_BxN + self.ties_N).astype(np.float32)
@@ -105,7 +105,7 @@ def count_transitions(rows: Examples, num_items: int, rule: Rule) -> sparse.csr_
         first_T[np.unique(rows_T * num_items + items_T, return_index=True)[1]] = True
         asked_T, num_asked = items_T + num_items * ~first_T, 2 * num_items
     follows_T = np.ones(len(items_T), bool)
-    if not rows.every_prefix:
+    if not rows.all_positions:
         follows_T[:-1] = rows_T[:-1] != rows_T[1:]  # the last of each row
     counts_SxN = sparse.csr_array((num_asked, num_items))
     for step in range(1, rule.steps + 1):

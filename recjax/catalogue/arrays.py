@@ -40,15 +40,15 @@ class CatalogueArrays:
         Of states in a file only those of the items' own texts are read.
         """
         if self.mapped_TxE is None:
-            return self.whole, self.run.put(items)
+            return self.whole, self.run.shard_batch(items)
         packed = items.packed
         assert packed is not None
         states_RxLxE = np.take(self.mapped_TxE, packed.index_RxL, axis=0)
         places = np.arange(packed.index_RxL.size, dtype=np.int32)
         packed = packed._replace(index_RxL=places.reshape(packed.index_RxL.shape))
         states_TxE = states_RxLxE.reshape(-1, states_RxLxE.shape[-1])
-        catalogue = {"text": {"states_TxE": self.run.put(states_TxE)}}
-        return catalogue, self.run.put(items._replace(packed=packed))
+        catalogue = {"text": {"states_TxE": self.run.shard_batch(states_TxE)}}
+        return catalogue, self.run.shard_batch(items._replace(packed=packed))
 
     @functools.cached_property
     def pieces(self) -> list[Items]:
@@ -57,7 +57,7 @@ class CatalogueArrays:
 
     def places(self) -> np.ndarray:
         """Where each item stands in the pieces of `chunks`, one after another."""
-        rows = np.concatenate([x.rows_U for x in self.pieces])
+        rows = np.concatenate([x.items_U for x in self.pieces])
         return np.argsort(rows, kind="stable")[(rows < 0).sum() :]
 
     def chunks(self) -> Iterable[tuple[Any, Items]]:
@@ -93,12 +93,12 @@ def make_catalogue(
       negatives: what targets compete with; says whether a step reads all of it.
 
     Raises:
-      UserError: a step would read more than `text.prefix_memory` holds.
+      UserError: a step would read more than `text.cache_ram_gib` holds.
     """
     if r.tokens is None:
         return CatalogueArrays(r, {}, None)
     if not blocks:
-        whole = r.put_whole({"text": {"ids_T": r.tokens.ids}})
+        whole = r.replicate({"text": {"ids_T": r.tokens.ids}})
         return CatalogueArrays(r, whole, r.packing())
     array = encode_prefix(r, model, params, blocks)
     assert model.encoder_config is not None
@@ -109,7 +109,7 @@ def make_catalogue(
     if pooled and r.config.text.whiten:
         array = whiten(array)
     name = "vectors_NxE" if pooled else "states_TxE"
-    whole = r.put_whole({"text": {name: np.asarray(array)}})
+    whole = r.replicate({"text": {name: np.asarray(array)}})
     return CatalogueArrays(r, whole, None if pooled else r.packing())
 
 
@@ -119,7 +119,7 @@ def _check_prefix_fits(negatives: str, num_bytes: int) -> None:
         raise UserError(
             "negatives: 'all' needs the whole frozen prefix, "
             f"{num_bytes / GIB:.1f} GiB, in memory in every step; allow it with "
-            "text.prefix_memory, or choose other negatives"
+            "text.cache_ram_gib, or choose other negatives"
         )
 
 
@@ -133,9 +133,9 @@ def abstract_catalogue(
     pooled = blocks == model.encoder_config.num_hidden_layers + 2
     rows = r.data.num_items if pooled else len(r.tokens.ids)
     shape = rows, model.encoder_config.hidden_size
-    array = jax.ShapeDtypeStruct(shape, DTYPES[r.config.text.prefix_dtype])
+    array = jax.ShapeDtypeStruct(shape, DTYPES[r.config.text.cache_dtype])
     num_bytes = tree_bytes(array)
-    if not pooled and num_bytes > r.config.text.prefix_memory * GIB:
+    if not pooled and num_bytes > r.config.text.cache_ram_gib * GIB:
         _check_prefix_fits(negatives, num_bytes)
     name = "vectors_NxE" if pooled else "states_TxE"
     return CatalogueArrays(r, {"text": {name: array}}, None if pooled else r.packing())

@@ -68,7 +68,7 @@ def compute_prefix(
     Args:
       encode: packed texts -> states_RxLxE after the frozen blocks.
       pool: states and packed texts -> pooled_UxE.
-      chunks: (rows_U, packed) that together hold every catalogue row once.
+      chunks: (items_U, packed) that together hold every catalogue row once.
       advance: receives how many more items are done, after each chunk.
       allocate: makes the array of that shape that the result is written to.
       blocks: how many blocks are frozen, at least 1.
@@ -80,12 +80,12 @@ def compute_prefix(
       vectors_NxE where everything is frozen, else states_TxE.
     """
     out: np.ndarray | None = None
-    for rows_U, packed in chunks:
+    for items_U, packed in chunks:
         states = encode(packed)
         if blocks == layers + 2:
             values = np.asarray(pool(states, packed))
-            where, size = rows_U[rows_U >= 0], num_items
-            values = values[rows_U >= 0]
+            where, size = items_U[items_U >= 0], num_items
+            values = values[items_U >= 0]
         else:
             filled = np.asarray(packed.segment_RxL) > 0
             values = np.asarray(states)[filled]
@@ -93,7 +93,7 @@ def compute_prefix(
         if out is None:
             out = allocate((size, values.shape[-1]))
         out[where] = values
-        advance(int((rows_U >= 0).sum()))
+        advance(int((items_U >= 0).sum()))
     assert out is not None
     return out
 
@@ -115,9 +115,9 @@ def encode_prefix(
     text = {path: x for path, x in params.items() if path.startswith(TEXT_PARAMS)}
     store = PrefixCache(
         cache_dir() / "prefix",
-        c.prefix_dtype,
-        max_bytes=c.prefix_disk * GIB,
-        mapped_above=c.prefix_memory * GIB,
+        c.cache_dtype,
+        max_bytes=c.cache_disk_gib * GIB,
+        mapped_above=c.cache_ram_gib * GIB,
     )
     # All that the result depends on to the last bit, so that it is the same with the
     # file and without.
@@ -131,7 +131,7 @@ def encode_prefix(
     key = hash_arrays(
         [*constant, *texts, *code],
         (blocks, model.item_pooling, model.encoder_config, str(model.dtype)),
-        (c.prefix_dtype, packing.width, packing.multiple, c.rows_per_batch),
+        (c.cache_dtype, packing.width, packing.multiple, c.rows_per_batch),
         (sorted(r.mesh.shape.items()), jax.devices()[0].device_kind),
         platform_key(),
     )
@@ -149,7 +149,7 @@ def encode_prefix(
     where = f"{how} {path}" if store.max_bytes and path.exists() else "in memory"
     if isinstance(array, np.memmap):
         where += ", mapped"
-    r.reporter.say(
+    r.reporter.log(
         f"frozen prefix: {blocks} of {layers + 2} blocks, "
         f"{array.nbytes / 2**20:.1f} MiB {array.dtype}, {where}"
     )
@@ -169,7 +169,7 @@ class PrefixEncoder:
         assert model.encoder_config is not None
         self.run, self.blocks, self.packing = r, blocks, r.packing()
         self.layers = model.encoder_config.num_hidden_layers
-        ids = r.put_whole({"text": {"ids_T": self.packing.tokens.ids}})
+        ids = r.replicate({"text": {"ids_T": self.packing.tokens.ids}})
 
         def encode(flat: FlatParams, packed: Any) -> jax.Array:
             variables = {"params": unflatten_params(flat)}
@@ -196,9 +196,9 @@ class PrefixEncoder:
         pieces = r.chunks(self.packing)
         bar = r.reporter.bar(n, 0, "encoding items", "item")
         out = compute_prefix(
-            lambda packed: self._encode(text, r.put(packed)),
-            lambda states, packed: self._pool(text, states, r.put(packed)),
-            ((piece.rows_U, piece.packed) for piece in pieces),
+            lambda packed: self._encode(text, r.shard_batch(packed)),
+            lambda states, packed: self._pool(text, states, r.shard_batch(packed)),
+            ((piece.items_U, piece.packed) for piece in pieces),
             advance=bar.update,
             allocate=allocate,
             blocks=self.blocks,

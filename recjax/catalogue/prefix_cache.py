@@ -69,8 +69,8 @@ class PrefixCache:
         if size > self.mapped_above:
             raise UserError(
                 f"the frozen prefix takes {size / GIB:.1f} GiB, more than "
-                f"text.prefix_memory ({self.mapped_above / GIB:g}), and there is no "
-                f"room for a file of it in {self.folder} (text.prefix_disk "
+                f"text.cache_ram_gib ({self.mapped_above / GIB:g}), and there is no "
+                f"room for a file of it in {self.folder} (text.cache_disk_gib "
                 f"{self.max_bytes / GIB:g})"
             )
         return np.zeros(shape, self.dtype)

@@ -39,13 +39,13 @@ class Checkpoints:
         if not jax.process_index():
             self._last.clear_parts()
             self._params.clear_parts()
-        self.about: dict[str, Any] = {}
-        self.entered, self.inside = self._find()
-        self._entering: tuple[int, FlatParams, Any] | None = None  # until it is saved
-        self._whole = self.entered
-        if self.entered is not None and self.entered.number:
-            self._whole = self._params.verify(0)
-            if self._whole is None:
+        self.run_identity: dict[str, Any] = {}
+        self.phase_checkpoint, self.step_checkpoint = self._find()
+        self._pending: tuple[int, FlatParams, Any] | None = None  # until it is saved
+        self._initial_checkpoint = self.phase_checkpoint
+        if self.phase_checkpoint is not None and self.phase_checkpoint.number:
+            self._initial_checkpoint = self._params.verify(0)
+            if self._initial_checkpoint is None:
                 raise self._none_whole()
 
     def _find(self) -> tuple[Checkpoint | None, Checkpoint | None]:
@@ -60,7 +60,7 @@ class Checkpoints:
                 inside = _newest_valid(
                     self._last, lambda meta: meta.get("phase") == index
                 )
-            damaged = int(entered is None and bool(self._params.numbers()))
+            damaged = int(entered is None and bool(self._params.steps()))
         if jax.process_count() > 1:
             found = [-1 if s is None else s.number for s in (entered, inside)]
             found = multihost_utils.broadcast_one_to_all(np.array([*found, damaged]))
@@ -79,12 +79,12 @@ class Checkpoints:
         )
 
     @property
-    def standing(self) -> dict[str, Any] | None:
+    def resume_metadata(self) -> dict[str, Any] | None:
         """`meta` of the save that a resumed run continues from; None before any."""
-        saved = self.inside or self.entered
+        saved = self.step_checkpoint or self.phase_checkpoint
         return saved.meta if saved else None
 
-    def bind(self, about: dict[str, dict[str, Any]]) -> list[str]:
+    def check_identity(self, about: dict[str, dict[str, Any]]) -> list[str]:
         """Says what run this is; returns what is declared to differ from the saved.
 
         Args:
@@ -94,18 +94,23 @@ class Checkpoints:
         Raises:
           UserError: a save of another run; says what differs.
         """
-        self.about = about
-        saved = self.inside or self.entered
+        self.run_identity = about
+        saved = self.step_checkpoint or self.phase_checkpoint
         if saved is None:
             return []
         there = saved.manifest["about"]
-        if there["must"] != about["must"]:
-            differ = describe_changes(there["must"], about["must"])
+        if there["required"] != about["required"]:
+            differ = describe_changes(there["required"], about["required"])
             raise UserError(
                 f"{saved.path}: is of another run: {differ}; choose another --workdir"
             )
-        if there["may"] != about["may"]:
-            return [f"{k}: {v}" for k, v in changed_values(there["may"], about["may"])]
+        if there["informational"] != about["informational"]:
+            return [
+                f"{k}: {v}"
+                for k, v in changed_values(
+                    there["informational"], about["informational"]
+                )
+            ]
         return []
 
     def save_last(
@@ -120,18 +125,18 @@ class Checkpoints:
           more: other arrays that the next steps depend on.
           meta: JSON values.
         """
-        if not self._enter():
+        if not self._flush_phase_checkpoint():
             return  # without what enters the phase its states are of no use
         tree = {"state": state, "best": best, "more": more}
-        self._last.save(step, tree, meta, self.about)
+        self._last.save(step, tree, meta, self.run_identity)
 
     def restore_last(
         self, state: TrainState, more: Any
     ) -> tuple[TrainState, FlatParams, Any]:
         """State, best parameters and other arrays, placed like the ones given."""
-        assert self.inside is not None
+        assert self.step_checkpoint is not None
         like = {"state": state, "best": state.trainable, "more": more}
-        tree = self._last.restore(self.inside, like)
+        tree = self._last.restore(self.step_checkpoint, like)
         return tree["state"], tree["best"], tree["more"]
 
     def save_params(self, index: int, trained: FlatParams, meta: Any) -> None:
@@ -146,17 +151,17 @@ class Checkpoints:
           meta: JSON values.
         """
         self._last.wait()
-        self._entering = index, trained, meta
-        self._params.save(*self._entering, self.about)
+        self._pending = index, trained, meta
+        self._params.save(*self._pending, self.run_identity)
 
-    def _enter(self) -> bool:
+    def _flush_phase_checkpoint(self) -> bool:
         """Whether what enters the phase is saved; where it failed it is tried again."""
         saved = all_processes(self._params.wait())
-        if not saved and self._entering is not None:
-            self._params.save(*self._entering, self.about)
+        if not saved and self._pending is not None:
+            self._params.save(*self._pending, self.run_identity)
             saved = all_processes(self._params.wait())
         if saved:
-            self._entering = None
+            self._pending = None
         return saved
 
     def restore_params(self, like: FlatParams) -> tuple[FlatParams, list[str]]:
@@ -165,14 +170,14 @@ class Checkpoints:
         Args:
           like: all parameters; the restored ones are placed like them.
         """
-        assert self.entered is not None
-        assert self._whole is not None
-        params: FlatParams = self._params.restore(self._whole, like)
-        if not self.entered.number:
+        assert self.phase_checkpoint is not None
+        assert self._initial_checkpoint is not None
+        params: FlatParams = self._params.restore(self._initial_checkpoint, like)
+        if not self.phase_checkpoint.number:
             return params, []
-        trained = list(self.entered.manifest["arrays"])
+        trained = list(self.phase_checkpoint.manifest["arrays"])
         there = {path: like[path] for path in trained}
-        return params | self._params.restore(self.entered, there), trained
+        return params | self._params.restore(self.phase_checkpoint, there), trained
 
     def wait(self) -> bool:
         """Waits for what is being saved; False if a process did not save something."""
@@ -180,7 +185,7 @@ class Checkpoints:
 
     def wait_for_result(self) -> bool:
         """Waits for the parameters, and tries again; False if they are not saved."""
-        return self._enter()
+        return self._flush_phase_checkpoint()
 
     def close(self) -> None:
         """Waits for background saves."""
@@ -200,7 +205,7 @@ def read_params(workdir: Path, index: int | None = None) -> FlatParams:
     """
     folder, said = (workdir / "checkpoints" / "params").resolve(), list[str]()
     with contextlib.closing(CheckpointDirectory(folder, 0, said.append)) as steps:
-        newest = max(steps.numbers(), default=0) if index is None else index
+        newest = max(steps.steps(), default=0) if index is None else index
         saves = [steps.verify(number) for number in sorted({0, newest})]
         params: FlatParams = {}
         for saved in saves:
@@ -214,7 +219,7 @@ def _newest_valid(
     steps: CheckpointDirectory, fits: Callable[[dict[str, Any]], bool]
 ) -> Checkpoint | None:
     """The newest save that verifies, of those whose `meta` fits."""
-    for number in steps.numbers():
+    for number in steps.steps():
         meta = steps.read_meta(number)  # not verified; decides only what to look at
         if meta is not None and not fits(meta):
             continue

@@ -49,13 +49,13 @@ class CheckpointDirectory:
     """
 
     def __init__(self, folder: Path, keep: int, say: Callable[[str], None]):
-        self.folder, self.keep, self.say = folder, keep, say
+        self.folder, self.keep, self.log = folder, keep, say
         self._orbax = ocp.StandardCheckpointer()
         self._pool = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._pending: tuple[int, concurrent.futures.Future[None]] | None = None
         self._failed_last = False
 
-    def numbers(self) -> list[int]:
+    def steps(self) -> list[int]:
         """Of what lies in the folder, newest first; none of it is verified."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
         return sorted((int(p.name) for p in found if p.name.isdigit()), reverse=True)
@@ -65,7 +65,7 @@ class CheckpointDirectory:
         path = self.folder / str(number)
         found, problem = manifest_lib.verify(path)
         if found is None:
-            self.say(f"{path}: passed over: {problem}")
+            self.log(f"{path}: passed over: {problem}")
             return None
         return Checkpoint(path, found)
 
@@ -156,17 +156,17 @@ class CheckpointDirectory:
         # What has a higher number was passed over when the run was resumed.
         good = [
             n
-            for n in self.numbers()
+            for n in self.steps()
             if n <= int(path.name)
             and (self.folder / str(n) / manifest_lib.NAME).exists()
         ]
-        for n in set(self.numbers()) - set(good[: self.keep] if self.keep else good):
+        for n in set(self.steps()) - set(good[: self.keep] if self.keep else good):
             shutil.rmtree(self.folder / str(n), ignore_errors=True)
 
     def _failed(self, number: int, e: Exception) -> None:
         self._failed_last = True
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        self.say(f"{self.folder / str(number)}: NOT SAVED: {reason[:300]}")
+        self.log(f"{self.folder / str(number)}: NOT SAVED: {reason[:300]}")
         if not jax.process_index():
             self.clear_parts(str(number))
 

@@ -37,7 +37,7 @@ class Examples:
       starts_R, ends_R: bounds of each history in `flat`.
       targets_R: catalogue row that followed the history.
       ratings_R: rating of the target event, NaN where the data has none.
-      every_prefix: whether each item of a history is a training target too
+      all_positions: whether each item of a history is a training target too
         (a whole sequence) or only `targets_R` (rows cut elsewhere).
       times: time of each event in `flat`, where it is known; of the targets in
         `target_times_R`.
@@ -51,7 +51,7 @@ class Examples:
     ends_R: np.ndarray
     targets_R: np.ndarray
     ratings_R: np.ndarray
-    every_prefix: bool = False
+    all_positions: bool = False
     times: np.ndarray | None = None
     target_times_R: np.ndarray | None = None
     ratings: np.ndarray | None = None
@@ -133,7 +133,7 @@ class Examples:
         histories have and no target of the user is, once for each user.
         """
         users, items = self.pairs()
-        if self.every_prefix:
+        if self.all_positions:
             return items
         size = int(items.max(initial=0)) + 1
         alone = np.setdiff1d(users * size + items, self.users_R * size + self.targets_R)

@@ -48,27 +48,32 @@ def leave_one_out(reader: Reader, events: Events) -> Splits:
     del reader
     sizes_V = np.diff(events.bounds)
 
-    def cut(drop: int, least: int, every_prefix: bool) -> Examples:
+    def cut(drop: int, least: int, all_positions: bool) -> Examples:
         """Users with at least `least` events, without their last `drop`."""
         (users,) = np.nonzero(sizes_V >= least)
         starts, size = events.bounds[users], sizes_V[users]
         ends = starts + size - np.where(size >= 3, drop, 0) - 1
-        return events.cut(users, starts, ends, every_prefix=every_prefix)
+        return events.cut(users, starts, ends, all_positions=all_positions)
 
-    return cut(2, 2, every_prefix=True), cut(1, 3, False), cut(0, 3, False)
+    return cut(2, 2, all_positions=True), cut(1, 3, False), cut(0, 3, False)
 
 
 def split_by_ratio(reader: Reader, events: Events) -> Splits:
     """Of each user's events the last share is test, the one before it valid.
 
-    `data.shares` has both. Each event of the two is a target after all that precede
-    it. Users with fewer than three events are only trained on.
+    `data.split_fractions` has both. Each event of the two is a target after all that
+    precede it. Users with fewer than three events are only trained on.
     """
     c, sizes_V = reader.config.data, np.diff(events.bounds)
-    reader.protocol["shares"] = list(c.shares)
+    # The key is part of the fingerprint, which has to stay the same.
+    reader.protocol["shares"] = list(c.split_fractions)
     enough_V = sizes_V >= 3
-    test_V = np.where(enough_V, np.maximum(np.rint(sizes_V * c.shares[1]), 1), 0)
-    valid_V = np.where(enough_V, np.maximum(np.rint(sizes_V * c.shares[0]), 1), 0)
+    test_V = np.where(
+        enough_V, np.maximum(np.rint(sizes_V * c.split_fractions[1]), 1), 0
+    )
+    valid_V = np.where(
+        enough_V, np.maximum(np.rint(sizes_V * c.split_fractions[0]), 1), 0
+    )
     first_test_V = (events.bounds[1:] - test_V).astype(np.int64)
     first_valid_V = (first_test_V - valid_V).astype(np.int64)
     return _split_at(reader, events, first_valid_V, first_test_V)
@@ -77,15 +82,15 @@ def split_by_ratio(reader: Reader, events: Events) -> Splits:
 def split_by_time(reader: Reader, events: Events) -> Splits:
     """Global time: the newest share of all events is test, the one before it valid.
 
-    `data.shares` has both; events of one time stay together. Each event of the two is
-    a target after all that precede it, whatever its user's number of events.
+    `data.split_fractions` has both; events of one time stay together. Each event of the
+    two is a target after all that precede it, whatever its user's number of events.
     """
     c = reader.config.data
     if not c.time:
         raise UserError("data.split: 'time' needs a column of times, data.time")
-    reader.protocol["shares"] = list(c.shares)
+    reader.protocol["shares"] = list(c.split_fractions)
     ordered = np.sort(events.times)
-    places = [1 - sum(c.shares), 1 - c.shares[1]]
+    places = [1 - sum(c.split_fractions), 1 - c.split_fractions[1]]
     cuts = [ordered[min(round(p * len(ordered)), len(ordered) - 1)] for p in places]
     user = np.repeat(np.arange(len(events.user_ids)), np.diff(events.bounds))
     before = [np.bincount(user[events.times < t], minlength=user[-1] + 1) for t in cuts]
@@ -96,20 +101,20 @@ def split_by_time(reader: Reader, events: Events) -> Splits:
 def split_by_user(reader: Reader, events: Events) -> Splits:
     """User cold start: some users are never trained on, only their last event asked.
 
-    `data.shares` are those of validation and test, drawn by `data.split_seed`. Their
-    histories are known when they are ranked for.
+    `data.split_fractions` are those of validation and test, drawn by `data.split_seed`.
+    Their histories are known when they are ranked for.
     """
     c = reader.config.data
-    reader.protocol |= {"shares": list(c.shares), "split_seed": c.split_seed}
+    reader.protocol |= {"shares": list(c.split_fractions), "split_seed": c.split_seed}
     (users,) = np.nonzero(np.diff(events.bounds) >= 2)
     users = np.random.default_rng(c.split_seed).permutation(users)
-    num_valid, num_test = (round(share * len(users)) for share in c.shares)
+    num_valid, num_test = (round(share * len(users)) for share in c.split_fractions)
     parts = np.split(users, [num_valid, num_valid + num_test])
 
-    def cut(users: np.ndarray, every_prefix: bool) -> Examples:
+    def cut(users: np.ndarray, all_positions: bool) -> Examples:
         users = np.sort(users)
         starts, ends = events.bounds[users], events.bounds[users + 1] - 1
-        return events.cut(users, starts, ends, every_prefix=every_prefix)
+        return events.cut(users, starts, ends, all_positions=all_positions)
 
     return cut(parts[2], True), cut(parts[0], False), cut(parts[1], False)
 
@@ -140,7 +145,7 @@ def _split_at(
 
     (trained,) = np.nonzero(first_valid_V > starts_V)
     last = first_valid_V[trained] - 1
-    train = events.cut(trained, starts_V[trained], last, every_prefix=True)
+    train = events.cut(trained, starts_V[trained], last, all_positions=True)
     return train, ask(first_valid_V, first_test_V), ask(first_test_V, ends_V)
 
 
@@ -183,7 +188,7 @@ def _without(rows: Examples, held_out_N: np.ndarray, *, as_targets: bool) -> Exa
     targets_R, ratings_R = rows.targets_R.copy(), rows.ratings_R.copy()
     target_times_R = rows.target_times_R
     gone_R = np.zeros(len(rows), bool) if as_targets else held_out_N[targets_R]
-    if rows.every_prefix:  # the newest event that is left becomes the target
+    if rows.all_positions:  # the newest event that is left becomes the target
         (back,) = np.nonzero(gone_R & (ends_R > starts_R))
         ends_R[back] -= 1
         targets_R[back] = flat[ends_R[back]]
@@ -194,7 +199,7 @@ def _without(rows: Examples, held_out_N: np.ndarray, *, as_targets: bool) -> Exa
             target_times_R[back] = times[ends_R[back]]
         gone_R[back] = False
     has_history_R = ends_R > starts_R
-    (stay,) = np.nonzero(~gone_R & (has_history_R | rows.every_prefix))
+    (stay,) = np.nonzero(~gone_R & (has_history_R | rows.all_positions))
     return Examples(
         rows.users_R[stay],
         flat,
@@ -202,7 +207,7 @@ def _without(rows: Examples, held_out_N: np.ndarray, *, as_targets: bool) -> Exa
         ends_R[stay],
         targets_R[stay],
         ratings_R[stay],
-        rows.every_prefix,
+        rows.all_positions,
         times,
         None if target_times_R is None else target_times_R[stay],
         ratings,

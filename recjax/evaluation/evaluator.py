@@ -66,8 +66,8 @@ class Evaluator:
     def __init__(self, config: Any, data: Data, mesh: Mesh, compiler: Compiler):
         self.config, self.data, self.mesh = config, data, mesh
         self.compiler = compiler
-        self._memory: ScoreFusion | None = None
-        self._drawn_of: dict[int, np.ndarray] = {}  # by id of a split of `data`
+        self._fusion: ScoreFusion | None = None
+        self._sampled_for: dict[int, np.ndarray] = {}  # by id of a split of `data`
         self._ranker = compiler(
             "rank", self._rank_scores, out_shardings=compiler.everywhere
         )
@@ -82,14 +82,14 @@ class Evaluator:
             history_length=c.data.history_length,
             mask_seen=c.eval.mask_seen,
             by_length=by_length,
-            drawn_RxC=self._drawn(rows),
+            sampled_RxC=self._drawn(rows),
         )
 
-    def put(self, tree: Any) -> Any:
+    def shard_batch(self, tree: Any) -> Any:
         """Onto the devices, users over the data axis."""
         return place(tree, batch_sharding(self.mesh, tree))
 
-    def put_whole(self, tree: Any) -> Any:
+    def replicate(self, tree: Any) -> Any:
         """Onto every device."""
         return place(tree, replicated(self.mesh))
 
@@ -98,7 +98,7 @@ class Evaluator:
 
         def ranked(q: Queries) -> Ranked:
             scores = np.ascontiguousarray(baseline.score(q))
-            return self._ranker(self.put(scores), self.put(q))
+            return self._ranker(self.shard_batch(scores), self.shard_batch(q))
 
         return self._collect((q, ranked(q)) for q in self.queries(rows))
 
@@ -107,15 +107,15 @@ class Evaluator:
         e, c = self.config.eval, self.config.data
         if not e.candidates:
             return None
-        if id(rows) not in self._drawn_of:
-            self._drawn_of[id(rows)] = sample_candidates(
+        if id(rows) not in self._sampled_for:
+            self._sampled_for[id(rows)] = sample_candidates(
                 rows,
                 self.data.num_items,
                 e.candidates,
                 mask_seen=e.mask_seen,
                 seed=c.split_seed,
             )
-        return self._drawn_of[id(rows)]
+        return self._sampled_for[id(rows)]
 
     def by_text(self, vectors_NxE: jax.Array, rows: Examples) -> Evaluation:
         """Evaluates text vectors as they are.
@@ -138,7 +138,7 @@ class Evaluator:
         index = make_index(unit_NxE, jnp.zeros(len(unit_NxE)))
         everywhere = self.compiler.everywhere
         run = self.compiler("rank by text", ranked, out_shardings=everywhere)
-        pairs = ((q, run(index, self.put(q))) for q in self.queries(rows))
+        pairs = ((q, run(index, self.shard_batch(q))) for q in self.queries(rows))
         return self._collect(pairs, unit_NxE)
 
     def by_model(
@@ -149,12 +149,12 @@ class Evaluator:
 
         def ranked(rows: Examples) -> Iterator[tuple[Queries, Ranked]]:
             for q in self.queries(rows, by_length=True):
-                yield q, scorer.rank(params, encoded, self._put_with_memory(q))
+                yield q, scorer.rank(params, encoded, self._place_with_fusion(q))
 
         vectors_NxD = encoded[1].candidates_MxD[: self.data.num_items]
         return [self._collect(ranked(rows), vectors_NxD) for rows in splits]
 
-    def choose_memory(
+    def tune_fusion_weights(
         self, scorer: ModelScorer, params: Any, rows: Examples, metric: str
     ) -> tuple[np.ndarray, MetricValues]:
         """weights_M of the memory that do best of all combinations, and how they do.
@@ -165,17 +165,17 @@ class Evaluator:
           rows: of the validation.
           metric: to compare by; of equal ones the first combination wins.
         """
-        each = self.config.head.memory_weights
-        every = itertools.product(each, repeat=len(self.config.head.memory))
+        each = self.config.head.fusion_weights_grid
+        every = itertools.product(each, repeat=len(self.config.head.fusion))
         weights_WxM = np.array(list(every), np.float32)
         encoded, placed_WxM = (
             scorer.encode_catalogue(params),
-            self.put_whole(weights_WxM),
+            self.replicate(weights_WxM),
         )
         asks, parts = [], []
         for q in self.queries(rows, by_length=True):
-            asks.append(q.rows_B >= 0)
-            placed = self._put_with_memory(q)
+            asks.append(q.examples_B >= 0)
+            placed = self._place_with_fusion(q)
             parts.append(scorer.compare(params, encoded, placed, placed_WxM))
         asks_R = np.concatenate(asks)
         above_WxR, equal_WxR, below_WxR = (
@@ -191,19 +191,19 @@ class Evaluator:
         best = int(np.argmax(means))
         return weights_WxM[best], values(best)
 
-    def remember(self, memory: ScoreFusion) -> None:
+    def set_score_fusion(self, fusion: ScoreFusion) -> None:
         """Adds the memory to every ranking by a model from here on."""
-        self._memory = memory
+        self._fusion = fusion
 
-    def _put_with_memory(self, q: Queries) -> Queries:
+    def _place_with_fusion(self, q: Queries) -> Queries:
         """Queries onto the devices, with what the memory says of them."""
-        if self._memory is not None:
-            q = q._replace(memory_BxMxN=self._memory.score(q))
-        placed: Queries = self.put(q)
+        if self._fusion is not None:
+            q = q._replace(baseline_scores_BxMxN=self._fusion.score(q))
+        placed: Queries = self.shard_batch(q)
         return placed
 
     def _rank_scores(self, scores_BxN: jax.Array, q: Queries) -> Ranked:
-        return rank(scores_BxN, q.seen_BxS, q.targets_B, self.k, q.drawn_BxC)
+        return rank(scores_BxN, q.seen_BxS, q.targets_B, self.k, q.sampled_BxC)
 
     @property
     def k(self) -> int:
@@ -216,7 +216,7 @@ class Evaluator:
         vectors_NxD: jax.Array | None = None,
     ) -> Evaluation:
         # All batches are started before the first is waited for.
-        rows, parts = zip(*((q.rows_B, ranked) for q, ranked in pairs), strict=True)
+        rows, parts = zip(*((q.examples_B, ranked) for q, ranked in pairs), strict=True)
         rows_R = np.concatenate(rows)
         order_R = np.argsort(rows_R, kind="stable")[(rows_R < 0).sum() :]
         above, equal, below, score, top = (

@@ -42,10 +42,12 @@ class ModelScorer:
         self.num_items, everywhere = len(place_N), compiler.everywhere
         self._encode = compiler("encode_items", self._encode_chunk)
         self._join = compiler("join", self._join_chunks, out_shardings=everywhere)
-        self._rank = compiler("rank_users", self._rank_batch, out_shardings=everywhere)
+        self._rank = compiler(
+            "user_queries", self._rank_batch, out_shardings=everywhere
+        )
         # (params, encoded, queries, weights_WxM of a memory) -> see `ranking.compare`
         self.compare = compiler(
-            "compare_memories", self._compare_batch, out_shardings=everywhere
+            "rank_by_weighting", self._compare_batch, out_shardings=everywhere
         )
 
     def encode_catalogue(self, params: Any) -> tuple[jax.Array, Index]:
@@ -63,7 +65,7 @@ class ModelScorer:
             method=Recommender.propagate,
         )
         index = self.model.apply(
-            variables, ranks_NxD, rows_N, method=Recommender.rank_items
+            variables, ranks_NxD, rows_N, method=Recommender.item_candidates
         )
         return read_NxD, make_index(*index)
 
@@ -83,7 +85,7 @@ class ModelScorer:
             vectors_NxD,
             q.history_BxH,
             q.mask_BxH,
-            method=Recommender.rank_users,
+            method=Recommender.user_queries,
         )
         return queries_BxD
 
@@ -91,12 +93,16 @@ class ModelScorer:
         self, params: Any, encoded: tuple[jax.Array, Index], q: Queries
     ) -> Ranked:
         vectors_NxD, index = encoded
-        queries_BxD, bonus_BxN = self._query(params, vectors_NxD, q), None
-        if q.memory_BxMxN is not None:
-            bonus_BxN = self.model.apply(
-                {"params": params}, q.memory_BxMxN, method=Recommender.weigh_memory
+        queries_BxD, fused_scores_BxN = self._query(params, vectors_NxD, q), None
+        if q.baseline_scores_BxMxN is not None:
+            fused_scores_BxN = self.model.apply(
+                {"params": params},
+                q.baseline_scores_BxMxN,
+                method=Recommender.fuse_scores,
             )
-        return rank_queries(queries_BxD, index, q, self.k, self.num_items, bonus_BxN)
+        return rank_queries(
+            queries_BxD, index, q, self.k, self.num_items, fused_scores_BxN
+        )
 
     def _compare_batch(
         self,
@@ -107,6 +113,8 @@ class ModelScorer:
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         vectors_NxD, index = encoded
         queries_BxD = self._query(params, vectors_NxD, q)
-        assert q.memory_BxMxN is not None
+        assert q.baseline_scores_BxMxN is not None
         plain_BxN = score_items(queries_BxD, index)[:, : self.num_items]
-        return rank_by_weighting(plain_BxN, jnp.asarray(q.memory_BxMxN), weights_WxM, q)
+        return rank_by_weighting(
+            plain_BxN, jnp.asarray(q.baseline_scores_BxMxN), weights_WxM, q
+        )

@@ -36,7 +36,7 @@ def rank(
     seen_BxS: Array,
     targets_B: Array,
     k: int,
-    drawn_BxC: Array | None = None,
+    sampled_BxC: Array | None = None,
 ) -> Ranked:
     """Ranks the catalogue for each user without what the user has seen.
 
@@ -45,13 +45,13 @@ def rank(
       seen_BxS: catalogue rows that are no candidates, each once; -1 is padding.
       targets_B: catalogue row of the target, which must be a candidate.
       k: how many of the best to return.
-      drawn_BxC: items that alone are counted as above, equal or below; the best are
+      sampled_BxC: items that alone are counted as above, equal or below; the best are
         those of the whole catalogue nevertheless. -1 is padding.
     """
     num_items = scores_BxN.shape[1]
     filling = ((0, 0), (0, -num_items % GROUP_SIZE))
     scores_BxM = jnp.pad(scores_BxN, filling, constant_values=-jnp.inf)
-    return _rank(scores_BxM, seen_BxS, targets_B, drawn_BxC, k, num_items)
+    return _rank(scores_BxM, seen_BxS, targets_B, sampled_BxC, k, num_items)
 
 
 def rank_queries(
@@ -60,29 +60,34 @@ def rank_queries(
     batch: Any,
     k: int,
     num_items: int,
-    bonus_BxN: jax.Array | None = None,
+    fused_scores_BxN: jax.Array | None = None,
 ) -> Ranked:
     """Ranks the first `num_items` of the index for a batch of `Queries`.
 
-    Where `bonus_BxN` is given it is added to the scores.
+    Where `fused_scores_BxN` is given it is added to the scores.
     """
     scores_BxM = score_items(queries_BxD, index)
-    if bonus_BxN is not None:
-        scores_BxM += jnp.pad(bonus_BxN, ((0, 0), (0, len(index.bias_M) - num_items)))
+    if fused_scores_BxN is not None:
+        scores_BxM += jnp.pad(
+            fused_scores_BxN, ((0, 0), (0, len(index.bias_M) - num_items))
+        )
     is_item_M = jnp.arange(len(index.bias_M)) < num_items
     scores_BxM = jnp.where(is_item_M[None], scores_BxM, -jnp.inf)
     b = batch
-    return _rank(scores_BxM, b.seen_BxS, b.targets_B, b.drawn_BxC, k, num_items)
+    return _rank(scores_BxM, b.seen_BxS, b.targets_B, b.sampled_BxC, k, num_items)
 
 
 def rank_by_weighting(
-    scores_BxN: jax.Array, memory_BxMxN: jax.Array, weights_WxM: jax.Array, batch: Any
+    scores_BxN: jax.Array,
+    baseline_scores_BxMxN: jax.Array,
+    weights_WxM: jax.Array,
+    batch: Any,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """How the target ranks with each of W weightings of M further scores.
 
     Args:
       scores_BxN: of all items.
-      memory_BxMxN: what is added to them, weighted.
+      baseline_scores_BxMxN: what is added to them, weighted.
       weights_WxM: the weightings.
       batch: a batch of `Queries`.
 
@@ -93,45 +98,51 @@ def rank_by_weighting(
     b, user_B = batch, jnp.arange(num_users)
     targets_B = jnp.asarray(b.targets_B)
     # By how much each item scores above the target; what a loop need not do again.
-    lead_BxN = scores_BxN - scores_BxN[user_B, targets_B][:, None]
-    more_BxMxN = memory_BxMxN - memory_BxMxN[user_B, :, targets_B][..., None]
-    listed_BxS, out = (
-        (b.seen_BxS, True) if b.drawn_BxC is None else (b.drawn_BxC, False)
+    margin_BxN = scores_BxN - scores_BxN[user_B, targets_B][:, None]
+    fusion_margin_BxMxN = (
+        baseline_scores_BxMxN - baseline_scores_BxMxN[user_B, :, targets_B][..., None]
     )
-    beyond_BxS = jnp.where(listed_BxS < 0, num_items, listed_BxS)  # dropped
-    out_BxN = jnp.full(scores_BxN.shape, not out)
-    out_BxN = out_BxN.at[user_B[:, None], beyond_BxS].set(out, mode="drop")
-    out_BxN = out_BxN.at[user_B, targets_B].set(True)
-    candidates_B = _count(~out_BxN)
-    lead_BxN = jnp.where(out_BxN, -jnp.inf, lead_BxN)
-    above_WxB, below_WxB = _count_weighted(lead_BxN, more_BxMxN, weights_WxM)
+    listed_BxS, out = (
+        (b.seen_BxS, True) if b.sampled_BxC is None else (b.sampled_BxC, False)
+    )
+    scatter_index_BxS = jnp.where(listed_BxS < 0, num_items, listed_BxS)  # dropped
+    excluded_BxN = jnp.full(scores_BxN.shape, not out)
+    excluded_BxN = excluded_BxN.at[user_B[:, None], scatter_index_BxS].set(
+        out, mode="drop"
+    )
+    excluded_BxN = excluded_BxN.at[user_B, targets_B].set(True)
+    candidates_B = _count(~excluded_BxN)
+    margin_BxN = jnp.where(excluded_BxN, -jnp.inf, margin_BxN)
+    above_WxB, below_WxB = _count_weighted(margin_BxN, fusion_margin_BxMxN, weights_WxM)
     below_WxB -= (num_items - candidates_B)[None]
     return above_WxB, candidates_B[None] - above_WxB - below_WxB, below_WxB
 
 
 def _count_weighted(
-    lead_BxN: jax.Array, more_BxMxN: jax.Array, weights_WxM: jax.Array
+    margin_BxN: jax.Array, fusion_margin_BxMxN: jax.Array, weights_WxM: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """above_WxB and below_WxB: how many sums are above 0, and below, by weighting.
 
     A block of columns stays in a core's cache until all weightings have seen it.
     """
-    num_users, num_items = lead_BxN.shape
+    num_users, num_items = margin_BxN.shape
     size = max(BLOCK_SIZE // num_users, 1)
     num_filled = -num_items % size
     filling = ((0, 0), (0, num_filled))
-    lead_BxK = jnp.pad(lead_BxN, filling, constant_values=-jnp.inf)
-    more_BxMxK = jnp.pad(more_BxMxN, ((0, 0), *filling))
+    margin_BxK = jnp.pad(margin_BxN, filling, constant_values=-jnp.inf)
+    fusion_margin_BxMxK = jnp.pad(fusion_margin_BxMxN, ((0, 0), *filling))
 
     def add_block(i: jax.Array, counts: Any) -> Any:
-        lead_BxC, more_BxMxC = (
+        margin_BxC, fusion_margin_BxMxC = (
             jax.lax.dynamic_slice_in_dim(x, i * size, size, axis=-1)
-            for x in (lead_BxK, more_BxMxK)
+            for x in (margin_BxK, fusion_margin_BxMxK)
         )
 
         def count(weights_M: jax.Array) -> tuple[jax.Array, jax.Array]:
-            parts = (weights_M[m] * more_BxMxC[:, m] for m in range(len(weights_M)))
-            sum_BxC = lead_BxC + functools.reduce(jnp.add, parts)
+            parts = (
+                weights_M[m] * fusion_margin_BxMxC[:, m] for m in range(len(weights_M))
+            )
+            sum_BxC = margin_BxC + functools.reduce(jnp.add, parts)
             return _count(sum_BxC > 0), _count(sum_BxC < 0)
 
         return jax.tree.map(jnp.add, counts, jax.lax.map(count, weights_WxM))
@@ -148,7 +159,7 @@ def _rank(
     scores_BxM: jax.Array,
     seen_BxS: Array,
     targets_B: Array,
-    drawn_BxC: Array | None,
+    sampled_BxC: Array | None,
     k: int,
     num_items: int,
 ) -> Ranked:
@@ -156,29 +167,31 @@ def _rank(
     targets_Bx1 = jnp.asarray(targets_B)[:, None]
     num_users, num_columns = scores_BxM.shape
     user_Bx1 = jnp.arange(num_users)[:, None]
-    beyond_BxS = jnp.where(seen_BxS < 0, num_columns, seen_BxS)  # dropped
-    shown_BxM = scores_BxM.at[user_Bx1, beyond_BxS].set(-jnp.inf, mode="drop")
+    scatter_index_BxS = jnp.where(seen_BxS < 0, num_columns, seen_BxS)  # dropped
+    masked_scores_BxM = scores_BxM.at[user_Bx1, scatter_index_BxS].set(
+        -jnp.inf, mode="drop"
+    )
     target_Bx1 = jnp.take_along_axis(scores_BxM, targets_Bx1, axis=1)
-    best_BxK, top_BxK = top_k(shown_BxM, k)
+    best_BxK, top_BxK = top_k(masked_scores_BxM, k)
     top_BxK = jnp.where(best_BxK == -jnp.inf, -1, top_BxK)
-    if drawn_BxC is not None:
-        above_B, equal_B, below_B = _count_drawn(scores_BxM, target_Bx1, drawn_BxC)
+    if sampled_BxC is not None:
+        above_B, equal_B, below_B = _count_sampled(scores_BxM, target_Bx1, sampled_BxC)
         return Ranked(above_B, equal_B, below_B, target_Bx1[:, 0], top_BxK)
     num_seen_B = (seen_BxS >= 0).sum(axis=1)
-    above_B = _count(shown_BxM > target_Bx1)
-    below_B = _count(shown_BxM < target_Bx1)
-    hidden_B = num_columns - num_items + num_seen_B
-    below_B -= jnp.where(target_Bx1[:, 0] > -jnp.inf, hidden_B, 0)
+    above_B = _count(masked_scores_BxM > target_Bx1)
+    below_B = _count(masked_scores_BxM < target_Bx1)
+    num_masked_B = num_columns - num_items + num_seen_B
+    below_B -= jnp.where(target_Bx1[:, 0] > -jnp.inf, num_masked_B, 0)
     equal_B = num_items - num_seen_B - 1 - above_B - below_B
     return Ranked(above_B, equal_B, below_B, target_Bx1[:, 0], top_BxK)
 
 
-def _count_drawn(
-    scores_BxM: jax.Array, target_Bx1: jax.Array, drawn_BxC: Array
+def _count_sampled(
+    scores_BxM: jax.Array, target_Bx1: jax.Array, sampled_BxC: Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Drawn items that score above, equal (or NaN) and below the target."""
-    there_BxC = drawn_BxC >= 0
-    columns_BxC = jnp.maximum(jnp.asarray(drawn_BxC), 0)
+    there_BxC = sampled_BxC >= 0
+    columns_BxC = jnp.maximum(jnp.asarray(sampled_BxC), 0)
     scores_BxC = jnp.take_along_axis(scores_BxM, columns_BxC, axis=1)
     above_B = (there_BxC & (scores_BxC > target_Bx1)).sum(axis=1)
     below_B = (there_BxC & (scores_BxC < target_Bx1)).sum(axis=1)

@@ -23,8 +23,8 @@ def phase_results(r: Run, outcome: PhaseResult) -> dict[str, Any]:
     return {
         "test": metric_intervals(r, outcome.test, data.test),
         "valid": metric_intervals(r, outcome.valid, data.valid),
-        "buckets": subgroup_results(r, outcome.test),
-        "beyond": beyond_accuracy_results(r, outcome.test),
+        "subgroups": subgroup_results(r, outcome.test),
+        "beyond_accuracy": beyond_accuracy_results(r, outcome.test),
         "rating": rating_results(config, data, outcome.valid, outcome.test),
         "epochs": outcome.epochs,
         "trainable": count_params(outcome.trained),
@@ -44,28 +44,28 @@ def fusion_weights(r: Run, outcome: PhaseResult) -> dict[str, dict[str, float]]:
     weights = outcome.trained.get(FUSION_WEIGHTS)
     if weights is None:
         return {}
-    named = zip(r.config.head.memory, np.asarray(weights), strict=True)
-    return {"memory": {name: round(float(weight), 6) for name, weight in named}}
+    named = zip(r.config.head.fusion, np.asarray(weights), strict=True)
+    return {"fusion": {name: round(float(weight), 6) for name, weight in named}}
 
 
 def reference_results(r: Run, evaluation: Evaluation) -> dict[str, Any]:
     """What is reported, of the test, of what no phase has trained."""
     metrics = metric_intervals(r, evaluation, r.data.test)
-    return {**metrics, "beyond": beyond_accuracy_results(r, evaluation)}
+    return {**metrics, "beyond_accuracy": beyond_accuracy_results(r, evaluation)}
 
 
 def metric_intervals(
     r: Run, evaluation: Evaluation, rows: Examples
 ) -> dict[str, Interval]:
     """Means over the rows with bootstrap intervals over their users."""
-    resamples = r.config.eval.resamples
+    resamples = r.config.eval.bootstrap_samples
     return with_intervals(evaluation.values, rows.users_R, resamples=resamples)
 
 
 def subgroup_results(r: Run, test: Evaluation) -> dict[str, Any]:
     """HR and NDCG of groups of the test rows."""
     k, rows = cut_off(r.config), r.data.test
-    metrics, resamples = (f"hr@{k}", f"ndcg@{k}"), r.config.eval.resamples
+    metrics, resamples = (f"hr@{k}", f"ndcg@{k}"), r.config.eval.bootstrap_samples
     groups = make_subgroups(r.data, rows)
     return subgroup_report(test.values, groups, rows.users_R, metrics, resamples)
 

@@ -13,9 +13,14 @@ LOSSES: dict[str, Callable[[Any, int], Loss]] = {
     "softmax": lambda c, num_items: functools.partial(
         softmax, smoothing=c.smoothing, chunk=c.chunk
     ),
-    "bce": lambda c, num_items: functools.partial(bce, k=c.k, chunk=c.chunk),
+    "bce": lambda c, num_items: functools.partial(
+        bce, k=c.negatives_per_positive, chunk=c.chunk
+    ),
     "gbce": lambda c, num_items: functools.partial(
-        bce, k=c.k, beta=gbce_beta(c.k, c.calibration, num_items), chunk=c.chunk
+        bce,
+        k=c.negatives_per_positive,
+        beta=gbce_beta(c.negatives_per_positive, c.gbce_t, num_items),
+        chunk=c.chunk,
     ),
     "rating": lambda c, num_items: rating,
 }

@@ -63,11 +63,11 @@ def _cross_entropy_fwd(
     target_P = (queries_PxD * candidates_UxD[targets_P]).sum(-1) + bias_U[targets_P]
     queries_PxF = jnp.pad(queries_PxD, ((0, 0), (0, 1)), constant_values=1.0)
     # Finite, because a product may add zero times it.
-    add_U = jnp.maximum(bias_U + log_weight_U, -1e30)
+    offset_U = jnp.maximum(bias_U + log_weight_U, -1e30)
 
     def add_up(carry: Any, start: Any, size: int) -> Any:
         most_P, sum_P = carry
-        scores_PxC = queries_PxF @ _part(candidates_UxD, add_U, start, size).T
+        scores_PxC = queries_PxF @ _part(candidates_UxD, offset_U, start, size).T
         higher_P = jnp.maximum(most_P, scores_PxC.max(axis=-1))
         exp_PxC = jnp.exp(scores_PxC - higher_P[:, None])
         exp_PxC = jnp.where(_is_target(targets_P, start, size), 0.0, exp_PxC)
@@ -80,7 +80,7 @@ def _cross_entropy_fwd(
     kept = (
         queries_PxF,
         candidates_UxD,
-        add_U,
+        offset_U,
         targets_P,
         mask_P,
         log_sum_P,
@@ -92,7 +92,7 @@ def _cross_entropy_fwd(
 def _cross_entropy_bwd(
     chunk: int, kept: Any, grad_P: jax.Array
 ) -> tuple[jax.Array | None, ...]:
-    queries_PxF, candidates_UxD, add_U, targets_P, mask_P, log_sum_P, target_P = kept
+    queries_PxF, candidates_UxD, offset_U, targets_P, mask_P, log_sum_P, target_P = kept
     grad_P = jnp.where(mask_P, grad_P, 0.0)
     # XLA on CPU multiplies by a transposed P x C at a third of the speed, and with the
     # transposed queries at full speed. It would exchange the two without barriers.
@@ -101,7 +101,7 @@ def _cross_entropy_bwd(
 
     def add_up(carry: Any, start: Any, size: int) -> Any:
         d_queries_PxD, d_candidates_UxD, d_bias_U = carry
-        part_CxF = _part(candidates_UxD, add_U, start, size)
+        part_CxF = _part(candidates_UxD, offset_U, start, size)
         prob_PxC = jnp.exp(queries_PxF @ part_CxF.T - log_sum_P[:, None])
         prob_PxC = jnp.where(
             _is_target(targets_P, start, size), 0.0, prob_PxC * grad_P[:, None]
@@ -113,15 +113,17 @@ def _cross_entropy_bwd(
             _update_slice(d_bias_U, d_part_CxF[:, -1], start),
         )
 
-    push_P = (jnp.exp(target_P - log_sum_P) - 1) * grad_P  # of the target's own score
-    d_queries_PxD = candidates_UxD[targets_P] * push_P[:, None]
-    sums = (d_queries_PxD, jnp.zeros_like(candidates_UxD), jnp.zeros_like(add_U))
+    d_target_P = (
+        jnp.exp(target_P - log_sum_P) - 1
+    ) * grad_P  # of the target's own score
+    d_queries_PxD = candidates_UxD[targets_P] * d_target_P[:, None]
+    sums = (d_queries_PxD, jnp.zeros_like(candidates_UxD), jnp.zeros_like(offset_U))
     d_queries_PxD, d_candidates_UxD, d_bias_U = _for_chunks(
-        len(add_U), chunk, add_up, sums
+        len(offset_U), chunk, add_up, sums
     )
-    push_PxD = queries_PxF[:, :-1] * push_P[:, None]
+    push_PxD = queries_PxF[:, :-1] * d_target_P[:, None]
     d_candidates_UxD = d_candidates_UxD.at[targets_P].add(push_PxD)
-    d_bias_U = d_bias_U.at[targets_P].add(push_P)
+    d_bias_U = d_bias_U.at[targets_P].add(d_target_P)
     return d_queries_PxD, d_candidates_UxD, d_bias_U, None, None, None
 
 
@@ -145,11 +147,11 @@ def _is_target(targets_P: jax.Array, start: Any, size: int) -> jax.Array:
 
 
 def _part(
-    candidates_UxD: jax.Array, add_U: jax.Array, start: Any, size: int
+    candidates_UxD: jax.Array, offset_U: jax.Array, start: Any, size: int
 ) -> jax.Array:
     """A chunk of the candidates with what is added to their scores: part_CxF."""
     part_CxD, add_C = (
-        jax.lax.dynamic_slice_in_dim(x, start, size) for x in (candidates_UxD, add_U)
+        jax.lax.dynamic_slice_in_dim(x, start, size) for x in (candidates_UxD, offset_U)
     )
     return jnp.concatenate([part_CxD, add_C[:, None]], axis=1)
 

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-FUSION_WEIGHTS = "memory/weights"  # path of a parameter, see `MemoryWeights`
+FUSION_WEIGHTS = "late_fusion/weights"  # path of a parameter, see `MemoryWeights`
 
 
 class TwoTowerHead(nn.Module):
@@ -24,10 +24,10 @@ class TwoTowerHead(nn.Module):
         return unit_vectors(users_xD) * jnp.exp(self.log_scale)
 
     def candidates(
-        self, vectors_UxD: jax.Array, rows_U: jax.Array
+        self, vectors_UxD: jax.Array, items_U: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Item vectors -> candidates_UxD and bias_U."""
-        return unit_vectors(vectors_UxD), jnp.zeros(rows_U.shape, jnp.float32)
+        return unit_vectors(vectors_UxD), jnp.zeros(items_U.shape, jnp.float32)
 
 
 class SoftmaxHead(nn.Module):
@@ -45,10 +45,10 @@ class SoftmaxHead(nn.Module):
         return self.bilinear(users_xD.astype(jnp.float32)) / self.temperature
 
     def candidates(
-        self, vectors_UxD: jax.Array, rows_U: jax.Array
+        self, vectors_UxD: jax.Array, items_U: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Item vectors -> candidates_UxD and bias_U."""
-        return vectors_UxD.astype(jnp.float32), self.bias[rows_U]
+        return vectors_UxD.astype(jnp.float32), self.bias[items_U]
 
 
 class FusionWeights(nn.Module):
@@ -57,19 +57,19 @@ class FusionWeights(nn.Module):
     Chosen by validation, not by a gradient; see `memory.Memory`.
     """
 
-    num_memories: int
+    num_fused: int
 
     @nn.compact
     def __call__(self) -> jax.Array:
         """weights_M."""
-        shape = (self.num_memories,)
+        shape = (self.num_fused,)
         weights_M: jax.Array = self.param("weights", nn.initializers.zeros, shape)
         return weights_M
 
 
-def combine_scores(weights_M: jax.Array, memory_BxMxN: jax.Array) -> jax.Array:
-    """The weighted sum of what M baselines say: bonus_BxN."""
-    return jnp.einsum("m,bmn->bn", weights_M, memory_BxMxN)
+def combine_scores(weights_M: jax.Array, baseline_scores_BxMxN: jax.Array) -> jax.Array:
+    """The weighted sum of what M baselines say: fused_scores_BxN."""
+    return jnp.einsum("m,bmn->bn", weights_M, baseline_scores_BxMxN)
 
 
 class Bilinear(nn.Module):

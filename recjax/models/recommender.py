@@ -39,8 +39,8 @@ class Recommender(nn.Module):
     history_length: int = 1
     bidirectional: bool = False
     graph_layers: int = 0
-    num_memories: int = 0
-    marks_repeats: bool = False
+    num_fused: int = 0
+    mark_repeats: bool = False
 
     def setup(self) -> None:
         self.items = ItemTower(
@@ -57,9 +57,9 @@ class Recommender(nn.Module):
         )
         self.users = self.user_tower(self.dtype)
         self.head = HEADS[self.head_name](self.num_items, self.head_temperature)
-        if self.num_memories:
-            self.memory = FusionWeights(self.num_memories)
-        if self.marks_repeats:
+        if self.num_fused:
+            self.late_fusion = FusionWeights(self.num_fused)
+        if self.mark_repeats:
             self.repeat = RepeatEmbedding()
 
     def encode_items(
@@ -98,27 +98,30 @@ class Recommender(nn.Module):
         """The text encoder's last block: pooled_UxE, before any projection."""
         return self.items.text.pool_states(states_RxLxE, packed)
 
-    def rank_items(
-        self, vectors_UxD: jax.Array, rows_U: jax.Array
+    def item_candidates(
+        self, vectors_UxD: jax.Array, items_U: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """candidates_UxD and bias_U to score against `rank_users`."""
-        return self.head.candidates(vectors_UxD, rows_U)
+        """candidates_UxD and bias_U to score against `user_queries`."""
+        return self.head.candidates(vectors_UxD, items_U)
 
-    def read(
+    def embed_history(
         self, vectors_UxD: jax.Array, history_BxH: jax.Array, mask_BxH: jax.Array
     ) -> jax.Array:
         """Items' vectors -> history_BxHxD, what the user tower gets."""
         history_BxHxD = vectors_UxD[history_BxH]
-        if not self.marks_repeats:
+        if not self.mark_repeats:
             return history_BxHxD
         marked_BxHxD: jax.Array = self.repeat(history_BxHxD, history_BxH, mask_BxH)
         return marked_BxHxD
 
-    def rank_users(
+    def user_queries(
         self, vectors_NxD: jax.Array, history_BxH: jax.Array, mask_BxH: jax.Array
     ) -> jax.Array:
         """queries_BxD of whole histories of catalogue rows."""
-        history_BxHxD, hidden_BxH = self.read(vectors_NxD, history_BxH, mask_BxH), None
+        history_BxHxD, hidden_BxH = (
+            self.embed_history(vectors_NxD, history_BxH, mask_BxH),
+            None,
+        )
         if self.bidirectional:  # asked for a hidden item after the newest one
             newest = self.history_length - 1
             after = ((0, 0), (0, 1), (0, 0))
@@ -128,9 +131,9 @@ class Recommender(nn.Module):
         users_BxHxD = self.encode_users(history_BxHxD, mask_BxH, hidden_BxH=hidden_BxH)
         return self.head.queries(users_BxHxD[:, -1])
 
-    def weigh_memory(self, memory_BxMxN: jax.Array) -> jax.Array:
-        """What the baselines' scores add to the model's: bonus_BxN."""
-        return combine_scores(self.memory(), memory_BxMxN)
+    def fuse_scores(self, baseline_scores_BxMxN: jax.Array) -> jax.Array:
+        """What the baselines' scores add to the model's: fused_scores_BxN."""
+        return combine_scores(self.late_fusion(), baseline_scores_BxMxN)
 
     def __call__(
         self, catalogue: Catalogue, batch: Any, train: bool = False
@@ -140,8 +143,8 @@ class Recommender(nn.Module):
         The candidates are the batch's items; the whole catalogue where it brings
         vectors of an earlier state, `stale`.
         """
-        if self.num_memories and self.is_initializing():
-            self.memory()
+        if self.num_fused and self.is_initializing():
+            self.late_fusion()
         items = batch.items
         vectors_UxD = read_UxD = self.encode_items(catalogue, items, train)
         if "graph" in catalogue:  # the batch's items are the catalogue, filled up
@@ -149,20 +152,20 @@ class Recommender(nn.Module):
                 vectors_UxD[: self.num_items], catalogue["graph"]
             )
             vectors_UxD = vectors_UxD.at[: self.num_items].set(ranks_NxD)
-        history_BxHxD = self.read(read_UxD, batch.history_BxH, batch.mask_BxH)
+        history_BxHxD = self.embed_history(read_UxD, batch.history_BxH, batch.mask_BxH)
         users_BxHxD = self.encode_users(
             history_BxHxD, batch.mask_BxH, train, batch.hidden_BxH
         )
-        users_PxD = users_BxHxD.reshape(-1, self.width)[batch.place_P]
+        users_PxD = users_BxHxD.reshape(-1, self.width)[batch.position_P]
         queries_PxD = self.head.queries(users_PxD)
-        rows_U = items.rows_U
+        items_U = items.items_U
         if "stale" in catalogue:
             # What the batch has just encoded is fresh, and all that a gradient reaches.
             stale_NxD = catalogue["stale"]["vectors_NxD"]
-            place_U = jnp.where(rows_U < 0, self.num_items, rows_U)  # beyond: dropped
+            place_U = jnp.where(items_U < 0, self.num_items, items_U)  # beyond: dropped
             vectors_UxD = stale_NxD.at[place_U].set(vectors_UxD, mode="drop")
-            rows_U = jnp.arange(self.num_items)
-        return queries_PxD, *self.head.candidates(vectors_UxD, rows_U)
+            items_U = jnp.arange(self.num_items)
+        return queries_PxD, *self.head.candidates(vectors_UxD, items_U)
 
 
 def make_model(
@@ -192,7 +195,7 @@ def make_model(
         history_length=length,
         bidirectional=users.name in BIDIRECTIONAL,
         graph_layers=users.num_layers if users.name in USES_GRAPH else 0,
-        num_memories=len(config.head.memory),
-        marks_repeats=users.repeats,
+        num_fused=len(config.head.fusion),
+        mark_repeats=users.repeats,
         dtype=jnp.dtype(config.train.dtype),
     )

@@ -89,8 +89,8 @@ class TrainLogger:
         if not values["counts"]:
             self._report_skipped(step, batch)
             return
-        assert batch.rows_B is not None
-        users = int((batch.rows_B >= 0).sum())
+        assert batch.examples_B is not None
+        users = int((batch.examples_B >= 0).sum())
         speed = f"{users / (now - before):.0f} users/s, " if before else ""
         self._bar.set_postfix_str(
             f"loss {loss:.3f}, {speed}best {self.metric} {self.best:.4f}",
@@ -113,7 +113,7 @@ class TrainLogger:
         self.skipped_at = step
         names = self.users(batch)
         some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-        self.reporter.say(
+        self.reporter.log(
             f"phase {self.name}, step {step}: loss {self.loss:g}: batch skipped, "
             f"{self.skipped} so far; its {len(names)} users: {some}"
         )
@@ -122,7 +122,7 @@ class TrainLogger:
     def _check_spread(self, of: str, spread: float, step: int) -> None:
         if spread < self.min_spread and of not in self._warned:
             self._warned.add(of)
-            self.reporter.say(
+            self.reporter.log(
                 f"warning: phase {self.name}, step {step}: the vectors of {of} have "
                 f"nearly one direction (spread {spread:.1e}, below train.min_spread): "
                 "they have collapsed. Try a smaller learning rate"

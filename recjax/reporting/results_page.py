@@ -62,13 +62,13 @@ def rating_text(r: Mapping[str, float]) -> str:
 def results_text(final: dict[str, Any], metrics: Sequence[str]) -> str:
     """`results.md`: tables, ratings, examples, protocol and time."""
     named = dict(final["baselines"])
-    if "before" in final:
-        named["before (encoder as it came)"] = final["before"]
-    lists = {name: values["beyond"] for name, values in named.items()}
+    if "zero_shot" in final:
+        named["zero-shot (pretrained encoder)"] = final["zero_shot"]
+    lists = {name: values["beyond_accuracy"] for name, values in named.items()}
     for name, phase in final["phases"].items():
-        weights = [f", {w:g} x {of}" for of, w in phase.get("memory", {}).items()]
+        weights = [f", {w:g} x {of}" for of, w in phase.get("fusion", {}).items()]
         after = f"after {name} ({phase['epochs']} epochs{''.join(weights)})"
-        named[after], lists[after] = phase["test"], phase["beyond"]
+        named[after], lists[after] = phase["test"], phase["beyond_accuracy"]
     last = list(final["phases"].values())[-1]
     p = final["protocol"]
     parts = [
@@ -82,9 +82,9 @@ def results_text(final: dict[str, Any], metrics: Sequence[str]) -> str:
         "Coverage and Gini index over the catalogue; novelty in bits; head: share of "
         "the most popular items, those with a third of the training events; diversity: "
         "cosine distance by each row's own vectors.",
-        subgroup_table(last["buckets"]),
+        subgroup_table(last["subgroups"]),
     ]
-    if gaps := gap_text(last["buckets"]):
+    if gaps := gap_text(last["subgroups"]):
         parts.append(
             "Largest differences between groups of users, each of at least "
             f"{MIN_GROUP_ROWS} rows, chosen for being the largest:\n\n{gaps}"

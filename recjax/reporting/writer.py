@@ -65,7 +65,7 @@ class Reporter:
         # Each start has a file of its own, written at once: no queue, no thread.
         self._events = EventsWriter(str(self.workdir / "events"), f".{os.getpid()}")
 
-    def marks(self) -> dict[str, Any]:
+    def resume_state(self) -> dict[str, Any]:
         """What a save has to know: how far the files go now."""
         if not self.active:
             return {"records": 0, "events": {}}
@@ -76,7 +76,7 @@ class Reporter:
             "events": {path.name: path.stat().st_size for path in files},
         }
 
-    def say(self, text: str = "") -> None:
+    def log(self, text: str = "") -> None:
         """Prints a line above a running progress bar."""
         if self.active:
             tqdm.write(text, file=sys.stdout)
@@ -169,7 +169,7 @@ class Reporter:
                     frame = frame.with_columns(ranks)
                 except (OSError, EOFError, ValueError, pl.exceptions.PolarsError) as e:
                     # No reason to lose the results of a run that has come so far.
-                    self.say(f"warning: ranks.parquet is without {system}: {e}")
+                    self.log(f"warning: ranks.parquet is without {system}: {e}")
             part = self.workdir / ".ranks.parquet.part"
             frame.write_parquet(part)
             os.replace(part, self.workdir / "ranks.parquet")

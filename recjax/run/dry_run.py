@@ -37,8 +37,8 @@ def dry_run(config: Any, workdir: str) -> None:
         with open_run(config, Path(folder), began, Path(workdir)) as (r, params):
             for index, each in enumerate(trained_phases(config)):
                 phase, state = make_phase(r, index, each, params, 0)
-                r.reporter.say(describe(r, phase, state))
-            r.reporter.say("dry run: all fits; nothing was trained or written")
+                r.reporter.log(describe(r, phase, state))
+            r.reporter.log("dry run: all fits; nothing was trained or written")
 
 
 def describe(r: Run, phase: Phase, state: TrainState) -> str:
@@ -47,7 +47,7 @@ def describe(r: Run, phase: Phase, state: TrainState) -> str:
     size = min(batches.batch_size, len(batches.windows))
     batch = batches.make_batch(np.arange(size))
     catalogue, placed = phase.place(r, batch)
-    asked = PreemptionSync(Signals(), r.mesh, 1.0).asks()
+    asked = PreemptionSync(Signals(), r.mesh, 1.0).request()
     if batches.negatives == "stale":
         shape = r.data.num_items, r.config.item_tower.width
         table = jax.ShapeDtypeStruct(shape, jnp.dtype(r.config.train.dtype))

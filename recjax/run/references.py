@@ -27,13 +27,13 @@ class References:
         self.r, self.params = r, params
         self._memory: dict[str, Baseline] = {}
 
-    def remember(self) -> None:
-        """Fits the baselines of `head.memory` and adds them to the evaluator."""
+    def fit_score_fusion(self) -> None:
+        """Fits the baselines of `head.fusion` and adds them to the evaluator."""
         start, head = self.r.now(), self.r.config.head
-        self._memory = {name: self._fitted(name) for name in head.memory}
+        self._memory = {name: self._fitted(name) for name in head.fusion}
         if self._memory:
             named = list(self._memory.items())
-            self.r.evaluator.remember(ScoreFusion(named, head.memory_floor))
+            self.r.evaluator.set_score_fusion(ScoreFusion(named, head.fusion_floor))
         self.r.spend_since("baselines", start)
 
     def baselines(self) -> dict[str, dict[str, Any]]:
@@ -48,14 +48,14 @@ class References:
         r.spend_since("baselines", start)
         return results
 
-    def before(self) -> dict[str, Any]:
+    def zero_shot(self) -> dict[str, Any]:
         """Tests the pretrained encoder without a gradient step."""
         r = self.r
         start = r.now()
-        vectors_NxE = r.put_whole(self.texts_NxE)
+        vectors_NxE = r.replicate(self.texts_NxE)
         evaluation = r.evaluator.by_text(vectors_NxE, r.data.test)
-        r.reporter.ranks("before", evaluation.rank_R)
-        r.spend_since("before", start)
+        r.reporter.ranks("zero_shot", evaluation.rank_R)
+        r.spend_since("zero_shot", start)
         return reference_results(r, evaluation)
 
     def _fitted(self, name: str) -> Baseline:

@@ -66,13 +66,13 @@ def open_run(
     mesh = make_mesh(config.mesh)
     with contextlib.ExitStack() as stack:
         reporter = Reporter(folder, active=jax.process_index() == 0)
-        checkpoints = Checkpoints(folder, reporter.say, config.train.keep)
+        checkpoints = Checkpoints(folder, reporter.log, config.train.keep)
         stack.enter_context(contextlib.closing(checkpoints))
         try:
             r, params = _make_run(config, mesh, checkpoints, reporter, began, planned)
-            for differs in checkpoints.bind(run_identity(r)):
-                reporter.say(f"note: saved with {differs}: from here on other bits")
-            reporter.open(resume=checkpoints.standing)
+            for differs in checkpoints.check_identity(run_identity(r)):
+                reporter.log(f"note: saved with {differs}: from here on other bits")
+            reporter.open(resume=checkpoints.resume_metadata)
             stack.enter_context(contextlib.closing(reporter))
             if config.report.wandb and reporter.active and planned is None:
                 flat = flat_config(config)
@@ -92,7 +92,7 @@ def _make_run(
     began: float,
     planned: Path | None,
 ) -> tuple[Run, FlatParams]:
-    say = reporter.say
+    say = reporter.log
     data = load_data(config)
     check_catalogue(config, data.num_items)
     encoder_dir, encoder_config, tokens = None, None, None
@@ -175,4 +175,7 @@ def run_identity(r: Run) -> dict[str, dict[str, Any]]:
     may |= {"processes": jax.process_count(), "mesh": dict(r.mesh.shape)}
     may |= {"device": jax.devices()[0].device_kind, "processor": platform_key()}
     may["cores"] = len(usable_cores())
-    return {"must": json.loads(json.dumps(must)), "may": json.loads(json.dumps(may))}
+    return {
+        "required": json.loads(json.dumps(must)),
+        "informational": json.loads(json.dumps(may)),
+    }

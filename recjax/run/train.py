@@ -40,36 +40,42 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     with lock_workdir(folder):
         if done := open_workdir(config, folder):
             return done
-        with open_run(config, folder, began) as (r, params), r.signals.heard():
+        with (
+            open_run(config, folder, began) as (r, params),
+            r.signals.install_handlers(),
+        ):
             return _run(r, params)
 
 
 def _run(r: Run, params: FlatParams) -> dict[str, Any]:
-    config, data, checkpoints, say = r.config, r.data, r.checkpoints, r.reporter.say
+    config, data, checkpoints, say = r.config, r.data, r.checkpoints, r.reporter.log
     r.reporter.table("rejected.parquet", data.rejected)
-    beside = References(r, params)  # before any parameter is restored
-    beside.remember()
+    references = References(r, params)  # before any parameter is restored
+    references.fit_score_fusion()
 
     # Results without training, then after each phase; all of them saved as they come.
     phases = trained_phases(config)
-    if checkpoints.entered is None:
-        results: dict[str, Any] = {"baselines": beside.baselines(), "phases": {}}
-        if r.tokens is not None and config.eval.before:
-            results["before"] = beside.before()
+    if checkpoints.phase_checkpoint is None:
+        results: dict[str, Any] = {"baselines": references.baselines(), "phases": {}}
+        if r.tokens is not None and config.eval.zero_shot:
+            results["zero_shot"] = references.zero_shot()
         index, step, trained = 0, 0, set[str]()
         save(r, 0, params, step, results)
     else:
         params, paths = checkpoints.restore_params(params)
         trained = set(paths)
-        index, meta = checkpoints.entered.number, checkpoints.entered.meta
+        index, meta = (
+            checkpoints.phase_checkpoint.number,
+            checkpoints.phase_checkpoint.meta,
+        )
         step, results = meta["step"], meta["results"]
-        for what, seconds in (checkpoints.standing or meta)["seconds"].items():
+        for what, seconds in (checkpoints.resume_metadata or meta)["seconds"].items():
             r.spend(what, seconds)
         # Saves that were made before this was kept have none.
-        r.peak_before = (checkpoints.standing or meta).get("peak_memory_mib", 0)
+        r.peak_before = (checkpoints.resume_metadata or meta).get("peak_memory_mib", 0)
         where = f" in phase {phases[index].name}" if index < len(phases) else ""
         say(f"\nresuming{where}: {index} of {len(phases)} phases are done")
-        if index < len(phases) and checkpoints.inside is None:
+        if index < len(phases) and checkpoints.step_checkpoint is None:
             say(f"nothing of phase {phases[index].name} was saved yet: it starts anew")
     for i in range(index, len(phases)):
         outcome = train_phase(r, i, phases[i], params, step)
@@ -96,10 +102,10 @@ def save(
       step: global step.
       results: so far.
     """
-    meta: dict[str, Any] = {"step": step, **r.reporter.marks()}
+    meta: dict[str, Any] = {"step": step, **r.reporter.resume_state()}
     meta |= {"results": results, "seconds": r.accounts()}
     meta["peak_memory_mib"] = r.peak_memory()
-    with r.signals.deferred():
+    with r.signals.defer_signals():
         r.checkpoints.save_params(index, trained, meta)
 
 
@@ -127,11 +133,11 @@ def finish(r: Run, results: dict[str, Any], params: FlatParams) -> dict[str, Any
         "user": r.data.user_ids[test.users_R].tolist(),
         "events": count_events(r.data)[test.targets_R],
     }
-    before = ["before"] if "before" in results else []
+    before = ["zero_shot"] if "zero_shot" in results else []
     trained = [f"phase-{name}" for name in results["phases"]]
     r.reporter.ranks_table(rows, [*results["baselines"], *before, *trained])
     text = results_text(final, r.config.report.metrics)
-    r.reporter.say(f"\n{text}")
+    r.reporter.log(f"\n{text}")
     r.reporter.write("results.md", text + "\n")
     r.reporter.text("results", text)
     r.reporter.hparams({**flat_config(r.config), "fingerprint": r.data.fingerprint})

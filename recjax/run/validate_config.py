@@ -52,7 +52,7 @@ RANGES = (
             "loss.num_negatives",
             "loss.refresh_steps",
             "loss.chunk",
-            "loss.k",
+            "loss.negatives_per_positive",
             "item_tower.width",
             "user_tower.num_layers",
             "user_tower.num_heads",
@@ -62,7 +62,7 @@ RANGES = (
             "train.batch_size",
             "train.keep",
             "eval.batch_size",
-            "eval.resamples",
+            "eval.bootstrap_samples",
             "mesh.model",
             "report.every_steps",
         ),
@@ -79,8 +79,8 @@ RANGES = (
             "item_tower.mlp_layers",
             "text.lora_rank",
             "text.remat_rows",
-            "text.prefix_memory",
-            "text.prefix_disk",
+            "text.cache_ram_gib",
+            "text.cache_disk_gib",
             "optim.clip_norm",
             "optim.weight_decay",
             "train.checkpoint_seconds",
@@ -90,9 +90,9 @@ RANGES = (
             "report.examples",
         ),
     ),
-    (1e-9, INF, ("head.memory_floor",)),
+    (1e-9, INF, ("head.fusion_floor",)),
     (0, 1, ("loss.smoothing", "optim.b1", "optim.b2", "optim.momentum")),
-    (0, AT_MOST_ONE, ("data.reverse", "loss.calibration")),
+    (0, AT_MOST_ONE, ("data.reverse", "loss.gbce_t")),
     (0, 0.99, ("data.cold_items",)),
     (0.01, 1, ("user_tower.mask_share",)),
     (0, 0.99, ("user_tower.dropout",)),
@@ -115,8 +115,10 @@ def check_config(c: Any) -> None:
             raise UserError(f"{key}: None; the config has to say it")
     if not c.eval.ks or not all(type(k) is int for k in c.eval.ks):
         raise UserError(f"eval.ks: {tuple(c.eval.ks)} are no cut-offs")
-    if not re.fullmatch(r"[\w.-]*", c.data.stem) or ".." in c.data.stem:
-        raise UserError(f"data.stem: {c.data.stem!r} is not a part of a file's name")
+    if not re.fullmatch(r"[\w.-]*", c.data.file_prefix) or ".." in c.data.file_prefix:
+        raise UserError(
+            f"data.file_prefix: {c.data.file_prefix!r} is not a part of a file's name"
+        )
     limits = tuple(c.data.rating_range)
     numbers = all(isinstance(x, int | float) for x in limits)
     if limits and not (len(limits) == 2 and numbers and limits[0] < limits[1]):
@@ -176,16 +178,16 @@ def _check_together(c: Any) -> None:
                 )
     if c.loss.name == "rating" and not c.eval.like_threshold:
         raise UserError("loss.name: 'rating' needs eval.like_threshold, and ratings")
-    weights = tuple(c.head.memory_weights)
+    weights = tuple(c.head.fusion_weights_grid)
     if not weights or not all(isinstance(w, int | float) for w in weights):
-        raise UserError(f"head.memory_weights: {weights} are no weights")
-    if len(set(c.head.memory)) < len(c.head.memory):
-        raise UserError("head.memory: one of them is there twice")
-    if "random" in c.head.memory:
-        raise UserError("head.memory: 'random' is not the same twice")
-    if len(weights) ** len(c.head.memory) > MAX_COMBINATIONS:
+        raise UserError(f"head.fusion_weights_grid: {weights} are no weights")
+    if len(set(c.head.fusion)) < len(c.head.fusion):
+        raise UserError("head.fusion: one of them is there twice")
+    if "random" in c.head.fusion:
+        raise UserError("head.fusion: 'random' is not the same twice")
+    if len(weights) ** len(c.head.fusion) > MAX_COMBINATIONS:
         raise UserError(
-            f"head.memory_weights: {len(weights)} of each of {len(c.head.memory)} "
+            f"head.fusion_weights_grid: {len(weights)} of each of {len(c.head.fusion)} "
             f"memories are more than {MAX_COMBINATIONS} combinations"
         )
     if c.user_tower.repeats and c.user_tower.name in BIDIRECTIONAL:
@@ -199,7 +201,7 @@ def _check_together(c: Any) -> None:
         )
     for key, names in (
         ("eval.baselines", c.eval.baselines),
-        ("head.memory", c.head.memory),
+        ("head.fusion", c.head.fusion),
     ):
         if TEXT in names and "text" not in c.item_tower.sources:
             raise UserError(f"{key}: 'text' needs texts, in item_tower.sources")
@@ -208,10 +210,12 @@ def _check_together(c: Any) -> None:
                 f"{key}: 'bpr_mf' needs the library implicit: "
                 "pip install -e '.[baselines]'"
             )
-    shares = tuple(c.data.shares)
+    shares = tuple(c.data.split_fractions)
     numbers = all(isinstance(x, int | float) for x in shares)
     if len(shares) != 2 or not numbers or min(shares) <= 0 or sum(shares) >= 1:
-        raise UserError(f"data.shares: {shares} is not (validation, test), below 1")
+        raise UserError(
+            f"data.split_fractions: {shares} is not (validation, test), below 1"
+        )
     if c.data.min_rating and not c.data.rating:
         raise UserError("data.min_rating: needs a column of ratings, data.rating")
     if c.data.split == "fixed" and (c.data.min_rating or c.data.k_core):
@@ -226,7 +230,7 @@ def check_catalogue(c: Any, num_items: int) -> None:
     """
     for key, names in (
         ("eval.baselines", c.eval.baselines),
-        ("head.memory", c.head.memory),
+        ("head.fusion", c.head.fusion),
     ):
         if "ease" in names and num_items > MAX_ITEMS:
             gigabytes = 12 * num_items**2 / 1e9
@@ -283,9 +287,9 @@ def check_phases(c: Any, phases: Sequence[Any], shapes: FlatParams) -> None:
                 f"text.whiten: phase {phase.name} trains {encoder[0]}, but only "
                 "vectors of a wholly frozen encoder are whitened"
             )
-    if c.head.memory and not memory:
+    if c.head.fusion and not memory:
         raise UserError(
-            f"head.memory: {', '.join(c.head.memory)}, but every phase freezes its "
+            f"head.fusion: {', '.join(c.head.fusion)}, but every phase freezes its "
             f"weights, {FUSION_WEIGHTS}"
         )
     if "text" in c.item_tower.sources and c.text.lora_rank and not lora:
@@ -328,11 +332,11 @@ def _check_names(c: Any) -> None:
         *(("item_tower.sources", name, SOURCES) for name in c.item_tower.sources),
         ("item_tower.combine", c.item_tower.combine, COMBINE),
         ("item_tower.pooling", c.item_tower.pooling, POOLINGS),
-        ("text.prefix_dtype", c.text.prefix_dtype, DTYPES),
+        ("text.cache_dtype", c.text.cache_dtype, DTYPES),
         ("user_tower.name", c.user_tower.name, USER_TOWERS),
         ("user_tower.position", c.user_tower.position, POSITIONS),
         ("head.name", c.head.name, HEADS),
-        *(("head.memory", name, (*BASELINES, TEXT)) for name in c.head.memory),
+        *(("head.fusion", name, (*BASELINES, TEXT)) for name in c.head.fusion),
         ("data.split", c.data.split, SPLIT_NAMES),
         ("data.format", c.data.format, SUFFIXES),
         ("loss.name", c.loss.name, LOSSES),

@@ -23,7 +23,7 @@ class Compiler:
     """
 
     def __init__(self, say: Callable[[str], None], mesh: Mesh):
-        self.say, self.seconds = say, 0.0
+        self.log, self.seconds = say, 0.0
         self.everywhere = replicated(mesh)
 
     def __call__(
@@ -46,12 +46,12 @@ class Compiler:
 
     def compile(self, name: str, jitted: Any, args: tuple[Any, ...]) -> Any:
         """The program for arguments of these shapes."""
-        self.say(f"compiling {name} ...")
+        self.log(f"compiling {name} ...")
         start = time.perf_counter()
         program = jitted.lower(*args).compile()
         took = time.perf_counter() - start
         self.seconds += took
-        self.say(f"compiled {name} in {took:.1f} s")
+        self.log(f"compiled {name} in {took:.1f} s")
         return program
 
 

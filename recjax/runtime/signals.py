@@ -32,7 +32,7 @@ class Signals:
         self.stop, self._deferred = False, False
 
     @contextlib.contextmanager
-    def heard(self) -> Iterator[None]:
+    def install_handlers(self) -> Iterator[None]:
         """While this lasts a signal stops the run; outside it does what it did."""
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -53,7 +53,7 @@ class Signals:
             os.close(into)
 
     @contextlib.contextmanager
-    def deferred(self) -> Iterator[None]:
+    def defer_signals(self) -> Iterator[None]:
         """While this lasts a signal is only noted; at its end it counts.
 
         Raises:
@@ -123,8 +123,8 @@ class PreemptionSync:
         """A save has begun: the clock starts again."""
         self._since = time.perf_counter()
 
-    def asks(self) -> jax.Array:
-        """asked_M, for the next step."""
+    def request(self) -> jax.Array:
+        """requests_M, for the next step."""
         if self.signals.stop:
             return self._arrays[STOP]
         waited = time.perf_counter() - self._since

@@ -56,7 +56,7 @@ class Run:
     @functools.cached_property
     def dropout_key(self) -> jax.Array:
         """A step folds its number in."""
-        return self.put_whole(jax.random.key(self.config.seed + 1))
+        return self.replicate(jax.random.key(self.config.seed + 1))
 
     def packing(self) -> Packing:
         """How the catalogue's texts are packed."""
@@ -74,11 +74,11 @@ class Run:
         rows = self.config.text.rows_per_batch
         return catalogue_pieces(n, packing, multiple, rows)
 
-    def put(self, tree: Any) -> Any:
+    def shard_batch(self, tree: Any) -> Any:
         """Onto the devices, first dimensions over the data axis."""
         return place(tree, batch_sharding(self.mesh, tree))
 
-    def put_whole(self, tree: Any) -> Any:
+    def replicate(self, tree: Any) -> Any:
         """Onto every device."""
         return place(tree, replicated(self.mesh))
 

@@ -88,8 +88,8 @@ class DummyInputs(NamedTuple):
 def dummy_inputs(history_length: int) -> DummyInputs:
     """One user, one item of one token."""
     tokens = Tokens(np.zeros(1, np.int32), np.array([0, 1]))
-    rows_U = np.zeros(1, np.int32)
-    items = Items(rows_U, np.zeros(1, np.float32), pack(tokens, rows_U, width=1))
+    items_U = np.zeros(1, np.int32)
+    items = Items(items_U, np.zeros(1, np.float32), pack(tokens, items_U, width=1))
     history_BxH = np.zeros((1, history_length), np.int32)
     one_P = np.zeros(1, np.int32)
     mask_BxH = history_BxH == 0

@@ -79,9 +79,9 @@ def fit(
       Stopped: a signal came; where the phase stands was saved.
       UserError: too many batches were skipped; likewise saved.
     """
-    c, say = r.config, r.reporter.say
+    c, say = r.config, r.reporter.log
     iterator, stale = iter(phase.batches), {}
-    inside = r.checkpoints.inside
+    inside = r.checkpoints.step_checkpoint
     if inside and inside.meta["phase"] == phase.index:
         stand = PhaseProgress(**inside.meta["stand"])
         if found := inside.manifest["arrays"].get("more:stale:vectors_NxD"):
@@ -101,7 +101,7 @@ def fit(
         stand = PhaseProgress(epoch=0, step=0, best=value, best_epoch=0)
 
     course = _PhaseLoop(r, phase, stand, state, best, stale, iterator)
-    with contextlib.closing(course.meter), r.signals.deferred():
+    with contextlib.closing(course.meter), r.signals.defer_signals():
         course.run()
     return course.state, course.best, stand
 
@@ -135,7 +135,7 @@ class _PhaseLoop:
         while stand.epoch < self.phase.config.epochs:
             waited = stand.epoch - stand.best_epoch
             if patience and waited >= patience:
-                r.reporter.say(
+                r.reporter.log(
                     f"stopping early: no better {r.config.train.metric} for {waited} "
                     "epochs"
                 )
@@ -175,8 +175,8 @@ class _PhaseLoop:
         )
         if (weights := self.state.trainable.get(FUSION_WEIGHTS)) is not None:
             step = self.phase.step_of(stand.epoch, 0)
-            named = zip(r.config.head.memory, np.asarray(weights), strict=True)
-            r.reporter.scalars(step, {f"valid/memory/{k}": float(w) for k, w in named})
+            named = zip(r.config.head.fusion, np.asarray(weights), strict=True)
+            r.reporter.scalars(step, {f"valid/fusion/{k}": float(w) for k, w in named})
         value = float(values[r.config.train.metric].mean())
         if value > stand.best:
             self.best = jax.tree.map(jnp.copy, self.state.result)
@@ -216,7 +216,7 @@ class _PhaseLoop:
         self.saved = stand.epoch, stand.step
         step = self.phase.step_of(stand.epoch, stand.step)
         meta: dict[str, Any] = {"phase": self.phase.index, "step": step}
-        meta |= {"stand": asdict(stand), **r.reporter.marks()}
+        meta |= {"stand": asdict(stand), **r.reporter.resume_state()}
         meta["iterator"] = json.dumps(_plain(self.iterator.get_state()))
         meta |= {"seconds": r.accounts(), "peak_memory_mib": r.peak_memory()}
         more = self.stale if stand.step else {}  # an epoch begins with a new table
@@ -252,7 +252,7 @@ def train_steps(
             stale = encode_stale(phase, state)
         batch = next(iterator)
         catalogue, placed = phase.place(r, batch)
-        inputs = ({**catalogue, **stale}, placed, watch.asks(), r.dropout_key)
+        inputs = ({**catalogue, **stale}, placed, watch.request(), r.dropout_key)
         state, values = phase.step(state, phase.frozen, *inputs)
         meter.add(values, batch)
         yield state, stale
@@ -268,7 +268,7 @@ def finish_phase(
     r: Run, phase: Phase, kept: FlatParams, stand: PhaseProgress
 ) -> PhaseResult:
     """Says what changed and evaluates the parameters that are kept."""
-    start, say = r.now(), r.reporter.say
+    start, say = r.now(), r.reporter.log
     last = f", epoch {stand.epoch} is kept" if phase.config.keep == "last" else ""
     say(
         f"best validation {r.config.train.metric} {stand.best:.4f} after epoch "
@@ -297,12 +297,12 @@ def validate(
     nested, rows = phase.nested(state.result), r.data.valid
     if FUSION_WEIGHTS not in state.trainable:
         return state, r.evaluator.by_model(phase.scorer, nested, rows)[0].values
-    weights_M, values = r.evaluator.choose_memory(
+    weights_M, values = r.evaluator.tune_fusion_weights(
         phase.scorer, nested, rows, r.config.train.metric
     )
 
     def weighted(flat: FlatParams) -> FlatParams:
-        return {**flat, FUSION_WEIGHTS: r.put_whole(weights_M)} if flat else flat
+        return {**flat, FUSION_WEIGHTS: r.replicate(weights_M)} if flat else flat
 
     trainable, average = weighted(state.trainable), weighted(state.average)
     after: TrainState = state.replace(trainable=trainable, average=average)
@@ -318,9 +318,9 @@ def make_train_logger(r: Run, phase: Phase, stand: PhaseProgress) -> TrainLogger
         return {f"optim/lr/{group}": rate * mult for group, mult in groups.items()}
 
     def users(batch: Batch) -> list[str]:
-        assert batch.rows_B is not None
-        rows_B = batch.rows_B[batch.rows_B >= 0]
-        names = r.data.user_ids[phase.batches.windows.rows.users_R[rows_B]]
+        assert batch.examples_B is not None
+        examples_B = batch.examples_B[batch.examples_B >= 0]
+        names = r.data.user_ids[phase.batches.windows.rows.users_R[examples_B]]
         return [str(name) for name in names]
 
     return TrainLogger(

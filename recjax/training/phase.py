@@ -73,7 +73,7 @@ class Phase:
         else:
             assert batch.items is not None
             catalogue, items = self.catalogue.take(batch.items)
-        placed: Batch = r.put(batch._replace(items=None, rows_B=None))
+        placed: Batch = r.shard_batch(batch._replace(items=None, examples_B=None))
         return catalogue, placed._replace(items=items)
 
     def nested(self, trainable: FlatParams) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def make_phase(
     Raises:
       UserError: batches, rates or candidates that cannot be.
     """
-    c, name, say = r.config, config.name, r.reporter.say
+    c, name, say = r.config, config.name, r.reporter.log
     batches = make_batches(r, config, seed=c.seed + index)
     total = config.epochs * batches.steps_per_epoch
     opt = make_optimizer(c.optim, config, list(params), total)
@@ -118,7 +118,7 @@ def make_phase(
     graph = candidates = None
     if model.graph_layers:
         users_E, items_E = r.data.train.pairs()
-        graph = r.put_whole(make_graph(users_E, items_E, r.data.num_items))
+        graph = r.replicate(make_graph(users_E, items_E, r.data.num_items))
     if batches.negatives == "all":
         arrays, items = catalogue.take(batches.all_items())
         arrays = {**arrays, "graph": graph} if graph else arrays
@@ -153,13 +153,13 @@ def make_batches(r: Run, phase: Any, seed: int) -> TrainBatches:
     c = r.config
     size, devices = phase.batch_size or c.train.batch_size, r.mesh.shape["data"]
     if size % devices:
-        r.reporter.say(
+        r.reporter.log(
             f"batches of {round_up(size, devices)} users, not {size}: the same number "
             f"on each of {devices} devices"
         )
     windows = make_windows(c, r.data.train)
     if len(windows.rows) < (num_rows := len(r.data.train)):
-        r.reporter.say(f"{num_rows:,} rows, read as {len(windows.rows):,} sequences")
+        r.reporter.log(f"{num_rows:,} rows, read as {len(windows.rows):,} sequences")
     return TrainBatches(
         windows,
         batch_size=round_up(size, devices),
@@ -202,12 +202,12 @@ def init_state(
     """The state at the start of a phase; optimizer state placed like the weights."""
     trainable = jax.tree.map(jnp.copy, trainable)  # the step gives its memory away
     opt_state = jax.tree.map(
-        lambda x: x if isinstance(x.sharding, NamedSharding) else r.put_whole(x),
+        lambda x: x if isinstance(x.sharding, NamedSharding) else r.replicate(x),
         opt.tx.init(trainable),
     )
     mean = jax.tree.map(jnp.copy, trainable) if average else {}
     guard = LossMonitor(np.float32(0), np.int32(0), np.int32(0))
-    step_, guard = r.put_whole((np.int32(step), guard))
+    step_, guard = r.replicate((np.int32(step), guard))
     return TrainState(step_, trainable, mean, opt_state, guard)
 
 

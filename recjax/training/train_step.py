@@ -49,7 +49,7 @@ def train_step(
     frozen: FlatParams,
     catalogue: Any,
     batch: Any,
-    asked_M: jax.Array,
+    requests_M: jax.Array,
     key: jax.Array,
     *,
     model: Any,
@@ -68,7 +68,7 @@ def train_step(
       frozen: the other parameters, only read.
       catalogue: per source, arrays of all items.
       batch: a `Batch` with its items.
-      asked_M: what the process of each device asks for; see `signals.Watch`.
+      requests_M: what the process of each device asks for; see `signals.Watch`.
       key: dropout key of the run; the step is folded in.
       model: a `Recommender`.
       loss: made by one of `losses.LOSSES`.
@@ -80,7 +80,7 @@ def train_step(
       The state after, and scalar metrics; `METRICS` has their names.
     """
     rngs = {"dropout": jax.random.fold_in(key, state.step)}
-    mask_P = batch.place_P >= 0
+    mask_P = batch.position_P >= 0
     targets = jnp.maximum(mask_P.sum(), 1)
 
     def mean_loss(trainable: FlatParams) -> tuple[jax.Array, tuple[jax.Array, ...]]:
@@ -123,7 +123,7 @@ def train_step(
         "spread/items": spreads[1],
         "counts": counts,
         "skipped": skipped,
-        "asked": asked_M.max(),
+        "asked": requests_M.max(),
     }
     return after, metrics
 

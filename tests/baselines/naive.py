@@ -17,7 +17,7 @@ def shown(batches):
     return [
         queries.history_BxH[b][queries.mask_BxH[b]]
         for queries in batches
-        for b in range(len(queries.rows_B))
+        for b in range(len(queries.examples_B))
     ]
 
 

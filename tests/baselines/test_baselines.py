@@ -33,8 +33,8 @@ def test_ranks(config, split, name):
 @pytest.mark.parametrize("name", BASELINES_HERE)
 def test_a_query_without_a_history(data, batches, name):
     """The last batch is filled with such, and users may have none."""
-    assert (batches[-1].rows_B < 0).any()
+    assert (batches[-1].examples_B < 0).any()
     baseline = BASELINES[name](0)
     baseline.fit(data.train, data.num_items)
     scores_BxN = baseline.score(batches[-1])
-    assert np.isfinite(scores_BxN[batches[-1].rows_B < 0]).all()
+    assert np.isfinite(scores_BxN[batches[-1].examples_B < 0]).all()

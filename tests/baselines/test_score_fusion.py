@@ -24,7 +24,7 @@ def with_memory(config, *names, weights=(0.0, 0.5, 100.0), **changes):
     c = config.copy_and_resolve_references().unlock()
     c.item_tower.sources = ("id", "text")
     c.eval.baselines = ("transitions", "popularity")
-    c.head.memory, c.head.memory_weights = names, weights
+    c.head.fusion, c.head.fusion_weights_grid = names, weights
     c.train.phases = (base.phase("towers", epochs=2, lr=1e-2, **changes),)
     return c.lock()
 
@@ -77,16 +77,16 @@ def test_every_combination_is_ranked_as_by_itself(
     """What `compare` counts for a combination is what `rank` counts with it."""
     weights, means = (0.0, 0.3, 2.0), {}
     monkeypatch.setattr(ranking, "BLOCK_SIZE", block)
-    plain = Evaluator.choose_memory
+    plain = Evaluator.tune_fusion_weights
 
     def every(self, scorer, params, rows, metric):
         encoded = scorer.encode_catalogue(params)
         for pair in itertools.product(weights, repeat=2):
-            alone = self.put_whole(np.array([pair], np.float32))
+            alone = self.replicate(np.array([pair], np.float32))
             flat = {**param_paths.flatten_params(params), FUSION_WEIGHTS: alone[0]}
             want = self.by_model(scorer, param_paths.unflatten_params(flat), rows)[0]
             q = next(self.queries(rows, by_length=True))
-            placed = self._put_with_memory(q)
+            placed = self._place_with_fusion(q)
             found = scorer.compare(params, encoded, placed, alone)
             ranked = scorer.rank(param_paths.unflatten_params(flat), encoded, placed)
             np.testing.assert_array_equal(found[0][0], ranked.above_B)
@@ -98,7 +98,7 @@ def test_every_combination_is_ranked_as_by_itself(
         assert values[metric].mean() == pytest.approx(chosen) == max(means.values())
         return best, values
 
-    monkeypatch.setattr(Evaluator, "choose_memory", every)
+    monkeypatch.setattr(Evaluator, "tune_fusion_weights", every)
     c = with_memory(config, "repeat_transitions", "text", weights=weights).unlock()
     c.eval.candidates, c.eval.mask_seen = candidates, mask_seen
     train.run(c.lock(), str(tmp_path))

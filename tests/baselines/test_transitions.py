@@ -7,9 +7,9 @@ from recjax.baselines import BASELINES
 from tests.baselines import naive
 
 
-def rule(every_prefix):
+def rule(all_positions):
     """(steps, decay, backward, newest, fade, damping), as published."""
-    return (4, 0.6, 0.3, 8, 0.7, 1) if every_prefix else (4, 0.5, 0, 6, 0.5, 5)
+    return (4, 0.6, 0.3, 8, 0.7, 1) if all_positions else (4, 0.5, 0, 6, 0.5, 5)
 
 
 @pytest.mark.parametrize("name", ["transitions", "repeat_transitions"])
@@ -22,11 +22,11 @@ def test_against_loops(data, batches, name):
         before = repeats and items[place] in items[:place]
         return items[place] + num_items * before
 
-    steps, decay, backward, newest, fade, damping = rule(rows.every_prefix)
+    steps, decay, backward, newest, fade, damping = rule(rows.all_positions)
     counts = np.zeros((2 * num_items, num_items))
     for row in range(len(rows)):
         items = rows.sequence(row)
-        for later in range(len(items)) if rows.every_prefix else [len(items) - 1]:
+        for later in range(len(items)) if rows.all_positions else [len(items) - 1]:
             for step in range(1, min(steps, later) + 1):
                 older, weight = later - step, decay ** (step - 1)
                 counts[asked(items, older), items[later]] += weight

@@ -86,7 +86,7 @@ def test_a_full_disk_leaves_the_array_in_memory(tmp_path, monkeypatch):
     assert store.load("a") is None
     assert not list(tmp_path.iterdir())
     store = PrefixCache(tmp_path, "float32", max_bytes=1e9, mapped_above=10)
-    with pytest.raises(UserError, match=r"more than text\.prefix_memory"):
+    with pytest.raises(UserError, match=r"more than text\.cache_ram_gib"):
         store.create((5, 4))
     assert not list(tmp_path.iterdir())
 
@@ -127,7 +127,7 @@ def test_a_run_reads_only_what_it_would_compute(config, tmp_path, monkeypatch, c
     other weights, other texts or another dtype never find it."""
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
     c = config.unlock()
-    c.text.prefix_disk, c.loss.negatives = 1.0, "in_batch"
+    c.text.cache_disk_gib, c.loss.negatives = 1.0, "in_batch"
     c.train.phases = (
         base.phase("frozen", epochs=1),
         base.phase("top", epochs=1, lr_mults=base.freeze(1, layers=3)),
@@ -147,21 +147,21 @@ def test_a_run_reads_only_what_it_would_compute(config, tmp_path, monkeypatch, c
     again, read, kept = run("again")
     assert (read, kept) == (3, 0)
     assert again == first
-    mapped, read, kept = run("mapped", prefix_memory=0.0)
+    mapped, read, kept = run("mapped", cache_ram_gib=0.0)
     assert (read, kept) == (3, 0)
     assert mapped == first
-    without, read, kept = run("without", prefix_disk=0.0)
+    without, read, kept = run("without", cache_disk_gib=0.0)
     assert (read, kept) == (0, 0)
     assert without == first
     for name, changes in (
         ("texts", {"template": "{title}"}),
-        ("dtype", {"prefix_dtype": "bfloat16"}),
+        ("dtype", {"cache_dtype": "bfloat16"}),
     ):
         _, read, kept = run(name, **changes)
         assert (read, kept) == (1, 2), name
-    half = run("half", prefix_dtype="bfloat16", prefix_memory=0.0)
+    half = run("half", cache_dtype="bfloat16", cache_ram_gib=0.0)
     assert half[1:] == (3, 0)
-    assert half[0]["before"] != first["before"]
+    assert half[0]["zero_shot"] != first["zero_shot"]
 
 
 def test_other_weights_or_other_code_never_find_it(
@@ -171,7 +171,7 @@ def test_other_weights_or_other_code_never_find_it(
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
     encoder = shutil.copytree(TINY_BERT, tmp_path / "bert")
     c = config.unlock()
-    c.text.encoder, c.text.prefix_disk = str(encoder), 1.0
+    c.text.encoder, c.text.cache_disk_gib = str(encoder), 1.0
 
     def read(name):
         train.run(c, str(tmp_path / name))
@@ -194,7 +194,7 @@ def test_other_weights_or_other_code_never_find_it(
 def test_all_negatives_need_the_prefix_in_memory(config, tmp_path, monkeypatch):
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
     c = config.unlock()
-    c.text.prefix_disk, c.text.prefix_memory = 1.0, 0.0
+    c.text.cache_disk_gib, c.text.cache_ram_gib = 1.0, 0.0
     rules = base.freeze(1, layers=3)
     c.train.phases = (base.phase("top", epochs=1, lr_mults=rules),)
     with pytest.raises(UserError, match=r"^negatives: 'all' needs the whole"):

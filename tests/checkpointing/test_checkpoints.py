@@ -13,7 +13,7 @@ from recjax.checkpointing.manifest import NAME
 from recjax.common.errors import UserError
 from recjax.training.train_step import LossMonitor, TrainState
 
-ABOUT = {"must": {"train.lr": 1.0, "data": "a"}, "may": {"jax": "1"}}
+ABOUT = {"required": {"train.lr": 1.0, "data": "a"}, "informational": {"jax": "1"}}
 FILES_DAMAGED = 30
 
 
@@ -107,8 +107,10 @@ def test_unfinished_saves_do_not_count(saved, tmp_path):
 def test_another_run_is_refused_with_what_differs(saved):
     with contextlib.closing(Checkpoints(saved, print)) as c:
         assert c.bind(ABOUT) == []
-        assert c.bind({**ABOUT, "may": {"jax": "2"}}) == ["jax: 1 there, 2 here"]
-        other = {"must": {"train.lr": 2.0, "data": "a"}, "may": {}}
+        assert c.bind({**ABOUT, "informational": {"jax": "2"}}) == [
+            "jax: 1 there, 2 here"
+        ]
+        other = {"required": {"train.lr": 2.0, "data": "a"}, "informational": {}}
         with pytest.raises(UserError, match=r"train\.lr: 1\.0 there, 2\.0 here"):
             c.bind(other)
 

@@ -50,14 +50,14 @@ def test_leave_one_out_in_stable_time_order(config, tmp_path):
     # v has two events: trained on, never asked.
     assert names(data, data.train, 1) == ("b", "a")
     assert len(data.valid) == len(data.test) == 1
-    assert data.train.every_prefix
+    assert data.train.all_positions
     assert sorted(data.item_ids[data.train.events()]) == list("aabc")
 
 
 def test_fixed_files(config, atomic_dir):
     data = load_data(open_config(config, atomic_dir, split="fixed"))
     assert (len(data.train), len(data.valid), len(data.test)) == (240, 40, 40)
-    assert not data.train.every_prefix
+    assert not data.train.all_positions
     whole = load_data(config)
     for fixed, cut in ((data.test, whole.test), (data.valid, whole.valid)):
         order = np.argsort(fixed.users_R)

@@ -22,13 +22,13 @@ def first_step(config, folder):
         inputs = (
             catalogue,
             placed,
-            PreemptionSync(r.signals, r.mesh, 1e9).asks(),
+            PreemptionSync(r.signals, r.mesh, 1e9).request(),
             r.dropout_key,
         )
         _, values = phase.step(state, phase.frozen, *inputs)
         key = jax.random.key_data(r.dropout_key)
         params = {path: np.asarray(x) for path, x in params.items()}
-        return float(values["loss"]), params, batch.rows_B.tolist(), key.tolist()
+        return float(values["loss"]), params, batch.examples_B.tolist(), key.tolist()
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ def start(config):
         ("data.shuffle_ties", False, {}),
         ("data.windows", "last", {"data.history_length": 3}),
         ("head.temperature", 0.5, {}),
-        ("loss.calibration", 0.1, {"loss.name": "gbce", "loss.k": 4}),
-        ("loss.k", 4, {"loss.name": "bce"}),
+        ("loss.gbce_t", 0.1, {"loss.name": "gbce", "loss.negatives_per_positive": 4}),
+        ("loss.negatives_per_positive", 4, {"loss.name": "bce"}),
         ("loss.logq", False, {}),
         ("loss.num_negatives", 3, {}),
         ("loss.smoothing", 0.1, {}),
@@ -112,7 +112,7 @@ def test_phases_of_a_seed_have_orders_of_their_own(start, tmp_path):
     c.train.phases = tuple(base.phase(name, epochs=1) for name in "ab")
     with open_run(c.lock(), tmp_path, time.perf_counter()) as (r, params):
         rows = [
-            next(iter(make_phase(r, i, each, params, 0)[0].batches)).rows_B.tolist()
+            next(iter(make_phase(r, i, each, params, 0)[0].batches)).examples_B.tolist()
             for i, each in enumerate(trained_phases(c))
         ]
     assert rows[0] != rows[1]

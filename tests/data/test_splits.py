@@ -74,7 +74,9 @@ def whole(user, events, until):
 @pytest.mark.parametrize("seed", range(3))
 def test_ratio(config, tmp_path, seed):
     events = draw_events(seed)
-    data = load(config, tmp_path / "x", events, split="ratio", shares=(0.2, 0.3))
+    data = load(
+        config, tmp_path / "x", events, split="ratio", split_fractions=(0.2, 0.3)
+    )
     train, valid, test = [], [], []
     for user, own in histories(events).items():
         n = len(own)
@@ -86,13 +88,15 @@ def test_ratio(config, tmp_path, seed):
     assert asked(data, data.train) == train
     assert asked(data, data.valid) == valid
     assert asked(data, data.test) == test
-    assert data.train.every_prefix
+    assert data.train.all_positions
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_time(config, tmp_path, seed):
     events = draw_events(seed)
-    data = load(config, tmp_path / "x", events, split="time", shares=(0.2, 0.3))
+    data = load(
+        config, tmp_path / "x", events, split="time", split_fractions=(0.2, 0.3)
+    )
     times = sorted(t for *_, t in events)
     first, second = (times[round(p * len(times))] for p in (0.5, 0.7))
     train, valid, test = [], [], []
@@ -113,7 +117,7 @@ def test_time(config, tmp_path, seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_users_apart(config, tmp_path, seed):
     events = draw_events(seed)
-    options = {"split": "user", "shares": (0.2, 0.3), "split_seed": seed}
+    options = {"split": "user", "split_fractions": (0.2, 0.3), "split_seed": seed}
     data = load(config, tmp_path / "x", events, **options)
     own = {u: e for u, e in histories(events).items() if len(e) >= 2}
     groups = [set(rows.users_R) for rows in (data.train, data.valid, data.test)]
@@ -194,7 +198,7 @@ def test_new_items_that_a_user_had_are_no_candidates(config, tmp_path):
         options = {"history_length": 6, "mask_seen": True, "by_length": by_length}
         masked = 0
         for q in make_queries(data.test, batch_size=4, **options):
-            for b, row in enumerate(q.rows_B):
+            for b, row in enumerate(q.examples_B):
                 if row >= 0:
                     seen = set(q.seen_BxS[b]) - {-1}
                     assert seen == set(data.test.seen(row))
@@ -213,7 +217,7 @@ def test_another_key_is_another_protocol_where_users_are_drawn(config, tmp_path)
                 tmp_path / "x",
                 draw_events(0),
                 split=split,
-                shares=(0.2, 0.3),
+                split_fractions=(0.2, 0.3),
                 user_key=str(path) if key else "",
             )
             marks.setdefault(split, set()).add(data.fingerprint)
@@ -227,8 +231,8 @@ def test_another_key_is_another_protocol_where_users_are_drawn(config, tmp_path)
 def test_drawn_candidates(config, tmp_path, mask_seen):
     data = load(config, tmp_path / "x", draw_events(0))
     options = {"mask_seen": mask_seen, "seed": 3}
-    drawn_RxC = sample_candidates(data.test, data.num_items, 5, **options)
-    for row, drawn in enumerate(drawn_RxC):
+    sampled_RxC = sample_candidates(data.test, data.num_items, 5, **options)
+    for row, drawn in enumerate(sampled_RxC):
         out = {int(data.test.targets_R[row])}
         if mask_seen:
             out |= set(data.test.history(row).tolist())
@@ -237,6 +241,6 @@ def test_drawn_candidates(config, tmp_path, mask_seen):
         assert len(set(found)) == len(found) == left
         assert not out & set(found)
     again = sample_candidates(data.test, data.num_items, 5, **options)
-    np.testing.assert_array_equal(again, drawn_RxC)
+    np.testing.assert_array_equal(again, sampled_RxC)
     other = sample_candidates(data.test, data.num_items, 5, mask_seen=mask_seen, seed=4)
-    assert (other != drawn_RxC).any()
+    assert (other != sampled_RxC).any()

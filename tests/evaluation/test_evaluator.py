@@ -90,11 +90,11 @@ def test_drawn_candidates_are_all_that_is_compared(config, data, mask_seen):
     evaluator = Evaluator(c, data, mesh, Compiler(print, mesh))
     vectors = np.random.default_rng(0).normal(size=(data.num_items, 5))
     evaluation = evaluator.by_text(jnp.asarray(vectors, jnp.float32), data.test)
-    drawn_RxC = sample_candidates(
+    sampled_RxC = sample_candidates(
         data.test, data.num_items, 6, mask_seen=mask_seen, seed=c.data.split_seed
     )
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    for row, drawn in enumerate(drawn_RxC):
+    for row, drawn in enumerate(sampled_RxC):
         history = data.test.history(row)[-c.data.history_length :]
         scores, target = unit @ unit[history].mean(0), data.test.targets_R[row]
         above = (scores[drawn] > scores[target]).sum()
@@ -104,10 +104,10 @@ def test_drawn_candidates_are_all_that_is_compared(config, data, mask_seen):
 
 
 def test_users_times_items_are_bounded(config, data, evaluator, monkeypatch):
-    assert {q.rows_B.shape for q in evaluator.queries(data.test)} == {(16,)}
+    assert {q.examples_B.shape for q in evaluator.queries(data.test)} == {(16,)}
     monkeypatch.setattr(evaluator_lib, "MAX_SCORES", 5 * data.num_items)
-    small = [q.rows_B for q in evaluator.queries(data.test)]
-    assert {rows_B.shape for rows_B in small} == {(5,)}
+    small = [q.examples_B for q in evaluator.queries(data.test)]
+    assert {examples_B.shape for examples_B in small} == {(5,)}
     assert np.concatenate(small).tolist() == list(range(len(data.test)))
 
 

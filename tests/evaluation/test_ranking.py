@@ -54,7 +54,7 @@ def test_what_fills_the_index_up_is_never_ranked(broken):
         mask_BxH=np.ones((1, 1), bool),
         seen_BxS=np.array([[0, -1]], np.int32),
         targets_B=np.array([2], np.int32),
-        rows_B=np.zeros(1, np.int32),
+        examples_B=np.zeros(1, np.int32),
     )
     r = rank_queries(queries, index, q, 3, 3)
     assert [int(x[0]) for x in (r.above_B, r.equal_B, r.below_B)] == [0, 1, 0]

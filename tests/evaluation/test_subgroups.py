@@ -13,7 +13,7 @@ from recjax.data.splits import load_data
 from recjax.evaluation import metrics, subgroups
 
 
-def make_rows(lengths, targets, users=None, every_prefix=False):
+def make_rows(lengths, targets, users=None, all_positions=False):
     """Rows whose histories hold item 0 alone."""
     ends = np.cumsum(lengths)
     return Examples(
@@ -23,7 +23,7 @@ def make_rows(lengths, targets, users=None, every_prefix=False):
         ends,
         np.asarray(targets, np.int32),
         np.full(len(targets), np.nan),
-        every_prefix,
+        all_positions,
     )
 
 
@@ -59,7 +59,7 @@ def test_items_and_popularity_by_hand(data):
 
 def test_whole_sequences_count_with_their_histories(data):
     """Every event of a training sequence is one, not the target alone."""
-    data = dataclasses.replace(data, train=make_rows([4], [1], every_prefix=True))
+    data = dataclasses.replace(data, train=make_rows([4], [1], all_positions=True))
     found = subgroups.make_subgroups(data, make_rows([1] * 3, [0, 1, 2]))
     assert members(found["item"]) == {"new": [2], "cold": [0, 1], "warm": []}
 

@@ -95,7 +95,7 @@ def write_run(folder, ranks, seed, users=USERS):
     (folder / "results.json").write_text(json.dumps(final))
     phases = [{"name": name, "keep": "best"} for name in "pqr"]  # r had no epochs
     train = {"metric": "ndcg@10", "phases": phases}
-    config = {"train": train, "eval": {"resamples": 200}}
+    config = {"train": train, "eval": {"bootstrap_samples": 200}}
     (folder / "config.json").write_text(json.dumps(config))
     columns = {"row": range(len(ranks)), "user": users}
     # Not the last column: the phase is known by name.

@@ -19,10 +19,10 @@ def get_config(data: str) -> ConfigDict:
     c.text.encoder = str(TINY_BERT)
     c.text.template, c.text.title = "{title} {genre}", "{title}"
     c.text.max_tokens, c.text.row_tokens, c.text.rows_per_batch = 12, 16, 8
-    c.text.prefix_disk = 0.0
+    c.text.cache_disk_gib = 0.0
     c.item_tower.sources, c.item_tower.width = ("id", "text"), 8
     c.user_tower.num_layers = 1
-    c.train.batch_size, c.eval.batch_size, c.eval.resamples = 8, 16, 20
+    c.train.batch_size, c.eval.batch_size, c.eval.bootstrap_samples = 8, 16, 20
     c.loss.negatives, c.loss.refresh_steps = "stale", 3
     c.train.checkpoint_seconds = 0.5
     c.report.every_steps = 1

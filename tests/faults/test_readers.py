@@ -85,7 +85,7 @@ def check(config, folder, kind, raw, suffix="", file_format="atomic", counted=Tr
         (folder / f"x.{other}{suffix}").write_bytes(good)
     (folder / f"x.{kind}{suffix}").write_bytes(raw)
     c = config.copy_and_resolve_references().unlock()
-    c.data.source, c.data.stem, c.data.format = str(folder), "x", file_format
+    c.data.source, c.data.file_prefix, c.data.format = str(folder), "x", file_format
     c.data.rating, c.data.rating_range, c.data.strict = "rating", (1, 5), False
     try:
         data = load_data(c)

@@ -124,11 +124,11 @@ def test_only_known_models_and_no_code_of_theirs(tmp_path, change):
         load_config(folder)
 
 
-@pytest.mark.parametrize("stem", ["../other/x", "/etc/passwd", "a/b", "..", "x\0"])
-def test_names_of_files_stay_in_their_folder(config, stem):
+@pytest.mark.parametrize("prefix", ["../other/x", "/etc/passwd", "a/b", "..", "x\0"])
+def test_names_of_files_stay_in_their_folder(config, prefix):
     c = config.unlock()
-    c.data.stem = stem
-    with pytest.raises(UserError, match=r"data\.stem"):
+    c.data.file_prefix = prefix
+    with pytest.raises(UserError, match=r"data\.file_prefix"):
         check_config(c)
 
 

@@ -199,7 +199,7 @@ def test_gbce_without_calibration_is_bce():
     assert gbce_beta(4, 1.0, 101) == pytest.approx(0.04)
     # (0.5 (1 - 1 / a) + 1 / a) a = (1 + a) / 2, with a = 4 / 100
     assert gbce_beta(4, 0.5, 101) == pytest.approx(0.52)
-    c = ConfigDict({"k": 4, "calibration": 0.0, "chunk": 3})
+    c = ConfigDict({"negatives_per_positive": 4, "gbce_t": 0.0, "chunk": 3})
     s = random_case()
     plain, calibrated = (LOSSES[name](c, 100)(s) for name in ("bce", "gbce"))
     np.testing.assert_allclose(plain, calibrated, rtol=1e-6)
@@ -220,7 +220,7 @@ def test_ratings_ask_of_the_target_alone():
 
 @pytest.mark.parametrize("name", ["bce", "gbce", "rating"])
 def test_other_losses_leave_no_trace_of_what_is_masked(name):
-    c = ConfigDict({"k": 2, "calibration": 0.5, "chunk": 2})
+    c = ConfigDict({"negatives_per_positive": 2, "gbce_t": 0.5, "chunk": 2})
     loss, label = LOSSES[name](c, 7), np.ones(12, np.float32)
     s = random_case()._replace(label_P=label)
     queries = s.queries_PxD.copy()

@@ -40,7 +40,7 @@ def test_a_plan_names_no_file_that_it_does_not_write(config, tmp_path, capsys):
 
 def test_a_plan_finds_too_large_a_prefix(config, tmp_path):
     c = config.unlock()
-    c.text.prefix_memory, c.loss.negatives = 1e-9, "all"
+    c.text.cache_ram_gib, c.loss.negatives = 1e-9, "all"
     c.train.phases = (base.phase("top", lr_mults=base.freeze(1, layers=3)),)
     with pytest.raises(UserError, match="'all' needs the whole frozen prefix"):
         dry_run(c, str(tmp_path / "run"))

@@ -96,7 +96,7 @@ def test_frozen_vectors_are_whitened(config, tmp_path, monkeypatch):
     for white in (False, True):
         c = config.copy_and_resolve_references().unlock()
         c.text.whiten, c.item_tower.mlp_layers = white, 2
-        before[white] = train.run(c.lock(), str(tmp_path / str(white)))["before"]
+        before[white] = train.run(c.lock(), str(tmp_path / str(white)))["zero_shot"]
     assert before[True] == before[False]
     np.testing.assert_array_equal(seen[1], whiten(seen[0]))
 

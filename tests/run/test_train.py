@@ -83,7 +83,7 @@ def test_two_phases_learn(whole):
     final = whole.final
     popularity = final["baselines"]["popularity"]["ndcg@10"]
     assert final["test"]["ndcg@10"]["low"] > popularity["high"]
-    assert "before" in final
+    assert "zero_shot" in final
     assert list(final["phases"]) == ["towers", "top"]
     for words in (
         "| after top (4 epochs)",
@@ -114,7 +114,7 @@ def test_frozen_is_bit_identical_and_trained_is_changed(whole):
 def test_run_directory(whole, capsys):
     results = json.loads((whole.workdir / "results.json").read_text())
     assert results.keys() >= {
-        "fingerprint", "seed", "test", "valid", "baselines", "before", "params",
+        "fingerprint", "seed", "test", "valid", "baselines", "zero_shot", "params",
         "seconds",
     }  # fmt: skip
     assert results["test"]["hr@10"].keys() == {"value", "low", "high"}
@@ -137,7 +137,7 @@ def test_ranks_are_what_the_results_are_of(whole):
     data = load_data(whole.config)
     assert table["user"].to_list() == data.user_ids[data.test.users_R].tolist()
     final = whole.final
-    systems = {**final["baselines"], "before": final["before"]}
+    systems = {**final["baselines"], "zero_shot": final["zero_shot"]}
     systems |= {f"phase-{k}": x["test"] for k, x in final["phases"].items()}
     assert table.columns == ["row", "user", "events", *systems]
     counts = np.bincount(data.train.events(), minlength=data.num_items)
@@ -197,7 +197,7 @@ def test_resumed_equals_uninterrupted(whole, tmp_path, monkeypatch, capsys, kill
     said = "was saved yet: it starts anew" in capsys.readouterr().out
     assert said == (killed_at == 6)  # killed before a step was saved
 
-    for what in ("test", "valid", "baselines", "before", "phases"):
+    for what in ("test", "valid", "baselines", "zero_shot", "phases"):
         assert resumed[what] == whole.final[what]
     first, second = (read_params(folder, 2) for folder in (whole.workdir, tmp_path))
     assert not any(param_paths.max_change(first, second).values())
@@ -247,7 +247,7 @@ def test_ranks_that_are_gone_cost_no_results(whole, tmp_path, capsys):
     assert final["phases"] == whole.final["phases"]
     table = pl.read_parquet(whole.workdir / "ranks.parquet")
     found = pl.read_parquet(tmp_path / "ranks.parquet")
-    assert found.equals(table.drop("popularity", "before"))
+    assert found.equals(table.drop("popularity", "zero_shot"))
     out = capsys.readouterr().out
     assert "warning: ranks.parquet is without popularity: " in out
     assert "warning: ranks.parquet is without before: " in out
@@ -343,11 +343,19 @@ def test_seconds_of_an_epoch_that_is_not_over_are_saved(config, tmp_path, monkey
         ("user_tower.dropout", 1.0, "user_tower.dropout: 1.0 is not at least 0 and"),
         ("loss.smoothing", 1.0, "loss.smoothing: 1.0 is not at least 0 and below 1"),
         ("head.temperature", 0.0, "head.temperature: 0.0 is not at least"),
-        ("head.memory", ("elephant",), "head.memory: 'elephant' is not one of"),
-        ("head.memory", ("random",), "head.memory: 'random' is not the same twice"),
-        ("head.memory_floor", 0.0, "head.memory_floor: 0.0 is not at least"),
-        ("head.memory_weights", (), r"head.memory_weights: \(\) are no weights"),
-        ("data.shares", (0.5, 0.5), r"data.shares: \(0.5, 0.5\) is not"),
+        ("head.fusion", ("elephant",), "head.fusion: 'elephant' is not one of"),
+        ("head.fusion", ("random",), "head.fusion: 'random' is not the same twice"),
+        ("head.fusion_floor", 0.0, "head.fusion_floor: 0.0 is not at least"),
+        (
+            "head.fusion_weights_grid",
+            (),
+            r"head.fusion_weights_grid: \(\) are no weights",
+        ),
+        (
+            "data.split_fractions",
+            (0.5, 0.5),
+            r"data.split_fractions: \(0.5, 0.5\) is not",
+        ),
         ("data.min_rating", 2.0, "data.min_rating: needs a column of ratings"),
         ("loss.name", "rating", "'rating' needs eval.like_threshold"),
         ("item_tower.sources", ("id", "id"), "has to name one, none twice"),
@@ -359,8 +367,12 @@ def test_seconds_of_an_epoch_that_is_not_over_are_saved(config, tmp_path, monkey
         ("text.template", "", "text.template: empty, but item_tower.sources has text"),
         ("eval.like_threshold", 4.0, "eval.like_threshold: needs a column of ratings"),
         ("report.examples", -1, "report.examples: -1 is not at least 0"),
-        ("loss.calibration", 1.005, "calibration: 1.005 is not at least 0 and at most"),
-        ("data.shares", ("a", "b"), "data.shares: .* is not .validation, test."),
+        ("loss.gbce_t", 1.005, "calibration: 1.005 is not at least 0 and at most"),
+        (
+            "data.split_fractions",
+            ("a", "b"),
+            "data.split_fractions: .* is not .validation, test.",
+        ),
         ("mesh.rules", (("x/.*", ("modle",)), (".*", ())), "'modle' is not one of da"),
         ("mesh.data", 0, "mesh.data: 0 is neither at least 1 nor -1"),
         ("mesh.data", 64, r"mesh: \(64, 1\) needs 64 devices, there are 8"),
@@ -387,8 +399,8 @@ def test_wrong_values_are_one_line(config, tmp_path, key, value, message):
             "data.history_length: 'bert4rec' needs at least 2",
         ),
         (
-            {"head.memory": ("text",), "item_tower.sources": ("id",)},
-            "head.memory: 'text' needs texts, in item_tower.sources",
+            {"head.fusion": ("text",), "item_tower.sources": ("id",)},
+            "head.fusion: 'text' needs texts, in item_tower.sources",
         ),
         (
             {"eval.baselines": ("text",), "item_tower.sources": ("id",)},
@@ -396,10 +408,10 @@ def test_wrong_values_are_one_line(config, tmp_path, key, value, message):
         ),
         (
             {
-                "head.memory": ("text", "ease"),
-                "head.memory_weights": tuple(range(17)),
+                "head.fusion": ("text", "ease"),
+                "head.fusion_weights_grid": tuple(range(17)),
             },
-            "head.memory_weights: 17 of each of 2 memories are more than 256 comb",
+            "head.fusion_weights_grid: 17 of each of 2 memories are more than 256 comb",
         ),
         (
             {"user_tower.name": "bert4rec", "user_tower.repeats": True},
@@ -418,7 +430,7 @@ def test_values_that_do_not_go_together(config, tmp_path, changes, message):
         train.run(c.lock(), str(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("key", ["eval.baselines", "head.memory"])
+@pytest.mark.parametrize("key", ["eval.baselines", "head.fusion"])
 def test_baselines_that_cannot_run_are_found_first(config, tmp_path, monkeypatch, key):
     c = config.unlock()
 
@@ -512,7 +524,7 @@ def test_every_name_runs(config, tmp_path, turn):
         base.phase("p", epochs=1, ema=0.5, schedule=schedule, lr_mults=rules),
     )
     final = train.run(c.lock(), str(tmp_path))
-    for row in (final["test"], final["before"], *final["baselines"].values()):
+    for row in (final["test"], final["zero_shot"], *final["baselines"].values()):
         assert np.isfinite(row["auc"]["value"])
     assert tuple(final["baselines"]) == BASELINES_HERE
 
@@ -522,7 +534,7 @@ def test_before_pools_by_the_mean_where_pooling_is_learned(config, tmp_path):
     for pooling in ("attention", "mean", "cls"):
         c = config.copy_and_resolve_references().unlock()
         c.item_tower.pooling = pooling
-        before[pooling] = train.run(c, str(tmp_path / pooling))["before"]
+        before[pooling] = train.run(c, str(tmp_path / pooling))["zero_shot"]
     assert before["attention"] == before["mean"] != before["cls"]
 
 
@@ -530,7 +542,7 @@ def test_ids_alone_need_no_item_file(config, tmp_path):
     c = config.unlock()
     c.item_tower.sources, c.data.item_table = ("id",), False
     final = train.run(c.lock(), str(tmp_path))
-    assert "before" not in final
+    assert "zero_shot" not in final
     assert " -> i" in (tmp_path / "results.md").read_text()
 
 
@@ -664,22 +676,26 @@ def test_groups_and_lists_are_reported(config, tmp_path, monkeypatch):
     final = json.loads((tmp_path / "run" / "results.json").read_text())
     found = final["phases"]["towers"]
     measures = {f"{name}@10" for name in ("coverage", "gini", "novelty", "head")}
-    assert found["beyond"].keys() == measures | {"diversity@10"}
-    assert final["before"]["beyond"].keys() == found["beyond"].keys()
+    assert found["beyond_accuracy"].keys() == measures | {"diversity@10"}
+    assert (
+        final["zero_shot"]["beyond_accuracy"].keys() == found["beyond_accuracy"].keys()
+    )
     for baseline in final["baselines"].values():
-        assert baseline["beyond"].keys() == measures
-    coverage = {k: x["beyond"]["coverage@10"] for k, x in final["baselines"].items()}
+        assert baseline["beyond_accuracy"].keys() == measures
+    coverage = {
+        k: x["beyond_accuracy"]["coverage@10"] for k, x in final["baselines"].items()
+    }
     assert coverage["random"] == 1 > coverage["popularity"]
-    assert found["buckets"].keys() == {
+    assert found["subgroups"].keys() == {
         "item", "history", "popularity", "user/sex", "user/age",
     }  # fmt: skip
-    for name, bucket in found["buckets"].items():
+    for name, bucket in found["subgroups"].items():
         groups = bucket["groups"].values()
         assert sum(group["rows"] for group in groups) == 64, name
         for metric in ("hr@10", "ndcg@10"):
             whole = sum(group["rows"] * group[metric]["value"] for group in groups)
             assert whole / 64 == pytest.approx(found["test"][metric]["value"]), name
-    assert found["buckets"]["user/sex"]["gap"].keys() == {"hr@10", "ndcg@10"}
+    assert found["subgroups"]["user/sex"]["gap"].keys() == {"hr@10", "ndcg@10"}
 
     text = (tmp_path / "run" / "results.md").read_text()
     for words in (
@@ -700,8 +716,8 @@ def test_the_cut_off_of_groups_and_lists(config, tmp_path, ks, k):
     c.report.metrics = (f"hr@{k}",)
     c.item_tower.sources = ("id",)
     found = train.run(c.lock(), str(tmp_path))["phases"]["towers"]
-    assert f"diversity@{k}" in found["beyond"]
-    (group,) = found["buckets"]["history"]["groups"].values()
+    assert f"diversity@{k}" in found["beyond_accuracy"]
+    (group,) = found["subgroups"]["history"]["groups"].values()
     assert group.keys() == {"rows", f"hr@{k}", f"ndcg@{k}"}
 
 

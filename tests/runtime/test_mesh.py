@@ -64,7 +64,7 @@ def test_a_device_has_its_share_of_a_run(config, tmp_path):
             phase.frozen,
             catalogue,
             placed,
-            PreemptionSync(r.signals, r.mesh, 1e9).asks(),
+            PreemptionSync(r.signals, r.mesh, 1e9).request(),
             r.dropout_key,
         )
 

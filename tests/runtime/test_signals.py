@@ -15,7 +15,7 @@ import time
 from recjax.signals import Signals
 
 signals = Signals()
-with signals.heard(), signals.deferred():
+with signals.install_handlers(), signals.defer_signals():
     print("busy", flush=True)
     end = time.monotonic() + 60
     while time.monotonic() < end:

@@ -41,9 +41,9 @@ BATCH = Batch(
     mask_BxH=np.ones((4, 2), bool),
     hidden_BxH=None,
     targets_P=np.ones(8, np.int32),
-    place_P=np.arange(8, dtype=np.int32),
+    position_P=np.arange(8, dtype=np.int32),
     label_P=None,
-    rows_B=np.arange(4, dtype=np.int32),
+    examples_B=np.arange(4, dtype=np.int32),
     items=Items(np.arange(3), np.zeros(3, np.float32), None),
 )
 

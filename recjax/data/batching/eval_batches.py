@@ -16,7 +16,7 @@ def make_queries(
     history_length: int,
     mask_seen: bool,
     by_length: bool = False,
-    drawn_RxC: np.ndarray | None = None,
+    sampled_RxC: np.ndarray | None = None,
 ) -> Iterator[Queries]:
     """Rows in batches of B users.
 
@@ -31,7 +31,7 @@ def make_queries(
       by_length: whether rows with short histories come first, in batches of a smaller
         H: a half, a quarter and so on, but not below four. Otherwise the rows come in
         order and the batches have one shape.
-      drawn_RxC: see `draw_candidates`; None where all items are candidates.
+      sampled_RxC: see `draw_candidates`; None where all items are candidates.
     """
     whole_R = rows.lengths()
     order_R = np.argsort(whole_R, kind="stable") if by_length else np.arange(len(rows))
@@ -49,9 +49,9 @@ def make_queries(
             np.full((batch_size, num_seen if mask_seen else 1), -1, np.int32),
             np.zeros(batch_size, np.int32),
             np.full(batch_size, -1, np.int32),
-            None if drawn_RxC is None else drawn_RxC[_filled(chosen, batch_size)],
+            None if sampled_RxC is None else sampled_RxC[_filled(chosen, batch_size)],
         )
-        q.rows_B[: len(chosen)] = chosen
+        q.examples_B[: len(chosen)] = chosen
         q.targets_B[: len(chosen)] = rows.targets_R[chosen]
         for b, row in enumerate(chosen):
             history = rows.history(row)
@@ -65,12 +65,12 @@ def make_queries(
 def sample_candidates(
     rows: Examples, num_items: int, size: int, *, mask_seen: bool, seed: int
 ) -> np.ndarray:
-    """drawn_RxC: for each row C items at random, without its target and what is seen.
+    """sampled_RxC: for each row C items at random, without its target and what is seen.
 
     -1 where there are not as many. What such a ranking says can differ from the whole
     catalogue's, and reorder models (Krichene and Rendle, KDD 2020).
     """
-    drawn_RxC = np.full((len(rows), size), -1, np.int32)
+    sampled_RxC = np.full((len(rows), size), -1, np.int32)
     rng = np.random.default_rng(seed)
     for row in range(len(rows)):
         out = rows.targets_R[row : row + 1]
@@ -79,8 +79,8 @@ def sample_candidates(
         most = min(size + len(out), num_items)
         items = rng.choice(num_items, most, replace=False)
         drawn = items[~np.isin(items, out)][:size]
-        drawn_RxC[row, : len(drawn)] = drawn
-    return drawn_RxC
+        sampled_RxC[row, : len(drawn)] = drawn
+    return sampled_RxC
 
 
 def _filled(chosen: np.ndarray, size: int) -> np.ndarray:

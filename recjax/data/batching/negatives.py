@@ -10,12 +10,12 @@ class ItemSampler(Protocol):
     """One way to choose items for a batch.
 
     Args:
-      share_N: how often an item is a target of a window.
+      target_freq_N: how often an item is a target of a window.
       allowed: catalogue rows that may be drawn.
       size: how many are drawn, with replacement.
     """
 
-    def __init__(self, share_N: np.ndarray, allowed: np.ndarray, size: int): ...
+    def __init__(self, target_freq_N: np.ndarray, allowed: np.ndarray, size: int): ...
 
     def rows(self, targets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Catalogue rows for a batch with these targets."""
@@ -27,9 +27,9 @@ class ItemSampler(Protocol):
 class InBatch:
     """The batch's own targets."""
 
-    def __init__(self, share_N: np.ndarray, allowed: np.ndarray, size: int):
+    def __init__(self, target_freq_N: np.ndarray, allowed: np.ndarray, size: int):
         del allowed, size
-        self.share_N = share_N
+        self.target_freq_N = target_freq_N
 
     def rows(self, targets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The targets, each as often as it is one."""
@@ -38,16 +38,16 @@ class InBatch:
 
     def expected(self, rows: np.ndarray, num_windows: int) -> np.ndarray:
         """By how often windows have them as targets."""
-        return self.share_N[rows] * num_windows
+        return self.target_freq_N[rows] * num_windows
 
 
 class Uniform:
     """Items drawn with equal chances."""
 
-    def __init__(self, share_N: np.ndarray, allowed: np.ndarray, size: int):
+    def __init__(self, target_freq_N: np.ndarray, allowed: np.ndarray, size: int):
         self.allowed, self.size = allowed, size
-        self.chance_N = np.zeros(len(share_N))
-        self.chance_N[allowed] = 1 / len(allowed)
+        self.sampling_prob_N = np.zeros(len(target_freq_N))
+        self.sampling_prob_N[allowed] = 1 / len(allowed)
 
     def rows(self, targets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draws with replacement."""
@@ -57,16 +57,16 @@ class Uniform:
     def expected(self, rows: np.ndarray, num_windows: int) -> np.ndarray:
         """The same for every item that may be drawn."""
         del num_windows
-        return self.chance_N[rows] * self.size
+        return self.sampling_prob_N[rows] * self.size
 
 
 class ByPopularity:
     """Items drawn with chances as they are targets."""
 
-    def __init__(self, share_N: np.ndarray, allowed: np.ndarray, size: int):
+    def __init__(self, target_freq_N: np.ndarray, allowed: np.ndarray, size: int):
         del allowed
-        self.chance_N, self.size = share_N / share_N.sum(), size
-        self._below_N = np.cumsum(self.chance_N[:-1])
+        self.sampling_prob_N, self.size = target_freq_N / target_freq_N.sum(), size
+        self._below_N = np.cumsum(self.sampling_prob_N[:-1])
 
     def rows(self, targets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draws with replacement."""
@@ -76,7 +76,7 @@ class ByPopularity:
     def expected(self, rows: np.ndarray, num_windows: int) -> np.ndarray:
         """In proportion to the chances."""
         del num_windows
-        return self.chance_N[rows] * self.size
+        return self.sampling_prob_N[rows] * self.size
 
 
 # Mixed: Yang et al., Mixed Negative Sampling, 2020.
@@ -95,7 +95,7 @@ class NegativeSampler:
 
     Args:
       name: of `NEGATIVES`.
-      share_N: how often an item is a target of a window.
+      target_freq_N: how often an item is a target of a window.
       allowed: catalogue rows that may be drawn.
       size: so many are drawn, with replacement, where items are drawn.
       logq: whether a candidate weighs 1 / expected count.
@@ -104,13 +104,13 @@ class NegativeSampler:
     def __init__(
         self,
         name: str,
-        share_N: np.ndarray,
+        target_freq_N: np.ndarray,
         allowed: np.ndarray,
         size: int,
         *,
         logq: bool,
     ):
-        self.draws = [draw(share_N, allowed, size) for draw in NEGATIVES[name]]
+        self.draws = [draw(target_freq_N, allowed, size) for draw in NEGATIVES[name]]
         self.logq = logq
 
     def draw(

@@ -19,10 +19,10 @@ def merge_prefixes(rows: Examples, history_length: int) -> Examples:
         are, for joined they would teach longer histories than are asked of.
 
     Returns:
-      Sequences with the same targets, `every_prefix`. Ratings of first events are not
+      Sequences with the same targets, `all_positions`. Ratings of first events are not
       known.
     """
-    if rows.every_prefix or not len(rows):
+    if rows.all_positions or not len(rows):
         return rows
     order = np.argsort(rows.users_R, kind="stable")
     users_R, targets_R = rows.users_R[order], rows.targets_R[order]
@@ -46,7 +46,7 @@ def merge_prefixes(rows: Examples, history_length: int) -> Examples:
         lasts + before + 1,
         targets_R[lasts],
         rows.ratings_R[order][lasts],
-        every_prefix=True,
+        all_positions=True,
         ratings=None if np.isnan(ratings).all() else ratings,
     )
 

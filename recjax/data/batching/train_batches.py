@@ -63,15 +63,17 @@ class TrainBatches:
         if held_out_N is None:
             held_out_N = np.zeros(num_items, bool)
         self.log_weight_N = np.where(held_out_N, -np.inf, 0).astype(np.float32)
-        self.share_N = np.zeros(num_items)  # how often a window has an item as target
+        self.target_freq_N = np.zeros(
+            num_items
+        )  # how often a window has an item as target
         if any(draw in (InBatch, ByPopularity) for draw in NEGATIVES[negatives]):
             for w in range(len(windows)):
                 items, chance = windows.chances(w)
-                np.add.at(self.share_N, items, chance)
-            self.share_N /= len(windows)
+                np.add.at(self.target_freq_N, items, chance)
+            self.target_freq_N /= len(windows)
         (allowed,) = np.nonzero(~held_out_N)
         self._sampler = NegativeSampler(
-            negatives, self.share_N, allowed, num_negatives, logq=logq
+            negatives, self.target_freq_N, allowed, num_negatives, logq=logq
         )
         self.steps_per_epoch = epoch_steps or -(-len(windows) // batch_size)
         self._dataset = (
@@ -102,8 +104,8 @@ class TrainBatches:
                 hidden_BxH[b, -len(example.inputs) :] = example.hidden
         if hidden_BxH is not None:
             history_BxH[hidden_BxH] = 0
-        rows_B = np.full(self.batch_size, -1, np.int32)
-        rows_B[: len(chosen)] = self.windows.windows_Wx3[chosen][:, 0]
+        examples_B = np.full(self.batch_size, -1, np.int32)
+        examples_B[: len(chosen)] = self.windows.windows_Wx3[chosen][:, 0]
         targets = np.concatenate([x.targets for x in examples])
         size = next(size for size in self._place_sizes if size >= len(targets))
 
@@ -116,19 +118,19 @@ class TrainBatches:
             (b + 1) * self.length - len(x.inputs) + x.places
             for b, x in enumerate(examples)
         ]
-        place_P, label_P = spread(np.concatenate(places), np.int32(-1)), None
+        position_P, label_P = spread(np.concatenate(places), np.int32(-1)), None
         if self.like is not None:
             ratings_P = spread(np.concatenate([x.ratings for x in examples]), np.nan)
             label_P = (ratings_P >= self.like).astype(np.float32)
-            place_P[np.isnan(ratings_P)] = -1  # neither liked nor not
+            position_P[np.isnan(ratings_P)] = -1  # neither liked nor not
         batch = Batch(
             history_BxH,
             mask_BxH,
             hidden_BxH,
             spread(targets, np.int32(0)),
-            place_P,
+            position_P,
             label_P,
-            rows_B,
+            examples_B,
             None,
         )
         if self.negatives == "all":
@@ -150,21 +152,21 @@ class TrainBatches:
         touched = np.union1d(targets, batch.history_BxH[shown_BxH])
         rows, weights = self._sampler.draw(targets, num_windows, rng)
         distinct = np.union1d(touched, rows)
-        rows_U = np.full(
+        items_U = np.full(
             round_up_shape(len(distinct), self.multiple, parts=2), -1, np.int32
         )
-        rows_U[: len(distinct)] = distinct
+        items_U[: len(distinct)] = distinct
         history_BxH = np.searchsorted(distinct, batch.history_BxH)
         history_BxH = np.where(shown_BxH, history_BxH, 0)
         targets_P = batch.targets_P
         if self.negatives == "stale":
             log_weight_U = self.log_weight_N
         else:
-            log_weight_U = np.full(len(rows_U), -np.inf, np.float32)
+            log_weight_U = np.full(len(items_U), -np.inf, np.float32)
             log_weight_U[np.searchsorted(distinct, rows)] = np.log(weights)
             targets_P = np.zeros_like(targets_P)
             targets_P[: len(targets)] = np.searchsorted(distinct, targets)
-        items = Items(rows_U, log_weight_U, self._pack(rows_U))
+        items = Items(items_U, log_weight_U, self._pack(items_U))
         return batch._replace(history_BxH=history_BxH, targets_P=targets_P, items=items)
 
     def _choose_place_sizes(self) -> list[int]:
@@ -181,12 +183,12 @@ class TrainBatches:
         items.log_weight_U[: self.num_items] = self.log_weight_N
         return items
 
-    def _pack(self, rows_U: np.ndarray) -> Packed | None:
+    def _pack(self, items_U: np.ndarray) -> Packed | None:
         """Texts of a batch's items. Empty rows cost time, empty places of U little."""
         if not self.packing:
             return None
         p = self.packing
-        packed = pack(p.tokens, rows_U, width=p.width)
+        packed = pack(p.tokens, items_U, width=p.width)
         return packed.fill_up(
             round_up_shape(len(packed.index_RxL), p.multiple, parts=8)
         )

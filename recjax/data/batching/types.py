@@ -14,18 +14,18 @@ class Batch(NamedTuple):
 
     Attributes:
       hidden_BxH: items that the user tower may not see; None where it sees all.
-      place_P: b * H + h where the user tower answers for the target; -1 is padding.
+      position_P: b * H + h where the user tower answers for the target; -1 is padding.
       label_P: 1 where the target was liked, else 0; None where ratings do not count.
-      rows_B: training row of each user; -1 where a place only fills the batch.
+      examples_B: training row of each user; -1 where a place only fills the batch.
     """
 
     history_BxH: np.ndarray
     mask_BxH: np.ndarray
     hidden_BxH: np.ndarray | None
     targets_P: np.ndarray
-    place_P: np.ndarray
+    position_P: np.ndarray
     label_P: np.ndarray | None
-    rows_B: np.ndarray | None
+    examples_B: np.ndarray | None
     items: Items | None
 
 
@@ -34,19 +34,19 @@ class Queries(NamedTuple):
 
     Attributes:
       seen_BxS: items that may not be ranked, each once; -1 is padding.
-      rows_B: the row that asks; -1 where it only fills the batch.
-      drawn_BxC: the only candidates that the target is compared with, where they are
+      examples_B: the row that asks; -1 where it only fills the batch.
+      sampled_BxC: the only candidates that the target is compared with, where they are
         drawn; -1 is padding.
-      memory_BxMxN: baselines' scores, where the model has such memories.
+      baseline_scores_BxMxN: baselines' scores, where the model has such memories.
     """
 
     history_BxH: np.ndarray
     mask_BxH: np.ndarray
     seen_BxS: np.ndarray
     targets_B: np.ndarray
-    rows_B: np.ndarray
-    drawn_BxC: np.ndarray | None = None
-    memory_BxMxN: np.ndarray | None = None
+    examples_B: np.ndarray
+    sampled_BxC: np.ndarray | None = None
+    baseline_scores_BxMxN: np.ndarray | None = None
 
 
 class Baseline(Protocol):

@@ -50,9 +50,9 @@ class NextItem:
         reverse: float = 0.0,
     ):
         self.rows, self.length, self.shuffle_ties = rows, length, shuffle_ties
-        self.reverse = reverse if rows.every_prefix else 0.0
+        self.reverse = reverse if rows.all_positions else 0.0
         self.windows_Wx3 = _cut_windows(rows, length, windows)
-        self.most = length if rows.every_prefix else 1  # targets of a window
+        self.most = length if rows.all_positions else 1  # targets of a window
 
     def __len__(self) -> int:
         return len(self.windows_Wx3)
@@ -117,7 +117,7 @@ class MaskedItem(NextItem):
 
     def __init__(self, rows: Examples, length: int, *, share: float, **options: object):
         super().__init__(rows, length, **options)  # type: ignore[arg-type]
-        self.share = share if rows.every_prefix else 0.0
+        self.share = share if rows.all_positions else 0.0
 
     def count_targets(self) -> tuple[float, float]:
         """Mean and variance of a window's number of targets."""
@@ -156,7 +156,7 @@ def _cut_windows(rows: Examples, length: int, windows: str) -> np.ndarray:
         while end > 1:
             start = max(end - length - 1, 0)
             cuts.append((row, start, end))
-            if windows == "last" or not rows.every_prefix:
+            if windows == "last" or not rows.all_positions:
                 break
             end = start + 1  # the next older window ends with this one's first input
     return np.array(cuts, np.int64).reshape(-1, 3)

@@ -43,7 +43,7 @@ class Events:
         starts_R: np.ndarray,
         ends_R: np.ndarray,
         *,
-        every_prefix: bool = False,
+        all_positions: bool = False,
     ) -> Examples:
         """Rows whose target is the event at the end of a history."""
         return Examples(
@@ -53,7 +53,7 @@ class Events:
             ends_R=ends_R,
             targets_R=self.rows[ends_R],
             ratings_R=self.ratings[ends_R],
-            every_prefix=every_prefix,
+            all_positions=all_positions,
             times=self.times,
             target_times_R=self.times[ends_R],
             ratings=self.ratings if self.rated else None,
@@ -81,7 +81,7 @@ class Reader:
     def read(self, kind: str) -> Table:
         """One table: `inter`, `item`, ..."""
         c = self.config.data
-        path = find_table(self.folder, c.stem, kind, c.format)
+        path = find_table(self.folder, c.file_prefix, kind, c.format)
         table = read_table(path, c.format, strict=c.strict)
         self.tables.append(table)
         return table

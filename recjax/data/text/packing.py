@@ -70,15 +70,15 @@ def split_rows(
     return parts
 
 
-def pack(tokens: Tokens, rows_U: np.ndarray, *, width: int) -> Packed:
+def pack(tokens: Tokens, items_U: np.ndarray, *, width: int) -> Packed:
     """Packs the texts of some catalogue rows, best fit in order of falling length.
 
     Args:
       tokens: the whole catalogue's.
-      rows_U: catalogue rows; -1 is a place without a text.
+      items_U: catalogue rows; -1 is a place without a text.
       width: L, at least the longest text.
     """
-    lengths = np.where(rows_U >= 0, tokens.lengths[rows_U], 0)
+    lengths = np.where(items_U >= 0, tokens.lengths[items_U], 0)
     open_rows: list[list[int]] = [[] for _ in range(width + 1)]  # by free tokens
     used: list[list[int]] = []
     for u in np.argsort(-lengths, kind="stable"):
@@ -93,12 +93,12 @@ def pack(tokens: Tokens, rows_U: np.ndarray, *, width: int) -> Packed:
             row = open_rows[free].pop()
         used[row].append(int(u))
         open_rows[free - n].append(row)
-    return _lay_out(tokens, rows_U, lengths, used, width)
+    return _lay_out(tokens, items_U, lengths, used, width)
 
 
 def _lay_out(
     tokens: Tokens,
-    rows_U: np.ndarray,
+    items_U: np.ndarray,
     lengths: np.ndarray,
     used: list[list[int]],
     width: int,
@@ -108,14 +108,14 @@ def _lay_out(
         index_RxL=np.zeros(shape, np.int32),
         position_RxL=np.zeros(shape, np.int32),
         segment_RxL=np.zeros(shape, np.int32),
-        owner_RxL=np.full(shape, len(rows_U), np.int32),
-        first_U=np.zeros(len(rows_U), np.int32),
+        owner_RxL=np.full(shape, len(items_U), np.int32),
+        first_U=np.zeros(len(items_U), np.int32),
     )
     for row, members in enumerate(used):
         start = 0
         for segment, u in enumerate(members, 1):
             part = slice(start, start + lengths[u])
-            first = tokens.offsets[rows_U[u]]
+            first = tokens.offsets[items_U[u]]
             packed.index_RxL[row, part] = np.arange(first, first + lengths[u])
             packed.position_RxL[row, part] = np.arange(lengths[u])
             packed.segment_RxL[row, part] = segment
@@ -129,14 +129,14 @@ class Items(NamedTuple):
     """The U distinct items of a batch, each to be encoded once.
 
     Attributes:
-      rows_U: catalogue rows; -1 is padding.
+      items_U: catalogue rows; -1 is padding.
       log_weight_U: what a candidate's term in the softmax's partition sum is
         multiplied with, as a logarithm; -inf keeps it out. The candidates are these
         items or, where they are stale, the catalogue.
       packed: the items' texts, where the encoder has to run on them.
     """
 
-    rows_U: np.ndarray
+    items_U: np.ndarray
     log_weight_U: np.ndarray
     packed: Packed | None
 
@@ -152,13 +152,13 @@ class Packing:
 
 def whole_catalogue(num_items: int, packing: Packing | None, multiple: int) -> Items:
     """All items in order, filled up to a multiple."""
-    rows_U = np.full(round_up(num_items, multiple), -1, np.int32)
-    rows_U[:num_items] = np.arange(num_items)
+    items_U = np.full(round_up(num_items, multiple), -1, np.int32)
+    items_U[:num_items] = np.arange(num_items)
     packed = None
     if packing:
-        packed = pack(packing.tokens, rows_U, width=packing.width)
+        packed = pack(packing.tokens, items_U, width=packing.width)
         packed = packed.fill_up(round_up(len(packed.index_RxL), packing.multiple))
-    return _unweighted(rows_U, packed)
+    return _unweighted(items_U, packed)
 
 
 def catalogue_pieces(
@@ -175,6 +175,6 @@ def catalogue_pieces(
     return [_unweighted(*part) for part in split_rows(packed, rows, multiple)]
 
 
-def _unweighted(rows_U: np.ndarray, packed: Packed | None) -> Items:
-    weight_U = np.where(rows_U >= 0, 0, -np.inf).astype(np.float32)
-    return Items(rows_U, weight_U, packed)
+def _unweighted(items_U: np.ndarray, packed: Packed | None) -> Items:
+    weight_U = np.where(items_U >= 0, 0, -np.inf).astype(np.float32)
+    return Items(items_U, weight_U, packed)

@@ -26,4 +26,4 @@ class IdSource(nn.Module):
             dtype=self.dtype,
             name="vectors",
         )
-        return embed(items.rows_U)
+        return embed(items.items_U)

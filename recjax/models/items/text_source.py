@@ -51,7 +51,7 @@ class TextSource(nn.Module):
           train: whether dropout is on.
         """
         if "vectors_NxE" in arrays:
-            pooled_UxE = arrays["vectors_NxE"][items.rows_U]
+            pooled_UxE = arrays["vectors_NxE"][items.items_U]
         else:
             pooled_UxE = self.pool_states(
                 self.encode(arrays, items.packed, train=train), items.packed

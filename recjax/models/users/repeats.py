@@ -22,5 +22,7 @@ class RepeatEmbedding(nn.Module):
         """
         width, dtype = history_BxHxD.shape[-1], history_BxHxD.dtype
         mark_D = self.param("mark", nn.initializers.normal(0.02), (width,))
-        again_BxH = repeated(history_BxH, mask_BxH)
-        return history_BxHxD + again_BxH[..., None] * mark_D.astype(dtype)[None, None]
+        is_repeat_BxH = repeated(history_BxH, mask_BxH)
+        return (
+            history_BxHxD + is_repeat_BxH[..., None] * mark_D.astype(dtype)[None, None]
+        )

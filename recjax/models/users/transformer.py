@@ -112,7 +112,7 @@ class TransformerTower(nn.Module):
             x = jnp.where(hidden_BxH[..., None], hidden_1x1xD, x)
         if self.position == "relative":
             age = RelativePositionBias(
-                self.num_heads, self.length, self.bidirectional, name="age"
+                self.num_heads, self.length, self.bidirectional, name="attention_bias"
             )
             bias = age(length)
         else:

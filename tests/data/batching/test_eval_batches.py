@@ -7,12 +7,12 @@ from tests.data.batching.test_train_batches import sequences
 
 
 def test_queries():
-    rows = sequences([1, 2, 3, 4, 5], [6, 7, 6], every_prefix=False)
+    rows = sequences([1, 2, 3, 4, 5], [6, 7, 6], all_positions=False)
     kw = {"batch_size": 3, "history_length": 2}
     (q,) = make_queries(rows, mask_seen=True, **kw)
     assert q.history_BxH.tolist() == [[3, 4], [6, 7], [0, 0]]
     assert q.targets_B.tolist() == [5, 6, 0]
-    assert q.rows_B.tolist() == [0, 1, -1]
+    assert q.examples_B.tolist() == [0, 1, -1]
     # The whole history is seen, but a target bought again stays a candidate.
     assert q.seen_BxS.tolist() == [[1, 2, 3, 4], [7, -1, -1, -1], [-1] * 4]
     (q,) = make_queries(rows, mask_seen=False, **kw)
@@ -20,7 +20,7 @@ def test_queries():
 
 
 def test_what_was_had_again_and_again_is_seen_once():
-    rows = sequences([1, 2] * 500 + [3], [1, 3, 3], every_prefix=False)
+    rows = sequences([1, 2] * 500 + [3], [1, 3, 3], all_positions=False)
     kw = {"batch_size": 2, "history_length": 2, "mask_seen": True}
     (q,) = make_queries(rows, **kw)
     assert q.seen_BxS.shape[1] < 5
@@ -31,15 +31,15 @@ def test_what_was_had_again_and_again_is_seen_once():
 def test_queries_by_length():
     rng = np.random.default_rng(0)
     lengths = rng.permutation(50) // 2 + 2
-    rows = sequences(*(rng.integers(0, 99, n) for n in lengths), every_prefix=False)
+    rows = sequences(*(rng.integers(0, 99, n) for n in lengths), all_positions=False)
     kw = {"history_length": 30, "mask_seen": True}
     (whole,) = make_queries(rows, batch_size=50, **kw)
     parts = list(make_queries(rows, batch_size=8, by_length=True, **kw))
     assert sorted({q.history_BxH.shape[1] for q in parts}) == [4, 8, 15, 30]
-    order = np.concatenate([q.rows_B for q in parts])
+    order = np.concatenate([q.examples_B for q in parts])
     assert sorted(order) == [-1] * 6 + list(range(50))
     for q in parts:
-        for b, row in enumerate(q.rows_B):
+        for b, row in enumerate(q.examples_B):
             if row < 0:
                 assert not q.mask_BxH[b].any()
                 continue

@@ -53,7 +53,7 @@ SEQUENCES = {4: [1, 2, 2, 5, 3], 0: [7, 8], 2: [9, 9, 4, 9]}
 def test_the_same_is_asked_after_the_same(longest):
     rows = cut(*prefixes(SEQUENCES, longest))
     whole = merge_prefixes(rows, longest)
-    assert whole.every_prefix
+    assert whole.all_positions
     assert len(whole) == 3
     assert asked(whole, longest) == asked(rows, longest)
     assert len(asked(rows, longest)) == 8

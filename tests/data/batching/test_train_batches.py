@@ -26,7 +26,7 @@ def batches(rows, history_length=3, windows="last", **changes):
     return TrainBatches(cut, **{**kw, **changes})
 
 
-def sequences(*items, every_prefix=True):
+def sequences(*items, all_positions=True):
     ends = np.cumsum([len(s) - 1 for s in items])
     return Examples(
         np.arange(len(items)),
@@ -35,15 +35,15 @@ def sequences(*items, every_prefix=True):
         ends,
         np.array([s[-1] for s in items], np.int32),
         np.full(len(items), np.nan),
-        every_prefix,
+        all_positions,
     )
 
 
 def targets(b):
     """The targets of every user in order."""
-    there, length = b.place_P >= 0, b.history_BxH.shape[1]
+    there, length = b.position_P >= 0, b.history_BxH.shape[1]
     return [
-        b.targets_P[there & (b.place_P // length == user)].tolist()
+        b.targets_P[there & (b.position_P // length == user)].tolist()
         for user in range(len(b.history_BxH))
     ]
 
@@ -52,18 +52,18 @@ def test_layout_by_hand():
     b = batches(sequences([1, 2, 3, 4, 5], [6, 7])).make_batch(np.array([0, 1]))
     assert b.history_BxH.tolist() == [[2, 3, 4], [0, 0, 6], [0] * 3, [0] * 3]
     assert b.targets_P[:4].tolist() == [3, 4, 5, 7]
-    assert b.place_P[:4].tolist() == [0, 1, 2, 5]
-    assert (b.place_P[4:] == -1).all()
+    assert b.position_P[:4].tolist() == [0, 1, 2, 5]
+    assert (b.position_P[4:] == -1).all()
     assert b.mask_BxH.sum(1).tolist() == [3, 1, 0, 0]
     assert targets(b) == [[3, 4, 5], [7], [], []]
 
 
 def test_rows_cut_elsewhere_have_one_target():
-    rows = sequences([1, 2, 3, 4, 5], [6, 7], every_prefix=False)
+    rows = sequences([1, 2, 3, 4, 5], [6, 7], all_positions=False)
     b = batches(rows).make_batch(np.array([0, 1]))
     assert b.history_BxH[:2].tolist() == [[2, 3, 4], [0, 0, 6]]
     assert targets(b)[:2] == [[5], [7]]
-    assert b.place_P[:2].tolist() == [2, 5]
+    assert b.position_P[:2].tolist() == [2, 5]
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 50])
@@ -80,7 +80,7 @@ def test_in_batch_items_are_distinct_and_counted():
     rows = sequences([1, 2, 1, 2], [2, 1, 3], [4, 5, 2])
     made = batches(rows, negatives="in_batch", logq=False)
     b = made.make_batch(np.array([0, 1, 2]))
-    real = b.items.rows_U[b.items.rows_U >= 0]
+    real = b.items.items_U[b.items.items_U >= 0]
     assert real.tolist() == [1, 2, 3, 4, 5]
     # Targets: 2 1 2 | 1 3 | 5 2; item 4 is only in a history.
     weights = np.exp(b.items.log_weight_U)
@@ -88,10 +88,10 @@ def test_in_batch_items_are_distinct_and_counted():
     assert (weights[5:] == 0).all()
     plain = batches(rows).make_batch(np.array([0, 1, 2]))
     mask = b.mask_BxH
-    assert (b.items.rows_U[b.history_BxH][mask] == plain.history_BxH[mask]).all()
-    assert (b.place_P == plain.place_P).all()
-    mask = b.place_P >= 0
-    assert (b.items.rows_U[b.targets_P][mask] == plain.targets_P[mask]).all()
+    assert (b.items.items_U[b.history_BxH][mask] == plain.history_BxH[mask]).all()
+    assert (b.position_P == plain.position_P).all()
+    mask = b.position_P >= 0
+    assert (b.items.items_U[b.targets_P][mask] == plain.targets_P[mask]).all()
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -106,9 +106,9 @@ def test_logq_makes_the_partition_sum_unbiased(size):
         sums = []
         for chosen in itertools.combinations(range(4), size):
             items = made.make_batch(np.array(chosen)).items
-            real = (items.rows_U >= 0) & (items.rows_U < 3)
+            real = (items.items_U >= 0) & (items.items_U < 3)
             weights = np.exp(items.log_weight_U[real])
-            sums.append((weights * exp_scores[items.rows_U[real]]).sum())
+            sums.append((weights * exp_scores[items.items_U[real]]).sum())
         return np.mean(sums)
 
     np.testing.assert_allclose(mean_sum(True), exp_scores.sum(), rtol=1e-6)
@@ -126,18 +126,18 @@ def test_logq_expects_what_shuffled_ties_bring():
     made = batches(
         rows, history_length=5, batch_size=1, negatives="in_batch", shuffle_ties=True
     )
-    assert made.share_N[:6].tolist() == [0, 0.5, 0.5, 1, 1, 0]
+    assert made.target_freq_N[:6].tolist() == [0, 0.5, 0.5, 1, 1, 0]
     sums = []
     for seed in range(400):
         items = made.make_batch(np.array([0]), np.random.default_rng(seed)).items
-        sums.append(np.exp(items.log_weight_U[np.isin(items.rows_U, (1, 2, 3))]).sum())
+        sums.append(np.exp(items.log_weight_U[np.isin(items.items_U, (1, 2, 3))]).sum())
     assert set(sums) == {3.0}  # 1 / 0.5 for one of the two, 1 for item 3
     last = batches(
-        dataclasses.replace(rows, every_prefix=False, times=np.array([10.0, 10, 30])),
+        dataclasses.replace(rows, all_positions=False, times=np.array([10.0, 10, 30])),
         negatives="in_batch",
         shuffle_ties=True,
     )
-    assert last.share_N[:6].tolist() == [0, 0, 0, 0.5, 0.5, 0]
+    assert last.target_freq_N[:6].tolist() == [0, 0, 0, 0.5, 0.5, 0]
 
 
 @pytest.mark.parametrize("negatives", ["uniform", "popularity", "mixed"])
@@ -153,9 +153,9 @@ def test_drawn_negatives_stand_for_the_catalogue(negatives):
     for seed in range(600):
         chosen = np.array([seed % 2])
         items = made.make_batch(chosen, np.random.default_rng(seed)).items
-        there = items.rows_U >= 0
+        there = items.items_U >= 0
         weight = np.exp(items.log_weight_U[there])
-        sums.append((weight * value_N[items.rows_U[there]]).sum())
+        sums.append((weight * value_N[items.items_U[there]]).sum())
     possible = np.arange(9) if negatives != "popularity" else np.array([2, 3, 4, 5])
     assert np.mean(sums) == pytest.approx(value_N[possible].sum(), rel=0.03)
     assert np.std(sums) > 0
@@ -168,7 +168,7 @@ def test_drawn_negatives_stand_for_the_catalogue(negatives):
 def test_stale_negatives_are_the_catalogue():
     made = batches(sequences([1, 2, 3, 4]), negatives="stale", num_items=9)
     b = made.make_batch(np.array([0]))
-    assert b.items.rows_U[b.items.rows_U >= 0].tolist() == [1, 2, 3, 4]
+    assert b.items.items_U[b.items.items_U >= 0].tolist() == [1, 2, 3, 4]
     assert targets(b)[0] == [2, 3, 4]
     assert b.items.log_weight_U.tolist() == [0] * 9
 
@@ -176,16 +176,16 @@ def test_stale_negatives_are_the_catalogue():
 def test_windows_are_read_backwards():
     rows = sequences([1, 2, 3, 4])
     made = batches(rows, batch_size=1, negatives="in_batch", reverse=0.25)
-    assert made.share_N[:6].tolist() == [0, 0.25, 1, 1, 0.75, 0]
+    assert made.target_freq_N[:6].tolist() == [0, 0.25, 1, 1, 0.75, 0]
     drawn, sums = [], []
     for seed in range(400):
         items = (b := made.make_batch(np.array([0]), np.random.default_rng(seed))).items
-        drawn.append(items.rows_U[targets(b)[0]].tolist())
-        sums.append(np.exp(items.log_weight_U[items.rows_U >= 0]).sum())
+        drawn.append(items.items_U[targets(b)[0]].tolist())
+        sums.append(np.exp(items.log_weight_U[items.items_U >= 0]).sum())
     assert set(map(tuple, drawn)) == {(2, 3, 4), (3, 2, 1)}
     assert np.mean([d == [3, 2, 1] for d in drawn]) == pytest.approx(0.25, abs=0.07)
     assert np.mean(sums) == pytest.approx(4, rel=0.1)
-    cut = sequences([1, 2, 3, 4], every_prefix=False)  # the target is the last one
+    cut = sequences([1, 2, 3, 4], all_positions=False)  # the target is the last one
     b = batches(cut, reverse=1.0).make_batch(np.array([0]), np.random.default_rng(0))
     assert targets(b)[0] == [4]
 
@@ -247,14 +247,14 @@ def test_few_places_are_empty_where_most_histories_are_short():
     stream, sizes = iter(made), []
     for _ in range(50):
         b = next(stream)
-        sizes.append(len(b.place_P))
-        there = b.place_P >= 0
-        history = b.history_BxH.ravel()[b.place_P[there]]
+        sizes.append(len(b.position_P))
+        there = b.position_P >= 0
+        history = b.history_BxH.ravel()[b.position_P[there]]
         assert (np.where(history == 29, 0, history + 1) == b.targets_P[there]).all()
         assert there.sum() == b.mask_BxH.sum()
     assert max(sizes) < 40 * 50
     longest = np.flatnonzero(np.diff(made.windows.windows_Wx3[:, 1:])[:, 0] > 50)[:40]
-    assert len(made.make_batch(longest).place_P) == 40 * 50  # a batch of long ones
+    assert len(made.make_batch(longest).position_P) == 40 * 50  # a batch of long ones
 
 
 def test_number_of_shapes_is_bounded(config):
@@ -277,22 +277,22 @@ def test_packing_keeps_every_token():
     lengths = rng.integers(1, 13, 40)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = Tokens(np.arange(offsets[-1], dtype=np.int32), offsets)
-    rows_U = np.append(rng.permutation(40)[:25], -1).astype(np.int32)
-    least = len(pack(tokens, rows_U, width=16).index_RxL)
-    p = pack(tokens, rows_U, width=16).fill_up(least + 3)
+    items_U = np.append(rng.permutation(40)[:25], -1).astype(np.int32)
+    least = len(pack(tokens, items_U, width=16).index_RxL)
+    p = pack(tokens, items_U, width=16).fill_up(least + 3)
     filled = p.segment_RxL > 0
     assert len(filled) == least + 3
     assert not filled[least:].any()
-    assert filled.sum() == lengths[rows_U[:-1]].sum()
+    assert filled.sum() == lengths[items_U[:-1]].sum()
     # The fewest rows there could be, or one more.
     assert least <= -(-filled.sum() // 16) + 1
-    for u, row in enumerate(rows_U[:-1]):
+    for u, row in enumerate(items_U[:-1]):
         mine = p.owner_RxL == u
         assert p.index_RxL[mine].tolist() == list(range(*offsets[row : row + 2]))
         assert p.position_RxL[mine].tolist() == list(range(lengths[row]))
         assert len(set(p.segment_RxL[mine])) == 1
         assert p.index_RxL.ravel()[p.first_U[u]] == offsets[row]
-    assert (p.owner_RxL[~filled] == len(rows_U)).all()
+    assert (p.owner_RxL[~filled] == len(items_U)).all()
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4, 50])
@@ -331,9 +331,9 @@ def test_hidden_items_ask_for_themselves():
     for seed in range(60):
         b = made.make_batch(np.array([0, 1]), np.random.default_rng(seed))
         whole = np.where(b.hidden_BxH, -1, b.history_BxH)
-        places = b.place_P[b.place_P >= 0]
+        places = b.position_P[b.position_P >= 0]
         assert sorted(places) == np.flatnonzero(b.hidden_BxH).tolist()
-        whole.reshape(-1)[places] = b.targets_P[b.place_P >= 0]
+        whole.reshape(-1)[places] = b.targets_P[b.position_P >= 0]
         assert whole[b.mask_BxH].tolist() == [3, 4, 5, 6, 7]
         assert b.hidden_BxH.any(axis=1).all()
         seen.add(tuple(b.hidden_BxH[0]))
@@ -349,13 +349,13 @@ def test_logq_expects_what_is_hidden(share):
         for w in range(2):
             example = made.windows.example(w, np.random.default_rng(2 * seed + w))
             np.add.at(counts, example.targets, 1)
-    np.testing.assert_allclose(made.share_N * 2, counts / 4000, atol=0.03)
+    np.testing.assert_allclose(made.target_freq_N * 2, counts / 4000, atol=0.03)
     number = counts.sum() / 8000
     assert made.windows.count_targets()[0] == pytest.approx(number, abs=0.03)
 
 
 def test_of_rows_cut_elsewhere_the_target_alone_is_hidden():
-    rows = sequences([1, 2, 3, 4], every_prefix=False)
+    rows = sequences([1, 2, 3, 4], all_positions=False)
     b = batches(rows, share=0.5).make_batch(np.array([0]), np.random.default_rng(0))
     assert b.hidden_BxH[0].tolist() == [False, False, True]
     assert targets(b)[0] == [4]
@@ -369,7 +369,7 @@ def test_likes_go_with_their_targets():
     )
     b = batches(rows, like=4.0).make_batch(np.array([0]))
     assert targets(b)[0] == [2, 3, 4]
-    assert b.label_P[b.place_P >= 0].tolist() == [0, 1, 0]
+    assert b.label_P[b.position_P >= 0].tolist() == [0, 1, 0]
 
 
 def test_a_rating_that_is_not_known_is_no_dislike():
@@ -380,4 +380,4 @@ def test_a_rating_that_is_not_known_is_no_dislike():
     )
     b = batches(rows, like=4.0).make_batch(np.array([0]))
     assert targets(b)[0] == [3, 4]
-    assert b.label_P[b.place_P >= 0].tolist() == [1, 0]
+    assert b.label_P[b.position_P >= 0].tolist() == [1, 0]

@@ -42,9 +42,9 @@ def texts(config):
     mesh = mesh_lib.make_mesh(config.mesh)
     traced = trace_init(config, model)
     params = init_params(config, traced, folder, mesh, Compiler(print, mesh))
-    rows_U = np.append(np.arange(data.num_items), -1).astype(np.int32)
-    packed = pack(tokens, rows_U, width=16)
-    items = Items(rows_U, np.where(rows_U < 0, -np.inf, 0).astype(np.float32), packed)
+    items_U = np.append(np.arange(data.num_items), -1).astype(np.int32)
+    packed = pack(tokens, items_U, width=16)
+    items = Items(items_U, np.where(items_U < 0, -np.inf, 0).astype(np.float32), packed)
     return data, tokens, model, params, items
 
 
@@ -334,7 +334,7 @@ def test_cached_prefix_gives_the_same_loss_and_gradients(texts, blocks):
             variables, ids, p, blocks, method=Recommender.encode_prefix
         ),
         lambda s, p: model.apply(variables, s, p, method=Recommender.pool_text),
-        [(items.rows_U, items.packed)],
+        [(items.items_U, items.packed)],
         advance=lambda n: None,
         allocate=np.zeros,
         blocks=blocks,
@@ -375,7 +375,7 @@ def total_loss(model, params, catalogue, batch, dropout=False, key=3):
     variables = {"params": param_paths.unflatten_params(params)}
     rngs = {"dropout": jax.random.key(key)}
     compared = model.apply(variables, catalogue, batch, dropout, rngs=rngs)
-    mask_P, weight_U = batch.place_P >= 0, batch.items.log_weight_U
+    mask_P, weight_U = batch.position_P >= 0, batch.items.log_weight_U
     scored = LossInputs(*compared, batch.targets_P, mask_P, weight_U)
     return softmax(scored).sum()
 
@@ -414,9 +414,9 @@ def test_each_item_once_gives_the_same_loss_and_gradients(config, texts):
     )
     made.packing = Packing(tokens, 16)
     batch = made.make_batch(np.arange(8))
-    items, places = batch.items, batch.place_P[batch.place_P >= 0]
-    history = items.rows_U[batch.history_BxH][batch.mask_BxH]
-    targets = items.rows_U[batch.targets_P[: len(places)]]
+    items, places = batch.items, batch.position_P[batch.position_P >= 0]
+    history = items.items_U[batch.history_BxH][batch.mask_BxH]
+    targets = items.items_U[batch.targets_P[: len(places)]]
     assert len(set(history) | set(targets)) <= len(history) / 2  # worth its while
     ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
 
@@ -451,7 +451,7 @@ def test_each_item_once_gives_the_same_loss_and_gradients(config, texts):
         vectors, bias = head.apply(of_head, targets_PxD, targets, method="candidates")
         logits = queries @ vectors.T + bias[None]
         own = jnp.diagonal(logits)
-        expected = np.log(made.share_N[targets] * 8).astype(np.float32)
+        expected = np.log(made.target_freq_N[targets] * 8).astype(np.float32)
         other = targets[:, None] != targets[None]
         negatives = jnp.where(other, logits - expected[None], -jnp.inf)
         return (jnp.logaddexp(own, jax.nn.logsumexp(negatives, axis=1)) - own).sum()
@@ -505,11 +505,11 @@ def test_stale_vectors_of_this_state_are_the_full_softmax(texts):
 
     rows = np.unique([full.history_BxH.ravel(), full.targets_P])
     assert len(rows) < data.num_items
-    rows_U = np.append(rows, -1).astype(np.int32)
+    items_U = np.append(rows, -1).astype(np.int32)
     own = Items(
-        rows_U,
+        items_U,
         np.zeros(data.num_items, np.float32),
-        pack(tokens, rows_U, width=16),
+        pack(tokens, items_U, width=16),
     )
     history = np.searchsorted(rows, full.history_BxH)
     batch = full._replace(history_BxH=history, items=own)
