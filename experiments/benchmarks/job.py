@@ -59,28 +59,23 @@ def config_for(seed: int, recipe: str) -> ConfigDict:
 def work(args: argparse.Namespace) -> None:
     """Trains until validation reaches what is asked; prints where it stands."""
     from recjax.run.setup import open_run
-    from recjax.runtime.signals import PreemptionSync, Signals
-    from recjax.training.loop import (
-        PhaseProgress,
-        make_train_logger,
-        train_steps,
-        validate,
-    )
+    from recjax.training.loop import make_train_logger, run_step, start_loop, validate
     from recjax.training.phase import make_phase
 
     c = config_for(args.seed, args.recipe)
-    with open_run(c, args.folder, time.perf_counter()) as (r, params):
-        phase, state = make_phase(r, 0, c.train.phases[0], params, 0)
-        iterator, watch = iter(phase.batches), PreemptionSync(Signals(), r.mesh, 1e9)
-        meter = make_train_logger(r, phase, PhaseProgress(0, 0, 0.0, 0))
+    with open_run(c, args.folder, time.perf_counter()) as (run_, params):
+        phase, state = make_phase(run_, 0, c.train.phases[0], params, 0)
+        loop = start_loop(run_, phase, state)
+        logger = make_train_logger(run_, phase, loop.progress)
         value, epoch = 0.0, 0
         while value < args.until and epoch < phase.config.epochs:
-            meter.start_epoch(value)
-            steps = train_steps(r, phase, state, iterator, meter, watch, stale={})
-            for state, _ in steps:  # noqa: B007 (the last one stays)
-                pass
-            meter.flush()
-            state, values = validate(r, phase, state)
+            logger.start_epoch(value)
+            for _ in range(phase.batches.steps_per_epoch):
+                batch = next(loop.batches)
+                loop.state, metrics = run_step(run_, phase, loop.state, {}, batch)
+                logger.add(metrics, batch)
+            logger.flush()
+            values = validate(run_, phase, loop)
             value, epoch = float(values[METRIC].mean()), epoch + 1
             print(json.dumps({"epoch": epoch, METRIC: value}), flush=True)
 

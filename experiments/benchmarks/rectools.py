@@ -23,8 +23,7 @@ from experiments.benchmarks import duel
 from experiments.benchmarks.serve import serve
 from recjax.data.dataset import Examples
 from recjax.run.setup import open_run
-from recjax.runtime.signals import PreemptionSync, Signals
-from recjax.training.loop import PhaseProgress, make_train_logger, train_steps
+from recjax.training.loop import make_train_logger, run_step, start_loop
 from recjax.training.phase import make_phase
 
 BARS = {"epoch": 2, "recommend": 3}
@@ -60,21 +59,21 @@ def work(args: argparse.Namespace) -> None:
             recommend()  # compiles all shapes
             return serve({"users": len(rows)}, recommend)
 
-        iterator, watch = iter(phase.batches), PreemptionSync(Signals(), r.mesh, 1e9)
-        meter = make_train_logger(r, phase, PhaseProgress(0, 0, 0.0, 0))
+        loop = start_loop(r, phase, state)
+        logger = make_train_logger(r, phase, loop.progress)
 
         def epoch() -> dict[str, Any]:
-            nonlocal state
             start = time.perf_counter()
-            meter.start_epoch(0.0)
-            steps = train_steps(r, phase, state, iterator, meter, watch, stale={})
-            for state, _ in steps:  # noqa: B007 (the last one stays)
-                pass
-            meter.flush()
+            logger.start_epoch(0.0)
+            for _ in range(phase.batches.steps_per_epoch):
+                batch = next(loop.batches)
+                loop.state, metrics = run_step(r, phase, loop.state, {}, batch)
+                logger.add(metrics, batch)
+            logger.flush()
             return {"seconds": time.perf_counter() - start}
 
         epoch()
-        weights = sum(x.size for x in state.trainable.values())
+        weights = sum(x.size for x in loop.state.trainable.values())
         serve({"weights": weights, "users": len(r.data.train)}, epoch)
 
 

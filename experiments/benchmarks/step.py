@@ -29,7 +29,6 @@ from recjax.data.ingest.sources import locate
 from recjax.losses import LOSSES
 from recjax.losses.base import LossInputs
 from recjax.run.setup import open_run
-from recjax.runtime.signals import PreemptionSync, Signals
 from recjax.training.context import Run
 from recjax.training.phase import Phase, make_phase
 
@@ -68,14 +67,12 @@ def work(args: argparse.Namespace) -> None:
         batches = [phase.batches.make_batch(some) for some in chosen]
         write_for_peer(r, params, batches, phase.batches, args)
         plain = plain_loss(r, phase, params, batches[0])
-        asked = PreemptionSync(Signals(), r.mesh, 1e9).request()
         for batch in batches:  # compiles all shapes
             state, _ = phase.step(
                 state,
                 phase.frozen,
                 phase.catalogue.whole,
                 r.shard_batch(batch),
-                asked,
                 r.dropout_key,
             )
         turn = itertools.cycle(chosen)
@@ -89,7 +86,6 @@ def work(args: argparse.Namespace) -> None:
                 phase.frozen,
                 phase.catalogue.whole,
                 batch,
-                asked,
                 r.dropout_key,
             )
             value = float(values["loss"])

@@ -20,14 +20,13 @@ class TrainLogger:
       total: steps of the phase.
       done: of them, before this process began.
       first_step: global step at the start of the phase.
-      every: steps between two records.
-      rates: step of the phase -> learning rates by tag.
-      users: names of a batch's users.
+      log_every: steps between two records.
+      learning_rates: step of the phase -> learning rates by tag.
+      user_names: batch -> names of its users.
       min_spread: below this spread of vectors a warning is given; 0 = never.
 
     Attributes:
       loss: of the last step that was shown.
-      asked: the most that a process has asked for, of `signals`, since it was reset.
       skipped: batches that were not trained on.
       skipped_at: step of the last one.
     """
@@ -41,16 +40,17 @@ class TrainLogger:
         total: int,
         done: int,
         first_step: int,
-        every: int,
-        rates: Callable[[int], dict[str, float]],
-        users: Callable[[Batch], list[str]],
+        log_every: int,
+        learning_rates: Callable[[int], dict[str, float]],
+        user_names: Callable[[Batch], list[str]],
         min_spread: float,
     ):
-        self.name, self.users, self.min_spread = name, users, min_spread
-        self.asked, self.skipped, self.skipped_at = 0, 0, 0
+        self.name, self.user_names, self.min_spread = name, user_names, min_spread
+        self.skipped, self.skipped_at = 0, 0
         self._warned: set[str] = set()
-        self.reporter, self.metric, self.every = reporter, metric, every
-        self.first_step, self.rates, self.number = first_step, rates, done
+        self.reporter, self.metric, self.log_every = reporter, metric, log_every
+        self.first_step, self.number = first_step, done
+        self.learning_rates = learning_rates
         self.loss = float("nan")
         self._bar = reporter.bar(total, done, name)
         self._steps = 0  # of this process; the first one compiles and is not timed
@@ -83,10 +83,9 @@ class TrainLogger:
         self.loss = loss
         now, before = time.perf_counter(), self._mark
         self._mark, self._steps = now, self._steps + 1
-        self.asked = max(self.asked, int(values["asked"]))
         self.skipped = int(values["skipped"])
         step = self.first_step + number + 1
-        if not values["counts"]:
+        if not values["accepted"]:
             self._report_skipped(step, batch)
             return
         assert batch.examples_B is not None
@@ -96,11 +95,11 @@ class TrainLogger:
             f"loss {loss:.3f}, {speed}best {self.metric} {self.best:.4f}",
             refresh=False,
         )
-        if number % self.every == 0:
+        if number % self.log_every == 0:
             scalars = {
                 "train/loss": loss,
                 "train/grad_norm": float(values["grad_norm"]),
-                **self.rates(number - self.skipped),
+                **self.learning_rates(number - self.skipped),
             }
             for of in ("users", "items"):
                 scalars[f"train/spread/{of}"] = float(values[f"spread/{of}"])
@@ -111,7 +110,7 @@ class TrainLogger:
 
     def _report_skipped(self, step: int, batch: Batch) -> None:
         self.skipped_at = step
-        names = self.users(batch)
+        names = self.user_names(batch)
         some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
         self.reporter.log(
             f"phase {self.name}, step {step}: loss {self.loss:g}: batch skipped, "

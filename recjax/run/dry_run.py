@@ -14,7 +14,6 @@ from recjax.common.errors import UserError
 from recjax.run.setup import open_run, trained_phases
 from recjax.run.validate_config import check_config
 from recjax.run.workdir import check_same_config
-from recjax.runtime.signals import PreemptionSync, Signals
 from recjax.training.context import Run
 from recjax.training.phase import Phase, make_phase
 from recjax.training.train_step import TrainState
@@ -47,14 +46,11 @@ def describe(r: Run, phase: Phase, state: TrainState) -> str:
     size = min(batches.batch_size, len(batches.windows))
     batch = batches.make_batch(np.arange(size))
     catalogue, placed = phase.place(r, batch)
-    asked = PreemptionSync(Signals(), r.mesh, 1.0).request()
     if batches.negatives == "stale":
         shape = r.data.num_items, r.config.item_tower.width
         table = jax.ShapeDtypeStruct(shape, jnp.dtype(r.config.train.dtype))
         catalogue = {**catalogue, "stale": {"vectors_NxD": table}}
-    memory = phase.step.memory(
-        state, phase.frozen, catalogue, placed, asked, r.dropout_key
-    )
+    memory = phase.step.memory(state, phase.frozen, catalogue, placed, r.dropout_key)
     have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if jax.devices()[0].platform == "cpu" and memory > have:
         raise UserError(

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from recjax.common.errors import Stopped
+from recjax.runtime.mesh import replicated
 from recjax.runtime.processes import all_processes
 
 NOTHING, SAVE, STOP = range(3)
@@ -96,37 +98,46 @@ def _exit_on_second_signal(signals: int) -> None:
 
 
 class PreemptionSync:
-    """What a process asks of all the others in a step: to save, or to stop.
+    """Makes all processes of a run save or stop after the same step.
 
-    All see it with the results of that step, and so do the same after the same step.
+    A signal reaches one process only, and clocks differ. Every process calls `agree`
+    once after each step; the largest request of all counts. With several processes it
+    is computed on the devices and read one step later, so that it delays no step.
 
     Args:
       signals: of this process.
       mesh: of the run.
-      seconds: between two saves; the first process's clock counts.
+      seconds: between two checkpoints, by the clock of the first process.
     """
 
     def __init__(self, signals: Signals, mesh: Mesh, seconds: float):
         self.signals, self.seconds = signals, seconds
-        placed = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        self._several = jax.process_count() > 1
+        self._requests = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        self._largest = jax.jit(jnp.max, out_shardings=replicated(mesh))
+        self._num_devices = mesh.size
+        self.reset()
 
-        def every(what: int) -> jax.Array:
-            whole = np.full(mesh.size, what, np.int32)
-            return jax.make_array_from_callback(
-                whole.shape, placed, lambda part: whole[part]
-            )
-
-        self._arrays = [every(what) for what in (NOTHING, SAVE, STOP)]
-        self.saved()
-
-    def saved(self) -> None:
-        """A save has begun: the clock starts again."""
+    def reset(self) -> None:
+        """Starts the clock again and forgets pending requests: a save has begun."""
         self._since = time.perf_counter()
+        self._pending: jax.Array | None = None
 
-    def request(self) -> jax.Array:
-        """requests_M, for the next step."""
+    def agree(self) -> int:
+        """Returns what all processes do now: `NOTHING`, `SAVE` or `STOP`."""
+        if not self._several:
+            return self._own()
+        own_M = np.full(self._num_devices, self._own(), np.int32)
+        requests_M = jax.make_array_from_callback(
+            own_M.shape, self._requests, lambda part: own_M[part]
+        )
+        agreed, self._pending = self._pending, self._largest(requests_M)
+        return NOTHING if agreed is None else int(agreed)
+
+    def _own(self) -> int:
+        """Returns the request of this process."""
         if self.signals.stop:
-            return self._arrays[STOP]
-        waited = time.perf_counter() - self._since
-        due = not jax.process_index() and waited >= self.seconds
-        return self._arrays[SAVE if due else NOTHING]
+            return STOP
+        is_first = jax.process_index() == 0
+        due = time.perf_counter() - self._since >= self.seconds
+        return SAVE if is_first and due else NOTHING

@@ -1,13 +1,10 @@
-"""The course of a phase: steps, epochs with early stopping, saves, what it leaves."""
+"""The training loop of one phase: steps, validation, early stopping, checkpoints."""
 
 import contextlib
-import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from recjax.common.errors import Stopped, UserError
@@ -17,17 +14,30 @@ from recjax.evaluation.evaluator import Evaluation
 from recjax.evaluation.metrics import MetricValues
 from recjax.models.heads import FUSION_WEIGHTS
 from recjax.reporting.progress import TrainLogger
-from recjax.runtime.signals import NOTHING, STOP, PreemptionSync
+from recjax.runtime.signals import SAVE, STOP, PreemptionSync
 from recjax.training.context import Run
 from recjax.training.optimizer import group_multipliers
 from recjax.training.param_report import change_report
 from recjax.training.phase import Phase, make_phase
+from recjax.training.resume import (
+    LoopState,
+    PhaseProgress,
+    copy_params,
+    restore_loop,
+    save_loop,
+)
 from recjax.training.train_step import TrainState
 
 
 @dataclass(frozen=True)
 class PhaseResult:
-    """What a phase leaves of what it trained, and how that does."""
+    """The parameters that a phase keeps, and their evaluation.
+
+    Attributes:
+      trained: parameters by path; frozen ones are not among them.
+      step: global step at the end of the phase.
+      epochs: epochs that were trained.
+    """
 
     trained: FlatParams
     step: int
@@ -36,307 +46,232 @@ class PhaseResult:
     test: Evaluation
 
 
-@dataclass
-class PhaseProgress:
-    """Where a phase stands.
-
-    Attributes:
-      epoch: epochs that are done.
-      step: steps of the next one that are done.
-      best: validation metric, of the state after `best_epoch` epochs.
-    """
-
-    epoch: int
-    step: int
-    best: float
-    best_epoch: int
-
-
 def train_phase(
-    r: Run, index: int, config: Any, params: FlatParams, step: int
+    run: Run, index: int, config: Any, params: FlatParams, first_step: int
 ) -> PhaseResult:
-    """Trains one phase and returns the state that it keeps, evaluated.
+    """Trains one phase and evaluates the parameters that it keeps.
 
     Args:
-      r: the run.
-      index: of the phase among those with epochs.
-      config: of the phase, one of `config.train.phases`.
-      params: all parameters as they enter it.
-      step: global step at its start.
-    """
-    phase, state = make_phase(r, index, config, params, step)
-    state, best, stand = fit(r, phase, state)
-    kept = state.result if config.keep == "last" else best
-    return finish_phase(r, phase, kept, stand)
-
-
-def fit(
-    r: Run, phase: Phase, state: TrainState
-) -> tuple[TrainState, FlatParams, PhaseProgress]:
-    """Epochs until patience ends: the last state, the best parameters, the standing.
+      run: the run.
+      index: number of the phase among those with epochs.
+      config: config of the phase, one of `config.train.phases`.
+      params: all parameters as they enter the phase.
+      first_step: global step at its start.
 
     Raises:
-      Stopped: a signal came; where the phase stands was saved.
-      UserError: too many batches were skipped; likewise saved.
+      Stopped: a signal came; the state was saved.
+      UserError: too many batches were skipped; the state was saved.
     """
-    c, say = r.config, r.reporter.log
-    iterator, stale = iter(phase.batches), {}
-    inside = r.checkpoints.step_checkpoint
-    if inside and inside.meta["phase"] == phase.index:
-        stand = PhaseProgress(**inside.meta["stand"])
-        if found := inside.manifest["arrays"].get("more:stale:vectors_NxD"):
-            table = jax.ShapeDtypeStruct(*found, sharding=r.compiler.everywhere)
-            stale = {"stale": {"vectors_NxD": table}}
-        state, best, stale = r.checkpoints.restore_last(state, stale)
-        iterator.set_state(json.loads(inside.meta["iterator"]))
-        within = f" and {stand.step} steps" if stand.step else ""
-        say(f"resuming after epoch {stand.epoch}{within} of phase {phase.config.name}")
-    else:
-        start = r.now()
-        state, values = validate(r, phase, state)
-        value = float(values[c.train.metric].mean())
-        best = jax.tree.map(jnp.copy, state.result)
-        r.spend_since("train", start)
-        say(f"validation {c.train.metric} before the first epoch: {value:.4f}")
-        stand = PhaseProgress(epoch=0, step=0, best=value, best_epoch=0)
-
-    course = _PhaseLoop(r, phase, stand, state, best, stale, iterator)
-    with contextlib.closing(course.meter), r.signals.defer_signals():
-        course.run()
-    return course.state, course.best, stand
-
-
-class _PhaseLoop:
-    """A phase on its way; see `fit`."""
-
-    def __init__(
-        self,
-        r: Run,
-        phase: Phase,
-        stand: PhaseProgress,
-        state: TrainState,
-        best: FlatParams,
-        stale: Any,
-        iterator: Any,
-    ):
-        self.r, self.phase, self.stand = r, phase, stand
-        self.state, self.best, self.stale = state, best, stale
-        self.iterator = iterator
-        self.watch = PreemptionSync(
-            r.signals, r.mesh, r.config.train.checkpoint_seconds
-        )
-        self.meter = make_train_logger(r, phase, stand)
-        self.saved: tuple[int, int] | None = (stand.epoch, stand.step)
-        self.since = r.now()  # until then all seconds are in the accounts
-
-    def run(self) -> None:
-        """Epochs until the last one or patience ends."""
-        r, stand, patience = self.r, self.stand, self.phase.config.patience
-        while stand.epoch < self.phase.config.epochs:
-            waited = stand.epoch - stand.best_epoch
-            if patience and waited >= patience:
-                r.reporter.log(
-                    f"stopping early: no better {r.config.train.metric} for {waited} "
-                    "epochs"
+    phase, state = make_phase(run, index, config, params, first_step)
+    # A resumed phase continues from its newest checkpoint; a new one is validated
+    # before its first step, so that training can only improve what is kept.
+    loop = restore_loop(run, phase, state) or start_loop(run, phase, state)
+    progress, steps_per_epoch = loop.progress, phase.batches.steps_per_epoch
+    logger = make_train_logger(run, phase, progress)
+    sync = PreemptionSync(run.signals, run.mesh, run.config.train.checkpoint_seconds)
+    with contextlib.closing(logger), run.signals.defer_signals():
+        while not is_finished(run, phase, progress):
+            logger.start_epoch(progress.best)
+            while progress.step < steps_per_epoch:
+                # Stale negatives: encode the catalogue again from time to time.
+                if phase.is_refresh_step(progress.step):
+                    loop.stale = encode_stale(phase, loop.state)
+                # The device computes this step while the metrics of the step before
+                # are read and the next batch is made.
+                batch = next(loop.batches)
+                loop.state, metrics = run_step(
+                    run, phase, loop.state, loop.stale, batch
                 )
-                break
-            self.train()
-            self.evaluate()
-            self.heed()
-        self.save()
-
-    def train(self) -> None:
-        """The rest of an epoch."""
-        self.meter.start_epoch(self.stand.best)
-        for state, stale in train_steps(
-            self.r,
-            self.phase,
-            self.state,
-            self.iterator,
-            self.meter,
-            self.watch,
-            first=self.stand.step,
-            stale=self.stale,
-        ):
-            self.state, self.stale = state, stale
-            self.stand.step += 1
-            if self.stand.step < self.phase.batches.steps_per_epoch:
-                self.heed()  # the last step's save comes after the validation
-        self.meter.flush()
-        self.stand.epoch, self.stand.step = self.stand.epoch + 1, 0
-
-    def evaluate(self) -> None:
-        """Validates, and keeps the state where it is the best so far."""
-        r, stand = self.r, self.stand
-        self.state, values = validate(r, self.phase, self.state)
-        r.reporter.scalars(
-            self.phase.step_of(stand.epoch, 0),
-            {f"valid/{m}": float(x.mean()) for m, x in values.items()},
-        )
-        if (weights := self.state.trainable.get(FUSION_WEIGHTS)) is not None:
-            step = self.phase.step_of(stand.epoch, 0)
-            named = zip(r.config.head.fusion, np.asarray(weights), strict=True)
-            r.reporter.scalars(step, {f"valid/fusion/{k}": float(w) for k, w in named})
-        value = float(values[r.config.train.metric].mean())
-        if value > stand.best:
-            self.best = jax.tree.map(jnp.copy, self.state.result)
-            stand.best, stand.best_epoch = value, stand.epoch
-
-    def heed(self) -> None:
-        """Saves, or stops, where that was asked for."""
-        if self.meter.skipped > (most := self.r.config.train.max_skipped):
-            self.save()
-            saved = "" if self.r.checkpoints.wait() else "NOT "
-            raise UserError(
-                f"phase {self.phase.config.name}: {self.meter.skipped} batches were "
-                f"skipped, more than train.max_skipped ({most}), the last one at step "
-                f"{self.meter.skipped_at}; the state before is {saved}saved. Try a "
-                "smaller learning rate in another --workdir"
-            )
-        if self.meter.asked != NOTHING:
-            stop = self.meter.asked == STOP
-            self.save()
-            if stop:
-                raise Stopped(saved=self.r.checkpoints.wait())
-
-    def account(self) -> None:
-        """Adds the seconds since the last time to those of training."""
-        self.r.spend_since("train", self.since)
-        self.since = self.r.now()
-
-    def save(self) -> None:
-        """Saves where the phase stands, unless that is saved."""
-        r, stand = self.r, self.stand
-        self.meter.flush()  # waits for the steps that are on their way
-        self.account()
-        self.meter.asked = NOTHING
-        self.watch.saved()
-        if self.saved == (stand.epoch, stand.step):
-            return
-        self.saved = stand.epoch, stand.step
-        step = self.phase.step_of(stand.epoch, stand.step)
-        meta: dict[str, Any] = {"phase": self.phase.index, "step": step}
-        meta |= {"stand": asdict(stand), **r.reporter.resume_state()}
-        meta["iterator"] = json.dumps(_plain(self.iterator.get_state()))
-        meta |= {"seconds": r.accounts(), "peak_memory_mib": r.peak_memory()}
-        more = self.stale if stand.step else {}  # an epoch begins with a new table
-        r.checkpoints.save_last(step, self.state, self.best, more, meta)
+                logger.add(metrics, batch)
+                progress.step += 1
+                # After the last step of an epoch, requests wait for the validation.
+                if progress.step < steps_per_epoch:
+                    handle_requests(run, phase, loop, logger, sync)
+            logger.flush()
+            progress.epoch += 1
+            progress.step = 0
+            # Keep the state with the best validation metric.
+            values = validate(run, phase, loop)
+            log_validation(run, phase, loop, values)
+            keep_best(run, loop, values)
+            handle_requests(run, phase, loop, logger, sync)
+        save(run, phase, loop, logger, sync)
+    kept = loop.state.result if config.keep == "last" else loop.best
+    return finish_phase(run, phase, kept, progress)
 
 
-def train_steps(
-    r: Run,
-    phase: Phase,
-    state: TrainState,
-    iterator: Iterator[Batch],
-    meter: TrainLogger,
-    watch: PreemptionSync,
-    *,
-    first: int = 0,
-    stale: Any,
-) -> Iterator[tuple[TrainState, Any]]:
-    """The steps of an epoch from `first` on: the state after each, and the stale table.
-
-    Args:
-      r: the run.
-      phase: of the run.
-      state: before.
-      iterator: of training batches.
-      meter: receives each step's metrics.
-      watch: says what this process asks of the others.
-      first: steps of the epoch that are done.
-      stale: vectors of the catalogue for the next steps, where negatives are stale.
-    """
-    refresh = r.config.loss.refresh_steps
-    for i in range(first, phase.batches.steps_per_epoch):
-        if phase.batches.negatives == "stale" and i % refresh == 0:
-            stale = encode_stale(phase, state)
-        batch = next(iterator)
-        catalogue, placed = phase.place(r, batch)
-        inputs = ({**catalogue, **stale}, placed, watch.request(), r.dropout_key)
-        state, values = phase.step(state, phase.frozen, *inputs)
-        meter.add(values, batch)
-        yield state, stale
+def run_step(
+    run: Run, phase: Phase, state: TrainState, stale: dict[str, Any], batch: Batch
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Dispatches one train step; returns the state and the metrics, being computed."""
+    catalogue, placed = phase.place(run, batch)
+    inputs = {**catalogue, **stale}, placed, run.dropout_key
+    after: tuple[TrainState, dict[str, jax.Array]] = phase.step(
+        state, phase.frozen, *inputs
+    )
+    return after
 
 
 def encode_stale(phase: Phase, state: TrainState) -> dict[str, Any]:
-    """The catalogue by the newest parameters, for the next steps' negatives."""
+    """Encodes the catalogue by the newest parameters, as negatives of later steps."""
     params = phase.nested(state.trainable)
     return {"stale": {"vectors_NxD": phase.scorer.encode_catalogue(params)[0]}}
 
 
+def start_loop(run: Run, phase: Phase, state: TrainState) -> LoopState:
+    """Starts a phase at its first step, with the validation before any training."""
+    start = run.now()
+    progress = PhaseProgress(epoch=0, step=0, best=0.0, best_epoch=0)
+    loop = LoopState(state, {}, {}, iter(phase.batches), progress, start)
+    values = validate(run, phase, loop)
+    metric = run.config.train.metric
+    progress.best = float(values[metric].mean())
+    loop.best = copy_params(loop.state.result)
+    run.spend_since("train", start)
+    loop.timed = run.now()
+    loop.saved = progress.epoch, progress.step  # nothing was trained yet
+    run.reporter.log(f"validation {metric} before the first epoch: {progress.best:.4f}")
+    return loop
+
+
+def is_finished(run: Run, phase: Phase, progress: PhaseProgress) -> bool:
+    """Returns whether the phase has no epoch left, or stops early, which is logged."""
+    waited, patience = progress.epoch - progress.best_epoch, phase.config.patience
+    if progress.epoch >= phase.config.epochs:
+        return True
+    if not patience or waited < patience:
+        return False
+    run.reporter.log(
+        f"stopping early: no better {run.config.train.metric} for {waited} epochs"
+    )
+    return True
+
+
+def validate(run: Run, phase: Phase, loop: LoopState) -> MetricValues:
+    """Ranks the validation examples; with score fusion, sets the best weights first."""
+    params, examples = phase.nested(loop.state.result), run.data.valid
+    if FUSION_WEIGHTS not in loop.state.trainable:
+        return run.evaluator.by_model(phase.scorer, params, examples)[0].values
+    # The weights of the baselines are chosen by validation, not by a gradient.
+    weights_M, values = run.evaluator.tune_fusion_weights(
+        phase.scorer, params, examples, run.config.train.metric
+    )
+    state = loop.state
+    # Two copies: the train step reuses the memory of each of its inputs.
+    trainable = {**state.trainable, FUSION_WEIGHTS: run.replicate(weights_M)}
+    average = state.average
+    if average:
+        average = {**average, FUSION_WEIGHTS: run.replicate(weights_M)}
+    loop.state = state.replace(trainable=trainable, average=average)
+    return values
+
+
+def log_validation(
+    run: Run, phase: Phase, loop: LoopState, values: MetricValues
+) -> None:
+    """Logs the validation metrics, and the weights of a score fusion."""
+    step = phase.step_of(loop.progress.epoch, 0)
+    run.reporter.scalars(
+        step, {f"valid/{m}": float(x.mean()) for m, x in values.items()}
+    )
+    if (weights_M := loop.state.trainable.get(FUSION_WEIGHTS)) is not None:
+        named = zip(run.config.head.fusion, np.asarray(weights_M), strict=True)
+        run.reporter.scalars(
+            step, {f"valid/fusion/{name}": float(w) for name, w in named}
+        )
+
+
+def keep_best(run: Run, loop: LoopState, values: MetricValues) -> None:
+    """Keeps a copy of the parameters if their validation metric is the best so far."""
+    value = float(values[run.config.train.metric].mean())
+    if value > loop.progress.best:
+        loop.best = copy_params(loop.state.result)
+        loop.progress.best = value
+        loop.progress.best_epoch = loop.progress.epoch
+
+
+def handle_requests(
+    run: Run, phase: Phase, loop: LoopState, logger: TrainLogger, sync: PreemptionSync
+) -> None:
+    """Handles pending save and stop requests; aborts after too many skipped batches."""
+    most = run.config.train.max_skipped
+    if logger.skipped > most:
+        save(run, phase, loop, logger, sync)
+        saved = "" if run.checkpoints.wait() else "NOT "
+        raise UserError(
+            f"phase {phase.config.name}: {logger.skipped} batches were skipped, more "
+            f"than train.max_skipped ({most}), the last one at step "
+            f"{logger.skipped_at}; the state before is {saved}saved. Try a smaller "
+            "learning rate in another --workdir"
+        )
+    # Every process of the run gets the same answer after the same step.
+    request = sync.agree()
+    if request in (SAVE, STOP):
+        save(run, phase, loop, logger, sync)
+    if request == STOP:
+        raise Stopped(saved=run.checkpoints.wait())
+
+
+def save(
+    run: Run, phase: Phase, loop: LoopState, logger: TrainLogger, sync: PreemptionSync
+) -> None:
+    """Saves the state of the loop in the background, unless it is saved already."""
+    logger.flush()  # waits for the steps that are being computed
+    sync.reset()
+    save_loop(run, phase, loop)
+
+
 def finish_phase(
-    r: Run, phase: Phase, kept: FlatParams, stand: PhaseProgress
+    run: Run, phase: Phase, kept: FlatParams, progress: PhaseProgress
 ) -> PhaseResult:
-    """Says what changed and evaluates the parameters that are kept."""
-    start, say = r.now(), r.reporter.log
-    last = f", epoch {stand.epoch} is kept" if phase.config.keep == "last" else ""
-    say(
-        f"best validation {r.config.train.metric} {stand.best:.4f} after epoch "
-        f"{stand.best_epoch}{last}; train_step was compiled {len(phase.step)} time(s)"
+    """Logs what training changed and evaluates the parameters that are kept."""
+    start, log, metric = run.now(), run.reporter.log, run.config.train.metric
+    last = f", epoch {progress.epoch} is kept" if phase.config.keep == "last" else ""
+    log(
+        f"best validation {metric} {progress.best:.4f} after epoch "
+        f"{progress.best_epoch}{last}; train_step was compiled {len(phase.step)} "
+        "time(s)"
     )
-    whole = {**phase.frozen, **kept}
-    after = {path: whole[path] for path in phase.params}
-    changes = max_change(phase.params, after)
-    changed = change_report(changes, phase.opt)
-    say(changed)
-    r.reporter.text(f"changes/{phase.config.name}", changed)
-    nested, data = phase.nested(kept), r.data
-    valid, test = r.evaluator.by_model(phase.scorer, nested, data.valid, data.test)
-    step = phase.step_of(stand.epoch, 0)
-    metric = r.config.train.metric
-    values = {f"test/{m}": test.mean(m) for m in test.values}
-    r.reporter.scalars(step, {f"valid/kept/{metric}": valid.mean(metric), **values})
-    r.spend_since("test", start)
-    return PhaseResult(kept, step, stand.epoch, valid, test)
-
-
-def validate(
-    r: Run, phase: Phase, state: TrainState
-) -> tuple[TrainState, MetricValues]:
-    """Ranks the validation rows; the state has the memory's weights that do best."""
-    nested, rows = phase.nested(state.result), r.data.valid
-    if FUSION_WEIGHTS not in state.trainable:
-        return state, r.evaluator.by_model(phase.scorer, nested, rows)[0].values
-    weights_M, values = r.evaluator.tune_fusion_weights(
-        phase.scorer, nested, rows, r.config.train.metric
+    params = {**phase.frozen, **kept}
+    # In the order of the initial parameters, which is that of the report.
+    after = {path: params[path] for path in phase.params}
+    changes = change_report(max_change(phase.params, after), phase.optimizer)
+    log(changes)
+    run.reporter.text(f"changes/{phase.config.name}", changes)
+    valid, test = run.evaluator.by_model(
+        phase.scorer, phase.nested(kept), run.data.valid, run.data.test
     )
-
-    def weighted(flat: FlatParams) -> FlatParams:
-        return {**flat, FUSION_WEIGHTS: r.replicate(weights_M)} if flat else flat
-
-    trainable, average = weighted(state.trainable), weighted(state.average)
-    after: TrainState = state.replace(trainable=trainable, average=average)
-    return after, values
+    step = phase.step_of(progress.epoch, 0)
+    scalars = {f"test/{name}": test.mean(name) for name in test.values}
+    run.reporter.scalars(step, {f"valid/kept/{metric}": valid.mean(metric), **scalars})
+    run.spend_since("test", start)
+    return PhaseResult(kept, step, progress.epoch, valid, test)
 
 
-def make_train_logger(r: Run, phase: Phase, stand: PhaseProgress) -> TrainLogger:
-    """Progress bar and scalars of a phase."""
-    steps, groups = phase.batches.steps_per_epoch, group_multipliers(phase.opt)
+def make_train_logger(run: Run, phase: Phase, progress: PhaseProgress) -> TrainLogger:
+    """Builds the progress bar and the log of training scalars of a phase."""
+    steps_per_epoch = phase.batches.steps_per_epoch
+    multipliers = group_multipliers(phase.optimizer)
 
-    def rates(n: int) -> dict[str, float]:
-        rate = float(phase.opt.schedule(n))
-        return {f"optim/lr/{group}": rate * mult for group, mult in groups.items()}
+    def learning_rates(step: int) -> dict[str, float]:
+        rate = float(phase.optimizer.schedule(step))
+        return {f"optim/lr/{group}": rate * m for group, m in multipliers.items()}
 
-    def users(batch: Batch) -> list[str]:
+    def user_names(batch: Batch) -> list[str]:
         assert batch.examples_B is not None
         examples_B = batch.examples_B[batch.examples_B >= 0]
-        names = r.data.user_ids[phase.batches.windows.rows.users_R[examples_B]]
-        return [str(name) for name in names]
+        users_B = phase.batches.windows.rows.users_R[examples_B]
+        return [str(name) for name in run.data.user_ids[users_B]]
 
     return TrainLogger(
-        r.reporter,
+        run.reporter,
         name=phase.config.name,
-        metric=r.config.train.metric,
-        total=phase.config.epochs * steps,
-        done=stand.epoch * steps + stand.step,
+        metric=run.config.train.metric,
+        total=phase.config.epochs * steps_per_epoch,
+        done=progress.epoch * steps_per_epoch + progress.step,
         first_step=phase.first_step,
-        every=r.config.report.every_steps,
-        rates=rates,
-        users=users,
-        min_spread=r.config.train.min_spread,
+        log_every=run.config.report.every_steps,
+        learning_rates=learning_rates,
+        user_names=user_names,
+        min_spread=run.config.train.min_spread,
     )
-
-
-def _plain(state: Any) -> Any:
-    """A grain iterator's state as JSON values."""
-    return json.loads(state.decode()) if isinstance(state, bytes) else state

@@ -42,12 +42,13 @@ class Phase:
       first_step: global step at its start.
       params: all parameters as they enter it.
       frozen: those of them that stay.
-      opt: the optimizer of the others.
+      optimizer: the optimizer of the others.
       batches: of training rows.
       catalogue: what the item tower reads of all items.
       candidates: catalogue and items of every batch, where these are all there are.
       scorer: ranks by a parameter state.
       step: the compiled train step.
+      refresh_steps: steps between two encodings of the stale table.
     """
 
     index: int
@@ -55,12 +56,13 @@ class Phase:
     first_step: int
     params: FlatParams
     frozen: FlatParams
-    opt: Optimizer
+    optimizer: Optimizer
     batches: TrainBatches
     catalogue: CatalogueArrays
     candidates: tuple[Any, Items] | None
     scorer: ModelScorer
     step: Compiled
+    refresh_steps: int
 
     def step_of(self, epoch: int, step: int) -> int:
         """The run's step after so many epochs of the phase and steps of the next."""
@@ -75,6 +77,10 @@ class Phase:
             catalogue, items = self.catalogue.take(batch.items)
         placed: Batch = r.shard_batch(batch._replace(items=None, examples_B=None))
         return catalogue, placed._replace(items=items)
+
+    def is_refresh_step(self, step: int) -> bool:
+        """Returns whether the stale table is computed before this step of an epoch."""
+        return self.batches.negatives == "stale" and step % self.refresh_steps == 0
 
     def nested(self, trainable: FlatParams) -> dict[str, Any]:
         """All parameters as the model wants them."""
@@ -132,7 +138,7 @@ def make_phase(
         first_step=step,
         params=params,
         frozen=frozen,
-        opt=opt,
+        optimizer=opt,
         batches=batches,
         catalogue=catalogue,
         candidates=candidates,
@@ -145,6 +151,7 @@ def make_phase(
             graph,
         ),
         step=make_step(r, model, opt, state, config.ema),
+        refresh_steps=c.loss.refresh_steps,
     ), state
 
 

@@ -49,7 +49,6 @@ def train_step(
     frozen: FlatParams,
     catalogue: Any,
     batch: Any,
-    requests_M: jax.Array,
     key: jax.Array,
     *,
     model: Any,
@@ -68,7 +67,6 @@ def train_step(
       frozen: the other parameters, only read.
       catalogue: per source, arrays of all items.
       batch: a `Batch` with its items.
-      requests_M: what the process of each device asks for; see `signals.Watch`.
       key: dropout key of the run; the step is folded in.
       model: a `Recommender`.
       loss: made by one of `losses.LOSSES`.
@@ -107,11 +105,11 @@ def train_step(
     )
     grad_norm, guard = optax.tree.norm(grads), state.guard
     after = _update(state, value, grads, tx, ema)
-    counts = jnp.isfinite(value) & jnp.isfinite(grad_norm)
+    accepted = jnp.isfinite(value) & jnp.isfinite(grad_norm)
     if spike:
-        counts &= (guard.counted < SPIKE_AFTER) | (value < spike * guard.mean)
-    after = jax.tree.map(lambda new, old: jnp.where(counts, new, old), after, state)
-    skipped = guard.skipped + jnp.where(counts, 0, 1)
+        accepted &= (guard.counted < SPIKE_AFTER) | (value < spike * guard.mean)
+    after = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), after, state)
+    skipped = guard.skipped + jnp.where(accepted, 0, 1)
     after = after.replace(
         step=state.step + 1, guard=after.guard.replace(skipped=skipped)
     )
@@ -121,9 +119,8 @@ def train_step(
         "targets": targets,
         "spread/users": spreads[0],
         "spread/items": spreads[1],
-        "counts": counts,
+        "accepted": accepted,
         "skipped": skipped,
-        "asked": requests_M.max(),
     }
     return after, metrics
 
@@ -158,9 +155,8 @@ STEP_METRICS = (
     "targets",
     "spread/users",
     "spread/items",
-    "counts",
+    "accepted",
     "skipped",
-    "asked",
 )
 MIN_VECTORS = 2  # vectors, below which nothing is said of their spread
 SPIKE_AFTER = 100  # batches, before which no loss is called a spike
