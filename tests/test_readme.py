@@ -88,11 +88,10 @@ def test_freezing_by_phases(config, six_layers):
             continue
         model = make_model(c, 25, encoder)
         shapes = trace_init(c, model).shapes
-        opts = [
-            optimizer.make_optimizer(c.optim, p, list(shapes), 1)
-            for p in c.train.phases
+        rules = [
+            optimizer.resolve_rules(c.optim, p, list(shapes)) for p in c.train.phases
         ]
-        trained = [optimizer.split_params(shapes, opt)[0] for opt in opts]
+        trained = [each.split(shapes)[0] for each in rules]
         blocks.append([count_frozen_blocks(model, paths) for paths in trained])
     assert blocks == [[5, 3, 1], [1], [0]]
 

@@ -39,6 +39,7 @@ from recjax.runtime.signals import Signals
 from recjax.runtime.timer import Moment
 from recjax.training.context import Run
 from recjax.training.initial_params import init_params, trace_init
+from recjax.training.optimizer import resolve_rules
 
 
 @contextlib.contextmanager
@@ -123,12 +124,14 @@ def _make_run(
     compiler = Compiler(say, mesh)
     traced = trace_init(config, model)
     phases = trained_phases(config)
-    check_phases(config, phases, traced.shapes)
+    paths = list(traced.shapes)
+    rules = [resolve_rules(config.optim, phase, paths) for phase in phases]
+    check_phases(config, phases, rules)
     if encoder_config is not None:
         layers = encoder_config.num_hidden_layers
-        for gap in find_untrained_gaps(phases, list(traced.shapes), layers):
+        for gap in find_untrained_gaps(phases, rules, layers):
             say(f"warning: {gap}")
-    check_disk(config, phases, traced.shapes, workdir, say)
+    check_disk(config, phases, rules, traced.shapes, workdir, say)
     params = init_params(config, traced, encoder_dir, mesh, compiler)
     pretrained = None
     if encoder_dir is not None and config.text.pretrained:
@@ -146,6 +149,7 @@ def _make_run(
         reporter=reporter,
         checkpoints=checkpoints,
         signals=Signals(),
+        rules=rules,
         pretrained=pretrained,
         began=began,
         dry=planned is not None,

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,115 +35,156 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
       UserError: anything the user can mend.
       Stopped: a signal came; the same call goes on from there.
     """
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     folder = Path(workdir)
     check_config(config)
     with lock_workdir(folder):
         if done := open_workdir(config, folder):
             return done
         with (
-            open_run(config, folder, began) as (r, params),
-            r.signals.install_handlers(),
+            open_run(config, folder, start_time) as (run, params),
+            run.signals.install_handlers(),
         ):
-            return _run(r, params)
+            return _train(run, params)
 
 
-def _run(r: Run, params: FlatParams) -> dict[str, Any]:
-    config, data, checkpoints, say = r.config, r.data, r.checkpoints, r.reporter.log
-    r.reporter.table("rejected.parquet", data.rejected)
-    references = References(r, params)  # before any parameter is restored
-    references.fit_score_fusion()
+@dataclass
+class RunProgress:
+    """How far a run has come.
 
-    # Results without training, then after each phase; all of them saved as they come.
-    phases = trained_phases(config)
-    if checkpoints.phase_checkpoint is None:
-        results: dict[str, Any] = {"baselines": references.baselines(), "phases": {}}
-        if r.tokens is not None and config.eval.zero_shot:
-            results["zero_shot"] = references.zero_shot()
-        index, step, trained = 0, 0, set[str]()
-        save(r, 0, params, step, results)
-    else:
-        params, paths = checkpoints.restore_params(params)
-        trained = set(paths)
-        index, meta = (
-            checkpoints.phase_checkpoint.number,
-            checkpoints.phase_checkpoint.meta,
-        )
-        step, results = meta["step"], meta["results"]
-        for what, seconds in (checkpoints.resume_metadata or meta)["seconds"].items():
-            r.spend(what, seconds)
-        # Saves that were made before this was kept have none.
-        r.peak_before = (checkpoints.resume_metadata or meta).get("peak_memory_mib", 0)
-        where = f" in phase {phases[index].name}" if index < len(phases) else ""
-        say(f"\nresuming{where}: {index} of {len(phases)} phases are done")
-        if index < len(phases) and checkpoints.step_checkpoint is None:
-            say(f"nothing of phase {phases[index].name} was saved yet: it starts anew")
-    for i in range(index, len(phases)):
-        outcome = train_phase(r, i, phases[i], params, step)
-        step, trained = outcome.step, trained | set(outcome.trained)
-        params = params | outcome.trained
-        results["phases"][phases[i].name] = phase_results(r, outcome)
-        r.reporter.ranks(f"phase-{phases[i].name}", outcome.test.rank_R)
-        del outcome  # its vectors of the items are not kept through the next phase
-        save(r, i + 1, {k: v for k, v in params.items() if k in trained}, step, results)
-    if not checkpoints.wait_for_result():
-        raise UserError(f"{r.reporter.workdir}: the result could not be saved")
-    return finish(r, results, params)
-
-
-def save(
-    r: Run, index: int, trained: FlatParams, step: int, results: dict[str, Any]
-) -> None:
-    """Saves what enters phase `index`: parameters, results and accounts so far.
-
-    Args:
-      r: the run.
-      index: of the phase; 0 before any.
-      trained: the parameters that phases before it trained; all before any.
+    Attributes:
+      index: completed phases.
       step: global step.
-      results: so far.
+      params: all parameters as they enter the next phase.
+      trained: paths of the parameters that any phase trained.
+      results: of the references and of the completed phases.
     """
-    meta: dict[str, Any] = {"step": step, **r.reporter.resume_state()}
-    meta |= {"results": results, "seconds": r.accounts()}
-    meta["peak_memory_mib"] = r.peak_memory()
-    with r.signals.defer_signals():
-        r.checkpoints.save_params(index, trained, meta)
+
+    index: int
+    step: int
+    params: FlatParams
+    trained: set[str]
+    results: dict[str, Any]
 
 
-def finish(r: Run, results: dict[str, Any], params: FlatParams) -> dict[str, Any]:
-    """Shows and writes the results; returns `results.json`."""
+def _train(run: Run, params: FlatParams) -> dict[str, Any]:
+    """Trains all phases that are left, and writes the results."""
+    run.reporter.table("rejected.parquet", run.data.rejected)
+    # The references see the initial parameters, so they are built before any checkpoint
+    # is restored; the model's ranking may include their scores (score fusion).
+    references = References(run, params)
+    references.fit_score_fusion()
+    progress = _restore(run, params) or _start(run, params, references)
+
+    phases = trained_phases(run.config)
+    for index in range(progress.index, len(phases)):
+        config = phases[index]
+        result = train_phase(run, index, config, progress.params, progress.step)
+        progress.index = index + 1
+        progress.step = result.step
+        progress.params = progress.params | result.trained
+        progress.trained |= set(result.trained)
+        progress.results["phases"][config.name] = phase_results(run, result)
+        run.reporter.ranks(f"phase-{config.name}", result.test.rank_R)
+        del result  # frees its item vectors before the next phase
+        _save(run, progress)
+    # The last parameters are the result: the run is not finished without them.
+    if not run.checkpoints.wait_for_result():
+        raise UserError(f"{run.reporter.workdir}: the result could not be saved")
+    return _finish(run, progress)
+
+
+def _start(run: Run, params: FlatParams, references: References) -> RunProgress:
+    """Evaluates the references, and saves them with the initial parameters."""
+    results: dict[str, Any] = {"baselines": references.baselines(), "phases": {}}
+    if run.tokens is not None and run.config.eval.zero_shot:
+        results["zero_shot"] = references.zero_shot()
+    progress = RunProgress(0, 0, params, set(params), results)
+    _save(run, progress)
+    progress.trained = set()  # the first checkpoint holds all parameters
+    return progress
+
+
+def _restore(run: Run, params: FlatParams) -> RunProgress | None:
+    """Restores the parameters that enter the next phase; None without a checkpoint."""
+    checkpoints, log = run.checkpoints, run.reporter.log
+    checkpoint = checkpoints.phase_checkpoint
+    if checkpoint is None:
+        return None
+    params, trained = checkpoints.restore_params(params)
+    # The newest checkpoint, be it within a phase, knows the seconds and the memory of
+    # the processes that were interrupted.
+    newest = checkpoints.resume_metadata or checkpoint.meta
+    for part, seconds in newest["seconds"].items():
+        run.spend(part, seconds)
+    run.peak_before = newest["peak_memory_mib"]
+    phases, index = trained_phases(run.config), checkpoint.number
+    where = f" in phase {phases[index].name}" if index < len(phases) else ""
+    log(f"\nresuming{where}: {index} of {len(phases)} phases are done")
+    if index < len(phases) and checkpoints.step_checkpoint is None:
+        log(f"phase {phases[index].name} has no checkpoint yet: it starts again")
+    meta = checkpoint.meta
+    return RunProgress(index, meta["step"], params, set(trained), meta["results"])
+
+
+def _save(run: Run, progress: RunProgress) -> None:
+    """Saves the parameters that enter the next phase, and the results so far."""
+    trained = {k: x for k, x in progress.params.items() if k in progress.trained}
+    meta = {
+        "step": progress.step,
+        **run.reporter.resume_state(),
+        "results": progress.results,
+        "seconds": run.accounts(),
+        "peak_memory_mib": run.peak_memory(),
+    }
+    with run.signals.defer_signals():
+        run.checkpoints.save_params(progress.index, trained, meta)
+
+
+def _finish(run: Run, progress: RunProgress) -> dict[str, Any]:
+    """Shows and writes the results; returns the content of `results.json`."""
+    results, reporter = progress.results, run.reporter
     phases = list(results["phases"].values())
-    last, most = phases[-1], max(phase["trainable"] for phase in phases)
+    last = phases[-1]
     final = {
-        "fingerprint": r.data.fingerprint,
-        "pretrained": r.pretrained,
-        "protocol": r.data.protocol,
-        "seed": r.config.seed,
+        "fingerprint": run.data.fingerprint,
+        "pretrained": run.pretrained,
+        "protocol": run.data.protocol,
+        "seed": run.config.seed,
         "test": last["test"],
         "valid": last["valid"],
         **results,
-        "params": {"total": count_params(params), "trainable": most},
-        "seconds": {k: round(v, 2) for k, v in r.accounts().items()},
-        "peak_memory_mib": r.peak_memory(),
+        "params": {
+            "total": count_params(progress.params),
+            "trainable": max(phase["trainable"] for phase in phases),
+        },
+        "seconds": {part: round(s, 2) for part, s in run.accounts().items()},
+        "peak_memory_mib": run.peak_memory(),
         "cores": len(usable_cores()),
         "code": CODE,
         "versions": versions(),
     }
-    test = r.data.test
-    rows = {
-        "user": r.data.user_ids[test.users_R].tolist(),
-        "events": count_events(r.data)[test.targets_R],
-    }
-    before = ["zero_shot"] if "zero_shot" in results else []
-    trained = [f"phase-{name}" for name in results["phases"]]
-    r.reporter.ranks_table(rows, [*results["baselines"], *before, *trained])
-    text = results_text(final, r.config.report.metrics)
-    r.reporter.log(f"\n{text}")
-    r.reporter.write("results.md", text + "\n")
-    r.reporter.text("results", text)
-    r.reporter.hparams({**flat_config(r.config), "fingerprint": r.data.fingerprint})
-    # Last: with these the run is finished, and nothing of it will be made again.
-    r.reporter.write(
-        "results.json", json.dumps(final, indent=2, allow_nan=False) + "\n"
-    )
+    reporter.ranks_table(*_rank_columns(run, results))
+    text = results_text(final, run.config.report.metrics)
+    reporter.log(f"\n{text}")
+    reporter.write("results.md", text + "\n")
+    reporter.text("results", text)
+    reporter.hparams({**flat_config(run.config), "fingerprint": run.data.fingerprint})
+    # Written last: a run with results.json is finished, and nothing is made again.
+    content = json.dumps(final, indent=2, allow_nan=False)
+    reporter.write("results.json", content + "\n")
     return final
+
+
+def _rank_columns(
+    run: Run, results: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Columns of `ranks.parquet` that describe an example, and the ranked systems."""
+    test = run.data.test
+    described = {
+        "user": run.data.user_ids[test.users_R].tolist(),
+        "events": count_events(run.data)[test.targets_R],
+    }
+    zero_shot = ["zero_shot"] if "zero_shot" in results else []
+    phases = [f"phase-{name}" for name in results["phases"]]
+    return described, [*results["baselines"], *zero_shot, *phases]

@@ -14,7 +14,6 @@ from recjax.catalogue.frozen_prefix import block_of
 from recjax.catalogue.prefix_cache import DTYPES
 from recjax.common.config import flat_config
 from recjax.common.errors import UserError
-from recjax.common.param_paths import FlatParams, match_rules
 from recjax.data.batching.negatives import NEGATIVES
 from recjax.data.ingest.tables import SUFFIXES
 from recjax.data.splits import SPLIT_NAMES
@@ -33,8 +32,7 @@ from recjax.models.users import (
 from recjax.training.optimizer import (
     OPTIMIZERS,
     SCHEDULES,
-    make_optimizer,
-    split_params,
+    PhaseRules,
 )
 
 MAX_COMBINATIONS = 256  # of the weights of a memory
@@ -263,22 +261,21 @@ def check_encoder(c: Any, encoder: BertConfig) -> None:
         )
 
 
-def check_phases(c: Any, phases: Sequence[Any], shapes: FlatParams) -> None:
+def check_phases(c: Any, phases: Sequence[Any], rules: Sequence[PhaseRules]) -> None:
     """Refuses rules of a phase that do not fit, or leave something without effect.
 
     Args:
       c: the whole config.
       phases: those with epochs.
-      shapes: of all parameters.
+      rules: of these phases.
 
     Raises:
-      UserError: rules that do not fit the parameters; adapters that no phase trains;
+      UserError: adapters that no phase trains;
         vectors to be whitened that change.
     """
     lora = memory = False
-    for phase in phases:
-        opt = make_optimizer(c.optim, phase, list(shapes), steps=1)
-        paths = list(split_params(shapes, opt)[0])
+    for phase, phase_rules in zip(phases, rules, strict=True):
+        paths = [p for p, mult in phase_rules.lr_mults.items() if mult is not None]
         lora |= any("/lora_" in path for path in paths)
         memory |= FUSION_WEIGHTS in paths
         encoder = [path for path in paths if block_of(path, 0) is not None]
@@ -300,7 +297,7 @@ def check_phases(c: Any, phases: Sequence[Any], shapes: FlatParams) -> None:
 
 
 def find_untrained_gaps(
-    phases: Sequence[Any], paths: Sequence[str], layers: int
+    phases: Sequence[Any], rules: Sequence[PhaseRules], layers: int
 ) -> list[str]:
     """Phases that train a layer of the encoder and nothing of one above it.
 
@@ -308,13 +305,13 @@ def find_untrained_gaps(
 
     Args:
       phases: those with epochs.
-      paths: of all parameters.
+      rules: of these phases.
       layers: of the encoder.
     """
     found = []
-    for phase in phases:
-        mults = match_rules(phase.lr_mults, paths, f"phase {phase.name}: lr_mults")
-        blocks = {block_of(x, layers) for x in paths if mults[x] is not None}
+    for phase, phase_rules in zip(phases, rules, strict=True):
+        mults = phase_rules.lr_mults
+        blocks = {block_of(x, layers) for x, mult in mults.items() if mult is not None}
         trained = {block - 1 for block in blocks if block and block <= layers}
         above = range(min(trained, default=layers), layers)
         frozen = [i for i in above if i not in trained]

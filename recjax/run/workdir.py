@@ -15,7 +15,7 @@ from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, tree_bytes
 from recjax.reporting.results_page import results_text
 from recjax.runtime.locks import directory_lock
-from recjax.training.optimizer import make_optimizer, split_params
+from recjax.training.optimizer import PhaseRules, make_optimizer
 
 
 def check_same_config(
@@ -91,6 +91,7 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
 def check_disk(
     config: Any,
     phases: Sequence[Any],
+    rules: Sequence[PhaseRules],
     shapes: FlatParams,
     folder: Path,
     say: Callable[[str], None],
@@ -100,18 +101,18 @@ def check_disk(
     Args:
       config: of the run.
       phases: those with epochs.
+      rules: of these phases.
       shapes: of all parameters.
       folder: the run directory, which may not be there yet.
       say: receives a line about it.
 
     Raises:
-      UserError: the checkpoints will take more than there is, or may not be written;
-        rules of a phase that do not fit the parameters.
+      UserError: the checkpoints will take more than there is, or may not be written.
     """
     needs, state, trained = tree_bytes(shapes), 0, set[str]()
-    for phase in phases:
-        opt = make_optimizer(config.optim, phase, list(shapes), steps=1)
-        trainable, _ = split_params(shapes, opt)
+    for phase, phase_rules in zip(phases, rules, strict=True):
+        opt = make_optimizer(config.optim, phase, phase_rules, steps=1)
+        trainable, _ = phase_rules.split(shapes)
         moments = tree_bytes(jax.eval_shape(opt.tx.init, trainable))
         copies = 3 if phase.ema else 2
         state = max(state, moments + copies * tree_bytes(trainable))

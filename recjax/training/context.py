@@ -21,6 +21,7 @@ from recjax.runtime.host_memory import peak_memory
 from recjax.runtime.mesh import batch_sharding, place, replicated, row_multiple
 from recjax.runtime.signals import Signals
 from recjax.runtime.timer import Moment
+from recjax.training.optimizer import PhaseRules
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Run:
 
     Attributes:
       titles: how the items are called, by catalogue row.
+      rules: of every phase with epochs, resolved.
       pretrained: digest of the encoder's weights, where they are read from a file.
       began: when this process began, by `time.perf_counter`.
       dry: whether nothing is computed that takes long.
@@ -47,6 +49,7 @@ class Run:
     reporter: Reporter
     checkpoints: Checkpoints
     signals: Signals
+    rules: list[PhaseRules]
     pretrained: str | None
     began: float
     dry: bool = False

@@ -1,4 +1,4 @@
-"""Initial parameters: random towers, and the encoder's of its file or random."""
+"""Initial parameters: random towers, and a pretrained or random encoder."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,23 +18,32 @@ from recjax.models.recommender import Recommender
 from recjax.runtime.compiler import Compiler
 from recjax.runtime.mesh import param_shardings, place
 
+ENCODER = TEXT_PARAMS + "encoder/"
+
 
 class InitTrace(NamedTuple):
-    """A model's initialisation, not yet run: key -> values in the order of `shapes`."""
+    """A traced initialisation: key -> values, in the sorted order of `shapes`."""
 
     jaxpr: Any
     shapes: dict[str, jax.ShapeDtypeStruct]
 
 
-def trace_init(config: Any, model: Recommender) -> InitTrace:
-    """Paths and shapes of all parameters, and how they are drawn.
+class DummyInputs(NamedTuple):
+    """Inputs that show a model all its shapes."""
 
-    Done once: of a deep encoder it takes longer than all else here.
+    catalogue: dict[str, Any]
+    batch: Batch
+
+
+def trace_init(config: Any, model: Recommender) -> InitTrace:
+    """Traces the initialisation: paths and shapes of all parameters, and their draw.
+
+    Tracing a deep encoder takes longer than everything else here, so it is done once.
     """
-    smallest = dummy_inputs(config.data.history_length)
+    inputs = dummy_inputs(config.data.history_length)
 
     def init(key: jax.Array) -> FlatParams:
-        return flatten_params(model.init(key, *smallest)["params"])
+        return flatten_params(model.init(key, *inputs)["params"])
 
     key = jax.random.key(config.seed)
     return InitTrace(*jax.make_jaxpr(init, return_shape=True)(key))
@@ -42,51 +51,55 @@ def trace_init(config: Any, model: Recommender) -> InitTrace:
 
 def init_params(
     config: Any,
-    traced: InitTrace,
+    trace: InitTrace,
     encoder_dir: Path | None,
     mesh: Mesh,
     compiler: Compiler,
 ) -> FlatParams:
-    """Random towers and the pretrained encoder, as a flat dict on the devices.
+    """Draws the towers and loads the encoder: a flat dict on the devices.
 
-    The encoder's random weights are computed only where `text.pretrained` is False:
-    XLA drops what is not returned.
+    Args:
+      config: the whole config.
+      trace: of the model.
+      encoder_dir: directory of the pretrained encoder; None without a text source.
+      mesh: of the run.
+      compiler: of the run.
 
     Raises:
       UserError: weights that do not fit the encoder's config.
     """
-    jaxpr, shapes = traced
-    stem = TEXT_PARAMS + "encoder/"
-    flat: FlatParams = {}
-    if encoder_dir is not None and config.text.pretrained:
-        expected = {
-            path[len(stem) :]: x
-            for path, x in shapes.items()
-            if path.startswith(stem) and "/lora_" not in path  # ours, in no file
-        }
-        pooler = config.item_tower.pooling == "pooler"
-        weights = load_params(encoder_dir, expected, pooler=pooler)
-        flat = {stem + path: x for path, x in weights.items()}
+    jaxpr, shapes = trace
+    loaded = _load_encoder(config, shapes, encoder_dir)
 
     def init_rest(key: jax.Array) -> FlatParams:
+        # XLA drops what is not returned: loaded weights are never drawn.
         values = zip(sorted(shapes), jaxpr_as_fun(jaxpr)(key), strict=True)
-        return {path: x for path, x in values if path not in flat}
+        return {path: x for path, x in values if path not in loaded}
 
-    flat |= compiler("init", init_rest)(jax.random.key(config.seed))
-    flat = {path: flat[path] for path in shapes}
-    shardings = param_shardings(flat, mesh, config.mesh.rules)
-    return place(flat, shardings)
+    drawn = compiler("init", init_rest)(jax.random.key(config.seed))
+    params = {**loaded, **drawn}
+    params = {path: params[path] for path in shapes}
+    return place(params, param_shardings(params, mesh, config.mesh.rules))
 
 
-class DummyInputs(NamedTuple):
-    """The smallest input that shows a model all its shapes."""
-
-    catalogue: dict[str, Any]
-    batch: Batch
+def _load_encoder(
+    config: Any, shapes: FlatParams, encoder_dir: Path | None
+) -> FlatParams:
+    """Reads the pretrained weights; empty if there are none to read."""
+    if encoder_dir is None or not config.text.pretrained:
+        return {}
+    expected = {
+        path.removeprefix(ENCODER): x
+        for path, x in shapes.items()
+        if path.startswith(ENCODER) and "/lora_" not in path  # ours: in no file
+    }
+    pooler = config.item_tower.pooling == "pooler"
+    weights = load_params(encoder_dir, expected, pooler=pooler)
+    return {ENCODER + path: x for path, x in weights.items()}
 
 
 def dummy_inputs(history_length: int) -> DummyInputs:
-    """One user, one item of one token."""
+    """Builds the smallest inputs: one user, one item of one token."""
     tokens = Tokens(np.zeros(1, np.int32), np.array([0, 1]))
     items_U = np.zeros(1, np.int32)
     items = Items(items_U, np.zeros(1, np.float32), pack(tokens, items_U, width=1))

@@ -16,7 +16,6 @@ from recjax.models.heads import FUSION_WEIGHTS
 from recjax.reporting.progress import TrainLogger
 from recjax.runtime.signals import SAVE, STOP, PreemptionSync
 from recjax.training.context import Run
-from recjax.training.optimizer import group_multipliers
 from recjax.training.param_report import change_report
 from recjax.training.phase import Phase, make_phase
 from recjax.training.resume import (
@@ -235,7 +234,7 @@ def finish_phase(
     params = {**phase.frozen, **kept}
     # In the order of the initial parameters, which is that of the report.
     after = {path: params[path] for path in phase.params}
-    changes = change_report(max_change(phase.params, after), phase.optimizer)
+    changes = change_report(max_change(phase.params, after), phase.rules)
     log(changes)
     run.reporter.text(f"changes/{phase.config.name}", changes)
     valid, test = run.evaluator.by_model(
@@ -251,7 +250,7 @@ def finish_phase(
 def make_train_logger(run: Run, phase: Phase, progress: PhaseProgress) -> TrainLogger:
     """Builds the progress bar and the log of training scalars of a phase."""
     steps_per_epoch = phase.batches.steps_per_epoch
-    multipliers = group_multipliers(phase.optimizer)
+    multipliers = phase.rules.group_multipliers()
 
     def learning_rates(step: int) -> dict[str, float]:
         rate = float(phase.optimizer.schedule(step))

@@ -1,16 +1,52 @@
 """The optimizer of a phase: schedule, learning-rate and decay multipliers by regex."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import optax
 
 from recjax.common.errors import UserError
-from recjax.common.param_paths import TEXT_PARAMS, FlatParams, match_rules, unused_rules
+from recjax.common.param_paths import (
+    TEXT_PARAMS,
+    FlatParams,
+    Rules,
+    match_rules,
+    unused_rules,
+)
 
 Schedule = Callable[[Any], Any]
-KERNEL_RULE = r".*/kernel"  # what decays by default
+KERNEL_RULE = r".*/kernel"  # the default rule for weight decay
+
+
+class PhaseRules(NamedTuple):
+    """What the rules of a phase say of every parameter, resolved once.
+
+    Attributes:
+      lr_mults: path -> learning-rate multiplier; None means frozen.
+      wd_mults: path -> multiplier of the weight decay.
+    """
+
+    lr_mults: FlatParams
+    wd_mults: FlatParams
+
+    def is_frozen(self, path: str) -> bool:
+        """Returns whether the phase leaves a parameter as it is."""
+        return self.lr_mults[path] is None
+
+    def split(self, params: FlatParams) -> tuple[FlatParams, FlatParams]:
+        """Splits parameters into trainable and frozen ones."""
+        frozen = {path: x for path, x in params.items() if self.is_frozen(path)}
+        return {p: x for p, x in params.items() if p not in frozen}, frozen
+
+    def group_multipliers(self) -> dict[str, float]:
+        """Largest multiplier of each tower, and of the encoder, for the logs."""
+        largest: dict[str, float] = {}
+        for path, mult in self.lr_mults.items():
+            if mult is not None:
+                group = "encoder" if "/encoder/" in path else path.split("/")[0]
+                largest[group] = max(float(mult), largest.get(group, 0.0))
+        return largest
 
 
 @dataclass(frozen=True)
@@ -18,27 +54,66 @@ class Optimizer:
     """A phase's optimizer.
 
     Attributes:
-      tx: transformation of the trainable parameters only, as a flat dict.
+      tx: optax transformation of the trainable parameters, a flat dict.
       schedule: step -> learning rate before multipliers.
-      lr_mults: path -> multiplier; None means frozen.
-      wd_mults: path -> multiplier of the weight decay.
     """
 
     tx: optax.GradientTransformation
     schedule: Schedule
-    lr_mults: FlatParams
-    wd_mults: FlatParams
 
 
-def _adamw(c: Any) -> optax.GradientTransformation:
-    return optax.scale_by_adam(c.b1, c.b2, c.eps)
+def resolve_rules(config: Any, phase: Any, paths: Sequence[str]) -> PhaseRules:
+    """Matches the rules of a phase with all parameters.
+
+    Args:
+      config: `config.optim`.
+      phase: one of `config.train.phases`.
+      paths: of all parameters.
+
+    Raises:
+      UserError: a parameter that no rule matches, a rule that matches no parameter, a
+        multiplier that is no number, or nothing to train.
+    """
+    lr_name, wd_name = f"phase {phase.name}: lr_mults", "optim.wd_mults"
+    rules = PhaseRules(
+        match_rules(phase.lr_mults, paths, lr_name),
+        match_rules(config.wd_mults, paths, wd_name),
+    )
+    for mult in rules.lr_mults.values():
+        if not isinstance(mult, int | float | None):
+            raise UserError(f"{lr_name}: multiplier {mult!r} is not a number")
+    for mult in rules.wd_mults.values():
+        if not isinstance(mult, int | float):
+            raise UserError(f"{wd_name}: multiplier {mult!r} is not a number")
+    if all(mult is None for mult in rules.lr_mults.values()):
+        raise UserError(f"phase {phase.name}: lr_mults freeze every parameter")
+    # A rule without effect is most likely a typo: a freeze that freezes nothing.
+    _check_every_rule_matches(lr_name, phase.lr_mults, paths)
+    _check_every_rule_matches(wd_name, config.wd_mults, paths)
+    return rules
 
 
-def _sgd(c: Any) -> optax.GradientTransformation:
-    return optax.trace(c.momentum) if c.momentum else optax.identity()
+def _check_every_rule_matches(name: str, rules: Rules, paths: Sequence[str]) -> None:
+    """Raises UserError at a rule that matches no parameter."""
+    has_text = any(path.startswith(TEXT_PARAMS) for path in paths)
+    for pattern, mult in unused_rules(rules, paths):
+        of_text = not has_text and pattern.startswith(TEXT_PARAMS)
+        # The usual rules stay valid for models without an encoder or dense layers.
+        if (of_text and mult is None) or pattern == KERNEL_RULE:
+            continue
+        why = ": the items have no text" if of_text else ""
+        raise UserError(f"{name}: {pattern!r} matches no parameter{why}")
 
 
-def _adafactor(c: Any) -> optax.GradientTransformation:
+def _adamw(config: Any) -> optax.GradientTransformation:
+    return optax.scale_by_adam(config.b1, config.b2, config.eps)
+
+
+def _sgd(config: Any) -> optax.GradientTransformation:
+    return optax.trace(config.momentum) if config.momentum else optax.identity()
+
+
+def _adafactor(config: Any) -> optax.GradientTransformation:
     """Shazeer and Stern (2018), with external learning rate and no momentum."""
     return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
 
@@ -51,7 +126,6 @@ OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
 
 
 def _constant(lr: float, steps: int) -> Schedule:
-    del steps
     return optax.constant_schedule(lr)
 
 
@@ -76,76 +150,38 @@ def make_schedule(phase: Any, steps: int) -> Schedule:
     decay = SCHEDULES[phase.schedule](phase.lr, steps - warmup)
     if not warmup:
         return decay
+    # The first step already moves: the rate starts at lr / warmup, not at 0.
     rise = optax.linear_schedule(phase.lr / warmup, phase.lr, max(warmup - 1, 1))
     return optax.join_schedules([rise, decay], [warmup])
 
 
-def make_optimizer(config: Any, phase: Any, paths: list[str], steps: int) -> Optimizer:
+def make_optimizer(config: Any, phase: Any, rules: PhaseRules, steps: int) -> Optimizer:
     """Builds the optimizer of one phase.
 
     Args:
       config: `config.optim`.
       phase: one of `config.train.phases`.
-      paths: of all parameters.
+      rules: of the phase.
       steps: of the phase.
-
-    Raises:
-      UserError: a parameter that no rule matches, a rule that decides about none, a
-        multiplier that is no number, or nothing to train.
     """
-    lr_mults = match_rules(phase.lr_mults, paths, f"phase {phase.name}: lr_mults")
-    wd_mults = match_rules(config.wd_mults, paths, "optim.wd_mults")
-    for mult in lr_mults.values():
-        if not isinstance(mult, int | float | None):
-            raise UserError(f"phase {phase.name}: multiplier {mult!r} is no number")
-    for mult in wd_mults.values():
-        if not isinstance(mult, int | float):
-            raise UserError(f"optim.wd_mults: multiplier {mult!r} is no number")
-    if all(mult is None for mult in lr_mults.values()):
-        raise UserError(f"phase {phase.name}: lr_mults freeze every parameter")
-    textless = not any(path.startswith(TEXT_PARAMS) for path in paths)
-    for name, rules in (
-        (f"phase {phase.name}: lr_mults", phase.lr_mults),
-        ("optim.wd_mults", config.wd_mults),
-    ):
-        for pattern, mult in unused_rules(rules, paths):
-            of_text = textless and pattern.startswith(TEXT_PARAMS)
-            if (of_text and mult is None) or pattern == KERNEL_RULE:
-                continue  # nothing there to freeze; a model without dense layers
-            why = ": the items have no text" if of_text else ""
-            raise UserError(f"{name}: {pattern!r} decides about no parameter{why}")
     schedule = make_schedule(phase, steps)
 
     def decay(updates: Any, params: Any) -> Any:
+        # Decoupled weight decay (Loshchilov and Hutter, AdamW, 2019, algorithm 2).
         return {
-            path: u + config.weight_decay * wd_mults[path] * params[path]
+            path: u + config.weight_decay * rules.wd_mults[path] * params[path]
             for path, u in updates.items()
         }
 
     def multiply(updates: Any, params: Any) -> Any:
         del params
-        return {path: u * lr_mults[path] for path, u in updates.items()}
+        return {path: u * rules.lr_mults[path] for path, u in updates.items()}
 
     chain = [OPTIMIZERS[config.name](config)]
     if config.clip_norm:
         chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
     if config.weight_decay:
         chain.append(optax.stateless(decay))
+    # After the decay, so that a multiplier scales the decay too.
     chain += [optax.stateless(multiply), optax.scale_by_learning_rate(schedule)]
-    return Optimizer(optax.chain(*chain), schedule, lr_mults, wd_mults)
-
-
-def split_params(params: FlatParams, optim: Optimizer) -> tuple[FlatParams, FlatParams]:
-    """Trainable and frozen parameters, as flat dicts."""
-    trainable = {p: x for p, x in params.items() if optim.lr_mults[p] is not None}
-    return trainable, {p: x for p, x in params.items() if p not in trainable}
-
-
-def group_multipliers(optim: Optimizer) -> dict[str, float]:
-    """Largest multiplier by the tower or encoder it belongs to, for the logs."""
-    found: dict[str, float] = {}
-    for path, mult in optim.lr_mults.items():
-        if mult is not None:
-            name = "encoder" if "/encoder/" in path else path.split("/")[0]
-            found[name] = max(float(mult), found.get(name, 0.0))
-    return found
+    return Optimizer(optax.chain(*chain), schedule)

@@ -27,7 +27,7 @@ from recjax.models.users import BIDIRECTIONAL
 from recjax.runtime.compiler import Compiled
 from recjax.runtime.mesh import replicated, row_multiple
 from recjax.training.context import Run
-from recjax.training.optimizer import Optimizer, make_optimizer, split_params
+from recjax.training.optimizer import Optimizer, PhaseRules, make_optimizer
 from recjax.training.param_report import full_param_table, param_table
 from recjax.training.train_step import STEP_METRICS, LossMonitor, TrainState, train_step
 
@@ -42,6 +42,7 @@ class Phase:
       first_step: global step at its start.
       params: all parameters as they enter it.
       frozen: those of them that stay.
+      rules: what is frozen, and the multipliers of the others.
       optimizer: the optimizer of the others.
       batches: of training rows.
       catalogue: what the item tower reads of all items.
@@ -56,6 +57,7 @@ class Phase:
     first_step: int
     params: FlatParams
     frozen: FlatParams
+    rules: PhaseRules
     optimizer: Optimizer
     batches: TrainBatches
     catalogue: CatalogueArrays
@@ -107,11 +109,12 @@ def make_phase(
     c, name, say = r.config, config.name, r.reporter.log
     batches = make_batches(r, config, seed=c.seed + index)
     total = config.epochs * batches.steps_per_epoch
-    opt = make_optimizer(c.optim, config, list(params), total)
-    trainable, frozen = split_params(params, opt)
+    rules = r.rules[index]
+    opt = make_optimizer(c.optim, config, rules, total)
+    trainable, frozen = rules.split(params)
     say(f"\nphase {name}: at most {config.epochs} epochs of {c.optim.name}")
-    say(param_table(params, opt, config.lr))
-    full = full_param_table(params, opt, config.lr)
+    say(param_table(params, rules, config.lr))
+    full = full_param_table(params, rules, config.lr)
     r.reporter.text(f"params/{name}", full)
     say(f"{count_params(trainable):,} of {count_params(params):,} parameters trained")
 
@@ -138,6 +141,7 @@ def make_phase(
         first_step=step,
         params=params,
         frozen=frozen,
+        rules=rules,
         optimizer=opt,
         batches=batches,
         catalogue=catalogue,
@@ -213,9 +217,9 @@ def init_state(
         opt.tx.init(trainable),
     )
     mean = jax.tree.map(jnp.copy, trainable) if average else {}
-    guard = LossMonitor(np.float32(0), np.int32(0), np.int32(0))
-    step_, guard = r.replicate((np.int32(step), guard))
-    return TrainState(step_, trainable, mean, opt_state, guard)
+    monitor = LossMonitor(np.float32(0), np.int32(0), np.int32(0))
+    step_, monitor = r.replicate((np.int32(step), monitor))
+    return TrainState(step_, trainable, mean, opt_state, monitor)
 
 
 def make_step(

@@ -1,4 +1,4 @@
-"""Train state, the pure train step, and the one place where functions are compiled."""
+"""The train state and the pure train step."""
 
 from typing import Any
 
@@ -10,33 +10,45 @@ import optax
 from recjax.common.param_paths import FlatParams, unflatten_params
 from recjax.losses.base import Loss, LossInputs
 
+STEP_METRICS = (
+    "loss",
+    "grad_norm",
+    "targets",
+    "spread/users",
+    "spread/items",
+    "accepted",
+    "skipped",
+)
+MIN_VECTORS = 2  # fewer give no meaningful variance
+SPIKE_AFTER = 100  # accepted batches, before which no loss is called a spike
+
 
 class LossMonitor(flax.struct.PyTreeNode):
-    """What the losses so far were like.
+    """Running loss statistics, used to detect spikes.
 
     Attributes:
-      mean: running mean of the losses of batches that counted.
-      counted: how many they are.
-      skipped: batches that were not trained on.
+      mean: running mean of the losses of accepted batches.
+      accepted: number of accepted batches.
+      skipped: number of batches that were not trained on.
     """
 
     mean: jax.Array
-    counted: jax.Array
+    accepted: jax.Array
     skipped: jax.Array
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """What a step changes; parameters are flat `{path: array}` dicts.
+    """Everything that a step changes; parameters are flat `{path: array}` dicts.
 
     Attributes:
-      average: running mean of `trainable`; empty where there is none.
+      average: running mean of `trainable`; empty if the phase keeps none.
     """
 
     step: jax.Array
     trainable: FlatParams
     average: FlatParams
     opt_state: Any
-    guard: LossMonitor
+    monitor: LossMonitor
 
     @property
     def result(self) -> FlatParams:
@@ -57,61 +69,68 @@ def train_step(
     ema: float,
     spike: float,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update: the gradient is taken of the trainable parameters only.
+    """One update of the trainable parameters.
 
-    A batch whose loss or gradient is not finite, or whose loss is far above those
-    before, changes nothing but the counts of steps and of skipped batches.
+    A batch whose loss or gradient is not finite, or whose loss is far above the mean so
+    far, changes nothing but the counts of steps and of skipped batches.
 
     Args:
-      state: before.
+      state: before the step.
       frozen: the other parameters, only read.
-      catalogue: per source, arrays of all items.
+      catalogue: per item source, its arrays of all items.
       batch: a `Batch` with its items.
-      key: dropout key of the run; the step is folded in.
+      key: dropout key of the run; the step number is folded in.
       model: a `Recommender`.
-      loss: made by one of `losses.LOSSES`.
+      loss: one of `losses.LOSSES`, built.
       tx: transformation of `state.trainable`.
       ema: decay of `state.average` (Polyak and Juditsky, 1992).
-      spike: a loss so many times the mean of those before is too large; 0 = never.
+      spike: a loss above this multiple of the mean so far is skipped; 0 = never.
 
     Returns:
-      The state after, and scalar metrics; `METRICS` has their names.
+      The state after the step, and the scalar metrics of `STEP_METRICS`.
     """
+    # Derived from the step, so that a resumed run draws the same dropout masks.
     rngs = {"dropout": jax.random.fold_in(key, state.step)}
     mask_P = batch.position_P >= 0
     targets = jnp.maximum(mask_P.sum(), 1)
 
     def mean_loss(trainable: FlatParams) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         params = unflatten_params({**trainable, **frozen})
-        compared = model.apply({"params": params}, catalogue, batch, True, rngs=rngs)
-        queries_PxD, candidates_UxD, bias_U = compared
-        scored = LossInputs(
-            queries_PxD,
-            candidates_UxD,
-            bias_U,
-            batch.targets_P,
-            mask_P,
-            batch.items.log_weight_U,
-            batch.label_P,
+        queries_PxD, candidates_UxD, bias_U = model.apply(
+            {"params": params}, catalogue, batch, True, rngs=rngs
         )
-        loss_P = loss(scored)
+        loss_P = loss(
+            LossInputs(
+                queries_PxD,
+                candidates_UxD,
+                bias_U,
+                batch.targets_P,
+                mask_P,
+                batch.items.log_weight_U,
+                batch.label_P,
+            )
+        )
         vectors = queries_PxD, candidates_UxD[batch.targets_P]
-        return loss_P.sum() / targets, tuple(
-            directional_variance(x, mask_P) for x in vectors
-        )
+        spreads = tuple(directional_variance(x_PxD, mask_P) for x_PxD in vectors)
+        return loss_P.sum() / targets, spreads
 
+    # Only the trainable parameters are differentiated: frozen layers cost no backward
+    # pass and no memory for their gradients.
     (value, spreads), grads = jax.value_and_grad(mean_loss, has_aux=True)(
         state.trainable
     )
-    grad_norm, guard = optax.tree.norm(grads), state.guard
-    after = _update(state, value, grads, tx, ema)
+    grad_norm = optax.tree.norm(grads)
+    monitor = state.monitor
     accepted = jnp.isfinite(value) & jnp.isfinite(grad_norm)
     if spike:
-        accepted &= (guard.counted < SPIKE_AFTER) | (value < spike * guard.mean)
+        is_early = monitor.accepted < SPIKE_AFTER
+        accepted &= is_early | (value < spike * monitor.mean)
+    # Both states are computed and one is chosen: a branch would split the program.
+    after = _update(state, value, grads, tx, ema)
     after = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), after, state)
-    skipped = guard.skipped + jnp.where(accepted, 0, 1)
+    skipped = monitor.skipped + jnp.where(accepted, 0, 1)
     after = after.replace(
-        step=state.step + 1, guard=after.guard.replace(skipped=skipped)
+        step=state.step + 1, monitor=after.monitor.replace(skipped=skipped)
     )
     metrics = {
         "loss": value,
@@ -132,43 +151,32 @@ def _update(
     tx: optax.GradientTransformation,
     ema: float,
 ) -> TrainState:
-    """The state after a batch that counts, but for its step."""
+    """Returns the state after an accepted batch, with the step number as before."""
     updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
     trainable: Any = optax.apply_updates(state.trainable, updates)
     average = {
         path: ema * x + (1 - ema) * trainable[path] for path, x in state.average.items()
     }
-    guard = state.guard
-    mean = jnp.where(guard.counted, 0.99 * guard.mean + 0.01 * value, value)
+    monitor = state.monitor
+    # The first accepted loss starts the mean.
+    mean = jnp.where(monitor.accepted, 0.99 * monitor.mean + 0.01 * value, value)
     after: TrainState = state.replace(
         trainable=trainable,
         average=average,
         opt_state=opt_state,
-        guard=guard.replace(mean=mean, counted=guard.counted + 1),
+        monitor=monitor.replace(mean=mean, accepted=monitor.accepted + 1),
     )
     return after
 
 
-STEP_METRICS = (
-    "loss",
-    "grad_norm",
-    "targets",
-    "spread/users",
-    "spread/items",
-    "accepted",
-    "skipped",
-)
-MIN_VECTORS = 2  # vectors, below which nothing is said of their spread
-SPIKE_AFTER = 100  # batches, before which no loss is called a spike
-
-
 def directional_variance(vectors_PxD: jax.Array, mask_P: jax.Array) -> jax.Array:
-    """How far directions differ: 0 if all are one, towards 1 if they cancel out.
+    """Circular variance of directions: 0 if all are equal, near 1 if they cancel out.
 
-    1 where there are too few to tell.
-
-    The circular variance (Mardia and Jupp, Directional Statistics, 2000, section 9.2).
+    Near 0 the vectors have collapsed into one direction. 1 where fewer than
+    `MIN_VECTORS` are given (Mardia and Jupp, Directional Statistics, 2000,
+    section 9.2).
     """
+    # Only watched: the loss must not depend on it.
     x_PxD = jax.lax.stop_gradient(vectors_PxD).astype(jnp.float32)
     square_Px1 = jnp.sum(x_PxD * x_PxD, axis=1, keepdims=True)
     unit_PxD = x_PxD * jax.lax.rsqrt(jnp.maximum(square_Px1, 1e-12))

@@ -78,7 +78,7 @@ def test_adapters_without_effect_are_one_line(config, tmp_path):
         train.run(c, str(tmp_path))
     c.text.lora_rank = 0
     c.train.phases = (base.phase("p", lr_mults=base.freeze("lora")),)
-    with pytest.raises(UserError, match=r"lora_\[ab\]' decides about no parameter"):
+    with pytest.raises(UserError, match=r"lora_\[ab\]' matches no parameter"):
         train.run(c, str(tmp_path))
 
 

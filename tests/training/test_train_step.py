@@ -52,15 +52,14 @@ def one_step(step=0, ema=0.0, lr=0.1):
     params = {"weight": jnp.ones(16)}
     tx = optax.sgd(lr)
     average = {"weight": jnp.zeros(16)} if ema else {}
-    guard = LossMonitor(jnp.float32(0), jnp.int32(0), jnp.int32(0))
-    state = TrainState(jnp.int32(step), params, average, tx.init(params), guard)
-    key, asked = jax.random.key(0), jnp.zeros(1, jnp.int32)
+    monitor = LossMonitor(jnp.float32(0), jnp.int32(0), jnp.int32(0))
+    state = TrainState(jnp.int32(step), params, average, tx.init(params), monitor)
+    key = jax.random.key(0)
     return train_step(
         state,
         {},
         {},
         BATCH,
-        asked,
         key,
         model=Scorer(),
         loss=softmax,
