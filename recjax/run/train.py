@@ -1,4 +1,4 @@
-"""The run, read top to bottom: data, model, baselines, phases, results."""
+"""Trains and evaluates a run: references, phases, results."""
 
 import json
 import time
@@ -22,18 +22,18 @@ from recjax.training.loop import train_phase
 
 
 def run(config: Any, workdir: str) -> dict[str, Any]:
-    """Trains and evaluates what the config says; returns `results.json`.
+    """Trains and evaluates a recommender; returns the content of `results.json`.
 
-    The same call again resumes where the last save stands, or shows the results of a
+    The same call again resumes from the newest checkpoint, or shows the results of a
     finished run.
 
     Args:
-      config: a locked config as `configs/base.py` declares it.
+      config: a locked config.
       workdir: the run directory.
 
     Raises:
-      UserError: anything the user can mend.
-      Stopped: a signal came; the same call goes on from there.
+      UserError: a mistake that the user can correct.
+      Stopped: a signal came; the same call resumes.
     """
     start_time = time.perf_counter()
     folder = Path(workdir)
