@@ -48,7 +48,7 @@ def describe(r: Run, phase: Phase, state: TrainState) -> str:
     batch = batches.make_batch(np.arange(size))
     catalogue, placed = phase.place(r, batch)
     asked = PreemptionSync(Signals(), r.mesh, 1.0).request()
-    if batches.negatives == "stale":
+    if batches.negatives.is_stale:
         shape = r.data.num_items, r.config.item_tower.width
         table = jax.ShapeDtypeStruct(shape, jnp.dtype(r.config.train.dtype))
         catalogue = {**catalogue, "stale": {"vectors_NxD": table}}

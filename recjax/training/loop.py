@@ -248,7 +248,7 @@ def train_steps(
     """
     refresh = r.config.loss.refresh_steps
     for i in range(first, phase.batches.steps_per_epoch):
-        if phase.batches.negatives == "stale" and i % refresh == 0:
+        if phase.batches.negatives.is_stale and i % refresh == 0:
             stale = encode_stale(phase, state)
         batch = next(iterator)
         catalogue, placed = phase.place(r, batch)

@@ -119,7 +119,7 @@ def make_phase(
     if model.graph_layers:
         users_E, items_E = r.data.train.pairs()
         graph = r.replicate(make_graph(users_E, items_E, r.data.num_items))
-    if batches.negatives == "all":
+    if batches.negatives.needs_whole_catalogue:
         arrays, items = catalogue.take(batches.all_items())
         arrays = {**arrays, "graph": graph} if graph else arrays
         candidates = arrays, items

@@ -9,12 +9,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from recjax.data.batching.negatives import (
-    NEGATIVES,
-    ByPopularity,
-    InBatch,
-    NegativeSampler,
-)
+from recjax.data.batching.negatives import NEGATIVES
 from recjax.data.batching.types import Batch
 from recjax.data.batching.windows import NextItem
 from recjax.data.padding import fill_left, round_up, round_up_shape
@@ -56,7 +51,8 @@ class TrainBatches:
         seed: int = 0,
     ):
         self.windows, self.length, self.batch_size = windows, windows.length, batch_size
-        self.negatives, self.multiple, self.like = negatives, multiple, like
+        self.negatives = NEGATIVES[negatives]
+        self.multiple, self.like = multiple, like
         self.packing: Packing | None = None  # set where texts have to be encoded
         self._place_sizes = self._choose_place_sizes()
         self.num_items = num_items
@@ -66,14 +62,14 @@ class TrainBatches:
         self.target_freq_N = np.zeros(
             num_items
         )  # how often a window has an item as target
-        if any(draw in (InBatch, ByPopularity) for draw in NEGATIVES[negatives]):
+        if self.negatives.needs_target_freq:
             for w in range(len(windows)):
                 items, chance = windows.chances(w)
                 np.add.at(self.target_freq_N, items, chance)
             self.target_freq_N /= len(windows)
         (allowed,) = np.nonzero(~held_out_N)
-        self._sampler = NegativeSampler(
-            negatives, self.target_freq_N, allowed, num_negatives, logq=logq
+        self._sampler = self.negatives.make_sampler(
+            self.target_freq_N, allowed, num_negatives, logq=logq
         )
         self.steps_per_epoch = epoch_steps or -(-len(windows) // batch_size)
         self._dataset = (
@@ -133,7 +129,7 @@ class TrainBatches:
             examples_B,
             None,
         )
-        if self.negatives == "all":
+        if self.negatives.needs_whole_catalogue:
             return batch
         rng = rng or np.random.default_rng(0)
         return self._with_items(batch, targets, len(chosen), rng)
@@ -150,7 +146,7 @@ class TrainBatches:
         if batch.hidden_BxH is not None:
             shown_BxH = shown_BxH & ~batch.hidden_BxH
         touched = np.union1d(targets, batch.history_BxH[shown_BxH])
-        rows, weights = self._sampler.draw(targets, num_windows, rng)
+        rows, weights = self._sampler.sample(targets, num_windows, rng)
         distinct = np.union1d(touched, rows)
         items_U = np.full(
             round_up_shape(len(distinct), self.multiple, parts=2), -1, np.int32
@@ -159,7 +155,7 @@ class TrainBatches:
         history_BxH = np.searchsorted(distinct, batch.history_BxH)
         history_BxH = np.where(shown_BxH, history_BxH, 0)
         targets_P = batch.targets_P
-        if self.negatives == "stale":
+        if self.negatives.is_stale:
             log_weight_U = self.log_weight_N
         else:
             log_weight_U = np.full(len(items_U), -np.inf, np.float32)

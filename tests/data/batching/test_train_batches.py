@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from recjax.data.batching.negatives import NEGATIVES
 from recjax.data.batching.train_batches import TrainBatches
 from recjax.data.batching.windows import MaskedItem, NextItem
 from recjax.data.dataset import Examples
@@ -163,6 +164,20 @@ def test_drawn_negatives_stand_for_the_catalogue(negatives):
     b = made.make_batch(np.array([0]), np.random.default_rng(0))
     counts = np.exp(b.items.log_weight_U).sum()
     assert counts == pytest.approx(43 if negatives == "mixed" else 40)
+
+
+def test_strategies_say_what_they_need():
+    assert all(name == strategy.name for name, strategy in NEGATIVES.items())
+    flags = ("needs_whole_catalogue", "is_stale", "needs_target_freq")
+    found = {
+        flag: {name for name, strategy in NEGATIVES.items() if getattr(strategy, flag)}
+        for flag in flags
+    }
+    assert found == {
+        "needs_whole_catalogue": {"all"},
+        "is_stale": {"stale"},
+        "needs_target_freq": {"in_batch", "popularity", "mixed"},
+    }
 
 
 def test_stale_negatives_are_the_catalogue():
