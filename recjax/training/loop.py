@@ -320,7 +320,7 @@ def make_train_logger(r: Run, phase: Phase, stand: PhaseProgress) -> TrainLogger
     def users(batch: Batch) -> list[str]:
         assert batch.examples_B is not None
         examples_B = batch.examples_B[batch.examples_B >= 0]
-        names = r.data.user_ids[phase.batches.windows.rows.users_R[examples_B]]
+        names = r.data.user_ids[phase.batches.windows.examples.users_R[examples_B]]
         return [str(name) for name in names]
 
     return TrainLogger(

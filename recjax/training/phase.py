@@ -158,8 +158,10 @@ def make_batches(r: Run, phase: Any, seed: int) -> TrainBatches:
             f"on each of {devices} devices"
         )
     windows = make_windows(c, r.data.train)
-    if len(windows.rows) < (num_rows := len(r.data.train)):
-        r.reporter.log(f"{num_rows:,} rows, read as {len(windows.rows):,} sequences")
+    if len(windows.examples) < (num_rows := len(r.data.train)):
+        r.reporter.log(
+            f"{num_rows:,} rows, read as {len(windows.examples):,} sequences"
+        )
     return TrainBatches(
         windows,
         batch_size=round_up(size, devices),

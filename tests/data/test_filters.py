@@ -63,14 +63,16 @@ def test_fixed_files(config, atomic_dir):
         order = np.argsort(fixed.users_R)
         np.testing.assert_array_equal(fixed.targets_R[order], cut.targets_R)
         history = [fixed.history(i) for i in order]
-        np.testing.assert_array_equal(np.concatenate(history), cut.flat[cut.places()])
+        np.testing.assert_array_equal(
+            np.concatenate(history), cut.item_ids[cut.positions()]
+        )
 
 
 def test_events_of_rows_that_share_them():
     """Of each user the targets, and once what histories alone have."""
     rows = Examples(
         users_R=np.array([0, 0, 1]),
-        flat=np.array([4, 2, 4, 2, 3, 5, 5]),
+        item_ids=np.array([4, 2, 4, 2, 3, 5, 5]),
         starts_R=np.array([0, 2, 5]),
         ends_R=np.array([2, 5, 7]),
         targets_R=np.array([3, 1, 2]),
@@ -115,7 +117,7 @@ def test_other_formats_give_the_same_data(config, atomic_dir, tmp_path, file_for
     a = load_data(open_config(config, atomic_dir, rating="rating"))
     b = load_data(open_config(config, folder, format=file_format, rating="rating"))
     for x, y in ((a.train, b.train), (a.valid, b.valid), (a.test, b.test)):
-        np.testing.assert_array_equal(x.flat, y.flat)
+        np.testing.assert_array_equal(x.item_ids, y.item_ids)
         np.testing.assert_array_equal(x.targets_R, y.targets_R)
         np.testing.assert_array_equal(x.ratings_R, y.ratings_R)
     assert a.render("{title}") == b.render("{title}")
@@ -177,7 +179,7 @@ def test_fingerprint_changes_with_the_protocol_only(config, atomic_dir):
         (
             [*EVENTS, "u\ta\t1"],
             [*ITEMS, "a\tagain"],
-            "row 6: item_id is 'a', stands there twice",
+            "row 6: item_id is 'a', appears twice",
         ),
         ([*EVENTS, "u\ta\t1", "u\tb\t2"], ITEMS, "leaves valid empty"),
     ],
@@ -242,7 +244,7 @@ def test_users_in_the_order_of_their_index(config, tmp_path):
     report = data_report.data_report(lenient, None, config)
     assert re.search(r"users not in x.user +1\n", report)
     write(folder, EVENTS + events, ITEMS, user=[*users, "v\t3"])
-    with pytest.raises(UserError, match="user_id is 'v', stands there twice"):
+    with pytest.raises(UserError, match="user_id is 'v', appears twice"):
         load_data(open_config(config, folder, user_table=True))
 
 

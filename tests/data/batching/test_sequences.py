@@ -39,8 +39,8 @@ def asked(rows, length):
     windows = NextItem(rows, length, windows="all")
     found = []
     for w, (row, *_) in enumerate(windows.windows_Wx3):
-        x = windows.example(w, None)
-        for place, target in zip(x.places, x.targets, strict=True):
+        x = windows.window(w, None)
+        for place, target in zip(x.positions, x.targets, strict=True):
             history = x.inputs[: place + 1].tolist()
             found.append((int(rows.users_R[row]), history, int(target)))
     return sorted(found)

@@ -362,7 +362,7 @@ def test_logq_expects_what_is_hidden(share):
     counts = np.zeros(30)
     for seed in range(4000):
         for w in range(2):
-            example = made.windows.example(w, np.random.default_rng(2 * seed + w))
+            example = made.windows.window(w, np.random.default_rng(2 * seed + w))
             np.add.at(counts, example.targets, 1)
     np.testing.assert_allclose(made.target_freq_N * 2, counts / 4000, atol=0.03)
     number = counts.sum() / 8000
