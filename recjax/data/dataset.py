@@ -72,6 +72,7 @@ class Examples:
 
     def max_seen(self) -> int:
         """Upper bound of the size of `seen`, at least 1."""
+        # Bounded by the events and by the catalogue: long histories repeat items.
         known = self.seen_items or self
         num_events = int((known.ends_R - known.starts_R).max(initial=1))
         num_items = int(known.item_ids.max(initial=0)) + 1
@@ -94,6 +95,8 @@ class Examples:
 
     def positions(self) -> np.ndarray:
         """Indices into `item_ids` of all events in histories, example by example."""
+        # Within an example the index grows by one, as it does in the result; the
+        # difference between the two is one shift per example.
         lengths_R = self.lengths()
         offsets_R = np.cumsum(lengths_R) - lengths_R
         shift = np.repeat(self.starts_R - offsets_R, lengths_R)
@@ -224,6 +227,7 @@ class Data:
 
 def fingerprint(protocol: dict[str, Any]) -> str:
     """Twelve hex digits of the protocol's hash."""
+    # Sorted, so that the order in which keys were added does not matter.
     text = json.dumps(protocol, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -16,6 +16,7 @@ def round_up_shape(size: int, multiple: int, parts: int) -> int:
       multiple: of which the returned size is a multiple.
       parts: number of sizes between two powers of two; they are at least 8 apart.
     """
+    # The power of two below `size`, in `parts` steps.
     step = max(2 ** (max(size - 1, 1).bit_length() - 1) // parts, 8)
     return round_up(round_up(size, step), multiple)
 
@@ -28,6 +29,6 @@ def fill_left(
     The padding is on the left, so that the newest item is always at the last position,
     where the user's vector is read.
     """
-    if len(values):
+    if len(values):  # [-0:] would be everything
         out_BxH[b, -len(values) :] = values
         mask_BxH[b, -len(values) :] = True

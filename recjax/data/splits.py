@@ -38,6 +38,7 @@ def load_data(config: Any) -> Data:
             len(items), splits[0], c.cold_items, c.split_seed
         )
         splits = hold_out(reader, splits, held_out_N)
+        # Sampled items depend on the seed, so both are part of the protocol.
         reader.protocol["cold_items"] = [c.cold_items, c.split_seed]
     return reader.finish(user_ids, items, splits, held_out_N)
 
@@ -95,6 +96,7 @@ def split_by_time(reader: Reader, events: Events) -> Splits:
     if not c.time:
         raise UserError("data.split: 'time' needs a column of times; set data.time")
     reader.protocol["shares"] = list(c.split_fractions)
+    # Cuts are times and not numbers of events, so that equal times are not split.
     ordered = np.sort(events.times)
     quantiles = [1 - sum(c.split_fractions), 1 - c.split_fractions[1]]
     cuts = [ordered[min(round(q * len(ordered)), len(ordered) - 1)] for q in quantiles]
@@ -118,7 +120,7 @@ def split_by_user(reader: Reader, events: Events) -> Splits:
     valid, test, train = np.split(users, [num_valid, num_valid + num_test])
 
     def select(users: np.ndarray, all_positions: bool) -> Examples:
-        users = np.sort(users)
+        users = np.sort(users)  # permuted above
         starts, ends = events.bounds[users], events.bounds[users + 1] - 1
         return events.cut(users, starts, ends, all_positions=all_positions)
 
@@ -142,15 +144,18 @@ def _split_at(
 
     def held_out(first_V: np.ndarray, stop_V: np.ndarray) -> Examples:
         """An example for each event in [first, stop), with all events before it."""
+        # Targets of all users in one array: first, first + 1, ..., stop - 1 of each.
         sizes_V = stop_V - first_V
         users = np.repeat(np.arange(len(sizes_V)), sizes_V)
         offsets_V = np.cumsum(sizes_V) - sizes_V
         targets = (first_V - offsets_V)[users] + np.arange(len(users))
         starts = starts_V[users]
+        # A user's very first event cannot be predicted from anything.
         known = targets > starts
         reader.leave_out(NO_HISTORY, int((~known).sum()))
         return events.cut(users[known], starts[known], targets[known])
 
+    # One event is enough for training: it counts for popularity.
     (trained,) = np.nonzero(first_valid_V > starts_V)
     last = first_valid_V[trained] - 1
     train = events.cut(trained, starts_V[trained], last, all_positions=True)
@@ -190,6 +195,7 @@ def _without(
 
     The items stay known as seen, so that they are not recommended again.
     """
+    # Bounds of the histories move with the events that are removed before them.
     keep = ~held_out_N[examples.item_ids]
     new_index = np.concatenate([[0], np.cumsum(keep)])
     starts_R, ends_R = new_index[examples.starts_R], new_index[examples.ends_R]
@@ -240,6 +246,7 @@ def read_fixed(reader: Reader) -> tuple[np.ndarray, pl.DataFrame, Splits]:
             table.check_ids(column)
         if c.rating:
             table.check_numbers(c.rating, *c.rating_range)
+    # Without an item table, the catalogue is every item in a history or a target.
     columns = [
         column
         for table in tables
@@ -254,6 +261,7 @@ def read_fixed(reader: Reader) -> tuple[np.ndarray, pl.DataFrame, Splits]:
         all_known = histories.list.eval((pl.element() == "") | known).list.all()
         table.reject(~all_known, c.history, f"has an item that is not in {item_path}")
         reader.hide_users(table)
+    # Read after the ids were hashed: these are the hashes.
     user_ids = np.unique(pl.concat([t.frame[c.user] for t in tables]).to_numpy())
 
     def examples(frame: pl.DataFrame) -> Examples:

@@ -39,7 +39,7 @@ def make_queries(
     order_R = np.arange(len(examples))
     if by_length:
         order_R = np.argsort(lengths_R, kind="stable")
-    max_seen = examples.max_seen()
+    max_seen = examples.max_seen()  # one S for all batches: one shape to compile
     for start in range(0, len(examples), batch_size):
         chosen = order_R[start : start + batch_size]
         longest = int(lengths_R[chosen].max())
@@ -54,6 +54,7 @@ def make_queries(
             np.full((batch_size, num_seen if mask_seen else 1), -1, np.int32),
             np.zeros(batch_size, np.int32),
             np.full(batch_size, -1, np.int32),
+            # Padding may take any candidates: its ranks are dropped.
             None if sampled_RxC is None else sampled_RxC[_pad(chosen, batch_size)],
         )
         q.examples_B[: len(chosen)] = chosen

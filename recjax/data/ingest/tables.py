@@ -117,6 +117,7 @@ class Table:
         self.frame = self.frame.with_columns(self._cast(column, pl.String, "an id"))
         values = self.frame[column].fill_null("")
         self.reject(values.str.strip_chars() == "", column, "empty")
+        # Missing values that another program wrote as text.
         lower = self.frame[column].str.to_lowercase()
         self.reject(lower.is_in(["nan", "null"]), column, "not an id")
 
@@ -142,6 +143,7 @@ class Table:
         dtype = self.frame[column].dtype
         if not (dtype.is_numeric() or dtype in (pl.String, pl.Boolean, pl.Null)):
             raise UserError(f"{self.path}: {column} is of type {dtype}, not a number")
+        # A first cast finds what is no number; the second is of the remaining rows.
         values = self.frame[column].cast(pl.Float64, strict=False)
         self.reject(~values.is_finite().fill_null(False), column, "not a number")
         values = self.frame[column].cast(pl.Float64)
@@ -166,6 +168,7 @@ class Table:
             raise UserError(
                 f"{self.path}: {column} is of type {values.dtype}, not a time"
             )
+        # Next to the original column: messages and rejected rows show its values.
         seconds = values.cast(pl.Float64).alias(SECONDS)
         self.frame = self.frame.with_columns(seconds)
 
@@ -250,13 +253,14 @@ def _parse_dates(texts: pl.Series) -> pl.Series:
     # Polars parses a column with one format; each pass adds what its format fits.
     for clock in ("", " %H:%M", " %H:%M:%S", " %H:%M:%S%.f"):
         for suffix, which in (("", ~zone), ("%z", zone)):
-            if not clock and suffix:
+            if not clock and suffix:  # a date alone has no time zone
                 continue
             some = plain.set(~which, None)
             dates = some.str.to_datetime(
                 f"%Y-%m-%d{clock}{suffix}", strict=False, time_unit="us"
             )
             found = found.zip_with(found.is_not_null(), _seconds(dates))
+    # Polars also accepts what is not ISO 8601, such as "2024-5-31".
     return found.set(~texts.str.contains(ISO_DATE).fill_null(False), None)
 
 

@@ -50,6 +50,7 @@ def tokenize(
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as e:  # the Rust library raises a bare Exception
         raise UserError(f"{path}: {e}") from None
+    # The file may ask for padding; here texts are packed without it.
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
     lists = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
