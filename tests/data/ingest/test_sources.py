@@ -58,14 +58,14 @@ def test_fetched_once_then_cached(registry):
     assert registry["calls"] == 1
 
 
-def test_corrupt_download_is_refused_and_deleted(registry):
+def test_corrupt_download_is_deleted(registry):
     registry["content"] = b"user_id:token\r"
     with pytest.raises(UserError, match=r"toy\.inter from toy==1 has an unexpected"):
         locate("toy")
     assert not list((cache_dir() / "toy").iterdir())
 
 
-def test_rotten_cache_is_fetched_again(registry):
+def test_corrupt_cache_is_fetched_again(registry):
     file = locate("toy") / "toy.inter"
     file.write_bytes(b"rot")
     assert locate("toy") == file.parent
@@ -93,19 +93,19 @@ def test_names_and_directories(tmp_path):
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A cache as the hub's client lays it out: links to files named by their digest."""
+    """A cache of the Hub's client: links to files that are named by their digest."""
     import huggingface_hub
 
     raw = {"config.json": b"{}", "model.safetensors": b"weights"}
-    git = hashlib.sha1(b"blob 2\0{}").hexdigest()  # as `git hash-object` says
+    git = hashlib.sha1(b"blob 2\0{}").hexdigest()  # from `git hash-object`
     assert git == "9e26dfeeb6e641a33dae4961196235bdb965b21b"
     lfs = hashlib.sha256(raw["model.safetensors"]).hexdigest()
     names = {"config.json": git, "model.safetensors": lfs}
-    asked = []
+    requests = []
 
     def snapshot(name, revision, allow_patterns):
         assert "model.safetensors" in allow_patterns
-        asked.append((name, revision))
+        requests.append((name, revision))
         if name == "who/none":
             raise OSError("404\nlong story")
         folder = tmp_path / "snapshots" / "1234abcd"
@@ -118,7 +118,7 @@ def hub(monkeypatch, tmp_path):
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    return raw, asked
+    return raw, requests
 
 
 def test_hub_ids_go_to_the_hub(hub, capsys):
@@ -131,14 +131,14 @@ def test_hub_ids_go_to_the_hub(hub, capsys):
     assert hub[1] == [("who/what", None), ("who/none", None)]
 
 
-def test_a_version_of_the_hub_is_asked_for(hub, capsys):
+def test_a_pinned_revision_is_requested(hub, capsys):
     locate("who/what@v1.0", hub=True)
     assert hub[1] == [("who/what", "v1.0")]
     assert capsys.readouterr().out == ""
 
 
-def test_what_others_keep_in_the_cache_of_the_hub(hub, tmp_path):
-    """Their files beside ours; a cache that holds copies and no links."""
+def test_other_files_in_the_cache_of_the_hub(hub, tmp_path):
+    """Files of other programs, and a cache with copies instead of links."""
     folder = locate("who/what", hub=True)
     (folder / "1_Pooling").mkdir()
     (folder / "vocab.txt").write_text("others'")

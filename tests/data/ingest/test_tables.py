@@ -29,7 +29,7 @@ def write(tmp_path, raw, name="x.inter"):
         (b"u\ta\r\t1", "a carriage return inside"),
     ],
 )
-def test_lines_that_are_no_rows(tmp_path, line, reason):
+def test_malformed_lines(tmp_path, line, reason):
     path = write(tmp_path, HEADER + b"u\ta\t1\n\n" + line + b"\nv\tb\t2\n")
     table = read_table(path, "atomic", strict=False)
     assert table.frame["user_id"].to_list() == ["u", "v"]
@@ -54,7 +54,7 @@ def test_lines_that_are_no_rows(tmp_path, line, reason):
         (b"a:token\ta:float\n", "header: 'a' appears twice"),
     ],
 )
-def test_headers_that_are_none(tmp_path, raw, message):
+def test_malformed_headers(tmp_path, raw, message):
     with pytest.raises(UserError, match=message):
         read_table(write(tmp_path, raw), "atomic", strict=False)
 
@@ -80,7 +80,7 @@ def test_quotes_of_csv(tmp_path):
     assert all("quotes do not fit" in reason for _, reason, _ in found.bad)
 
 
-def test_times_of_every_form(tmp_path):
+def test_formats_of_times(tmp_path):
     forms = [
         "1717113600", "1717113600.0", "2024-05-31", "2024-05-31T00:00",
         "2024-05-31 00:00:00", "2024-05-31T00:00:00.000", "2024-05-31T00:00:00Z",
@@ -106,7 +106,7 @@ def test_times_of_every_form(tmp_path):
         ("TOMORROW", "in the future"),
     ],
 )
-def test_times_that_are_none(tmp_path, value, reason):
+def test_bad_times(tmp_path, value, reason):
     if value == "TOMORROW":
         day = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=3)
         value = day.date().isoformat()
