@@ -144,9 +144,11 @@ def _header(line: bytes, path: Path, split: Callable[[str], list[str]]) -> list[
             f"{path}: row 1: the header cannot be read; save it as UTF-8"
         ) from None
     if twice := {c for c in columns if columns.count(c) > 1}:
-        raise UserError(f"{path}: row 1: column {min(twice)!r} appears twice")
+        raise UserError(
+            f"{path}: row 1: column {min(twice)!r} appears twice; rename one"
+        )
     if not all(columns) or "\0" in line.decode("utf-8"):
-        raise UserError(f"{path}: row 1: a column without a name")
+        raise UserError(f"{path}: row 1: a column without a name; name all columns")
     return columns
 
 

@@ -142,7 +142,10 @@ class Reader:
         items, item_path = self.items(table.frame[c.item])
         table.check_known(c.item, items[c.item], item_path)
         if not len(table):
-            raise UserError(f"{table.path}: no interaction with a known item")
+            raise UserError(
+                f"{table.path}: no interaction with a known item; check that the ids "
+                f"in {item_path} are the same"
+            )
         if c.time:  # without times, a repeated pair is a repeated purchase
             table.check_distinct([c.user, c.item, c.time], "the same event again")
         self.hide_users(table)  # last: messages name users by their ids in the file
@@ -176,7 +179,9 @@ class Reader:
         table.check_ids(key)
         table.check_distinct([key], DUPLICATE)
         if not len(table):
-            raise UserError(f"{table.path}: no rows")
+            raise UserError(
+                f"{table.path}: no rows; set data.{kind}_table=False to do without it"
+            )
         table.frame = table.as_texts()
         return table
 
@@ -204,7 +209,7 @@ class Reader:
         if c.strict and missing:
             raise UserError(
                 f"{table.path}: no user {missing[0]!r} (and {len(missing) - 1} more); "
-                f"add them, or set data.strict=False"
+                "add them, or set data.strict=False"
             )
         if missing:
             self.leave_out(f"users not in {table.path.name}", len(missing))

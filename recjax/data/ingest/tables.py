@@ -292,6 +292,6 @@ def _strip_types(table: pl.DataFrame, path: Path) -> pl.DataFrame:
                 f"{', '.join(ATOMIC_TYPES)}"
             )
         if name in names.values():
-            raise UserError(f"{path}: header: {name!r} appears twice")
+            raise UserError(f"{path}: header: {name!r} appears twice; rename one")
         names[column] = name
     return table.rename(names)
