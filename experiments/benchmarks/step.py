@@ -158,7 +158,7 @@ def write_for_peer(
         "mlp_ratio": c.user_tower.mlp_ratio,
         "dropout": c.user_tower.dropout,
         "items": r.data.num_items,
-        "num_targets": made.windows.most,
+        "num_targets": made.windows.max_targets,
         "trained_layers": args.layers[0] if args.layers[0] >= 0 else None,
         "lr": c.train.phases[0].lr,
         "skip_padding": args.skip_padding,

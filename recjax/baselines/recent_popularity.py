@@ -38,4 +38,4 @@ def event_times(rows: Examples) -> np.ndarray:
     """times_T of `rows.events()`, or their places where times are not known."""
     if rows.times is None or rows.target_times_R is None or not rows.all_positions:
         return np.arange(len(rows.events()))
-    return np.concatenate([rows.times[rows.places()], rows.target_times_R])
+    return np.concatenate([rows.times[rows.positions()], rows.target_times_R])

@@ -13,6 +13,7 @@ from recjax.catalogue.prefix_cache import DTYPES, GIB
 from recjax.catalogue.whitening import whiten
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, tree_bytes
+from recjax.data.batching.negatives import NegativeStrategy
 from recjax.data.text.packing import Items, Packing
 from recjax.models.recommender import Recommender
 from recjax.training.context import Run
@@ -79,7 +80,11 @@ class _Chunks:
 
 
 def make_catalogue(
-    r: Run, model: Recommender, params: FlatParams, blocks: int, negatives: str
+    r: Run,
+    model: Recommender,
+    params: FlatParams,
+    blocks: int,
+    negatives: NegativeStrategy,
 ) -> CatalogueArrays:
     """The catalogue's arrays; with frozen blocks the text source gets their output.
 
@@ -113,18 +118,22 @@ def make_catalogue(
     return CatalogueArrays(r, whole, None if pooled else r.packing())
 
 
-def _check_prefix_fits(negatives: str, num_bytes: int) -> None:
+def _check_prefix_fits(negatives: NegativeStrategy, num_bytes: int) -> None:
     """States in a file, of so many bytes, cannot be candidates of every step."""
-    if negatives == "all":
+    if negatives.needs_whole_catalogue:
         raise UserError(
-            "negatives: 'all' needs the whole frozen prefix, "
+            f"negatives: {negatives.name!r} needs the whole frozen prefix, "
             f"{num_bytes / GIB:.1f} GiB, in memory in every step; allow it with "
             "text.cache_ram_gib, or choose other negatives"
         )
 
 
 def abstract_catalogue(
-    r: Run, model: Recommender, params: FlatParams, blocks: int, negatives: str
+    r: Run,
+    model: Recommender,
+    params: FlatParams,
+    blocks: int,
+    negatives: NegativeStrategy,
 ) -> CatalogueArrays:
     """`make_catalogue` with the shapes of what frozen blocks would make."""
     if r.tokens is None or not blocks:

@@ -1,1 +1,1 @@
-"""From files to batches."""
+"""Reads data sets, splits them and makes batches."""

@@ -1,4 +1,4 @@
-"""A split data set: rows of histories and targets, its tables, its fingerprint."""
+"""A split data set: the examples of each split, its tables and its fingerprint."""
 
 import functools
 import hashlib
@@ -14,39 +14,40 @@ from recjax.common.errors import UserError
 
 
 class SeenItems(NamedTuple):
-    """What the users of R rows had before, where it is more than their histories.
+    """Items that users interacted with, where histories lack some of them.
 
     Attributes:
-      flat: catalogue rows of events.
-      starts_R, ends_R: bounds of each row's part of it.
+      item_ids: item index of each event.
+      starts_R, ends_R: bounds of each example's part of `item_ids`.
     """
 
-    flat: np.ndarray
+    item_ids: np.ndarray
     starts_R: np.ndarray
     ends_R: np.ndarray
 
 
 @dataclass(frozen=True)
 class Examples:
-    """R recommendation tasks: a history, oldest first, and the item that followed.
+    """R examples of a split: a history, oldest item first, and the item that followed.
 
     Attributes:
-      users_R: user of each row, as an index into `Data.user_ids`.
-      flat: catalogue rows of events, those of a user in order. Histories are parts of
-        it, and several may share a part.
-      starts_R, ends_R: bounds of each history in `flat`.
-      targets_R: catalogue row that followed the history.
+      users_R: user of each example, as an index into `Data.user_ids`.
+      item_ids: item index of each event, grouped by user and in order of time.
+        Histories are slices of it, and may overlap.
+      starts_R, ends_R: bounds of each history in `item_ids`.
+      targets_R: item index that followed the history.
       ratings_R: rating of the target event, NaN where the data has none.
-      all_positions: whether each item of a history is a training target too
-        (a whole sequence) or only `targets_R` (rows cut elsewhere).
-      times: time of each event in `flat`, where it is known; of the targets in
-        `target_times_R`.
-      ratings: rating of each event in `flat`, where it is known.
-      past: where histories lack items that the users had.
+      all_positions: whether each item of a history is a training target too (the
+        example is a complete sequence), or only `targets_R` is.
+      times: time of each event in `item_ids`; None where unknown.
+      target_times_R: time of each target event; None where unknown.
+      ratings: rating of each event in `item_ids`; None where unknown.
+      seen_items: what users interacted with before the target, where that is more than
+        the histories have.
     """
 
     users_R: np.ndarray
-    flat: np.ndarray
+    item_ids: np.ndarray
     starts_R: np.ndarray
     ends_R: np.ndarray
     targets_R: np.ndarray
@@ -55,89 +56,100 @@ class Examples:
     times: np.ndarray | None = None
     target_times_R: np.ndarray | None = None
     ratings: np.ndarray | None = None
-    past: SeenItems | None = None
+    seen_items: SeenItems | None = None
 
     def __len__(self) -> int:
         return len(self.targets_R)
 
-    def history(self, row: int) -> np.ndarray:
-        """Catalogue rows of one history, oldest first."""
-        return self.flat[self.starts_R[row] : self.ends_R[row]]
+    def history(self, index: int) -> np.ndarray:
+        """Item indices of one history, oldest first."""
+        return self.item_ids[self.starts_R[index] : self.ends_R[index]]
 
-    def seen(self, row: int) -> np.ndarray:
-        """Catalogue rows that the user had before, each once, without the target."""
-        x = self.past or self
-        seen = np.unique(x.flat[x.starts_R[row] : x.ends_R[row]])
-        return seen[seen != self.targets_R[row]]
+    def seen(self, index: int) -> np.ndarray:
+        """Distinct items that the user interacted with before, without the target."""
+        items = np.unique(self._interactions(index))
+        return items[items != self.targets_R[index]]
 
-    def most_seen(self) -> int:
-        """As many as `seen` has of any row, or more; at least 1."""
-        x = self.past or self
-        most = int((x.ends_R - x.starts_R).max(initial=1))
-        return min(most, int(x.flat.max(initial=0)) + 1)
+    def max_seen(self) -> int:
+        """Upper bound of the size of `seen`, at least 1."""
+        # Bounded by the events and by the catalogue: long histories repeat items.
+        known = self.seen_items or self
+        num_events = int((known.ends_R - known.starts_R).max(initial=1))
+        num_items = int(known.item_ids.max(initial=0)) + 1
+        return min(num_events, num_items)
 
     @functools.cached_property
     def repeats_R(self) -> np.ndarray:
-        """Whether the user had the target before."""
-        x = self.past or self
-        bounds = zip(x.starts_R, x.ends_R, self.targets_R, strict=True)
-        return np.array([t in x.flat[start:end] for start, end, t in bounds], bool)
+        """Whether the user had interacted with the target before."""
+        targets = enumerate(self.targets_R)
+        return np.array([t in self._interactions(i) for i, t in targets], bool)
+
+    def _interactions(self, index: int) -> np.ndarray:
+        """Items of all events of the user before the target, with repetitions."""
+        known = self.seen_items or self
+        return known.item_ids[known.starts_R[index] : known.ends_R[index]]
 
     def lengths(self) -> np.ndarray:
         """lengths_R of the histories."""
         return self.ends_R - self.starts_R
 
-    def places(self) -> np.ndarray:
-        """Where the events of all histories stand in `flat`, one row after another."""
+    def positions(self) -> np.ndarray:
+        """Indices into `item_ids` of all events in histories, example by example."""
+        # Within an example the index grows by one, as it does in the result; the
+        # difference between the two is one shift per example.
         lengths_R = self.lengths()
-        before_R = np.cumsum(lengths_R) - lengths_R
-        first = np.repeat(self.starts_R - before_R, lengths_R)
-        return first + np.arange(len(first))
+        offsets_R = np.cumsum(lengths_R) - lengths_R
+        shift = np.repeat(self.starts_R - offsets_R, lengths_R)
+        return shift + np.arange(len(shift))
 
-    def liked(self, row: int, least: float) -> np.ndarray:
-        """What of a history was rated at least `least`; all where that is not known."""
-        if self.ratings is None or not least:
-            return self.history(row)
-        part = slice(self.starts_R[row], self.ends_R[row])
-        return self.flat[part][self.ratings[part] >= least]
+    def liked(self, index: int, threshold: float) -> np.ndarray:
+        """Items of a history rated at least `threshold`; all if ratings are unknown."""
+        if self.ratings is None or not threshold:
+            return self.history(index)
+        part = slice(self.starts_R[index], self.ends_R[index])
+        return self.item_ids[part][self.ratings[part] >= threshold]
 
-    def sequence(self, row: int) -> np.ndarray:
-        """Catalogue rows of one history and its target."""
-        return np.append(self.history(row), self.targets_R[row])
+    def sequence(self, index: int) -> np.ndarray:
+        """Item indices of one history and its target."""
+        return np.append(self.history(index), self.targets_R[index])
 
-    def sequence_times(self, row: int) -> np.ndarray | None:
-        """Times of `sequence`; None where they are not known."""
+    def sequence_times(self, index: int) -> np.ndarray | None:
+        """Times of the events in `sequence`; None where unknown."""
         if self.times is None or self.target_times_R is None:
             return None
-        history = self.times[self.starts_R[row] : self.ends_R[row]]
-        return np.append(history, self.target_times_R[row])
+        history = self.times[self.starts_R[index] : self.ends_R[index]]
+        return np.append(history, self.target_times_R[index])
 
-    def sequence_ratings(self, row: int) -> np.ndarray:
-        """Ratings of `sequence`; NaN where they are not known."""
+    def sequence_ratings(self, index: int) -> np.ndarray:
+        """Ratings of the events in `sequence`; NaN where unknown."""
+        part = slice(self.starts_R[index], self.ends_R[index])
         if self.ratings is None:
-            return np.append(
-                np.full(len(self.history(row)), np.nan), self.ratings_R[row]
-            )
-        part = slice(self.starts_R[row], self.ends_R[row])
-        return np.append(self.ratings[part], self.ratings_R[row])
+            history = np.full(part.stop - part.start, np.nan)
+        else:
+            history = self.ratings[part]
+        return np.append(history, self.ratings_R[index])
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Users and catalogue rows of all that a user had, histories and targets."""
+        """Users and item indices of all events in histories and targets."""
         users = np.concatenate([np.repeat(self.users_R, self.lengths()), self.users_R])
-        return users, np.concatenate([self.flat[self.places()], self.targets_R])
+        return users, np.concatenate([self.item_ids[self.positions()], self.targets_R])
 
     def events(self) -> np.ndarray:
-        """Catalogue rows of all training events, each once.
+        """Item indices of all training events, each counted once.
 
-        Rows cut elsewhere share events: theirs are the targets, after what a user's
-        histories have and no target of the user is, once for each user.
+        Examples that were cut outside (`all_positions` is False) share events: a target
+        of one is in the history of the next. There, each target counts once, and an
+        item that is only in a user's histories counts once per user. Targets come last.
         """
         users, items = self.pairs()
         if self.all_positions:
             return items
+        # One integer per (user, item), so that set operations work on pairs.
         size = int(items.max(initial=0)) + 1
-        alone = np.setdiff1d(users * size + items, self.users_R * size + self.targets_R)
-        return np.concatenate([alone % size, self.targets_R])
+        only_history = np.setdiff1d(
+            users * size + items, self.users_R * size + self.targets_R
+        )
+        return np.concatenate([only_history % size, self.targets_R])
 
 
 @dataclass(frozen=True)
@@ -145,16 +157,16 @@ class Data:
     """A split data set.
 
     Attributes:
-      user_ids, item_ids: names as in the files; indices everywhere else.
-      users, items: the user and the item table, in the order of the indices, all
-        columns as strings; the ids alone where there is no such file.
+      user_ids, item_ids: ids as in the files; everything else uses their indices.
+      users, items: the user and the item table in the order of the indices, with all
+        columns as strings; only the ids where there is no such file.
       train, valid, test: the three splits.
-      protocol: everything that can change what a metric means.
+      protocol: everything that can change the meaning of a metric.
       fingerprint: short hash of `protocol`.
-      rows: per file, its rows and those of them that were used.
-      rejected: rows that were set aside, as `tables.REJECTED` says.
-      left_out: what else was not used, and how many of it.
-      held_out_N: items that training may not know, not even as negatives.
+      row_counts: for each file the number of its rows, and of those that were used.
+      rejected: rows that were rejected, with the columns `tables.REJECTED`.
+      left_out: number of events, users or examples not used, by description.
+      held_out_N: items that training must not see, not even as negatives.
     """
 
     user_ids: np.ndarray
@@ -166,7 +178,7 @@ class Data:
     test: Examples
     protocol: dict[str, Any]
     fingerprint: str
-    rows: dict[str, tuple[int, int]]
+    row_counts: dict[str, tuple[int, int]]
     rejected: pl.DataFrame
     left_out: dict[str, int]
     held_out_N: np.ndarray
@@ -180,16 +192,17 @@ class Data:
         """Fills the template's `{column}` fields for every item.
 
         Raises:
-          UserError: a field that is no column of the item table, or asks for more than
-            its value.
+          UserError: a field is not a column of the item table, or has an attribute,
+            an index, a conversion or a format.
         """
         try:
             parts = list(string.Formatter().parse(template))
         except ValueError as e:
             raise self._does_not_fit(template, str(e)) from None
-        for _, field, how, conversion in parts:
+        # Only plain `{column}` fields: `{title.__class__}` would reach into objects.
+        for _, field, spec, conversion in parts:
             if field is not None and (
-                field not in self.items.columns or how or conversion
+                field not in self.items.columns or spec or conversion
             ):
                 raise self._does_not_fit(template, repr(field))
         return [
@@ -198,26 +211,27 @@ class Data:
         ]
 
     def blank(self, template: str) -> np.ndarray:
-        """blank_N: whether all of the template's fields are, as `render` fills it."""
+        """blank_N: whether all fields of the template are empty for an item."""
         fields = {field for _, field, *_ in string.Formatter().parse(template) if field}
         empty_N = np.full(self.num_items, bool(fields))
         for field in fields:
             empty_N &= (self.items[field].str.strip_chars() == "").to_numpy()
         return empty_N
 
-    def _does_not_fit(self, template: str, what: str) -> UserError:
+    def _does_not_fit(self, template: str, problem: str) -> UserError:
         return UserError(
-            f"template {template!r}: {what} does not fit; the item table has "
+            f"template {template!r}: {problem} does not fit; the item table has "
             f"{', '.join(self.items.columns)}"
         )
 
 
 def fingerprint(protocol: dict[str, Any]) -> str:
-    """Twelve hex digits that differ wherever two protocols differ."""
+    """Twelve hex digits of the protocol's hash."""
+    # Sorted, so that the order in which keys were added does not matter.
     text = json.dumps(protocol, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def count_events(data: Data) -> np.ndarray:
-    """Training events of every item."""
+    """Number of training events of every item."""
     return np.bincount(data.train.events(), minlength=data.num_items)

@@ -1,26 +1,34 @@
-"""Padded shapes: rounding up, and filling from the right."""
+"""Padded shapes: rounds sizes up and fills arrays from the right."""
 
 import numpy as np
 
 
-def round_up(n: int, multiple: int) -> int:
-    """Smallest multiple of `multiple` that is at least n."""
-    return -(-n // multiple) * multiple
+def round_up(size: int, multiple: int) -> int:
+    """Smallest multiple of `multiple` that is at least `size`."""
+    return -(-size // multiple) * multiple
+
+
+def round_up_shape(size: int, multiple: int, parts: int) -> int:
+    """Rounds up so coarsely that few different sizes, and few compilations, remain.
+
+    Args:
+      size: smallest size to return.
+      multiple: of which the returned size is a multiple.
+      parts: number of sizes between two powers of two; they are at least 8 apart.
+    """
+    # The power of two below `size`, in `parts` steps.
+    step = max(2 ** (max(size - 1, 1).bit_length() - 1) // parts, 8)
+    return round_up(round_up(size, step), multiple)
 
 
 def fill_left(
     out_BxH: np.ndarray, mask_BxH: np.ndarray, b: int, values: np.ndarray
 ) -> None:
-    """Writes values to the right end of row b, and True into its mask."""
-    if len(values):
+    """Writes values to the right end of line b, and True into its mask.
+
+    The padding is on the left, so that the newest item is always at the last position,
+    where the user's vector is read.
+    """
+    if len(values):  # [-0:] would be everything
         out_BxH[b, -len(values) :] = values
         mask_BxH[b, -len(values) :] = True
-
-
-def round_up_shape(n: int, multiple: int, parts: int) -> int:
-    """Smallest size of at least n that has few neighbours: few shapes to compile.
-
-    `parts` sizes lie between two powers of two, none closer than 8.
-    """
-    step = max(2 ** (max(n - 1, 1).bit_length() - 1) // parts, 8)
-    return round_up(round_up(n, step), multiple)

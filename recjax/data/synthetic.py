@@ -1,4 +1,4 @@
-"""A tiny deterministic data set with a pattern to learn, for tests and first tries."""
+"""A tiny deterministic data set with a pattern to learn, for tests and demos."""
 
 from pathlib import Path
 
@@ -11,31 +11,31 @@ WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
 def write_atomic(
     folder: Path, *, num_users: int = 40, num_items: int = 24, length: int = 9
 ) -> Path:
-    """Writes RecBole atomic files, both whole and in fixed splits.
+    """Writes RecBole atomic files, both as one file of events and in fixed splits.
 
-    Item i has genre i mod 4 and a title of its own. A user walks through the items
-    of one genre in order, so that the next item follows from the last one. Some
-    events share a time.
+    Item i has genre i mod 4 and a unique title. A user walks through the items of one
+    genre in order, so that the next item follows from the last one. Some events have
+    equal times.
 
     Args:
-      folder: made if missing; its name is the files' stem.
+      folder: created if missing; its name is the file prefix.
       num_users: of the data set.
-      num_items: of the catalogue, at most 99; one more has no event.
-      length: events of a user, at least 5.
+      num_items: items with events, at most 99; one more item has none.
+      length: events per user, at least 5.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    stem = folder / folder.name
+    prefix = folder / folder.name
 
     items = ["item_id:token\ttitle:token_seq\tgenre:token_seq"]
     for i in range(num_items + 1):
         title = f"{WORDS[i // 10]} {WORDS[i % 10]}"
         items.append(f"i{i}\t{title}\t{GENRES[i % 4]}")
-    Path(f"{stem}.item").write_text("\n".join(items) + "\n", encoding="utf-8")
+    Path(f"{prefix}.item").write_text("\n".join(items) + "\n", encoding="utf-8")
 
     users = ["user_id:token\tage:token"]
     users += [f"u{u}\t{20 + u}" for u in range(num_users)]
-    Path(f"{stem}.user").write_text("\n".join(users) + "\n", encoding="utf-8")
+    Path(f"{prefix}.user").write_text("\n".join(users) + "\n", encoding="utf-8")
 
     events = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
     header = "user_id:token\titem_id_list:token_seq\titem_id:token"
@@ -49,9 +49,9 @@ def write_atomic(
             part = {length - 1: "test", length - 2: "valid"}.get(j, "train")
             history = " ".join(f"i{i}" for i in walk[:j])
             splits[part].append(f"u{u}\t{history}\ti{walk[j]}")
-    Path(f"{stem}.inter").write_text("\n".join(events) + "\n", encoding="utf-8")
+    Path(f"{prefix}.inter").write_text("\n".join(events) + "\n", encoding="utf-8")
     for part, lines in splits.items():
-        Path(f"{stem}.{part}.inter").write_text(
+        Path(f"{prefix}.{part}.inter").write_text(
             "\n".join(lines) + "\n", encoding="utf-8"
         )
     return folder

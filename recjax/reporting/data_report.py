@@ -37,7 +37,7 @@ def data_report(data: Data, tokens: Tokens | None, config: Any) -> str:
         ("validation", cold(data.valid)),
         ("test", cold(data.test)),
     ]
-    for name, (given, used) in data.rows.items():
+    for name, (given, used) in data.row_counts.items():
         if given > used:
             rows.append((name, f"{given - used:,} of {given:,} rows rejected"))
     rows += [(what, f"{count:,}") for what, count in data.left_out.items()]

@@ -46,7 +46,7 @@ def describe(r: Run, phase: Phase, state: TrainState) -> str:
     size = min(batches.batch_size, len(batches.windows))
     batch = batches.make_batch(np.arange(size))
     catalogue, placed = phase.place(r, batch)
-    if batches.negatives == "stale":
+    if batches.negatives.is_stale:
         shape = r.data.num_items, r.config.item_tower.width
         table = jax.ShapeDtypeStruct(shape, jnp.dtype(r.config.train.dtype))
         catalogue = {**catalogue, "stale": {"vectors_NxD": table}}

@@ -169,7 +169,7 @@ def _check_together(c: Any) -> None:
         for p in c.train.phases:
             name = p.negatives or c.loss.negatives
             key = f"phase {p.name}: negatives" if p.negatives else "loss.negatives"
-            if name != "all":
+            if not NEGATIVES[name].needs_whole_catalogue:
                 raise UserError(
                     f"{key}: {name!r}; a graph tower reads all items in every step "
                     "and needs 'all'"

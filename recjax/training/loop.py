@@ -259,7 +259,7 @@ def make_train_logger(run: Run, phase: Phase, progress: PhaseProgress) -> TrainL
     def user_names(batch: Batch) -> list[str]:
         assert batch.examples_B is not None
         examples_B = batch.examples_B[batch.examples_B >= 0]
-        users_B = phase.batches.windows.rows.users_R[examples_B]
+        users_B = phase.batches.windows.examples.users_R[examples_B]
         return [str(name) for name in run.data.user_ids[users_B]]
 
     return TrainLogger(

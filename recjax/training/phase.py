@@ -82,7 +82,7 @@ class Phase:
 
     def is_refresh_step(self, step: int) -> bool:
         """Returns whether the stale table is computed before this step of an epoch."""
-        return self.batches.negatives == "stale" and step % self.refresh_steps == 0
+        return self.batches.negatives.is_stale and step % self.refresh_steps == 0
 
     def nested(self, trainable: FlatParams) -> dict[str, Any]:
         """All parameters as the model wants them."""
@@ -128,7 +128,7 @@ def make_phase(
     if model.graph_layers:
         users_E, items_E = r.data.train.pairs()
         graph = r.replicate(make_graph(users_E, items_E, r.data.num_items))
-    if batches.negatives == "all":
+    if batches.negatives.needs_whole_catalogue:
         arrays, items = catalogue.take(batches.all_items())
         arrays = {**arrays, "graph": graph} if graph else arrays
         candidates = arrays, items
@@ -169,8 +169,10 @@ def make_batches(r: Run, phase: Any, seed: int) -> TrainBatches:
             f"on each of {devices} devices"
         )
     windows = make_windows(c, r.data.train)
-    if len(windows.rows) < (num_rows := len(r.data.train)):
-        r.reporter.log(f"{num_rows:,} rows, read as {len(windows.rows):,} sequences")
+    if len(windows.examples) < (num_rows := len(r.data.train)):
+        r.reporter.log(
+            f"{num_rows:,} rows, read as {len(windows.examples):,} sequences"
+        )
     return TrainBatches(
         windows,
         batch_size=round_up(size, devices),

@@ -1,6 +1,8 @@
 """Splits, order and the fingerprint."""
 
 import datetime
+import hashlib
+import json
 import re
 
 import numpy as np
@@ -35,8 +37,9 @@ EVENTS = ["user_id:token\titem_id:token\ttimestamp:float"]
 ITEMS = ["item_id:token\ttitle:token_seq", *(f"{i}\tthing {i}" for i in "abcd")]
 
 
-def names(data, rows, row):
-    return "".join(data.item_ids[rows.history(row)]), data.item_ids[rows.targets_R[row]]
+def names(data, examples, i):
+    history = data.item_ids[examples.history(i)]
+    return "".join(history), data.item_ids[examples.targets_R[i]]
 
 
 def test_leave_one_out_in_stable_time_order(config, tmp_path):
@@ -47,7 +50,7 @@ def test_leave_one_out_in_stable_time_order(config, tmp_path):
     assert names(data, data.train, 0) == ("a", "c")
     assert names(data, data.valid, 0) == ("ac", "b")
     assert names(data, data.test, 0) == ("acb", "d")
-    # v has two events: trained on, never asked.
+    # v has two events: for training only.
     assert names(data, data.train, 1) == ("b", "a")
     assert len(data.valid) == len(data.test) == 1
     assert data.train.all_positions
@@ -63,25 +66,27 @@ def test_fixed_files(config, atomic_dir):
         order = np.argsort(fixed.users_R)
         np.testing.assert_array_equal(fixed.targets_R[order], cut.targets_R)
         history = [fixed.history(i) for i in order]
-        np.testing.assert_array_equal(np.concatenate(history), cut.flat[cut.places()])
+        np.testing.assert_array_equal(
+            np.concatenate(history), cut.item_ids[cut.positions()]
+        )
 
 
-def test_events_of_rows_that_share_them():
-    """Of each user the targets, and once what histories alone have."""
-    rows = Examples(
+def test_shared_events_count_once():
+    """All targets, and once per user what is only in histories."""
+    examples = Examples(
         users_R=np.array([0, 0, 1]),
-        flat=np.array([4, 2, 4, 2, 3, 5, 5]),
+        item_ids=np.array([4, 2, 4, 2, 3, 5, 5]),
         starts_R=np.array([0, 2, 5]),
         ends_R=np.array([2, 5, 7]),
         targets_R=np.array([3, 1, 2]),
         ratings_R=np.full(3, np.nan),
     )
-    # The first user began with 4 and 2; of the second 5 stands twice in a history.
-    assert sorted(rows.events()) == [1, 2, 2, 3, 4, 5]
-    assert rows.events()[-3:].tolist() == [3, 1, 2]
+    # The first user began with 4 and 2; the second has 5 twice in a history.
+    assert sorted(examples.events()) == [1, 2, 2, 3, 4, 5]
+    assert examples.events()[-3:].tolist() == [3, 1, 2]
 
 
-def test_columns_of_odd_names(config, tmp_path):
+def test_unusual_column_names(config, tmp_path):
     items = ["item_id:token\tbrand.name:token\t0:token", "a\tx\t1", "b\ty\t2"]
     items += ["c\t{z}\t3", "d\t\t4"]
     events = [f"u\t{x}\t{i}" for i, x in enumerate("abcd")]
@@ -90,7 +95,7 @@ def test_columns_of_odd_names(config, tmp_path):
     assert data.render("{{{brand.name}}} {0}") == ["{x} 1", "{y} 2", "{{z}} 3", "{} 4"]
 
 
-def test_nothing_known_is_left(config, tmp_path):
+def test_no_known_item(config, tmp_path):
     events = [f"u\t{x}\t1" for x in ("p", "q", "r")]
     folder = write(tmp_path / "x", EVENTS + events, ITEMS)
     with pytest.raises(UserError, match=r"x\.inter: no interaction with a known item"):
@@ -115,7 +120,7 @@ def test_other_formats_give_the_same_data(config, atomic_dir, tmp_path, file_for
     a = load_data(open_config(config, atomic_dir, rating="rating"))
     b = load_data(open_config(config, folder, format=file_format, rating="rating"))
     for x, y in ((a.train, b.train), (a.valid, b.valid), (a.test, b.test)):
-        np.testing.assert_array_equal(x.flat, y.flat)
+        np.testing.assert_array_equal(x.item_ids, y.item_ids)
         np.testing.assert_array_equal(x.targets_R, y.targets_R)
         np.testing.assert_array_equal(x.ratings_R, y.ratings_R)
     assert a.render("{title}") == b.render("{title}")
@@ -143,7 +148,7 @@ def test_fingerprint_changes_with_the_protocol_only(config, atomic_dir):
     assert len({same, *others}) == 7
     assert of(data__rating="rating") == of(eval__like_threshold=4.0) == same
     fixed = of(data__split="fixed")
-    assert fixed == of(data__split="fixed", data__time="")  # it has no use for times
+    assert fixed == of(data__split="fixed", data__time="")  # times are not read
 
 
 @pytest.mark.parametrize(
@@ -177,7 +182,7 @@ def test_fingerprint_changes_with_the_protocol_only(config, atomic_dir):
         (
             [*EVENTS, "u\ta\t1"],
             [*ITEMS, "a\tagain"],
-            "row 6: item_id is 'a', stands there twice",
+            "row 6: item_id is 'a', appears twice",
         ),
         ([*EVENTS, "u\ta\t1", "u\tb\t2"], ITEMS, "leaves valid empty"),
     ],
@@ -187,6 +192,17 @@ def test_bad_files_are_one_line(config, tmp_path, inter, item, message):
     with pytest.raises(UserError, match=message) as e:
         load_data(open_config(config, folder))
     assert "\n" not in str(e.value)
+
+
+def test_words_of_reasons_do_not_change_the_fingerprint(config, tmp_path):
+    """The protocol hashes the reasons of rejected rows in their first wording."""
+    events = [f"{u}\t{i}\t1" for u in "uv" for i in "abcd"]
+    folder = write(tmp_path / "x", EVENTS + events, [*ITEMS, "a\tagain"])
+    data = load_data(open_config(config, folder, strict=False))
+    assert data.rejected["reason"].to_list() == ["appears twice"]
+    raw = json.dumps([["x.item", 6, "item_id", "stands there twice"]])
+    digest = hashlib.sha256(raw.encode()).hexdigest()[:12]
+    assert data.protocol["rejected"] == f"1 rows, {digest}"
 
 
 def test_dates_are_times_and_ties_keep_theirs(config, tmp_path):
@@ -202,7 +218,7 @@ def test_dates_are_times_and_ties_keep_theirs(config, tmp_path):
 
 
 def test_lists_of_parquet_files(config, tmp_path):
-    """Histories may be lists; nested columns that nobody asks for do no harm."""
+    """Histories may be lists; unused nested columns are ignored."""
     folder = tmp_path / "x"
     folder.mkdir()
     for part, item in (("train", "a"), ("valid", "b"), ("test", "d")):
@@ -242,11 +258,11 @@ def test_users_in_the_order_of_their_index(config, tmp_path):
     report = data_report.data_report(lenient, None, config)
     assert re.search(r"users not in x.user +1\n", report)
     write(folder, EVENTS + events, ITEMS, user=[*users, "v\t3"])
-    with pytest.raises(UserError, match="user_id is 'v', stands there twice"):
+    with pytest.raises(UserError, match="user_id is 'v', appears twice"):
         load_data(open_config(config, folder, user_table=True))
 
 
-def test_what_was_liked(config, tmp_path):
+def test_liked_items(config, tmp_path):
     events = ["user_id:token\titem_id:token\ttimestamp:float\trating:float"]
     events += ["u\ta\t1\t5", "u\tb\t2\t2", "u\tc\t3\t4", "u\td\t4\t5"]
     folder = write(tmp_path / "x", events, ITEMS)
@@ -258,7 +274,7 @@ def test_what_was_liked(config, tmp_path):
 
 
 def test_fixed_splits_without_an_item_file(config, tmp_path):
-    """Items are those of histories and targets; one stands in a history only."""
+    """The catalogue has the items of histories and targets."""
     header = "user_id:token\titem_id_list:token_seq\titem_id:token"
     parts = {
         f"{part}_inter": [header, f"u\t1  {item} \t3"]

@@ -1,4 +1,4 @@
-"""Keys of a config reach what they are for: each changes the first step."""
+"""Config keys have an effect: each changes the first training step."""
 
 import time
 
@@ -13,7 +13,7 @@ from recjax.training.phase import make_phase
 
 
 def first_step(config, folder):
-    """Its loss, and what it was made of: parameters, users, the dropout key."""
+    """Its loss, the initial parameters, the examples and the dropout key."""
     folder.mkdir()
     with open_run(config, folder, time.perf_counter()) as (r, params):
         phase, state = make_phase(r, 0, trained_phases(config)[0], params, 0)
@@ -33,7 +33,7 @@ def first_step(config, folder):
 
 @pytest.fixture
 def start(config):
-    """Ids alone; as much as can be is drawn."""
+    """A model of ids, with as many random draws as possible."""
     c = config.unlock()
     c.item_tower.sources, c.train.batch_size = ("id",), 8
     c.loss.negatives, c.loss.num_negatives = "uniform", 5
@@ -86,16 +86,16 @@ def test_a_key_changes_the_loss(start, tmp_path, key, value, where):
     assert abs(losses[0] - losses[1]) > 1e-4
 
 
-def test_seeds_differ_in_all_that_is_drawn(start, tmp_path):
-    """And the same seed draws the same."""
+def test_seeds_change_all_random_draws(start, tmp_path):
+    """And the same seed reproduces them."""
     found = {}
     for which, seed in (("one", 0), ("again", 0), ("other", 1)):
         c = start.copy_and_resolve_references().unlock()
         c.seed = seed
         found[which] = first_step(c.lock(), tmp_path / which)
-    loss, params, rows, key = found["one"]
+    loss, params, examples, key = found["one"]
     same, other = found["again"], found["other"]
-    assert (loss, rows, key) == (same[0], *same[2:])
+    assert (loss, examples, key) == (same[0], *same[2:])
     drawn = [p for p in params if p.endswith(("kernel", "embedding"))]
     drawn.remove("head/bilinear/kernel")  # the identity
     assert len(drawn) > 5
@@ -103,16 +103,16 @@ def test_seeds_differ_in_all_that_is_drawn(start, tmp_path):
         np.testing.assert_array_equal(params[path], same[1][path])
         if path in drawn:
             assert np.abs(params[path] - other[1][path]).max() > 1e-3, path
-    assert rows != other[2]
+    assert examples != other[2]
     assert key != other[3]
 
 
-def test_phases_of_a_seed_have_orders_of_their_own(start, tmp_path):
+def test_phases_have_different_orders(start, tmp_path):
     c = start.unlock()
     c.train.phases = tuple(base.phase(name, epochs=1) for name in "ab")
     with open_run(c.lock(), tmp_path, time.perf_counter()) as (r, params):
-        rows = [
+        orders = [
             next(iter(make_phase(r, i, each, params, 0)[0].batches)).examples_B.tolist()
             for i, each in enumerate(trained_phases(c))
         ]
-    assert rows[0] != rows[1]
+    assert orders[0] != orders[1]

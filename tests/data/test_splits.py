@@ -16,7 +16,7 @@ INTER = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
 ITEM = ["item_id:token\ttitle:token_seq", *(f"i{i:02}\tx" for i in range(NUM_ITEMS))]
 
 
-def draw_events(seed, num_users=30, size=260):
+def make_events(seed, num_users=30, size=260):
     """(user, item, rating, time), in the order of the file; some times are equal."""
     rng = np.random.default_rng(seed)
     events = {
@@ -42,29 +42,29 @@ def histories(events):
     return dict(sorted(out.items()))
 
 
-def asked(data, rows):
-    """(user, history, target, rating) of every row."""
+def tasks_of(data, examples):
+    """(user, history, target, rating) of every example."""
     return [
         (
-            str(data.user_ids[rows.users_R[r]]),
-            data.item_ids[rows.history(r)].tolist(),
-            str(data.item_ids[rows.targets_R[r]]),
-            float(rows.ratings_R[r]),
+            str(data.user_ids[examples.users_R[r]]),
+            data.item_ids[examples.history(r)].tolist(),
+            str(data.item_ids[examples.targets_R[r]]),
+            float(examples.ratings_R[r]),
         )
-        for r in range(len(rows))
+        for r in range(len(examples))
     ]
 
 
 def every_target(user, events, first, until):
-    """Events `first` to `until` of a user, each after all that precede it."""
+    """An example for each of the events `first` to `until` of a user."""
     return [
         (user, [e[0] for e in events[:n]], events[n][0], float(events[n][1]))
         for n in range(max(first, 1), until)
     ]
 
 
-def whole(user, events, until):
-    """What is trained on of a user: the last of `until` events after the others."""
+def sequence(user, events, until):
+    """The training example of a user: its first `until` events."""
     if not until:
         return []
     items = [e[0] for e in events[:until]]
@@ -73,7 +73,7 @@ def whole(user, events, until):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_ratio(config, tmp_path, seed):
-    events = draw_events(seed)
+    events = make_events(seed)
     data = load(
         config, tmp_path / "x", events, split="ratio", split_fractions=(0.2, 0.3)
     )
@@ -82,18 +82,18 @@ def test_ratio(config, tmp_path, seed):
         n = len(own)
         tested = max(int(np.rint(n * 0.3)), 1) if n >= 3 else 0
         checked = max(int(np.rint(n * 0.2)), 1) if n >= 3 else 0
-        train += whole(user, own, n - tested - checked)
+        train += sequence(user, own, n - tested - checked)
         valid += every_target(user, own, n - tested - checked, n - tested)
         test += every_target(user, own, n - tested, n)
-    assert asked(data, data.train) == train
-    assert asked(data, data.valid) == valid
-    assert asked(data, data.test) == test
+    assert tasks_of(data, data.train) == train
+    assert tasks_of(data, data.valid) == valid
+    assert tasks_of(data, data.test) == test
     assert data.train.all_positions
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_time(config, tmp_path, seed):
-    events = draw_events(seed)
+    events = make_events(seed)
     data = load(
         config, tmp_path / "x", events, split="time", split_fractions=(0.2, 0.3)
     )
@@ -102,12 +102,12 @@ def test_time(config, tmp_path, seed):
     train, valid, test = [], [], []
     for user, own in histories(events).items():
         a, b = (sum(t < cut for *_, t in own) for cut in (first, second))
-        train += whole(user, own, a)
+        train += sequence(user, own, a)
         valid += every_target(user, own, a, b)
         test += every_target(user, own, b, len(own))
-    assert asked(data, data.train) == train
-    assert asked(data, data.valid) == valid
-    assert asked(data, data.test) == test
+    assert tasks_of(data, data.train) == train
+    assert tasks_of(data, data.valid) == valid
+    assert tasks_of(data, data.test) == test
     newest = max(data.train.target_times_R)
     assert newest < first <= min(data.valid.target_times_R)
     lost = sum(own[0][2] >= first for own in histories(events).values())
@@ -115,17 +115,19 @@ def test_time(config, tmp_path, seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_users_apart(config, tmp_path, seed):
-    events = draw_events(seed)
+def test_split_by_user(config, tmp_path, seed):
+    events = make_events(seed)
     options = {"split": "user", "split_fractions": (0.2, 0.3), "split_seed": seed}
     data = load(config, tmp_path / "x", events, **options)
     own = {u: e for u, e in histories(events).items() if len(e) >= 2}
-    groups = [set(rows.users_R) for rows in (data.train, data.valid, data.test)]
+    groups = [set(examples.users_R) for examples in (data.train, data.valid, data.test)]
     assert sum(map(len, groups)) == len(set.union(*groups)) == len(own)
     assert [len(g) for g in groups[1:]] == [round(s * len(own)) for s in (0.2, 0.3)]
-    for rows in (data.train, data.valid, data.test):
-        want = [whole(u, own[u], len(own[u]))[0] for u, *_ in asked(data, rows)]
-        assert asked(data, rows) == want
+    for examples in (data.train, data.valid, data.test):
+        want = [
+            sequence(u, own[u], len(own[u]))[0] for u, *_ in tasks_of(data, examples)
+        ]
+        assert tasks_of(data, examples) == want
     other = load(config, tmp_path / "x", events, **{**options, "split_seed": 99})
     assert set(other.test.users_R) != groups[2]
     assert other.fingerprint != data.fingerprint
@@ -133,7 +135,7 @@ def test_users_apart(config, tmp_path, seed):
 
 @pytest.mark.parametrize("least", [2, 4, 6])
 def test_k_core_and_ratings(config, tmp_path, least):
-    events = draw_events(1)
+    events = make_events(1)
     data = load(config, tmp_path / "x", events, min_rating=3.0, k_core=least)
     left = [e for e in events if e[2] >= 3]
     while True:
@@ -146,17 +148,19 @@ def test_k_core_and_ratings(config, tmp_path, least):
     assert data.item_ids.tolist() == sorted({e[1] for e in left})
     assert data.left_out == {"events filtered out": len(events) - len(left)}
     test = [every_target(u, e, len(e) - 1, len(e)) for u, e in histories(left).items()]
-    assert asked(data, data.test) == [rows[0] for rows in test if len(rows[0][1]) >= 2]
+    assert tasks_of(data, data.test) == [
+        examples[0] for examples in test if len(examples[0][1]) >= 2
+    ]
 
 
-def test_filters_that_leave_nothing_are_refused(config, tmp_path):
+def test_filters_that_leave_nothing_are_errors(config, tmp_path):
     with pytest.raises(UserError, match="no event is left"):
-        load(config, tmp_path / "x", draw_events(0), k_core=10**6)
+        load(config, tmp_path / "x", make_events(0), k_core=10**6)
 
 
 @pytest.mark.parametrize("split", ["leave_one_out", "ratio", "time"])
-def test_cold_items_are_asked_for_and_never_seen(config, tmp_path, split):
-    events, folder = draw_events(2), tmp_path / "x"
+def test_cold_items_are_targets_and_never_seen(config, tmp_path, split):
+    events, folder = make_events(2), tmp_path / "x"
     warm = load(config, folder, events, split=split)
     data = load(config, folder, events, split=split, cold_items=0.3, split_seed=4)
     cold = set(data.item_ids[data.held_out_N])
@@ -168,32 +172,32 @@ def test_cold_items_are_asked_for_and_never_seen(config, tmp_path, split):
     def without(items):
         return [i for i in items if i not in cold]
 
-    assert asked(data, data.test) == [
-        (u, without(h), i, r) for u, h, i, r in asked(warm, warm.test) if without(h)
+    assert tasks_of(data, data.test) == [
+        (u, without(h), i, r) for u, h, i, r in tasks_of(warm, warm.test) if without(h)
     ]
-    assert asked(data, data.valid) == [
+    assert tasks_of(data, data.valid) == [
         (u, without(h), i, r)
-        for u, h, i, r in asked(warm, warm.valid)
+        for u, h, i, r in tasks_of(warm, warm.valid)
         if without(h) and i not in cold
     ]
     lost = len(warm.train) - len(data.train) + len(warm.valid) - len(data.valid)
     before = warm.left_out.get(splits.HELD_OUT, 0)
     assert data.left_out[splits.HELD_OUT] == lost > before == 0
-    sequences = [without([*h, i]) for _, h, i, _ in asked(warm, warm.train)]
-    assert [[*h, i] for _, h, i, _ in asked(data, data.train)] == [
+    sequences = [without([*h, i]) for _, h, i, _ in tasks_of(warm, warm.train)]
+    assert [[*h, i] for _, h, i, _ in tasks_of(data, data.train)] == [
         s for s in sequences if s
     ]
-    had = {(u, i): set(h) for u, h, i, _ in asked(warm, warm.test)}
-    for r, (u, _, i, _) in enumerate(asked(data, data.test)):
+    had = {(u, i): set(h) for u, h, i, _ in tasks_of(warm, warm.test)}
+    for r, (u, _, i, _) in enumerate(tasks_of(data, data.test)):
         assert set(data.item_ids[data.test.seen(r)]) == had[u, i] - {i}
-    assert any(i in cold for _, _, i, _ in asked(data, data.test))
+    assert any(i in cold for _, _, i, _ in tasks_of(data, data.test))
     for r in range(len(data.train)):
         assert len(data.train.sequence_times(r)) == len(data.train.sequence(r))
         assert np.isfinite(data.train.sequence_ratings(r)).all()
 
 
-def test_new_items_that_a_user_had_are_no_candidates(config, tmp_path):
-    data = load(config, tmp_path / "x", draw_events(2), cold_items=0.3)
+def test_seen_cold_items_are_no_candidates(config, tmp_path):
+    data = load(config, tmp_path / "x", make_events(2), cold_items=0.3)
     for by_length in (False, True):
         options = {"history_length": 6, "mask_seen": True, "by_length": by_length}
         masked = 0
@@ -206,7 +210,7 @@ def test_new_items_that_a_user_had_are_no_candidates(config, tmp_path):
         assert masked
 
 
-def test_another_key_is_another_protocol_where_users_are_drawn(config, tmp_path):
+def test_the_key_is_in_the_protocol_where_users_are_sampled(config, tmp_path):
     marks = {}
     for key in ("", "0123456789abcdef", "fedcba9876543210"):
         path = tmp_path / "key"
@@ -215,7 +219,7 @@ def test_another_key_is_another_protocol_where_users_are_drawn(config, tmp_path)
             data = load(
                 config,
                 tmp_path / "x",
-                draw_events(0),
+                make_events(0),
                 split=split,
                 split_fractions=(0.2, 0.3),
                 user_key=str(path) if key else "",
@@ -228,16 +232,16 @@ def test_another_key_is_another_protocol_where_users_are_drawn(config, tmp_path)
 
 
 @pytest.mark.parametrize("mask_seen", [True, False])
-def test_drawn_candidates(config, tmp_path, mask_seen):
-    data = load(config, tmp_path / "x", draw_events(0))
+def test_sampled_candidates(config, tmp_path, mask_seen):
+    data = load(config, tmp_path / "x", make_events(0))
     options = {"mask_seen": mask_seen, "seed": 3}
     sampled_RxC = sample_candidates(data.test, data.num_items, 5, **options)
-    for row, drawn in enumerate(sampled_RxC):
+    for row, sampled in enumerate(sampled_RxC):
         out = {int(data.test.targets_R[row])}
         if mask_seen:
             out |= set(data.test.history(row).tolist())
         left = min(data.num_items - len(out), 5)
-        found = drawn[drawn >= 0].tolist()
+        found = sampled[sampled >= 0].tolist()
         assert len(set(found)) == len(found) == left
         assert not out & set(found)
     again = sample_candidates(data.test, data.num_items, 5, **options)

@@ -93,14 +93,14 @@ def check(config, folder, kind, raw, suffix="", file_format="atomic", counted=Tr
         check_one_line(e)
         data = None
     else:
-        for name, (given_, used) in data.rows.items():
+        for name, (given_, used) in data.row_counts.items():
             rejected = data.rejected.filter(pl.col("file") == name)
             assert given_ == used + len(rejected)
             assert (rejected["reason"] != "").all()
         if counted:
             body = raw.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
             lines = [line for line in body.split(b"\n")[1:] if line]
-            assert data.rows[f"x.{kind}{suffix}"][0] == len(lines)
+            assert data.row_counts[f"x.{kind}{suffix}"][0] == len(lines)
     c.data.strict = True
     try:
         strict = load_data(c)
@@ -194,7 +194,7 @@ def test_mutated_fixed_splits(config, atomic_dir, tmp_path, changes):
     except UserError as e:
         check_one_line(e)
         return
-    for name, (given_, used) in data.rows.items():
+    for name, (given_, used) in data.row_counts.items():
         assert given_ == used + len(data.rejected.filter(pl.col("file") == name))
 
 
@@ -274,4 +274,4 @@ def test_a_history_of_a_million_items(config, tmp_path, file_format):
     data = load_data(c)
     assert len(data.test) == 2  # w has one event
     assert len(data.test.history(0)) == 10**6 - 1
-    assert data.rows[path.name] == (10**6 + 4, 10**6 + 4)
+    assert data.row_counts[path.name] == (10**6 + 4, 10**6 + 4)

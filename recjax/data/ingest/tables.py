@@ -1,7 +1,10 @@
-"""RecBole atomic files, CSV and Parquet -> tables whose rows are checked one by one.
+"""Reads RecBole atomic files, CSV and Parquet into tables and checks their rows.
 
-A bad row is an error in strict mode. Else it is set aside with the reason, so that the
-rows of a file are always those used and those rejected.
+A bad row is an error in strict mode. Otherwise it is rejected and kept with the reason,
+so that every row of a file is either used or rejected.
+
+Reasons of rejected rows are part of the protocol fingerprint: new words for an old
+reason need an entry in `reader.REASON_IN_PROTOCOL`.
 """
 
 import hashlib
@@ -10,7 +13,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -30,39 +32,41 @@ REJECTED = {
     "reason": pl.String,
     "text": pl.String,
 }
-DAY = 86400.0
-SECONDS = "\0seconds"  # a name that no file can have
+DAY = 86400.0  # seconds
+HOW_TO_FIX = "correct the file, or set data.strict=False to reject bad rows"
+SECONDS = "\0seconds"  # temporary column: files with NUL bytes are refused
 
 
-def find_table(folder: Path, stem: str, kind: str, file_format: str) -> Path:
-    """Path of a table: `{folder}/{stem}.{kind}` and the format's suffix.
+def find_table(folder: Path, prefix: str, kind: str, file_format: str) -> Path:
+    """Path of a table: `{folder}/{prefix}.{kind}` and the format's suffix.
 
     Args:
-      folder: where the data set lies.
-      stem: first part of the file name; empty means the folder's name.
+      folder: of the data set.
+      prefix: first part of the file name; empty means the folder's name.
       kind: `inter`, `item`, `train.inter`, ...
       file_format: a key of `SUFFIXES`.
     """
-    return folder / f"{stem or folder.resolve().name}.{kind}{SUFFIXES[file_format]}"
+    return folder / f"{prefix or folder.resolve().name}.{kind}{SUFFIXES[file_format]}"
 
 
 @dataclass
 class Table:
-    """The rows of a file that are good so far.
+    """The rows of a file that have passed all checks so far.
 
     Attributes:
       path: of the file.
-      frame: good rows; columns of atomic and CSV files as strings, empty ones as "".
-      rows: where each stands in the file; the header, where there is one, is row 1.
-      rows_in: of the file, blank lines apart.
+      frame: good rows. Values of atomic and CSV files are strings, "" where empty.
+      line_numbers: position of each good row in the file. The header is line 1; Parquet
+        has no header, and its first row is 1.
+      num_rows: rows of the file, without blank lines.
       strict: whether a bad row is an error.
-      rejected: rows set aside, as `REJECTED` says.
+      rejected: bad rows, with the columns `REJECTED`.
     """
 
     path: Path
     frame: pl.DataFrame
-    rows: np.ndarray
-    rows_in: int
+    line_numbers: np.ndarray
+    num_rows: int
     strict: bool
     rejected: list[tuple[str, int, str, str, str]] = field(default_factory=list)
 
@@ -70,7 +74,7 @@ class Table:
         return len(self.frame)
 
     def require(self, *columns: str) -> None:
-        """Raises a `UserError` that names the missing columns and those there are."""
+        """Raises a `UserError` that names the missing and the existing columns."""
         missing = [c for c in columns if c not in self.frame.columns]
         if missing:
             raise UserError(
@@ -79,15 +83,15 @@ class Table:
             )
 
     def reject(self, bad: pl.Series | np.ndarray, column: str, reason: str) -> None:
-        """Sets rows aside.
+        """Removes bad rows from the frame and records them.
 
         Args:
-          bad: which of `frame`.
-          column: whose value is bad; "" where it is the whole row.
-          reason: completes "column is 'value', ..." or, without a column, "row ...".
+          bad: True for the rows of `frame` to reject.
+          column: column of the bad value; "" where the complete row is bad.
+          reason: completes "row 3: column is 'value', ..." or "row 3: ...".
 
         Raises:
-          UserError: in strict mode, for the first of them.
+          UserError: there is a bad row, in strict mode.
         """
         bad = np.asarray(bad, bool)
         if not bad.any():
@@ -97,29 +101,32 @@ class Table:
             value = f"{column} is {values[0]!r}, " if column else ""
             more = f" (and {bad.sum() - 1} more rows)" if bad.sum() > 1 else ""
             raise UserError(
-                f"{self.path}: row {self.rows[bad][0]}: {value}{reason}{more}"
+                f"{self.path}: row {self.line_numbers[bad][0]}: {value}{reason}{more}; "
+                f"{HOW_TO_FIX}"
             )
-        shown = self.frame.filter(bad).drop(SECONDS, strict=False)
-        for row, one in zip(self.rows[bad], shown.iter_rows(), strict=True):
-            text = "\t".join(str(x) for x in one)
-            self.rejected.append((self.path.name, int(row), column, reason, text))
-        self.frame, self.rows = self.frame.filter(~bad), self.rows[~bad]
+        rows = self.frame.filter(bad).drop(SECONDS, strict=False).iter_rows()
+        for number, row in zip(self.line_numbers[bad], rows, strict=True):
+            text = "\t".join(map(str, row))
+            self.rejected.append((self.path.name, int(number), column, reason, text))
+        self.frame = self.frame.filter(~bad)
+        self.line_numbers = self.line_numbers[~bad]
 
     def check_ids(self, column: str) -> None:
-        """A column becomes strings; none may be empty or NaN."""
+        """Casts a column to strings and rejects empty ones and NaN."""
         self.require(column)
         self.frame = self.frame.with_columns(self._cast(column, pl.String, "an id"))
         values = self.frame[column].fill_null("")
         self.reject(values.str.strip_chars() == "", column, "empty")
+        # Missing values that another program wrote as text.
         lower = self.frame[column].str.to_lowercase()
         self.reject(lower.is_in(["nan", "null"]), column, "not an id")
 
     def as_texts(self) -> pl.DataFrame:
-        """All columns as strings, "" where there is no value."""
+        """All columns cast to strings, "" where a value is missing."""
         texts = [self._cast(c, pl.String, "a text") for c in self.frame.columns]
         return pl.DataFrame(texts).fill_null("")
 
-    def _cast(self, column: str, dtype: Any, what: str) -> pl.Series:
+    def _cast(self, column: str, dtype: type[pl.DataType], what: str) -> pl.Series:
         values = self.frame[column]
         try:
             return values.cast(dtype)
@@ -129,25 +136,26 @@ class Table:
             ) from None
 
     def check_numbers(
-        self, column: str, least: float = -np.inf, most: float = np.inf
+        self, column: str, low: float = -np.inf, high: float = np.inf
     ) -> None:
-        """A column becomes finite float64 within limits."""
+        """Casts a column to float64; rejects values not finite or outside the range."""
         self.require(column)
         dtype = self.frame[column].dtype
         if not (dtype.is_numeric() or dtype in (pl.String, pl.Boolean, pl.Null)):
             raise UserError(f"{self.path}: {column} is of type {dtype}, not a number")
+        # A first cast finds what is no number; the second is of the remaining rows.
         values = self.frame[column].cast(pl.Float64, strict=False)
         self.reject(~values.is_finite().fill_null(False), column, "not a number")
         values = self.frame[column].cast(pl.Float64)
-        outside = (values < least) | (values > most)
-        self.reject(outside, column, f"not within {least:g} and {most:g}")
+        outside = (values < low) | (values > high)
+        self.reject(outside, column, f"not within {low:g} and {high:g}")
         self.frame = self.frame.with_columns(pl.col(column).cast(pl.Float64))
 
     def check_times(self, column: str) -> None:
-        """A column of seconds, or of dates as ISO 8601 writes them, becomes seconds.
+        """Converts a column of seconds or ISO 8601 dates to seconds since 1970.
 
         Raises:
-          UserError: a column of times of day or durations, too.
+          UserError: the column is missing, or of a type like time of day or duration.
         """
         self.require(column)
         values = self.frame[column]
@@ -160,6 +168,7 @@ class Table:
             raise UserError(
                 f"{self.path}: {column} is of type {values.dtype}, not a time"
             )
+        # Next to the original column: messages and rejected rows show its values.
         seconds = values.cast(pl.Float64).alias(SECONDS)
         self.frame = self.frame.with_columns(seconds)
 
@@ -172,41 +181,45 @@ class Table:
         )
         reject(self.frame[SECONDS] < 0, "before 1970")
         now = time.time() + DAY
+        # Milliseconds are 1000 times too large; 30 separates them from future dates.
         reject(self.frame[SECONDS] > 30 * now, "too large for seconds: milliseconds?")
         reject(self.frame[SECONDS] > now, "in the future")
         self.frame = self.frame.drop(column).rename({SECONDS: column})
 
     def check_known(self, column: str, known: pl.Series, where: object) -> None:
-        """Every value of a column must be one of those."""
+        """Rejects rows whose value is not among the known ones."""
         found = self.frame[column].is_in(known.cast(pl.String).implode())
         self.reject(~found, column, f"not in {where}")
 
     def check_distinct(self, columns: Sequence[str], reason: str) -> None:
-        """The first row of those that are equal in these columns stays."""
+        """Rejects rows that equal an earlier row in these columns."""
         first = self.frame.select(pl.struct(columns).is_first_distinct()).to_series()
         self.reject(~first, columns[0] if len(columns) == 1 else "", reason)
 
     def hash_ids(self, column: str, key: bytes) -> None:
-        """Replaces every id by its keyed hash, HMAC-SHA256, as hex digits."""
-        names = self.frame[column].unique()
-        hashed = [hmac.digest(key, x.encode(), hashlib.sha256).hex() for x in names]
-        both = dict(zip(names, hashed, strict=True))
-        self.frame = self.frame.with_columns(pl.col(column).replace_strict(both))
+        """Replaces every id by its keyed hash: HMAC-SHA256, in hex."""
+        hashes = {
+            name: hmac.digest(key, name.encode(), hashlib.sha256).hex()
+            for name in self.frame[column].unique()
+        }
+        self.frame = self.frame.with_columns(pl.col(column).replace_strict(hashes))
 
 
 def read_table(path: Path, file_format: str, *, strict: bool = True) -> Table:
     """Reads one table.
 
-    Lists of a Parquet file become their elements with spaces between, as they stand
-    in an atomic file; columns of other nested types are left out. Atomic headers
-    `name:type` lose their type, which must be one of `ATOMIC_TYPES`.
+    Lists of a Parquet file are joined with spaces, as in an atomic file; columns of
+    other nested types are dropped. Atomic headers are `name:type`, with one of
+    `ATOMIC_TYPES`; the type is removed.
 
     Raises:
-      UserError: the file is missing or cannot be parsed; in strict mode, a row that
-        does not have the header's columns.
+      UserError: the file is missing or cannot be parsed; in strict mode, a row does not
+        have the header's columns.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(
+            f"{path}: no such file; check data.source, data.file_prefix and data.format"
+        )
     if file_format == "parquet":
         try:
             frame = _join_lists(pl.read_parquet(path))
@@ -219,11 +232,13 @@ def read_table(path: Path, file_format: str, *, strict: bool = True) -> Table:
         parsed = parse_lines(path.read_bytes(), "\t", path)
         parsed.frame = _strip_types(parsed.frame, path)
     if strict and parsed.bad:
-        row, reason, _ = min(parsed.bad)
-        raise UserError(f"{path}: row {row}: {reason}")
-    rejected = [(path.name, row, "", reason, text) for row, reason, text in parsed.bad]
-    size = len(parsed.frame) + len(parsed.bad)
-    return Table(path, parsed.frame, parsed.rows, size, strict, rejected)
+        number, reason, _ = min(parsed.bad)
+        raise UserError(f"{path}: row {number}: {reason}; {HOW_TO_FIX}")
+    rejected = [
+        (path.name, number, "", reason, text) for number, reason, text in parsed.bad
+    ]
+    num_rows = len(parsed.frame) + len(parsed.bad)
+    return Table(path, parsed.frame, parsed.line_numbers, num_rows, strict, rejected)
 
 
 def _first_line(e: BaseException) -> str:
@@ -231,19 +246,21 @@ def _first_line(e: BaseException) -> str:
 
 
 def _parse_dates(texts: pl.Series) -> pl.Series:
-    """ISO 8601 -> seconds; null for anything else."""
+    """Parses ISO 8601 into seconds; null for anything else."""
     plain = texts.str.replace("T", " ").str.replace("Z$", "+00:00")
     zone = plain.str.contains(r":\d{2}(\.\d+)?[+-]\d{2}:?\d{2}$").fill_null(False)
     found = pl.Series([None] * len(texts), dtype=pl.Float64)
+    # Polars parses a column with one format; each pass adds what its format fits.
     for clock in ("", " %H:%M", " %H:%M:%S", " %H:%M:%S%.f"):
         for suffix, which in (("", ~zone), ("%z", zone)):
-            if not clock and suffix:
+            if not clock and suffix:  # a date alone has no time zone
                 continue
             some = plain.set(~which, None)
             dates = some.str.to_datetime(
                 f"%Y-%m-%d{clock}{suffix}", strict=False, time_unit="us"
             )
             found = found.zip_with(found.is_not_null(), _seconds(dates))
+    # Polars also accepts what is not ISO 8601, such as "2024-5-31".
     return found.set(~texts.str.contains(ISO_DATE).fill_null(False), None)
 
 
@@ -252,6 +269,7 @@ def _seconds(dates: pl.Series) -> pl.Series:
 
 
 def _join_lists(table: pl.DataFrame) -> pl.DataFrame:
+    """Joins lists with spaces and drops columns that cannot become strings."""
     out = {}
     for column in table.iter_columns():
         if isinstance(column.dtype, pl.Array):
@@ -264,6 +282,7 @@ def _join_lists(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _strip_types(table: pl.DataFrame, path: Path) -> pl.DataFrame:
+    """Renames columns `name:type` to `name`."""
     names: dict[str, str] = {}
     for column in table.columns:
         name, _, kind = column.rpartition(":")
@@ -273,6 +292,6 @@ def _strip_types(table: pl.DataFrame, path: Path) -> pl.DataFrame:
                 f"{', '.join(ATOMIC_TYPES)}"
             )
         if name in names.values():
-            raise UserError(f"{path}: header: {name!r} stands there twice")
+            raise UserError(f"{path}: header: {name!r} appears twice; rename one")
         names[column] = name
     return table.rename(names)

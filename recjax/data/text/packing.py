@@ -1,4 +1,9 @@
-"""Packs several short texts into one row."""
+"""Packs several short texts into each row of tokens.
+
+Item texts are short and of uneven length. Padding each of them to the longest would
+spend most of the encoder's time on padding, so texts share rows of L tokens. A segment
+number restricts each token's attention to its own text.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,11 +18,11 @@ class Packed(NamedTuple):
     """U texts in R rows of L tokens.
 
     Attributes:
-      index_RxL: place of each token in `Tokens.ids`; 0 where nothing stands.
-      position_RxL: place of the token in its text.
-      segment_RxL: 1, 2, ... for the texts of a row; 0 where nothing stands.
-      owner_RxL: which of the U texts a token belongs to; U where nothing stands.
-      first_U: flat place (row * L + column) of each text's first token.
+      index_RxL: index of each token into `Tokens.ids`; 0 at padding.
+      position_RxL: position of the token in its text; 0 at padding.
+      segment_RxL: 1, 2, ... for the texts of a row; 0 at padding.
+      owner_RxL: which of the U texts the token belongs to; U at padding.
+      first_U: row * L + column of each text's first token.
     """
 
     index_RxL: np.ndarray
@@ -27,113 +32,45 @@ class Packed(NamedTuple):
     first_U: np.ndarray
 
     def fill_up(self, num_rows: int) -> "Packed":
-        """The same texts with empty rows behind them, up to `num_rows`."""
+        """Appends empty rows, up to `num_rows`."""
 
-        def fill(x_RxL: np.ndarray, value: int) -> np.ndarray:
-            rows = ((0, num_rows - len(x_RxL)), (0, 0))
-            return np.pad(x_RxL, rows, constant_values=value)
+        def pad(values_RxL: np.ndarray, padding: int) -> np.ndarray:
+            widths = ((0, num_rows - len(values_RxL)), (0, 0))
+            return np.pad(values_RxL, widths, constant_values=padding)
 
         return Packed(
-            fill(self.index_RxL, 0),
-            fill(self.position_RxL, 0),
-            fill(self.segment_RxL, 0),
-            fill(self.owner_RxL, len(self.first_U)),
+            pad(self.index_RxL, 0),
+            pad(self.position_RxL, 0),
+            pad(self.segment_RxL, 0),
+            pad(self.owner_RxL, len(self.first_U)),
             self.first_U,
         )
 
 
-def split_rows(
-    packed: Packed, rows: int, multiple: int = 1
-) -> list[tuple[np.ndarray, Packed]]:
-    """Parts of so many rows each, and which of the U texts each part holds.
+@dataclass(frozen=True)
+class Packing:
+    """How to pack texts.
 
-    The parts have one shape: missing rows are empty, missing texts are -1. A part's
-    places for texts are a multiple of `multiple`.
+    Attributes:
+      tokens: of all texts of the catalogue.
+      width: L, in tokens.
+      multiple: R becomes a multiple of it.
     """
-    num_rows, width = packed.index_RxL.shape
-    packed = packed.fill_up(-(-num_rows // rows) * rows)
-    places = packed.first_U // width
-    ends = np.arange(rows, len(packed.index_RxL) + 1, rows)
-    order = np.argsort(places, kind="stable")
-    members = np.split(order, np.searchsorted(places[order], ends[:-1]))
-    most = -(-max(map(len, members)) // multiple) * multiple
-    parts, local = [], np.full(len(packed.first_U) + 1, most, np.int32)
-    for end, texts in zip(ends, members, strict=True):
-        arrays = [x[end - rows : end] for x in packed[:-1]]
-        local[texts] = np.arange(len(texts))
-        texts_U, first_U = np.full(most, -1, np.int32), np.zeros(most, np.int32)
-        texts_U[: len(texts)] = texts
-        first_U[: len(texts)] = packed.first_U[texts] - (end - rows) * width
-        part = Packed(*arrays, first_U)  # type: ignore[call-arg]
-        parts.append((texts_U, part._replace(owner_RxL=local[part.owner_RxL])))
-        local[texts] = most
-    return parts
 
-
-def pack(tokens: Tokens, items_U: np.ndarray, *, width: int) -> Packed:
-    """Packs the texts of some catalogue rows, best fit in order of falling length.
-
-    Args:
-      tokens: the whole catalogue's.
-      items_U: catalogue rows; -1 is a place without a text.
-      width: L, at least the longest text.
-    """
-    lengths = np.where(items_U >= 0, tokens.lengths[items_U], 0)
-    open_rows: list[list[int]] = [[] for _ in range(width + 1)]  # by free tokens
-    used: list[list[int]] = []
-    for u in np.argsort(-lengths, kind="stable"):
-        n = int(lengths[u])
-        if n == 0:
-            break
-        free = next((f for f in range(n, width + 1) if open_rows[f]), None)
-        if free is None:
-            used.append([])
-            row, free = len(used) - 1, width
-        else:
-            row = open_rows[free].pop()
-        used[row].append(int(u))
-        open_rows[free - n].append(row)
-    return _lay_out(tokens, items_U, lengths, used, width)
-
-
-def _lay_out(
-    tokens: Tokens,
-    items_U: np.ndarray,
-    lengths: np.ndarray,
-    used: list[list[int]],
-    width: int,
-) -> Packed:
-    shape = (max(len(used), 1), width)
-    packed = Packed(
-        index_RxL=np.zeros(shape, np.int32),
-        position_RxL=np.zeros(shape, np.int32),
-        segment_RxL=np.zeros(shape, np.int32),
-        owner_RxL=np.full(shape, len(items_U), np.int32),
-        first_U=np.zeros(len(items_U), np.int32),
-    )
-    for row, members in enumerate(used):
-        start = 0
-        for segment, u in enumerate(members, 1):
-            part = slice(start, start + lengths[u])
-            first = tokens.offsets[items_U[u]]
-            packed.index_RxL[row, part] = np.arange(first, first + lengths[u])
-            packed.position_RxL[row, part] = np.arange(lengths[u])
-            packed.segment_RxL[row, part] = segment
-            packed.owner_RxL[row, part] = u
-            packed.first_U[u] = row * width + start
-            start += lengths[u]
-    return packed
+    tokens: Tokens
+    width: int
+    multiple: int = 1
 
 
 class Items(NamedTuple):
-    """The U distinct items of a batch, each to be encoded once.
+    """U distinct items, each to be encoded once.
 
     Attributes:
-      items_U: catalogue rows; -1 is padding.
-      log_weight_U: what a candidate's term in the softmax's partition sum is
-        multiplied with, as a logarithm; -inf keeps it out. The candidates are these
-        items or, where they are stale, the catalogue.
-      packed: the items' texts, where the encoder has to run on them.
+      items_U: item indices; -1 is padding.
+      log_weight_U: logarithm of each candidate's weight in the partition sum of the
+        softmax; -inf excludes it. One entry for each item of `items_U` or, with stale
+        negatives, of the catalogue.
+      packed: the items' texts; None where no encoder has to run on them.
     """
 
     items_U: np.ndarray
@@ -141,17 +78,111 @@ class Items(NamedTuple):
     packed: Packed | None
 
 
-@dataclass(frozen=True)
-class Packing:
-    """How texts are packed: tokens a row, and what R must be a multiple of."""
+def pack(tokens: Tokens, items_U: np.ndarray, *, width: int) -> Packed:
+    """Packs the texts of some items, best fit in order of decreasing length.
 
-    tokens: Tokens
-    width: int
-    multiple: int = 1
+    Args:
+      tokens: of all texts of the catalogue.
+      items_U: item indices; -1 is padding and has no text.
+      width: L, at least the length of the longest text.
+    """
+    lengths = np.where(items_U >= 0, tokens.lengths[items_U], 0)
+    # Best fit decreasing needs at most 11/9 of the optimal number of rows, but for a
+    # constant (Johnson et al., 1974). Rows are grouped by their free tokens, so that a
+    # text finds the fullest row that fits without a search through all rows.
+    open_rows: list[list[int]] = [[] for _ in range(width + 1)]
+    rows: list[list[int]] = []
+    for u in np.argsort(-lengths, kind="stable"):
+        length = int(lengths[u])
+        if length == 0:  # padding; all that follow are padding too
+            break
+        fitting = (free for free in range(length, width + 1) if open_rows[free])
+        free = next(fitting, None)
+        if free is None:
+            rows.append([])
+            row, free = len(rows) - 1, width
+        else:
+            row = open_rows[free].pop()
+        rows[row].append(int(u))
+        open_rows[free - length].append(row)
+    return _lay_out(tokens, items_U, lengths, rows, width)
+
+
+def _lay_out(
+    tokens: Tokens,
+    items_U: np.ndarray,
+    lengths: np.ndarray,
+    rows: list[list[int]],
+    width: int,
+) -> Packed:
+    """Fills the arrays, given which of the U texts are in each row."""
+    shape = (max(len(rows), 1), width)
+    packed = Packed(
+        index_RxL=np.zeros(shape, np.int32),
+        position_RxL=np.zeros(shape, np.int32),
+        segment_RxL=np.zeros(shape, np.int32),
+        owner_RxL=np.full(shape, len(items_U), np.int32),
+        first_U=np.zeros(len(items_U), np.int32),
+    )
+    for row, texts in enumerate(rows):
+        start = 0
+        for segment, u in enumerate(texts, 1):
+            columns = slice(start, start + lengths[u])
+            first = tokens.offsets[items_U[u]]
+            packed.index_RxL[row, columns] = np.arange(first, first + lengths[u])
+            packed.position_RxL[row, columns] = np.arange(lengths[u])
+            packed.segment_RxL[row, columns] = segment
+            packed.owner_RxL[row, columns] = u
+            packed.first_U[u] = row * width + start
+            start += lengths[u]
+    return packed
+
+
+def split_rows(
+    packed: Packed, num_rows: int, multiple: int = 1
+) -> list[tuple[np.ndarray, Packed]]:
+    """Splits packed texts into parts of one shape, for one compilation.
+
+    Args:
+      packed: any number of rows.
+      num_rows: rows of a part; the last part is filled up with empty rows.
+      multiple: the number of texts of a part becomes a multiple of it.
+
+    Returns:
+      For each part, which of the U texts it holds (-1 is padding), and its rows.
+    """
+    total, width = packed.index_RxL.shape
+    num_texts = len(packed.first_U)
+    packed = packed.fill_up(round_up(total, num_rows))
+    row_U = packed.first_U // width
+    ends = np.arange(num_rows, len(packed.index_RxL) + 1, num_rows)
+    # Texts by row, cut where the rows of a part end.
+    order = np.argsort(row_U, kind="stable")
+    members = np.split(order, np.searchsorted(row_U[order], ends[:-1]))
+    size = round_up(max(map(len, members)), multiple)
+    # Number of each text within its part; `size`, which is padding, for all others.
+    local = np.full(num_texts + 1, size, np.int32)
+    parts = []
+    for end, texts in zip(ends, members, strict=True):
+        start = end - num_rows
+        local[texts] = np.arange(len(texts))
+        texts_U, first_U = np.full(size, -1, np.int32), np.zeros(size, np.int32)
+        texts_U[: len(texts)] = texts
+        first_U[: len(texts)] = packed.first_U[texts] - start * width
+        part = Packed(
+            packed.index_RxL[start:end],
+            packed.position_RxL[start:end],
+            packed.segment_RxL[start:end],
+            local[packed.owner_RxL[start:end]],
+            first_U,
+        )
+        parts.append((texts_U, part))
+        local[texts] = size
+    return parts
 
 
 def whole_catalogue(num_items: int, packing: Packing | None, multiple: int) -> Items:
-    """All items in order, filled up to a multiple."""
+    """All items in order, padded to a multiple of `multiple`."""
     items_U = np.full(round_up(num_items, multiple), -1, np.int32)
     items_U[:num_items] = np.arange(num_items)
     packed = None
@@ -162,19 +193,26 @@ def whole_catalogue(num_items: int, packing: Packing | None, multiple: int) -> I
 
 
 def catalogue_pieces(
-    num_items: int, packing: Packing, multiple: int, rows: int
+    num_items: int, packing: Packing, multiple: int, num_rows: int
 ) -> list[Items]:
-    """All items, in pieces of one shape with so many rows of packed texts.
+    """All items, in pieces of one shape.
 
-    Texts are packed before they are cut, so that rows are empty in the last piece
-    alone.
+    Args:
+      num_items: N.
+      packing: how to pack the texts. They are packed before they are split, so that
+        only the last piece has empty rows.
+      multiple: U becomes a multiple of it.
+      num_rows: rows of packed texts in a piece, at most.
     """
-    rows = round_up(rows, packing.multiple)
     packed = pack(packing.tokens, np.arange(num_items), width=packing.width)
-    rows = min(rows, round_up(len(packed.index_RxL), packing.multiple))
-    return [_unweighted(*part) for part in split_rows(packed, rows, multiple)]
+    num_rows = min(
+        round_up(num_rows, packing.multiple),
+        round_up(len(packed.index_RxL), packing.multiple),
+    )
+    return [_unweighted(*part) for part in split_rows(packed, num_rows, multiple)]
 
 
 def _unweighted(items_U: np.ndarray, packed: Packed | None) -> Items:
+    """Items that all have weight 1, but for padding."""
     weight_U = np.where(items_U >= 0, 0, -np.inf).astype(np.float32)
     return Items(items_U, weight_U, packed)

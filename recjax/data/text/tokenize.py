@@ -1,9 +1,4 @@
-"""Item texts -> token ids, and several short texts packed into one row.
-
-Item texts are short and uneven. Padding each to the longest would spend most of
-the encoder's time on nothing, so texts share rows of `width` tokens, and a segment
-number keeps each text's attention to itself.
-"""
+"""Tokenises item texts with the tokenizer of a pretrained encoder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,14 +12,19 @@ from recjax.common.errors import UserError
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of all N texts, one after another, and their N + 1 bounds."""
+    """Token ids of the N item texts.
+
+    Attributes:
+      ids: all texts' tokens, one text after another.
+      offsets: N + 1 bounds of the texts in `ids`.
+    """
 
     ids: np.ndarray
     offsets: np.ndarray
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each text, special tokens included."""
+        """Number of tokens of each text, special tokens included."""
         return np.diff(self.offsets)
 
 
@@ -34,13 +34,14 @@ def tokenize(
     """Tokenises texts with the `tokenizer.json` of an encoder's directory.
 
     Args:
-      texts: one per catalogue row.
+      texts: one per item.
       folder: directory with `tokenizer.json`.
-      max_tokens: longer texts are cut, special tokens included.
+      max_tokens: longer texts are truncated to it, special tokens included.
       vocab_size: of the encoder.
 
     Raises:
-      UserError: no readable file, or one with tokens that the encoder does not know.
+      UserError: `tokenizer.json` is missing, unreadable, or has tokens that are not in
+        the encoder's vocabulary.
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
@@ -49,14 +50,15 @@ def tokenize(
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as e:  # the Rust library raises a bare Exception
         raise UserError(f"{path}: {e}") from None
+    # The file may ask for padding; here texts are packed without it.
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
     lists = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
     offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])])
-    flat = np.fromiter((i for ids in lists for i in ids), np.int32)
-    if flat.max(initial=0) >= vocab_size:
+    ids = np.fromiter((token for ids in lists for token in ids), np.int32)
+    if (largest := ids.max(initial=0)) >= vocab_size:
         raise UserError(
-            f"{path}: has a token {flat.max()}, but config.json beside it says "
-            f"vocab_size {vocab_size}"
+            f"{path}: has a token {largest}, but config.json in the same directory "
+            f"gives vocab_size {vocab_size}"
         )
-    return Tokens(flat, offsets.astype(np.int64))
+    return Tokens(ids, offsets.astype(np.int64))

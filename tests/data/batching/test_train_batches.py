@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from recjax.data.batching.negatives import NEGATIVES
 from recjax.data.batching.train_batches import TrainBatches
 from recjax.data.batching.windows import MaskedItem, NextItem
 from recjax.data.dataset import Examples
@@ -15,13 +16,15 @@ from recjax.data.text.packing import Packing, pack, split_rows
 from recjax.data.text.tokenize import Tokens
 
 
-def batches(rows, history_length=3, windows="last", **changes):
+def batches(examples, history_length=3, windows="last", **changes):
     options = {k: changes.pop(k) for k in ("shuffle_ties", "reverse") if k in changes}
     if "share" in changes:
         share = changes.pop("share")
-        cut = MaskedItem(rows, history_length, windows=windows, share=share, **options)
+        cut = MaskedItem(
+            examples, history_length, windows=windows, share=share, **options
+        )
     else:
-        cut = NextItem(rows, history_length, windows=windows, **options)
+        cut = NextItem(examples, history_length, windows=windows, **options)
     kw = {"batch_size": 4, "negatives": "all", "logq": True, "num_items": 30}
     return TrainBatches(cut, **{**kw, **changes})
 
@@ -58,27 +61,27 @@ def test_layout_by_hand():
     assert targets(b) == [[3, 4, 5], [7], [], []]
 
 
-def test_rows_cut_elsewhere_have_one_target():
-    rows = sequences([1, 2, 3, 4, 5], [6, 7], all_positions=False)
-    b = batches(rows).make_batch(np.array([0, 1]))
+def test_pre_cut_examples_have_one_target():
+    examples = sequences([1, 2, 3, 4, 5], [6, 7], all_positions=False)
+    b = batches(examples).make_batch(np.array([0, 1]))
     assert b.history_BxH[:2].tolist() == [[2, 3, 4], [0, 0, 6]]
     assert targets(b)[:2] == [[5], [7]]
     assert b.position_P[:2].tolist() == [2, 5]
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 50])
-def test_all_windows_ask_for_every_event_once(length):
-    rows = sequences([1, 2, 3, 4, 5, 6, 7], [8, 9], [10, 11, 12])
-    b = batches(rows, windows="all", history_length=length)
-    asked = []
+def test_windows_have_every_event_as_a_target_once(length):
+    examples = sequences([1, 2, 3, 4, 5, 6, 7], [8, 9], [10, 11, 12])
+    b = batches(examples, windows="all", history_length=length)
+    found = []
     for w in range(len(b.windows)):
-        asked += targets(b.make_batch(np.array([w])))[0]
-    assert sorted(asked) == [2, 3, 4, 5, 6, 7, 9, 11, 12]
+        found += targets(b.make_batch(np.array([w])))[0]
+    assert sorted(found) == [2, 3, 4, 5, 6, 7, 9, 11, 12]
 
 
 def test_in_batch_items_are_distinct_and_counted():
-    rows = sequences([1, 2, 1, 2], [2, 1, 3], [4, 5, 2])
-    made = batches(rows, negatives="in_batch", logq=False)
+    examples = sequences([1, 2, 1, 2], [2, 1, 3], [4, 5, 2])
+    made = batches(examples, negatives="in_batch", logq=False)
     b = made.make_batch(np.array([0, 1, 2]))
     real = b.items.items_U[b.items.items_U >= 0]
     assert real.tolist() == [1, 2, 3, 4, 5]
@@ -86,7 +89,7 @@ def test_in_batch_items_are_distinct_and_counted():
     weights = np.exp(b.items.log_weight_U)
     assert weights[:5].tolist() == pytest.approx([2, 3, 1, 0, 1])
     assert (weights[5:] == 0).all()
-    plain = batches(rows).make_batch(np.array([0, 1, 2]))
+    plain = batches(examples).make_batch(np.array([0, 1, 2]))
     mask = b.mask_BxH
     assert (b.items.items_U[b.history_BxH][mask] == plain.history_BxH[mask]).all()
     assert (b.position_P == plain.position_P).all()
@@ -96,13 +99,13 @@ def test_in_batch_items_are_distinct_and_counted():
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_logq_makes_the_partition_sum_unbiased(size):
-    """Every batch of 4 rows, enumerated: the mean over batches of the weighted sum
+    """Every batch of 4 examples, enumerated: the mean over batches of the weighted sum
     equals the sum over the catalogue; without the correction it does not."""
-    rows = sequences([9, 0], [9, 0], [9, 1], [9, 2])
+    examples = sequences([9, 0], [9, 0], [9, 1], [9, 2])
     exp_scores = np.exp([0.3, -1.0, 0.7])
 
     def mean_sum(logq):
-        made = batches(rows, negatives="in_batch", logq=logq)
+        made = batches(examples, negatives="in_batch", logq=logq)
         sums = []
         for chosen in itertools.combinations(range(4), size):
             items = made.make_batch(np.array(chosen)).items
@@ -115,16 +118,20 @@ def test_logq_makes_the_partition_sum_unbiased(size):
     assert abs(mean_sum(False) - exp_scores.sum()) > 0.05
 
 
-def test_logq_expects_what_shuffled_ties_bring():
-    """Items 1 and 2 are tied at the start, where no target stands: each is a target
+def test_logq_accounts_for_shuffled_ties():
+    """Items 1 and 2 are tied at the start, and the first item is no target: each is one
     in half of the orders. Counted over many orders, the weighted sum is unbiased."""
-    rows = dataclasses.replace(
+    examples = dataclasses.replace(
         sequences([1, 2, 3, 4]),
         times=np.array([10.0, 10, 20]),
         target_times_R=np.array([30.0]),
     )
     made = batches(
-        rows, history_length=5, batch_size=1, negatives="in_batch", shuffle_ties=True
+        examples,
+        history_length=5,
+        batch_size=1,
+        negatives="in_batch",
+        shuffle_ties=True,
     )
     assert made.target_freq_N[:6].tolist() == [0, 0.5, 0.5, 1, 1, 0]
     sums = []
@@ -133,7 +140,9 @@ def test_logq_expects_what_shuffled_ties_bring():
         sums.append(np.exp(items.log_weight_U[np.isin(items.items_U, (1, 2, 3))]).sum())
     assert set(sums) == {3.0}  # 1 / 0.5 for one of the two, 1 for item 3
     last = batches(
-        dataclasses.replace(rows, all_positions=False, times=np.array([10.0, 10, 30])),
+        dataclasses.replace(
+            examples, all_positions=False, times=np.array([10.0, 10, 30])
+        ),
         negatives="in_batch",
         shuffle_ties=True,
     )
@@ -141,12 +150,12 @@ def test_logq_expects_what_shuffled_ties_bring():
 
 
 @pytest.mark.parametrize("negatives", ["uniform", "popularity", "mixed"])
-def test_drawn_negatives_stand_for_the_catalogue(negatives):
-    """Weighted by 1 / expected count, any sum over the drawn estimates the sum over
-    what can be drawn; without logQ the weights are counts."""
-    rows = sequences([1, 2, 3, 4], [3, 4, 5])
+def test_sampled_negatives_estimate_the_catalogue(negatives):
+    """Weighted by 1 / expected count, any sum over the sample estimates the sum over
+    what can be sampled; without logQ the weights are counts."""
+    examples = sequences([1, 2, 3, 4], [3, 4, 5])
     made = batches(
-        rows, batch_size=1, num_items=9, negatives=negatives, num_negatives=40
+        examples, batch_size=1, num_items=9, negatives=negatives, num_negatives=40
     )
     value_N = np.arange(9) ** 2.0
     sums = []
@@ -159,10 +168,24 @@ def test_drawn_negatives_stand_for_the_catalogue(negatives):
     possible = np.arange(9) if negatives != "popularity" else np.array([2, 3, 4, 5])
     assert np.mean(sums) == pytest.approx(value_N[possible].sum(), rel=0.03)
     assert np.std(sums) > 0
-    made = batches(rows, negatives=negatives, num_negatives=40, logq=False)
+    made = batches(examples, negatives=negatives, num_negatives=40, logq=False)
     b = made.make_batch(np.array([0]), np.random.default_rng(0))
     counts = np.exp(b.items.log_weight_U).sum()
     assert counts == pytest.approx(43 if negatives == "mixed" else 40)
+
+
+def test_strategies_declare_what_they_need():
+    assert all(name == strategy.name for name, strategy in NEGATIVES.items())
+    flags = ("needs_whole_catalogue", "is_stale", "needs_target_freq")
+    found = {
+        flag: {name for name, strategy in NEGATIVES.items() if getattr(strategy, flag)}
+        for flag in flags
+    }
+    assert found == {
+        "needs_whole_catalogue": {"all"},
+        "is_stale": {"stale"},
+        "needs_target_freq": {"in_batch", "popularity", "mixed"},
+    }
 
 
 def test_stale_negatives_are_the_catalogue():
@@ -173,9 +196,9 @@ def test_stale_negatives_are_the_catalogue():
     assert b.items.log_weight_U.tolist() == [0] * 9
 
 
-def test_windows_are_read_backwards():
-    rows = sequences([1, 2, 3, 4])
-    made = batches(rows, batch_size=1, negatives="in_batch", reverse=0.25)
+def test_windows_are_reversed():
+    examples = sequences([1, 2, 3, 4])
+    made = batches(examples, batch_size=1, negatives="in_batch", reverse=0.25)
     assert made.target_freq_N[:6].tolist() == [0, 0.25, 1, 1, 0.75, 0]
     drawn, sums = [], []
     for seed in range(400):
@@ -191,14 +214,14 @@ def test_windows_are_read_backwards():
 
 
 def test_ties_are_shuffled_in_training_and_nothing_else():
-    rows = dataclasses.replace(
+    examples = dataclasses.replace(
         sequences([1, 2, 3, 4, 5, 6]),
         times=np.array([10.0, 10, 20, 30, 30]),
         target_times_R=np.array([30.0]),
     )
 
     def drawn(**changes):
-        made = batches(rows, history_length=5, batch_size=1, **changes)
+        made = batches(examples, history_length=5, batch_size=1, **changes)
         out = set()
         for seed in range(60):
             b = made.make_batch(np.array([0]), np.random.default_rng(seed))
@@ -213,8 +236,8 @@ def test_ties_are_shuffled_in_training_and_nothing_else():
 
 
 def test_an_epoch_is_a_shuffled_pass(config):
-    rows = load_data(config).train
-    made = batches(rows, batch_size=16)
+    examples = load_data(config).train
+    made = batches(examples, batch_size=16)
 
     def epoch(stream):
         out = [next(stream) for _ in range(made.steps_per_epoch)]
@@ -222,12 +245,12 @@ def test_an_epoch_is_a_shuffled_pass(config):
 
     stream = iter(made)
     first, second = epoch(stream), epoch(stream)
-    assert len(first) == len(second) == len(rows)
+    assert len(first) == len(second) == len(examples)
     assert first != second
     assert sorted(map(tuple, first)) == sorted(map(tuple, second))
 
 
-def test_iterator_resumes_where_it_stood(config):
+def test_iterator_resumes_where_it_was(config):
     made = batches(load_data(config).train)
     stream = iter(made)
     for _ in range(7):
@@ -240,10 +263,10 @@ def test_iterator_resumes_where_it_stood(config):
         np.testing.assert_array_equal(next(again).targets_P, want)
 
 
-def test_few_places_are_empty_where_most_histories_are_short():
+def test_little_padding_where_most_histories_are_short():
     lengths = np.where(np.arange(300) % 9 == 8, 60, 3 + np.arange(300) % 2)
-    rows = sequences(*(np.arange(n) % 30 for n in lengths))
-    made = batches(rows, batch_size=40, history_length=50)
+    examples = sequences(*(np.arange(n) % 30 for n in lengths))
+    made = batches(examples, batch_size=40, history_length=50)
     stream, sizes = iter(made), []
     for _ in range(50):
         b = next(stream)
@@ -295,15 +318,15 @@ def test_packing_keeps_every_token():
     assert (p.owner_RxL[~filled] == len(items_U)).all()
 
 
-@pytest.mark.parametrize("rows", [1, 3, 4, 50])
-def test_parts_of_packed_rows_hold_every_text_once(rows):
+@pytest.mark.parametrize("num_rows", [1, 3, 4, 50])
+def test_parts_of_packed_rows_hold_every_text_once(num_rows):
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 13, 40)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = Tokens(np.arange(offsets[-1], dtype=np.int32), offsets)
-    whole = pack(tokens, np.arange(40), width=16)
-    parts = split_rows(whole, rows)
-    assert len(parts) == -(-len(whole.index_RxL) // rows)
+    packed = pack(tokens, np.arange(40), width=16)
+    parts = split_rows(packed, num_rows)
+    assert len(parts) == -(-len(packed.index_RxL) // num_rows)
     assert len({(len(texts), p.index_RxL.shape) for texts, p in parts}) == 1
     seen = []
     for texts, p in parts:
@@ -320,9 +343,9 @@ def test_parts_of_packed_rows_hold_every_text_once(rows):
     assert sorted(seen) == list(range(40))
 
 
-def test_hidden_items_ask_for_themselves():
-    rows = sequences([1, 2, 3, 4, 5], [6, 7])
-    made = batches(rows, share=0.5, batch_size=2)
+def test_hidden_items_are_the_targets():
+    examples = sequences([1, 2, 3, 4, 5], [6, 7])
+    made = batches(examples, share=0.5, batch_size=2)
     plain = made.make_batch(np.array([0, 1]))  # the newest is hidden
     assert plain.hidden_BxH.tolist() == [[False, False, True]] * 2
     assert plain.history_BxH.tolist() == [[3, 4, 0], [0, 6, 0]]
@@ -330,54 +353,54 @@ def test_hidden_items_ask_for_themselves():
     seen = set()
     for seed in range(60):
         b = made.make_batch(np.array([0, 1]), np.random.default_rng(seed))
-        whole = np.where(b.hidden_BxH, -1, b.history_BxH)
-        places = b.position_P[b.position_P >= 0]
-        assert sorted(places) == np.flatnonzero(b.hidden_BxH).tolist()
-        whole.reshape(-1)[places] = b.targets_P[b.position_P >= 0]
-        assert whole[b.mask_BxH].tolist() == [3, 4, 5, 6, 7]
+        items = np.where(b.hidden_BxH, -1, b.history_BxH)
+        positions = b.position_P[b.position_P >= 0]
+        assert sorted(positions) == np.flatnonzero(b.hidden_BxH).tolist()
+        items.reshape(-1)[positions] = b.targets_P[b.position_P >= 0]
+        assert items[b.mask_BxH].tolist() == [3, 4, 5, 6, 7]
         assert b.hidden_BxH.any(axis=1).all()
         seen.add(tuple(b.hidden_BxH[0]))
     assert len(seen) == 7
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
-def test_logq_expects_what_is_hidden(share):
-    rows = sequences([1, 2, 3, 4, 5, 6], [1, 7])
-    made = batches(rows, share=share, negatives="in_batch", history_length=4)
+def test_logq_counts_hidden_items(share):
+    examples = sequences([1, 2, 3, 4, 5, 6], [1, 7])
+    made = batches(examples, share=share, negatives="in_batch", history_length=4)
     counts = np.zeros(30)
     for seed in range(4000):
         for w in range(2):
-            example = made.windows.example(w, np.random.default_rng(2 * seed + w))
-            np.add.at(counts, example.targets, 1)
+            window = made.windows.window(w, np.random.default_rng(2 * seed + w))
+            np.add.at(counts, window.targets, 1)
     np.testing.assert_allclose(made.target_freq_N * 2, counts / 4000, atol=0.03)
     number = counts.sum() / 8000
     assert made.windows.count_targets()[0] == pytest.approx(number, abs=0.03)
 
 
-def test_of_rows_cut_elsewhere_the_target_alone_is_hidden():
-    rows = sequences([1, 2, 3, 4], all_positions=False)
-    b = batches(rows, share=0.5).make_batch(np.array([0]), np.random.default_rng(0))
+def test_of_pre_cut_examples_only_the_target_is_hidden():
+    examples = sequences([1, 2, 3, 4], all_positions=False)
+    b = batches(examples, share=0.5).make_batch(np.array([0]), np.random.default_rng(0))
     assert b.hidden_BxH[0].tolist() == [False, False, True]
     assert targets(b)[0] == [4]
 
 
-def test_likes_go_with_their_targets():
-    rows = dataclasses.replace(
+def test_labels_belong_to_their_targets():
+    examples = dataclasses.replace(
         sequences([1, 2, 3, 4]),
         ratings=np.array([5.0, 2, 4]),
         ratings_R=np.array([1.0]),
     )
-    b = batches(rows, like=4.0).make_batch(np.array([0]))
+    b = batches(examples, like=4.0).make_batch(np.array([0]))
     assert targets(b)[0] == [2, 3, 4]
     assert b.label_P[b.position_P >= 0].tolist() == [0, 1, 0]
 
 
-def test_a_rating_that_is_not_known_is_no_dislike():
-    rows = dataclasses.replace(
+def test_an_unknown_rating_is_no_dislike():
+    examples = dataclasses.replace(
         sequences([1, 2, 3, 4]),
         ratings=np.array([5.0, np.nan, 4]),
         ratings_R=np.array([1.0]),
     )
-    b = batches(rows, like=4.0).make_batch(np.array([0]))
+    b = batches(examples, like=4.0).make_batch(np.array([0]))
     assert targets(b)[0] == [3, 4]
     assert b.label_P[b.position_P >= 0].tolist() == [1, 0]

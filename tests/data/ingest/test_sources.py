@@ -58,14 +58,14 @@ def test_fetched_once_then_cached(registry):
     assert registry["calls"] == 1
 
 
-def test_corrupt_download_is_refused_and_deleted(registry):
+def test_corrupt_download_is_deleted(registry):
     registry["content"] = b"user_id:token\r"
     with pytest.raises(UserError, match=r"toy\.inter from toy==1 has an unexpected"):
         locate("toy")
     assert not list((cache_dir() / "toy").iterdir())
 
 
-def test_rotten_cache_is_fetched_again(registry):
+def test_corrupt_cache_is_fetched_again(registry):
     file = locate("toy") / "toy.inter"
     file.write_bytes(b"rot")
     assert locate("toy") == file.parent
@@ -93,19 +93,19 @@ def test_names_and_directories(tmp_path):
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A cache as the hub's client lays it out: links to files named by their digest."""
+    """A cache of the Hub's client: links to files that are named by their digest."""
     import huggingface_hub
 
     raw = {"config.json": b"{}", "model.safetensors": b"weights"}
-    git = hashlib.sha1(b"blob 2\0{}").hexdigest()  # as `git hash-object` says
+    git = hashlib.sha1(b"blob 2\0{}").hexdigest()  # from `git hash-object`
     assert git == "9e26dfeeb6e641a33dae4961196235bdb965b21b"
     lfs = hashlib.sha256(raw["model.safetensors"]).hexdigest()
     names = {"config.json": git, "model.safetensors": lfs}
-    asked = []
+    requests = []
 
     def snapshot(name, revision, allow_patterns):
         assert "model.safetensors" in allow_patterns
-        asked.append((name, revision))
+        requests.append((name, revision))
         if name == "who/none":
             raise OSError("404\nlong story")
         folder = tmp_path / "snapshots" / "1234abcd"
@@ -118,25 +118,27 @@ def hub(monkeypatch, tmp_path):
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    return raw, asked
+    return raw, requests
 
 
 def test_hub_ids_go_to_the_hub(hub, capsys):
     assert locate("who/what", hub=True).name == "1234abcd"
-    assert "name it as who/what@1234abcd to keep it so" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"who/none: not had from the hub: 404$"):
+    assert "use who/what@1234abcd to pin this revision" in capsys.readouterr().out
+    with pytest.raises(
+        UserError, match=r"who/none: could not be downloaded from .* Hub: 404$"
+    ):
         locate("who/none", hub=True)
     assert hub[1] == [("who/what", None), ("who/none", None)]
 
 
-def test_a_version_of_the_hub_is_asked_for(hub, capsys):
+def test_a_pinned_revision_is_requested(hub, capsys):
     locate("who/what@v1.0", hub=True)
     assert hub[1] == [("who/what", "v1.0")]
     assert capsys.readouterr().out == ""
 
 
-def test_what_others_keep_in_the_cache_of_the_hub(hub, tmp_path):
-    """Their files beside ours; a cache that holds copies and no links."""
+def test_other_files_in_the_cache_of_the_hub(hub, tmp_path):
+    """Files of other programs, and a cache with copies instead of links."""
     folder = locate("who/what", hub=True)
     (folder / "1_Pooling").mkdir()
     (folder / "vocab.txt").write_text("others'")
@@ -150,5 +152,5 @@ def test_what_others_keep_in_the_cache_of_the_hub(hub, tmp_path):
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
 def test_files_of_the_hub_are_verified(hub, file):
     hub[0][file] += b" and more"
-    with pytest.raises(UserError, match=rf"{file}: its bytes are not those"):
+    with pytest.raises(UserError, match=rf"{file}: its content does not match"):
         locate("who/what", hub=True)

@@ -29,12 +29,12 @@ def write(tmp_path, raw, name="x.inter"):
         (b"u\ta\r\t1", "a carriage return inside"),
     ],
 )
-def test_lines_that_are_no_rows(tmp_path, line, reason):
+def test_malformed_lines(tmp_path, line, reason):
     path = write(tmp_path, HEADER + b"u\ta\t1\n\n" + line + b"\nv\tb\t2\n")
     table = read_table(path, "atomic", strict=False)
     assert table.frame["user_id"].to_list() == ["u", "v"]
-    assert table.rows.tolist() == [2, 5]
-    assert table.rows_in == 3
+    assert table.line_numbers.tolist() == [2, 5]
+    assert table.num_rows == 3
     ((name, row, column, why, text),) = table.rejected
     assert (name, row, column, why) == ("x.inter", 4, "", reason)
     assert text == line.decode("utf-8", "replace")
@@ -48,13 +48,13 @@ def test_lines_that_are_no_rows(tmp_path, line, reason):
         (b"", "empty"),
         (b"\n \n", "empty"),
         ("a:token\n".encode("utf-16"), "UTF-16"),
-        (b"a:token\ta:token\n", "column 'a:token' stands there twice"),
+        (b"a:token\ta:token\n", "column 'a:token' appears twice"),
         (b"a:token\t\n", "a column without a name"),
         (b"a:token\tb:int\n", "header 'b:int' is not name:type"),
-        (b"a:token\ta:float\n", "header: 'a' stands there twice"),
+        (b"a:token\ta:float\n", "header: 'a' appears twice"),
     ],
 )
-def test_headers_that_are_none(tmp_path, raw, message):
+def test_malformed_headers(tmp_path, raw, message):
     with pytest.raises(UserError, match=message):
         read_table(write(tmp_path, raw), "atomic", strict=False)
 
@@ -72,7 +72,7 @@ def test_quotes_of_csv(tmp_path):
     raw = b'a,b\n1,"x, ""y""\nz"\n2,"open\n3,c\n"4"x,d\n\n5,"e"\n'
     found = parse_csv(raw, tmp_path)
     assert found.frame.rows() == [("1", 'x, "y"\nz'), ("3", "c"), ("5", "e")]
-    assert found.rows.tolist() == [2, 5, 8]
+    assert found.line_numbers.tolist() == [2, 5, 8]
     assert [(row, text) for row, _, text in found.bad] == [
         (4, '2,"open'),
         (6, '"4"x,d'),
@@ -80,7 +80,7 @@ def test_quotes_of_csv(tmp_path):
     assert all("quotes do not fit" in reason for _, reason, _ in found.bad)
 
 
-def test_times_of_every_form(tmp_path):
+def test_formats_of_times(tmp_path):
     forms = [
         "1717113600", "1717113600.0", "2024-05-31", "2024-05-31T00:00",
         "2024-05-31 00:00:00", "2024-05-31T00:00:00.000", "2024-05-31T00:00:00Z",
@@ -106,7 +106,7 @@ def test_times_of_every_form(tmp_path):
         ("TOMORROW", "in the future"),
     ],
 )
-def test_times_that_are_none(tmp_path, value, reason):
+def test_bad_times(tmp_path, value, reason):
     if value == "TOMORROW":
         day = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=3)
         value = day.date().isoformat()
@@ -145,7 +145,7 @@ def test_ids_numbers_and_repeats(tmp_path):
         (7, "not in x.item"),
         (8, "the same again"),
     }
-    assert table.rows_in == len(table) + len(table.rejected)
+    assert table.num_rows == len(table) + len(table.rejected)
 
 
 def test_columns_of_the_wrong_type(tmp_path):
@@ -168,7 +168,7 @@ def test_lines_and_csv_agree_without_quotes(tmp_path):
     assert first.frame.equals(second.frame)
     quoted = parse_csv(raw.replace(b"x", b'"x"'), tmp_path)
     assert quoted.frame.equals(first.frame)
-    assert quoted.rows.tolist() == first.rows.tolist() == [2, 4]
+    assert quoted.line_numbers.tolist() == first.line_numbers.tolist() == [2, 4]
     assert quoted.bad == first.bad
 
 
