@@ -18,9 +18,9 @@ from tests.conftest import TINY_BERT
 
 
 def put(store, key, array):
-    out = store.create(array.shape)
+    out = store.allocate(array.shape)
     out[:] = array
-    return store.keep(key, out)
+    return store.commit(key, out)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -45,9 +45,9 @@ def test_two_processes_do_not_share_a_file_without_a_name(tmp_path):
         PrefixCache(tmp_path, "float32", max_bytes=1e9, mapped_above=0)
         for _ in range(2)
     )
-    x, y = first.create((5, 4)), second.create((5, 4))
+    x, y = first.allocate((5, 4)), second.allocate((5, 4))
     x[:], y[:] = 1, 2
-    assert (first.keep("x", x) == 1).all()
+    assert (first.commit("x", x) == 1).all()
     second.discard()
     assert [p.name for p in tmp_path.iterdir()] == ["x.npy"]
     assert (first.load("x") == 1).all()
@@ -57,7 +57,7 @@ def test_files_that_go_while_room_is_made(tmp_path):
     for name in ("a.npy", "b.part"):
         (tmp_path / name).symlink_to(tmp_path / "gone")
     store = PrefixCache(tmp_path, "float32", max_bytes=1e9, mapped_above=0)
-    assert isinstance(store.create((5, 4)), np.memmap)
+    assert isinstance(store.allocate((5, 4)), np.memmap)
 
 
 @pytest.mark.parametrize("damage", [b"", b"no array", "short", "flipped"])
@@ -87,7 +87,7 @@ def test_a_full_disk_leaves_the_array_in_memory(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
     store = PrefixCache(tmp_path, "float32", max_bytes=1e9, mapped_above=10)
     with pytest.raises(UserError, match=r"more than text\.cache_ram_gib"):
-        store.create((5, 4))
+        store.allocate((5, 4))
     assert not list(tmp_path.iterdir())
 
 
