@@ -1,4 +1,4 @@
-"""Whitening: what it is, and where there are too few items for it."""
+"""Whitening against its definition, also with fewer items than dimensions."""
 
 import numpy as np
 import pytest
