@@ -21,8 +21,6 @@ from ml_collections import ConfigDict
 from configs import base
 from experiments.benchmarks import duel
 from experiments.benchmarks.serve import serve
-from recjax.catalogue.frozen_prefix import PrefixEncoder
-from recjax.common.param_paths import TEXT_PARAMS
 from recjax.data.ingest.sources import locate
 from recjax.data.text.tokenize import tokenize
 from recjax.run.setup import open_run
@@ -48,15 +46,16 @@ def work(args: argparse.Namespace) -> None:
         about = {"texts": texts, "encoder": str(encoder), "max_tokens": args.max_tokens}
         (args.folder / "texts.json").write_text(json.dumps(about))
         e = r.model.encoder_config
-        encoder_fn = PrefixEncoder(r, r.model, e.num_hidden_layers + 2)
-        text = {p: x for p, x in params.items() if p.startswith(TEXT_PARAMS)}
+        prefix_encoder = r.catalogue.prefix_encoder
+        assert prefix_encoder is not None
+        encode_all = prefix_encoder.compile(r.model, e.num_hidden_layers + 2)
 
         def encode() -> dict[str, Any]:
             start = time.perf_counter()
             tokenize(
                 texts, encoder, max_tokens=args.max_tokens, vocab_size=e.vocab_size
             )
-            vectors_NxE = encoder_fn(text, np.zeros)
+            vectors_NxE = encode_all(params, np.zeros)
             seconds = time.perf_counter() - start
             np.save(args.folder / "ours.npy", vectors_NxE)
             return {"seconds": seconds}

@@ -71,7 +71,7 @@ def work(args: argparse.Namespace) -> None:
             state, _ = phase.step(
                 state,
                 phase.frozen,
-                phase.catalogue.whole,
+                phase.catalogue.by_source,
                 r.shard_batch(batch),
                 r.dropout_key,
             )
@@ -84,7 +84,7 @@ def work(args: argparse.Namespace) -> None:
             state, values = phase.step(
                 state,
                 phase.frozen,
-                phase.catalogue.whole,
+                phase.catalogue.by_source,
                 batch,
                 r.dropout_key,
             )
@@ -116,7 +116,9 @@ def plain_loss(r: Run, phase: Phase, params: FlatParams, batch: Batch) -> float:
         loss_P = loss(scored)
         return loss_P.sum() / mask_P.sum()
 
-    return float(jax.jit(compute)(params, phase.catalogue.whole, r.shard_batch(batch)))
+    return float(
+        jax.jit(compute)(params, phase.catalogue.by_source, r.shard_batch(batch))
+    )
 
 
 def write_for_peer(

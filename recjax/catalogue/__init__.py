@@ -1,1 +1,1 @@
-"""What the item tower reads of all items, computed once."""
+"""Per-item arrays that the item tower reads: packing, frozen prefix, whitening."""

@@ -1,150 +1,203 @@
-"""The catalogue's arrays on the devices: tokens, or what frozen blocks make of them."""
+"""Arrays of the catalogue on the devices: token ids, or a frozen prefix's output."""
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from recjax.catalogue.frozen_prefix import encode_prefix
-from recjax.catalogue.prefix_cache import DTYPES, GIB
+from recjax.catalogue.frozen_prefix import PrefixEncoder, is_pooled
+from recjax.catalogue.packing import make_packing, split_catalogue
+from recjax.catalogue.prefix_cache import GIB
 from recjax.catalogue.whitening import whiten
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, tree_bytes
 from recjax.data.batching.negatives import NegativeStrategy
 from recjax.data.text.packing import Items, Packing
+from recjax.data.text.tokenize import Tokens
 from recjax.models.recommender import Recommender
-from recjax.training.context import Run
+from recjax.runtime.compiler import Compiler
+from recjax.runtime.mesh import batch_sharding, place, replicated
 
 
 @dataclass(frozen=True)
 class CatalogueArrays:
-    """What the item tower reads of the catalogue.
+    """Per-item arrays that the item tower reads during one phase.
+
+    Iterating yields the catalogue piece by piece, each piece as `take` returns it.
 
     Attributes:
-      run: whose mesh they are on.
-      whole: per source, arrays of all items on the devices.
-      packing: how texts are packed; None where nothing is left to pack.
-      mapped_TxE: states of all tokens in a file, too many for memory.
+      mesh: device mesh of the run.
+      by_source: item source -> its arrays of all items, on the devices.
+      pieces: all items in pieces, on the host.
+      packing: how texts are packed; None if a step encodes no text.
+      mapped_TxE: token states in a memory-mapped file, if they are too large for RAM.
     """
 
-    run: Run
-    whole: Any
+    mesh: Mesh
+    by_source: dict[str, dict[str, Any]]
+    pieces: list[Items]
     packing: Packing | None
     mapped_TxE: np.ndarray | None = None
 
     def take(self, items: Items) -> tuple[Any, Items]:
-        """For items on the host: the catalogue, and the items, on the devices.
+        """Returns the arrays that the items read, and the items, on the devices.
 
-        Of states in a file only those of the items' own texts are read.
+        From a mapped file only the states of the items' own texts are read.
         """
         if self.mapped_TxE is None:
-            return self.whole, self.run.shard_batch(items)
+            return self.by_source, self._shard(items)
         packed = items.packed
         assert packed is not None
         states_RxLxE = np.take(self.mapped_TxE, packed.index_RxL, axis=0)
-        places = np.arange(packed.index_RxL.size, dtype=np.int32)
-        packed = packed._replace(index_RxL=places.reshape(packed.index_RxL.shape))
         states_TxE = states_RxLxE.reshape(-1, states_RxLxE.shape[-1])
-        catalogue = {"text": {"states_TxE": self.run.shard_batch(states_TxE)}}
-        return catalogue, self.run.shard_batch(items._replace(packed=packed))
+        # The states lie in the order of the rows now, so each index is its position.
+        shape = packed.index_RxL.shape
+        index_RxL = np.arange(packed.index_RxL.size, dtype=np.int32).reshape(shape)
+        items = items._replace(packed=packed._replace(index_RxL=index_RxL))
+        return {"text": {"states_TxE": self._shard(states_TxE)}}, self._shard(items)
+
+    def __iter__(self) -> Iterator[tuple[Any, Items]]:
+        # Mapped states are read again each time: all of them do not fit in memory.
+        if self.mapped_TxE is not None:
+            return map(self.take, self.pieces)
+        return iter(self._placed_pieces)
 
     @functools.cached_property
-    def pieces(self) -> list[Items]:
-        """The whole catalogue, on the host."""
-        return self.run.chunks(self.packing)
+    def _placed_pieces(self) -> list[tuple[Any, Items]]:
+        return [self.take(items) for items in self.pieces]
 
-    def places(self) -> np.ndarray:
-        """Where each item stands in the pieces of `chunks`, one after another."""
-        rows = np.concatenate([x.items_U for x in self.pieces])
-        return np.argsort(rows, kind="stable")[(rows < 0).sum() :]
+    def positions_N(self) -> np.ndarray:
+        """Returns the position of each item in the concatenated pieces."""
+        items = np.concatenate([piece.items_U for piece in self.pieces])
+        num_padding = (items < 0).sum()  # padding is -1 and sorts first
+        return np.argsort(items, kind="stable")[num_padding:]
 
-    def chunks(self) -> Iterable[tuple[Any, Items]]:
-        """The whole catalogue, piece by piece, to go through again and again."""
-        if self.mapped_TxE is None:
-            return [self.take(items) for items in self.pieces]
-        return _Chunks(self, self.pieces)
+    def _shard(self, tree: Any) -> Any:
+        return place(tree, batch_sharding(self.mesh, tree))
 
 
 @dataclass(frozen=True)
-class _Chunks:
-    """Pieces that are read from the file when their turn comes."""
+class CatalogueBuilder:
+    """Builds the catalogue's arrays for each phase; created once per run.
 
-    catalogue: CatalogueArrays
-    pieces: Sequence[Items]
-
-    def __iter__(self) -> Iterator[tuple[Any, Items]]:
-        return map(self.catalogue.take, self.pieces)
-
-
-def make_catalogue(
-    r: Run,
-    model: Recommender,
-    params: FlatParams,
-    blocks: int,
-    negatives: NegativeStrategy,
-) -> CatalogueArrays:
-    """The catalogue's arrays; with frozen blocks the text source gets their output.
-
-    `text.whiten` is of that output alone: the store keeps it as it came.
-
-    Args:
-      r: the run.
-      model: with `blocks` frozen.
-      params: all, by path.
-      blocks: how many are frozen, see `prefix.count_frozen_blocks`.
-      negatives: what targets compete with; says whether a step reads all of it.
-
-    Raises:
-      UserError: a step would read more than `text.cache_ram_gib` holds.
+    Attributes:
+      num_items: number of items N.
+      config: `config.text`.
+      mesh: device mesh of the run.
+      prefix_encoder: encodes the items' texts; None without a text source.
+      shapes_only: whether frozen blocks give shapes instead of arrays (dry run).
     """
-    if r.tokens is None:
-        return CatalogueArrays(r, {}, None)
-    if not blocks:
-        whole = r.replicate({"text": {"ids_T": r.tokens.ids}})
-        return CatalogueArrays(r, whole, r.packing())
-    array = encode_prefix(r, model, params, blocks)
-    assert model.encoder_config is not None
-    pooled = blocks == model.encoder_config.num_hidden_layers + 2
-    if isinstance(array, np.memmap) and not pooled:
-        _check_prefix_fits(negatives, array.nbytes)
-        return CatalogueArrays(r, {}, r.packing(), array)
-    if pooled and r.config.text.whiten:
-        array = whiten(array)
-    name = "vectors_NxE" if pooled else "states_TxE"
-    whole = r.replicate({"text": {name: np.asarray(array)}})
-    return CatalogueArrays(r, whole, None if pooled else r.packing())
+
+    num_items: int
+    config: Any
+    mesh: Mesh
+    prefix_encoder: PrefixEncoder | None
+    shapes_only: bool = False
+
+    def build(
+        self,
+        model: Recommender,
+        params: FlatParams,
+        blocks: int,
+        negatives: NegativeStrategy,
+    ) -> CatalogueArrays:
+        """Builds the arrays of a phase.
+
+        With frozen blocks the text source reads their output. `text.whiten` applies to
+        the vectors of a completely frozen encoder; the cache keeps them unwhitened.
+
+        Args:
+          model: model with `blocks` frozen.
+          params: all parameters by path.
+          blocks: number of frozen blocks, see `count_frozen_blocks`.
+          negatives: the phase's negatives; they decide which items a step reads.
+
+        Raises:
+          UserError: a step would read more than `text.cache_ram_gib` holds.
+        """
+        encoder = self.prefix_encoder
+        if encoder is None:
+            return self._arrays({}, None)
+        if not blocks:
+            ids = {"text": {"ids_T": encoder.packing.tokens.ids}}
+            return self._arrays(place(ids, replicated(self.mesh)), encoder.packing)
+        if self.shapes_only:
+            prefix: Any = encoder.shape(model, blocks)
+        else:
+            prefix = encoder.encode(model, params, blocks)
+        if is_pooled(model, blocks):
+            return self._vectors(prefix)
+        return self._states(prefix, encoder.packing, negatives)
+
+    def _vectors(self, prefix_NxE: Any) -> CatalogueArrays:
+        """Arrays of a completely frozen encoder: no text is left to encode."""
+        if self.config.whiten and not self.shapes_only:
+            prefix_NxE = whiten(prefix_NxE)
+        # One vector per item is small next to its states, so no vectors stay mapped.
+        by_source = {"text": {"vectors_NxE": prefix_NxE}}
+        return self._arrays(self._replicate(by_source), None)
+
+    def _states(
+        self, prefix_TxE: Any, packing: Packing, negatives: NegativeStrategy
+    ) -> CatalogueArrays:
+        """Arrays of an encoder whose upper layers train on the states of its tokens."""
+        num_bytes = tree_bytes(prefix_TxE)
+        if num_bytes > self.config.cache_ram_gib * GIB:
+            _check_prefix_fits(negatives, num_bytes)
+            if not self.shapes_only:
+                return self._arrays({}, packing, prefix_TxE)
+        by_source = {"text": {"states_TxE": prefix_TxE}}
+        return self._arrays(self._replicate(by_source), packing)
+
+    def _arrays(
+        self,
+        by_source: dict[str, dict[str, Any]],
+        packing: Packing | None,
+        mapped_TxE: np.ndarray | None = None,
+    ) -> CatalogueArrays:
+        pieces = split_catalogue(self.num_items, packing, self.config, self.mesh)
+        return CatalogueArrays(self.mesh, by_source, pieces, packing, mapped_TxE)
+
+    def _replicate(self, by_source: dict[str, dict[str, Any]]) -> Any:
+        if self.shapes_only:
+            return by_source
+        return place(jax.tree.map(np.asarray, by_source), replicated(self.mesh))
+
+
+def make_catalogue_builder(
+    tokens: Tokens | None,
+    num_items: int,
+    config: Any,
+    mesh: Mesh,
+    compiler: Compiler,
+    log: Callable[[str], None],
+    progress_bar: Callable[[int, int, str, str], Any],
+    *,
+    shapes_only: bool,
+) -> CatalogueBuilder:
+    """Creates a run's catalogue builder, see `PrefixEncoder` for the arguments."""
+    encoder = None
+    if tokens is not None:
+        packing = make_packing(tokens, config, mesh)
+        encoder = PrefixEncoder(
+            packing, num_items, config, mesh, compiler, log, progress_bar
+        )
+    return CatalogueBuilder(num_items, config, mesh, encoder, shapes_only)
 
 
 def _check_prefix_fits(negatives: NegativeStrategy, num_bytes: int) -> None:
-    """States in a file, of so many bytes, cannot be candidates of every step."""
+    """Checks that no step needs more states than the memory limit allows.
+
+    Raises:
+      UserError: every step reads the states of all items.
+    """
     if negatives.needs_whole_catalogue:
         raise UserError(
-            f"negatives: {negatives.name!r} needs the whole frozen prefix, "
-            f"{num_bytes / GIB:.1f} GiB, in memory in every step; allow it with "
-            "text.cache_ram_gib, or choose other negatives"
+            f"negatives: {negatives.name!r} needs the whole frozen prefix "
+            f"({num_bytes / GIB:.1f} GiB) in memory in every step, more than "
+            "text.cache_ram_gib; raise that limit or choose other negatives"
         )
-
-
-def abstract_catalogue(
-    r: Run,
-    model: Recommender,
-    params: FlatParams,
-    blocks: int,
-    negatives: NegativeStrategy,
-) -> CatalogueArrays:
-    """`make_catalogue` with the shapes of what frozen blocks would make."""
-    if r.tokens is None or not blocks:
-        return make_catalogue(r, model, params, blocks, negatives)
-    assert model.encoder_config is not None
-    pooled = blocks == model.encoder_config.num_hidden_layers + 2
-    rows = r.data.num_items if pooled else len(r.tokens.ids)
-    shape = rows, model.encoder_config.hidden_size
-    array = jax.ShapeDtypeStruct(shape, DTYPES[r.config.text.cache_dtype])
-    num_bytes = tree_bytes(array)
-    if not pooled and num_bytes > r.config.text.cache_ram_gib * GIB:
-        _check_prefix_fits(negatives, num_bytes)
-    name = "vectors_NxE" if pooled else "states_TxE"
-    return CatalogueArrays(r, {"text": {name: array}}, None if pooled else r.packing())

@@ -1,28 +1,56 @@
-"""An encoder's frozen prefix: its output for every item, computed once.
+"""Output of a text encoder's frozen prefix for every item, computed once.
 
-The freezing schedule alone decides how long the prefix is: the leading blocks
-(embeddings, layer 0, 1, ..., pooling) none of whose parameters is trained.
+The prefix consists of the leading blocks (embeddings, layer 0, 1, ..., pooling) without
+a trainable parameter. Its output is constant during a phase, so a train step starts
+where the prefix ends.
 """
 
+import functools
+import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
-from recjax.catalogue import frozen_prefix
-from recjax.catalogue.prefix_cache import GIB, PrefixCache
+from recjax.catalogue import packing as catalogue_packing
+from recjax.catalogue.packing import split_catalogue
+from recjax.catalogue.prefix_cache import DTYPES, GIB, Allocate, PrefixCache
 from recjax.common.files import cache_dir, hash_arrays
 from recjax.common.param_paths import TEXT_PARAMS, FlatParams, unflatten_params
+from recjax.data import padding
+from recjax.data.text import packing as text_packing
+from recjax.data.text.packing import Items, Packed, Packing
+from recjax.models import recommender
 from recjax.models.encoders import bert
-from recjax.models.items import tower
-from recjax.models.layers import attention
+from recjax.models.items import pooling, text_source, tower
+from recjax.models.layers import attention, dropout
 from recjax.models.recommender import Recommender
 from recjax.runtime.compile_cache import platform_key
-from recjax.training.context import Run
+from recjax.runtime.compiler import Compiler
+from recjax.runtime.mesh import batch_sharding, place, replicated
 
-Allocate = Callable[[tuple[int, ...]], np.ndarray]
+# Modules that decide the bits of a prefix. A change to any of them, even to a comment,
+# invalidates the cached files: computing a prefix again is cheap, a stale one is not.
+# The packing is among them because the shape of a row decides the order of summation.
+ENCODER_CODE = (
+    attention,
+    dropout,
+    bert,
+    pooling,
+    text_source,
+    tower,
+    recommender,
+    padding,
+    text_packing,
+    catalogue_packing,
+    sys.modules[__name__],
+)
+
+EncodePacked = Callable[[FlatParams, Packed], jax.Array]
 
 
 def count_frozen_blocks(model: Recommender, trainable: Iterable[str]) -> int:
@@ -51,160 +79,209 @@ def block_of(path: str, layers: int) -> int | None:
     return layers + 1  # pooling
 
 
+def is_pooled(model: Recommender, blocks: int) -> bool:
+    """True if the first `blocks` blocks are all, so that they end in pooled vectors."""
+    assert model.encoder_config is not None
+    return blocks == model.encoder_config.num_hidden_layers + 2
+
+
 def compute_prefix(
-    encode: Callable[[Any], Any],
-    pool: Callable[[Any, Any], Any],
-    chunks: Iterable[tuple[np.ndarray, Any]],
+    encode: Callable[[Packed], jax.Array],
+    pieces: Iterable[Items],
     *,
-    advance: Callable[[int], Any],
+    pooled: bool,
+    num_rows: int,
     allocate: Allocate,
-    blocks: int,
-    layers: int,
-    num_tokens: int,
-    num_items: int,
+    advance: Callable[[int], Any] = lambda num_items: None,
 ) -> np.ndarray:
-    """Runs the frozen blocks over the whole catalogue.
+    """Encodes the catalogue piece by piece into one array.
 
     Args:
-      encode: packed texts -> states_RxLxE after the frozen blocks.
-      pool: states and packed texts -> pooled_UxE.
-      chunks: (items_U, packed) that together hold every catalogue row once.
-      advance: receives how many more items are done, after each chunk.
-      allocate: makes the array of that shape that the result is written to.
-      blocks: how many blocks are frozen, at least 1.
-      layers: of the encoder.
-      num_tokens: T, tokens in the catalogue.
-      num_items: N.
-
-    Returns:
-      vectors_NxE where everything is frozen, else states_TxE.
+      encode: packed texts -> pooled_UxE if `pooled`, else states_RxLxE.
+      pieces: items with packed texts; together they hold every item once.
+      pooled: whether the result is vectors_NxE or states_TxE.
+      num_rows: N if `pooled`, else T, the number of tokens of all texts.
+      allocate: creates the result array from its shape.
+      advance: receives the number of items of each encoded piece.
     """
     out: np.ndarray | None = None
-    for items_U, packed in chunks:
-        states = encode(packed)
-        if blocks == layers + 2:
-            values = np.asarray(pool(states, packed))
-            where, size = items_U[items_U >= 0], num_items
-            values = values[items_U >= 0]
+    for items in pieces:
+        packed = items.packed
+        assert packed is not None
+        is_item_U = items.items_U >= 0
+        # Padding has no row in the result.
+        if pooled:
+            valid, index = is_item_U, items.items_U
         else:
-            filled = np.asarray(packed.segment_RxL) > 0
-            values = np.asarray(states)[filled]
-            where, size = np.asarray(packed.index_RxL)[filled], num_tokens
-        if out is None:
-            out = allocate((size, values.shape[-1]))
-        out[where] = values
-        advance(int((items_U >= 0).sum()))
+            valid, index = packed.segment_RxL > 0, packed.index_RxL
+        values = np.asarray(encode(packed))[valid]
+        if out is None:  # only the first output tells the width E
+            out = allocate((num_rows, values.shape[-1]))
+        out[index[valid]] = values
+        advance(int(is_item_U.sum()))
     assert out is not None
     return out
 
 
-ENCODER_CODE = (attention, bert, tower, frozen_prefix)
-
-
-def encode_prefix(
-    r: Run, model: Recommender, params: FlatParams, blocks: int
-) -> np.ndarray:
-    """Output of the text encoder's first `blocks` blocks for the whole catalogue.
-
-    vectors_NxE where these are all blocks, else states_TxE; from a file where a run
-    has computed the same before.
-    """
-    c, packing = r.config.text, r.packing()
-    assert model.encoder_config is not None
-    layers = model.encoder_config.num_hidden_layers
-    text = {path: x for path, x in params.items() if path.startswith(TEXT_PARAMS)}
-    store = PrefixCache(
-        cache_dir() / "prefix",
-        c.cache_dtype,
-        max_bytes=c.cache_disk_gib * GIB,
-        mapped_above=c.cache_ram_gib * GIB,
-    )
-    # All that the result depends on to the last bit, so that it is the same with the
-    # file and without.
-    constant = [
-        (path, x)
-        for path, x in text.items()
-        if (block := block_of(path, layers)) is not None and block < blocks
-    ]
-    code = [(m.__name__, np.fromfile(str(m.__file__), np.uint8)) for m in ENCODER_CODE]
-    texts = [("ids", packing.tokens.ids), ("offsets", packing.tokens.offsets)]
-    key = hash_arrays(
-        [*constant, *texts, *code],
-        (blocks, model.item_pooling, model.encoder_config, str(model.dtype)),
-        (c.cache_dtype, packing.width, packing.multiple, c.rows_per_batch),
-        (sorted(r.mesh.shape.items()), jax.devices()[0].device_kind),
-        platform_key(),
-    )
-    array, how = store.load(key), "read from"
-    if jax.process_count() > 1:  # all encode, unless all have found it
-        found = multihost_utils.process_allgather(np.array(array is not None))
-        array = array if found.all() else None
-    if array is None:
-        try:
-            array = PrefixEncoder(r, model, blocks)(text, store.create)
-            array, how = store.keep(key, array), "kept in"
-        finally:
-            store.discard()
-    path = store.folder / f"{key}.npy"
-    where = f"{how} {path}" if store.max_bytes and path.exists() else "in memory"
-    if isinstance(array, np.memmap):
-        where += ", mapped"
-    r.reporter.log(
-        f"frozen prefix: {blocks} of {layers + 2} blocks, "
-        f"{array.nbytes / 2**20:.1f} MiB {array.dtype}, {where}"
-    )
-    return array
-
-
+@dataclass(frozen=True)
 class PrefixEncoder:
-    """The compiled first blocks of a text encoder, over the catalogue's packed texts.
+    """Encodes the texts of all items with the frozen blocks of a model.
 
-    Args:
-      r: the run.
-      model: whose blocks they are.
-      blocks: how many.
+    Attributes:
+      packing: the texts of all items, and how they are packed.
+      num_items: number of items N.
+      config: `config.text`.
+      mesh: device mesh of the run.
+      compiler: compiler of the run.
+      log: prints a line.
+      progress_bar: creates a progress bar from total, done, description and unit.
     """
 
-    def __init__(self, r: Run, model: Recommender, blocks: int):
-        assert model.encoder_config is not None
-        self.run, self.blocks, self.packing = r, blocks, r.packing()
-        self.layers = model.encoder_config.num_hidden_layers
-        ids = r.replicate({"text": {"ids_T": self.packing.tokens.ids}})
+    packing: Packing
+    num_items: int
+    config: Any
+    mesh: Mesh
+    compiler: Compiler
+    log: Callable[[str], None]
+    progress_bar: Callable[[int, int, str, str], Any]
 
-        def encode(flat: FlatParams, packed: Any) -> jax.Array:
-            variables = {"params": unflatten_params(flat)}
-            return model.apply(
-                variables, ids, packed, blocks, method=Recommender.encode_prefix
-            )
+    def encode(self, model: Recommender, params: FlatParams, blocks: int) -> np.ndarray:
+        """Returns the output of the first `blocks` blocks for all items.
 
-        def pool(flat: FlatParams, states: jax.Array, packed: Any) -> jax.Array:
-            variables = {"params": unflatten_params(flat)}
-            return model.apply(variables, states, packed, method=Recommender.pool_text)
-
-        everywhere = r.compiler.everywhere
-        self._encode = r.compiler("encoder", encode, out_shardings=everywhere)
-        self._pool = r.compiler("pooling", pool, out_shardings=everywhere)
-
-    def __call__(self, text: FlatParams, allocate: Allocate) -> np.ndarray:
-        """See `compute_prefix`.
+        The result is vectors_NxE if these are all blocks, else states_TxE. It is read
+        from the cache if an earlier run has computed exactly the same.
 
         Args:
-          text: parameters of the text source.
-          allocate: makes the array that is filled and returned.
+          model: model with a text encoder.
+          params: all parameters by path.
+          blocks: number of frozen blocks, at least 1.
         """
-        r, n = self.run, self.run.data.num_items
-        pieces = r.chunks(self.packing)
-        bar = r.reporter.bar(n, 0, "encoding items", "item")
-        out = compute_prefix(
-            lambda packed: self._encode(text, r.shard_batch(packed)),
-            lambda states, packed: self._pool(text, states, r.shard_batch(packed)),
-            ((piece.items_U, piece.packed) for piece in pieces),
-            advance=bar.update,
-            allocate=allocate,
-            blocks=self.blocks,
-            layers=self.layers,
-            num_tokens=len(self.packing.tokens.ids),
-            num_items=n,
+        cache = PrefixCache(
+            cache_dir() / "prefix",
+            self.config.cache_dtype,
+            max_bytes=self.config.cache_disk_gib * GIB,
+            mapped_above=self.config.cache_ram_gib * GIB,
         )
-        bar.close()
-        return out
+        key = self.cache_key(model, params, blocks)
+        array, source = cache.load(key), "read from"
+        if jax.process_count() > 1:
+            # Encoding is collective. If one process lacks the file, all must encode,
+            # or that process would wait for the others forever.
+            found = multihost_utils.process_allgather(np.array(array is not None))
+            array = array if found.all() else None
+        if array is None:
+            try:
+                array = self.compile(model, blocks)(params, cache.allocate)
+                array, source = cache.commit(key, array), "kept in"
+            finally:
+                cache.discard()
+        path = cache.path(key)
+        stored = cache.max_bytes and path.exists()
+        source = f"{source} {path}" if stored else "in memory"
+        self._log_prefix(model, blocks, array, source)
+        return array
+
+    def shape(self, model: Recommender, blocks: int) -> jax.ShapeDtypeStruct:
+        """Returns the shape and dtype of what `encode` returns, without computing."""
+        assert model.encoder_config is not None
+        num_rows = len(self.packing.tokens.ids)
+        if is_pooled(model, blocks):
+            num_rows = self.num_items
+        shape = num_rows, model.encoder_config.hidden_size
+        return jax.ShapeDtypeStruct(shape, DTYPES[self.config.cache_dtype])
+
+    def cache_key(self, model: Recommender, params: FlatParams, blocks: int) -> str:
+        """Hashes everything that the result depends on, down to its last bit.
+
+        A run must give the same numbers whether or not it finds a cached file, so the
+        key also covers the packing, the mesh, the processor and the code.
+        """
+        assert model.encoder_config is not None
+        layers = model.encoder_config.num_hidden_layers
+        frozen = [
+            (path, x)
+            for path, x in params.items()
+            if (block := block_of(path, layers)) is not None and block < blocks
+        ]
+        packing, config = self.packing, self.config
+        texts = [("ids", packing.tokens.ids), ("offsets", packing.tokens.offsets)]
+        code = [
+            (module.__name__, np.fromfile(str(module.__file__), np.uint8))
+            for module in ENCODER_CODE
+        ]
+        return hash_arrays(
+            [*frozen, *texts, *code],
+            (blocks, model.item_pooling, model.encoder_config, str(model.dtype)),
+            (config.cache_dtype, packing.width, packing.multiple),
+            config.rows_per_batch,
+            (sorted(self.mesh.shape.items()), jax.devices()[0].device_kind),
+            platform_key(),
+        )
+
+    def compile(
+        self, model: Recommender, blocks: int
+    ) -> Callable[[FlatParams, Allocate], np.ndarray]:
+        """Returns a function that encodes the catalogue, without the cache.
+
+        The function takes all parameters and an allocator, see `compute_prefix`. It
+        compiles at its first call and keeps the programs.
+        """
+        encode = self._compile_blocks(model, blocks)
+        pooled, num_rows = is_pooled(model, blocks), self.shape(model, blocks).shape[0]
+        pieces = split_catalogue(self.num_items, self.packing, self.config, self.mesh)
+
+        def encode_catalogue(params: FlatParams, allocate: Allocate) -> np.ndarray:
+            text = {p: x for p, x in params.items() if p.startswith(TEXT_PARAMS)}
+            bar = self.progress_bar(self.num_items, 0, "encoding items", "item")
+            array = compute_prefix(
+                functools.partial(encode, text),
+                pieces,
+                pooled=pooled,
+                num_rows=num_rows,
+                allocate=allocate,
+                advance=bar.update,
+            )
+            bar.close()
+            return array
+
+        return encode_catalogue
+
+    def _compile_blocks(self, model: Recommender, blocks: int) -> EncodePacked:
+        """Compiles the first `blocks` blocks; their output lies on every device."""
+        ids = {"text": {"ids_T": self.packing.tokens.ids}}
+        catalogue = place(ids, replicated(self.mesh))
+
+        def run_blocks(flat: FlatParams, packed: Packed) -> jax.Array:
+            variables = {"params": unflatten_params(flat)}
+            method = Recommender.encode_prefix
+            return model.apply(variables, catalogue, packed, blocks, method=method)
+
+        def pool_states(
+            flat: FlatParams, states_RxLxE: jax.Array, packed: Packed
+        ) -> jax.Array:
+            variables = {"params": unflatten_params(flat)}
+            method = Recommender.pool_text
+            return model.apply(variables, states_RxLxE, packed, method=method)
+
+        everywhere = self.compiler.everywhere
+        encoder = self.compiler("encoder", run_blocks, out_shardings=everywhere)
+        pool = self.compiler("pooling", pool_states, out_shardings=everywhere)
+        pooled = is_pooled(model, blocks)
+
+        def encode(text: FlatParams, packed: Packed) -> jax.Array:
+            placed = place(packed, batch_sharding(self.mesh, packed))
+            out: jax.Array = encoder(text, placed)
+            return pool(text, out, placed) if pooled else out
+
+        return encode
+
+    def _log_prefix(
+        self, model: Recommender, blocks: int, array: np.ndarray, source: str
+    ) -> None:
+        assert model.encoder_config is not None
+        layers = model.encoder_config.num_hidden_layers
+        mapped = ", memory-mapped" if isinstance(array, np.memmap) else ""
+        self.log(
+            f"frozen prefix: {blocks} of {layers + 2} blocks, "
+            f"{array.nbytes / 2**20:.1f} MiB {array.dtype}, {source}{mapped}"
+        )

@@ -1,10 +1,11 @@
-"""Files of what frozen blocks make of texts, found again by what they depend on."""
+"""Content-addressed disk cache of frozen-encoder outputs."""
 
 import contextlib
 import hashlib
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import ml_dtypes
@@ -17,130 +18,152 @@ DTYPES = {
     "float32": np.dtype(np.float32),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
+CHECKSUM_BYTES = 32  # SHA-256 at the end of each file
+ABANDONED_SECONDS = 86400  # a partial file this old belongs to a killed process
+
+Allocate = Callable[[tuple[int, ...]], np.ndarray]
 
 
 class PrefixCache:
-    """A folder of arrays, each in a file that is named by a hash.
+    """A directory of arrays; each file is named by a hash of its array's inputs.
 
-    A file ends with the SHA-256 of what stands before.
+    Each file ends with the SHA-256 of its other bytes, so a damaged file is detected
+    and computed again. A new array is first written to a partial file; `commit` renames
+    it when it is complete.
 
     Args:
-      folder: made where it is missing.
-      dtype: of the arrays, one of `DTYPES`.
-      max_bytes: of all files together; those unused for longest go first. 0 neither
-        reads nor writes.
-      mapped_above: an array of more bytes stays in its file, mapped into memory.
+      folder: created on first use.
+      dtype: data type of the arrays, one of `DTYPES`.
+      max_bytes: size limit of all files; the least recently used are deleted first. 0
+        disables reading and writing.
+      mapped_above: larger arrays, in bytes, stay in their file, mapped into memory.
     """
 
     def __init__(
         self, folder: Path, dtype: str, *, max_bytes: float, mapped_above: float
     ):
-        self.folder, self.dtype = folder, DTYPES[dtype]
-        self.max_bytes, self.mapped_above = max_bytes, mapped_above
-        self._part: Path | None = None  # a file without a name yet
+        self.folder = folder
+        self.dtype = DTYPES[dtype]
+        self.max_bytes = max_bytes
+        self.mapped_above = mapped_above
+        self._partial: Path | None = None
+
+    def path(self, key: str) -> Path:
+        """Returns the path of a key's file, which may not exist."""
+        return self.folder / f"{key}.npy"
 
     def load(self, key: str) -> np.ndarray | None:
-        """The array of that key; None where there is none, or a damaged file."""
-        path = self.folder / f"{key}.npy"
+        """Returns a key's array, or None if its file is missing or damaged."""
         if not self.max_bytes:
             return None
+        path = self.path(key)
         with contextlib.suppress(ValueError, OSError, EOFError):
-            if _sha256(path) != _stored_digest(path):
+            end = path.stat().st_size - CHECKSUM_BYTES
+            if _sha256(path, end) != _stored_checksum(path):
                 return None
-            os.utime(path)  # used now
-            mapped = path.stat().st_size > self.mapped_above
-            array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-            return self._view(array)
+            os.utime(path)  # the eviction order is by last use
+            return self._fit(np.load(path, mmap_mode="r", allow_pickle=False))
         return None
 
-    def create(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Room for an array: in a file without a name yet, or in memory.
-
-        In memory where the disk is full or may not be written.
+    def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Creates an array to fill: in a partial file, or else in memory.
 
         Raises:
-          UserError: no file can hold it, and it is too large for memory.
+          UserError: the array fits neither on the disk nor in memory.
         """
-        size = int(np.prod(shape)) * self.dtype.itemsize
-        if size <= self.max_bytes:
+        num_bytes = int(np.prod(shape)) * self.dtype.itemsize
+        if num_bytes <= self.max_bytes:
+            # A full or read-only disk is no error while the array fits in memory.
             with contextlib.suppress(OSError):
-                return self._view(self._create_file(shape, size))
+                return self._create_file(shape, num_bytes)
             self.discard()
-        if size > self.mapped_above:
+        if num_bytes > self.mapped_above:
             raise UserError(
-                f"the frozen prefix takes {size / GIB:.1f} GiB, more than "
-                f"text.cache_ram_gib ({self.mapped_above / GIB:g}), and there is no "
-                f"room for a file of it in {self.folder} (text.cache_disk_gib "
-                f"{self.max_bytes / GIB:g})"
+                f"the frozen prefix takes {num_bytes / GIB:.1f} GiB, more than "
+                f"text.cache_ram_gib ({self.mapped_above / GIB:g}), and {self.folder} "
+                "cannot hold a file of this size; raise text.cache_ram_gib or "
+                f"text.cache_disk_gib ({self.max_bytes / GIB:g}), or free disk space"
             )
         return np.zeros(shape, self.dtype)
 
-    def keep(self, key: str, array: np.ndarray) -> np.ndarray:
-        """Gives an array of `create` its name; from now on `load` finds it."""
-        if self._part is None or not isinstance(array, np.memmap):
+    def commit(self, key: str, array: np.ndarray) -> np.ndarray:
+        """Saves a filled array of `allocate` under a key, if it lies in a file.
+
+        Returns:
+          The same values, in memory if they are small enough.
+        """
+        if self._partial is None or not isinstance(array, np.memmap):
             return array
         try:
             array.flush()
-            seal = _sha256(self._part, whole=True)
-            with self._part.open("ab") as file:
-                file.write(seal)
-            self._part.replace(self.folder / f"{key}.npy")
-            self._part = None
+            checksum = _sha256(self._partial, self._partial.stat().st_size)
+            with self._partial.open("ab") as file:
+                file.write(checksum)
+            self._partial.replace(self.path(key))
+            self._partial = None
         except OSError:
-            self.discard()  # what is mapped can still be read
-        return array if array.nbytes > self.mapped_above else np.array(array)
+            self.discard()  # the mapping outlives the file's name
+        return self._fit(array)
 
     def discard(self) -> None:
-        """Deletes a file that `create` made and `keep` has not named."""
-        if self._part is not None:
-            self._part.unlink(missing_ok=True)
-            self._part = None
+        """Deletes the partial file, if `commit` has not renamed it."""
+        if self._partial is not None:
+            self._partial.unlink(missing_ok=True)
+            self._partial = None
 
-    def _create_file(self, shape: tuple[int, ...], size: int) -> np.ndarray:
+    def _fit(self, array: np.ndarray) -> np.ndarray:
+        """Reads a mapped array into memory if it is small enough."""
+        array = array.view(self.dtype)
+        return array if array.nbytes > self.mapped_above else np.array(array)
+
+    def _create_file(self, shape: tuple[int, ...], num_bytes: int) -> np.ndarray:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._make_room(size)
-        # Another process may fill one of its own: the name is nobody else's.
+        self._make_room(num_bytes)
+        # Other processes may write the same key now, each to its own partial file.
         handle, name = tempfile.mkstemp(dir=self.folder, suffix=".part")
         os.close(handle)
-        self._part = Path(name)
-        raw = self.dtype if self.dtype != DTYPES["bfloat16"] else np.uint16
-        array = np.lib.format.open_memmap(self._part, "w+", raw, shape)
-        # A mapped file that finds the disk full later ends the process.
+        self._partial = Path(name)
+        # The .npy format has no bfloat16; its bits are stored as integers.
+        stored = self.dtype if self.dtype != DTYPES["bfloat16"] else np.uint16
+        array = np.lib.format.open_memmap(self._partial, "w+", stored, shape)
+        # Reserve the blocks now: writing to a mapped file on a full disk is a SIGBUS,
+        # which ends the process.
         if hasattr(os, "posix_fallocate"):
-            with self._part.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, self._part.stat().st_size)
-        return array
+            with self._partial.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, self._partial.stat().st_size)
+        view: np.ndarray = array.view(self.dtype)
+        return view
 
-    def _view(self, array: np.ndarray) -> np.ndarray:
-        viewed: np.ndarray = array.view(self.dtype)
-        return viewed
-
-    def _make_room(self, size: int) -> None:
-        found = []  # age and size of what is there and stays there while we look
+    def _make_room(self, num_bytes: int) -> None:
+        """Deletes abandoned partial files, then the least recently used arrays."""
+        files = []
         for path in (*self.folder.glob("*.npy"), *self.folder.glob("*.part")):
+            # Another process may delete files while we list them.
             with contextlib.suppress(FileNotFoundError):
                 stat = path.stat()
-                found.append((stat.st_mtime, stat.st_size, path))
-        total = sum(bytes_ for _, bytes_, _ in found)
-        for changed, bytes_, path in sorted(found):
-            part = path.suffix == ".part"  # a day later of a process that was killed
-            old = part and time.time() - changed > 86400
-            if old or (not part and total + size > self.max_bytes):
+                files.append((stat.st_mtime, stat.st_size, path))
+        total = sum(size for _, size, _ in files)
+        for modified, size, path in sorted(files):
+            if path.suffix == ".part":
+                delete = time.time() - modified > ABANDONED_SECONDS
+            else:
+                delete = total + num_bytes > self.max_bytes
+            if delete:
                 path.unlink(missing_ok=True)
-                total -= bytes_
+                total -= size
 
 
-def _sha256(path: Path, *, whole: bool = False) -> bytes:
-    """Of a file, without the seal at its end if not the whole."""
-    left, total = path.stat().st_size - (0 if whole else 32), hashlib.sha256()
+def _sha256(path: Path, end: int) -> bytes:
+    """Hashes a file's first `end` bytes without reading all of them into memory."""
+    total = hashlib.sha256()
     with path.open("rb") as file:
-        while left > 0 and (part := file.read(min(left, 2**20))):
-            total.update(part)
-            left -= len(part)
+        while end > 0 and (chunk := file.read(min(end, 2**20))):
+            total.update(chunk)
+            end -= len(chunk)
     return total.digest()
 
 
-def _stored_digest(path: Path) -> bytes:
+def _stored_checksum(path: Path) -> bytes:
     with path.open("rb") as file:
-        file.seek(-32, os.SEEK_END)
+        file.seek(-CHECKSUM_BYTES, os.SEEK_END)
         return file.read()

@@ -8,7 +8,6 @@ import numpy as np
 from recjax.baselines import BASELINES, TEXT
 from recjax.baselines.score_fusion import ScoreFusion
 from recjax.baselines.text import TextSimilarity
-from recjax.catalogue.frozen_prefix import encode_prefix
 from recjax.common.param_paths import FlatParams
 from recjax.data.batching.types import Baseline
 from recjax.evaluation.results import reference_results
@@ -76,4 +75,6 @@ class References:
         model = r.model.clone(item_pooling=pooling)
         assert model.encoder_config is not None
         blocks = model.encoder_config.num_hidden_layers + 2
-        return np.asarray(encode_prefix(r, model, self.params, blocks))
+        encoder = r.catalogue.prefix_encoder
+        assert encoder is not None
+        return np.asarray(encoder.encode(model, self.params, blocks))

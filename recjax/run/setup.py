@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from recjax.catalogue.arrays import make_catalogue_builder
 from recjax.checkpointing.checkpoints import Checkpoints
 from recjax.common.config import compact_config, flat_config
 from recjax.common.files import file_sha256, hash_arrays
@@ -142,6 +143,16 @@ def _make_run(
         data=data,
         titles=titles,
         tokens=tokens,
+        catalogue=make_catalogue_builder(
+            tokens,
+            data.num_items,
+            config.text,
+            mesh,
+            compiler,
+            reporter.log,
+            reporter.bar,
+            shapes_only=planned is not None,
+        ),
         model=model,
         mesh=mesh,
         compiler=compiler,
@@ -152,7 +163,6 @@ def _make_run(
         rules=rules,
         pretrained=pretrained,
         began=began,
-        dry=planned is not None,
     )
     r.spend_since("load", Moment(began, 0.0))
     return r, params

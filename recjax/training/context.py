@@ -1,7 +1,6 @@
 """What every part of a run needs; built once, by `train.open_run`."""
 
 import functools
-import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,16 +8,16 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from recjax.catalogue.arrays import CatalogueBuilder
 from recjax.checkpointing.checkpoints import Checkpoints
 from recjax.data.dataset import Data
-from recjax.data.text.packing import Items, Packing, catalogue_pieces, whole_catalogue
 from recjax.data.text.tokenize import Tokens
 from recjax.evaluation.evaluator import Evaluator
 from recjax.models.recommender import Recommender
 from recjax.reporting.writer import Reporter
 from recjax.runtime.compiler import Compiler
 from recjax.runtime.host_memory import peak_memory
-from recjax.runtime.mesh import batch_sharding, place, replicated, row_multiple
+from recjax.runtime.mesh import batch_sharding, place, replicated
 from recjax.runtime.signals import Signals
 from recjax.runtime.timer import Moment
 from recjax.training.optimizer import PhaseRules
@@ -33,7 +32,6 @@ class Run:
       rules: of every phase with epochs, resolved.
       pretrained: digest of the encoder's weights, where they are read from a file.
       began: when this process began, by `time.perf_counter`.
-      dry: whether nothing is computed that takes long.
       seconds: by part, those of processes that were interrupted included.
       peak_before: MiB, the most that one of those processes had.
     """
@@ -42,6 +40,7 @@ class Run:
     data: Data
     titles: list[str]
     tokens: Tokens | None
+    catalogue: CatalogueBuilder
     model: Recommender
     mesh: Mesh
     compiler: Compiler
@@ -52,7 +51,6 @@ class Run:
     rules: list[PhaseRules]
     pretrained: str | None
     began: float
-    dry: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     peak_before: int = 0
 
@@ -60,22 +58,6 @@ class Run:
     def dropout_key(self) -> jax.Array:
         """A step folds its number in."""
         return self.replicate(jax.random.key(self.config.seed + 1))
-
-    def packing(self) -> Packing:
-        """How the catalogue's texts are packed."""
-        assert self.tokens is not None
-        width = max(self.config.text.row_tokens, int(self.tokens.lengths.max()))
-        multiple = row_multiple(self.mesh)
-        multiple = math.lcm(multiple, self.config.text.remat_rows or 1)
-        return Packing(self.tokens, width, multiple)
-
-    def chunks(self, packing: Packing | None) -> list[Items]:
-        """The catalogue, in pieces of `text.rows_per_batch` rows where it has texts."""
-        n, multiple = self.data.num_items, row_multiple(self.mesh)
-        if packing is None:
-            return [whole_catalogue(n, None, multiple)]
-        rows = self.config.text.rows_per_batch
-        return catalogue_pieces(n, packing, multiple, rows)
 
     def shard_batch(self, tree: Any) -> Any:
         """Onto the devices, first dimensions over the data axis."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from recjax.catalogue.arrays import CatalogueArrays, abstract_catalogue, make_catalogue
+from recjax.catalogue.arrays import CatalogueArrays
 from recjax.catalogue.frozen_prefix import count_frozen_blocks
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, count_params, unflatten_params
@@ -121,8 +121,7 @@ def make_phase(
     start = r.now()
     blocks = count_frozen_blocks(r.model, trainable)
     model = r.model.clone(frozen_blocks=blocks)
-    make = abstract_catalogue if r.dry else make_catalogue
-    catalogue = make(r, model, params, blocks, batches.negatives)
+    catalogue = r.catalogue.build(model, params, blocks, batches.negatives)
     batches.packing = catalogue.packing
     graph = candidates = None
     if model.graph_layers:
@@ -148,8 +147,8 @@ def make_phase(
         candidates=candidates,
         scorer=ModelScorer(
             model,
-            catalogue.chunks(),
-            catalogue.places(),
+            catalogue,
+            catalogue.positions_N(),
             r.evaluator.k,
             r.compiler,
             graph,

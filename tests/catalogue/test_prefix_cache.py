@@ -1,4 +1,4 @@
-"""Files of the frozen prefix: found again, never stale, never too many."""
+"""The disk cache of the frozen prefix: hits, damaged files, and eviction."""
 
 import os
 import shutil
@@ -17,53 +17,53 @@ from recjax.run import train
 from tests.conftest import TINY_BERT
 
 
-def put(store, key, array):
-    out = store.create(array.shape)
+def put(cache, key, array):
+    out = cache.allocate(array.shape)
     out[:] = array
-    return store.keep(key, out)
+    return cache.commit(key, out)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("mapped", [True, False])
-def test_what_is_kept_is_found_again(tmp_path, dtype, mapped):
+def test_a_committed_array_is_loaded(tmp_path, dtype, mapped):
     above = 10 if mapped else 1e9
-    store = PrefixCache(tmp_path / "new", dtype, max_bytes=1e9, mapped_above=above)
+    cache = PrefixCache(tmp_path / "new", dtype, max_bytes=1e9, mapped_above=above)
     array = np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4)
-    assert store.load("a") is None
-    kept = put(store, "a", array)
-    found = store.load("a")
+    assert cache.load("a") is None
+    kept = put(cache, "a", array)
+    found = cache.load("a")
     for x in (kept, found):
         assert isinstance(x, np.memmap) == mapped
-        assert x.dtype == store.dtype
-        np.testing.assert_array_equal(x, array.astype(store.dtype))
-    assert store.load("b") is None
+        assert x.dtype == cache.dtype
+        np.testing.assert_array_equal(x, array.astype(cache.dtype))
+    assert cache.load("b") is None
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.npy"]
 
 
-def test_two_processes_do_not_share_a_file_without_a_name(tmp_path):
+def test_two_processes_do_not_share_a_partial_file(tmp_path):
     first, second = (
         PrefixCache(tmp_path, "float32", max_bytes=1e9, mapped_above=0)
         for _ in range(2)
     )
-    x, y = first.create((5, 4)), second.create((5, 4))
+    x, y = first.allocate((5, 4)), second.allocate((5, 4))
     x[:], y[:] = 1, 2
-    assert (first.keep("x", x) == 1).all()
+    assert (first.commit("x", x) == 1).all()
     second.discard()
     assert [p.name for p in tmp_path.iterdir()] == ["x.npy"]
     assert (first.load("x") == 1).all()
 
 
-def test_files_that_go_while_room_is_made(tmp_path):
+def test_files_may_disappear_during_eviction(tmp_path):
     for name in ("a.npy", "b.part"):
         (tmp_path / name).symlink_to(tmp_path / "gone")
-    store = PrefixCache(tmp_path, "float32", max_bytes=1e9, mapped_above=0)
-    assert isinstance(store.create((5, 4)), np.memmap)
+    cache = PrefixCache(tmp_path, "float32", max_bytes=1e9, mapped_above=0)
+    assert isinstance(cache.allocate((5, 4)), np.memmap)
 
 
 @pytest.mark.parametrize("damage", [b"", b"no array", "short", "flipped"])
-def test_a_damaged_file_is_not_read(tmp_path, damage):
-    store = PrefixCache(tmp_path, "float32", max_bytes=1e9, mapped_above=1e9)
-    put(store, "a", np.ones((5, 4), np.float32))
+def test_a_damaged_file_is_not_loaded(tmp_path, damage):
+    cache = PrefixCache(tmp_path, "float32", max_bytes=1e9, mapped_above=1e9)
+    put(cache, "a", np.ones((5, 4), np.float32))
     path = tmp_path / "a.npy"
     if damage == "short":
         damage = path.read_bytes()[:-8]
@@ -71,7 +71,7 @@ def test_a_damaged_file_is_not_read(tmp_path, damage):
         damage = bytearray(path.read_bytes())
         damage[150] ^= 1
     path.write_bytes(damage)
-    assert store.load("a") is None
+    assert cache.load("a") is None
 
 
 def test_a_full_disk_leaves_the_array_in_memory(tmp_path, monkeypatch):
@@ -79,32 +79,33 @@ def test_a_full_disk_leaves_the_array_in_memory(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    store = PrefixCache(tmp_path, "float32", max_bytes=1e9, mapped_above=1e9)
-    kept = put(store, "a", np.ones((5, 4), np.float32))
+    cache = PrefixCache(tmp_path, "float32", max_bytes=1e9, mapped_above=1e9)
+    kept = put(cache, "a", np.ones((5, 4), np.float32))
     assert not isinstance(kept, np.memmap)
     assert (kept == 1).all()
-    assert store.load("a") is None
+    assert cache.load("a") is None
     assert not list(tmp_path.iterdir())
-    store = PrefixCache(tmp_path, "float32", max_bytes=1e9, mapped_above=10)
+    cache = PrefixCache(tmp_path, "float32", max_bytes=1e9, mapped_above=10)
     with pytest.raises(UserError, match=r"more than text\.cache_ram_gib"):
-        store.create((5, 4))
+        cache.allocate((5, 4))
     assert not list(tmp_path.iterdir())
 
 
-def test_the_longest_unused_goes_first(tmp_path):
-    array = np.ones((256, 1), np.float32)  # 1 KiB, a header of 128 bytes, a seal of 32
-    store = PrefixCache(tmp_path, "float32", max_bytes=3000, mapped_above=1e9)
+def test_the_least_recently_used_file_is_evicted_first(tmp_path):
+    # 1 KiB, and a header of 128 bytes and a checksum of 32.
+    array = np.ones((256, 1), np.float32)
+    cache = PrefixCache(tmp_path, "float32", max_bytes=3000, mapped_above=1e9)
     for i, key in enumerate("ab"):
-        put(store, key, array)
+        put(cache, key, array)
         os.utime(tmp_path / f"{key}.npy", (i, i))
-    assert store.load("a") is not None  # used now
-    put(store, "c", array)
+    assert cache.load("a") is not None  # marks it as used
+    put(cache, "c", array)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "c.npy"]
-    put(store, "big", np.ones((4000, 1), np.float32))  # more than all of the room
+    put(cache, "big", np.ones((4000, 1), np.float32))  # more than max_bytes
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "c.npy"]
 
 
-def test_digest_sees_every_byte():
+def test_the_hash_covers_every_byte():
     x = np.arange(6.0)
     known = {hash_arrays([("a", x)], 1)}
     y = x.copy()
@@ -122,7 +123,7 @@ def test_digest_sees_every_byte():
     assert hash_arrays([("a", x.copy())], 1) in known
 
 
-def test_a_run_reads_only_what_it_would_compute(config, tmp_path, monkeypatch, capsys):
+def test_a_cached_prefix_gives_the_same_results(config, tmp_path, monkeypatch, capsys):
     """The same prefix is read by the next run, with the same results; another depth,
     other weights, other texts or another dtype never find it."""
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
@@ -164,9 +165,7 @@ def test_a_run_reads_only_what_it_would_compute(config, tmp_path, monkeypatch, c
     assert half[0]["zero_shot"] != first["zero_shot"]
 
 
-def test_other_weights_or_other_code_never_find_it(
-    config, tmp_path, monkeypatch, capsys
-):
+def test_changed_weights_or_code_miss_the_cache(config, tmp_path, monkeypatch, capsys):
     """The same depth twice: one frozen weight differs in its last bit, or the code."""
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
     encoder = shutil.copytree(TINY_BERT, tmp_path / "bert")

@@ -1,4 +1,4 @@
-"""Whitening: what it is, and where there are too few items for it."""
+"""Whitening against its definition, also with fewer items than dimensions."""
 
 import numpy as np
 import pytest
@@ -15,9 +15,9 @@ def crowded(num, width):
     return (x + 10 * rng.normal(size=width)).astype(np.float32)
 
 
-@pytest.mark.parametrize("rows", [2**16, 100])
-def test_mean_is_zero_and_covariance_the_identity(monkeypatch, rows):
-    monkeypatch.setattr(whitening, "ROWS", rows)
+@pytest.mark.parametrize("chunk_size", [2**16, 100])
+def test_mean_is_zero_and_covariance_the_identity(monkeypatch, chunk_size):
+    monkeypatch.setattr(whitening, "CHUNK_SIZE", chunk_size)
     x = crowded(500, 12)
     white = whiten(x)
     assert white.dtype == np.float32

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from configs import base
+from recjax.catalogue.arrays import CatalogueBuilder
 from recjax.catalogue.whitening import whiten
 from recjax.checkpointing.checkpoints import read_params
 from recjax.common import param_paths
 from recjax.common.errors import UserError
 from recjax.run import train
 from recjax.run.validate_config import check_config
-from recjax.training import phase
 from tests.conftest import TINY_BERT, TOP
 
 
@@ -86,13 +86,13 @@ def test_frozen_vectors_are_whitened(config, tmp_path, monkeypatch):
     """What the item tower reads, and not what is known before the training."""
     seen, before = [], {}
 
-    def put(*args):
-        made = make_phase_catalogue(*args)
-        seen.append(np.asarray(made.whole["text"]["vectors_NxE"]))
-        return made
+    def record(*args):
+        arrays = build(*args)
+        seen.append(np.asarray(arrays.by_source["text"]["vectors_NxE"]))
+        return arrays
 
-    make_phase_catalogue = phase.make_catalogue
-    monkeypatch.setattr(phase, "make_catalogue", put)
+    build = CatalogueBuilder.build
+    monkeypatch.setattr(CatalogueBuilder, "build", record)
     for white in (False, True):
         c = config.copy_and_resolve_references().unlock()
         c.text.whiten, c.item_tower.mlp_layers = white, 2

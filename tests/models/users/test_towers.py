@@ -329,18 +329,21 @@ def test_cached_prefix_gives_the_same_loss_and_gradients(texts, blocks):
     model = model.clone(frozen_blocks=blocks)
     ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
     variables = {"params": param_paths.unflatten_params(params)}
+    pooled = blocks == 5
+
+    def encode(packed):
+        method = Recommender.encode_prefix
+        states = model.apply(variables, ids, packed, blocks, method=method)
+        if not pooled:
+            return states
+        return model.apply(variables, states, packed, method=Recommender.pool_text)
+
     cached = compute_prefix(
-        lambda p: model.apply(
-            variables, ids, p, blocks, method=Recommender.encode_prefix
-        ),
-        lambda s, p: model.apply(variables, s, p, method=Recommender.pool_text),
-        [(items.items_U, items.packed)],
-        advance=lambda n: None,
+        encode,
+        [items],
+        pooled=pooled,
+        num_rows=data.num_items if pooled else len(tokens.ids),
         allocate=np.zeros,
-        blocks=blocks,
-        layers=3,
-        num_tokens=len(tokens.ids),
-        num_items=data.num_items,
     )
     cached = {"vectors_NxE" if blocks == 5 else "states_TxE": cached}
     batch = make_batch(data, items)
