@@ -70,8 +70,11 @@ def open_run(
         stack.enter_context(contextlib.closing(checkpoints))
         try:
             r, params = _make_run(config, mesh, checkpoints, reporter, began, planned)
-            for differs in checkpoints.check_identity(run_identity(r)):
-                reporter.log(f"note: saved with {differs}: from here on other bits")
+            if changes := checkpoints.check_identity(run_identity(r)):
+                reporter.log(
+                    f"note: changed since the checkpoint: {changes}; results will not "
+                    "be bit-identical"
+                )
             reporter.open(resume=checkpoints.resume_metadata)
             stack.enter_context(contextlib.closing(reporter))
             if config.report.wandb and reporter.active and planned is None:

@@ -85,7 +85,7 @@ def _run(r: Run, params: FlatParams) -> dict[str, Any]:
         r.reporter.ranks(f"phase-{phases[i].name}", outcome.test.rank_R)
         del outcome  # its vectors of the items are not kept through the next phase
         save(r, i + 1, {k: v for k, v in params.items() if k in trained}, step, results)
-    if not checkpoints.wait_for_result():
+    if not checkpoints.flush_phase_checkpoint():
         raise UserError(f"{r.reporter.workdir}: the result could not be saved")
     return finish(r, results, params)
 

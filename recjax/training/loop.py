@@ -87,7 +87,10 @@ def fit(
         if found := inside.manifest["arrays"].get("more:stale:vectors_NxD"):
             table = jax.ShapeDtypeStruct(*found, sharding=r.compiler.everywhere)
             stale = {"stale": {"vectors_NxD": table}}
-        state, best, stale = r.checkpoints.restore_last(state, stale)
+        saved = r.checkpoints.restore_last(
+            {"state": state, "best": state.trainable, "more": stale}
+        )
+        state, best, stale = saved["state"], saved["best"], saved["more"]
         iterator.set_state(json.loads(inside.meta["iterator"]))
         within = f" and {stand.step} steps" if stand.step else ""
         say(f"resuming after epoch {stand.epoch}{within} of phase {phase.config.name}")
@@ -220,7 +223,8 @@ class _PhaseLoop:
         meta["iterator"] = json.dumps(_plain(self.iterator.get_state()))
         meta |= {"seconds": r.accounts(), "peak_memory_mib": r.peak_memory()}
         more = self.stale if stand.step else {}  # an epoch begins with a new table
-        r.checkpoints.save_last(step, self.state, self.best, more, meta)
+        tree = {"state": self.state, "best": self.best, "more": more}
+        r.checkpoints.save_last(step, tree, meta)
 
 
 def train_steps(

@@ -12,7 +12,7 @@ from recjax.runtime.signals import DEBOUNCE_SECONDS
 
 BUSY = """
 import time
-from recjax.signals import Signals
+from recjax.runtime.signals import Signals
 
 signals = Signals()
 with signals.install_handlers(), signals.defer_signals():

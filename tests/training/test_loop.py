@@ -100,7 +100,7 @@ def test_too_many_bad_batches_stop_the_run(small, tmp_path, monkeypatch):
         train.run(c.lock(), str(tmp_path))
     before = read_params(tmp_path, 0)
     with contextlib.closing(Checkpoints(tmp_path, print)) as c:
-        arrays = c._last._orbax.restore(c.inside.path)["state"]["trainable"]
+        arrays = c._last._orbax.restore(c.step_checkpoint.path)["state"]["trainable"]
     for path, x in arrays.items():
         np.testing.assert_array_equal(x, before[path])
 
