@@ -1,7 +1,6 @@
 """Files of what frozen blocks make of texts, found again by what they depend on."""
 
 import contextlib
-import hashlib
 import os
 import tempfile
 import time
@@ -11,6 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from recjax.common.errors import UserError
+from recjax.common.files import file_sha256
 
 GIB = 2**30
 DTYPES = {
@@ -45,7 +45,7 @@ class PrefixCache:
         if not self.max_bytes:
             return None
         with contextlib.suppress(ValueError, OSError, EOFError):
-            if _sha256(path) != _stored_digest(path):
+            if file_sha256(path, skip_last=32) != _stored_digest(path):
                 return None
             os.utime(path)  # used now
             mapped = path.stat().st_size > self.mapped_above
@@ -81,9 +81,9 @@ class PrefixCache:
             return array
         try:
             array.flush()
-            seal = _sha256(self._part, whole=True)
+            digest = bytes.fromhex(file_sha256(self._part))
             with self._part.open("ab") as file:
-                file.write(seal)
+                file.write(digest)
             self._part.replace(self.folder / f"{key}.npy")
             self._part = None
         except OSError:
@@ -130,17 +130,7 @@ class PrefixCache:
                 total -= bytes_
 
 
-def _sha256(path: Path, *, whole: bool = False) -> bytes:
-    """Of a file, without the seal at its end if not the whole."""
-    left, total = path.stat().st_size - (0 if whole else 32), hashlib.sha256()
-    with path.open("rb") as file:
-        while left > 0 and (part := file.read(min(left, 2**20))):
-            total.update(part)
-            left -= len(part)
-    return total.digest()
-
-
-def _stored_digest(path: Path) -> bytes:
+def _stored_digest(path: Path) -> str:
     with path.open("rb") as file:
         file.seek(-32, os.SEEK_END)
-        return file.read()
+        return file.read().hex()

@@ -1,12 +1,11 @@
 """Compiled programs on disk, for the next start on the same kind of machine."""
 
-import hashlib
 import platform
 from pathlib import Path
 
 import jax
 
-from recjax.common.files import cache_dir
+from recjax.common.files import cache_dir, sha256
 
 MAX_BYTES = 4 * 2**30  # the programs used least recently go first
 
@@ -19,7 +18,7 @@ def keep_compiled() -> None:
     """
     if jax.config.values["jax_compilation_cache_dir"]:
         return
-    name = hashlib.sha256(platform_key().encode()).hexdigest()[:16]
+    name = sha256(platform_key())[:16]
     folder = cache_dir() / "compiled" / name
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

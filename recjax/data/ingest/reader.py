@@ -1,6 +1,5 @@
 """Tables of a data set -> checked events and items, and what became of every row."""
 
-import hashlib
 import hmac
 import json
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from recjax.common.errors import UserError
-from recjax.common.files import file_sha256
+from recjax.common.files import file_sha256, sha256
 from recjax.data.dataset import Data, Examples, fingerprint
 from recjax.data.ingest.sources import read_key
 from recjax.data.ingest.tables import REJECTED, Table, find_table, read_table
@@ -223,12 +222,12 @@ class Reader:
         if c.rating and e.like_threshold:
             protocol["like"] = f"{c.rating} >= {e.like_threshold:g}"
         if given := sorted(row[:4] for t in self.tables for row in t.rejected):
-            short = hashlib.sha256(json.dumps(given).encode()).hexdigest()[:12]
+            short = sha256(json.dumps(given))[:12]
             protocol["rejected"] = f"{len(given)} rows, {short}"
         if c.user_key and (c.split == "user" or e.candidates):
             # The order of the users, by which is drawn, is that of their hashes.
             key = read_key(Path(c.user_key))
-            digest = hmac.digest(key, b"protocol", hashlib.sha256)
+            digest = hmac.digest(key, b"protocol", "sha256")
             protocol["user_key"] = digest.hex()[:12]
         users = self.users(user_ids)  # decides about groups of users alone
         rejected = [row for table in self.tables for row in table.rejected]
