@@ -36,7 +36,7 @@ from recjax.runtime.mesh import make_mesh
 from recjax.runtime.processes import exit_if_peer_lost
 from recjax.runtime.provenance import CODE, usable_cores, versions
 from recjax.runtime.signals import Signals
-from recjax.runtime.timer import Moment
+from recjax.runtime.timer import Timer
 from recjax.training.context import Run
 from recjax.training.initial_params import init_params, trace_init
 
@@ -124,6 +124,7 @@ def _make_run(
 
     model = make_model(config, data.num_items, encoder_config)
     compiler = Compiler(say, mesh)
+    timer = Timer(compiler, began)
     traced = trace_init(config, model)
     phases = trained_phases(config)
     check_phases(config, phases, traced.shapes)
@@ -150,10 +151,10 @@ def _make_run(
         checkpoints=checkpoints,
         signals=Signals(),
         pretrained=pretrained,
-        began=began,
+        timer=timer,
         dry=planned is not None,
     )
-    r.spend_since("load", Moment(began, 0.0))
+    timer.add_since("load", timer.process_start)
     return r, params
 
 

@@ -70,7 +70,7 @@ def _run(r: Run, params: FlatParams) -> dict[str, Any]:
         )
         step, results = meta["step"], meta["results"]
         for what, seconds in (checkpoints.resume_metadata or meta)["seconds"].items():
-            r.spend(what, seconds)
+            r.timer.add(what, seconds)
         # Saves that were made before this was kept have none.
         r.peak_before = (checkpoints.resume_metadata or meta).get("peak_memory_mib", 0)
         where = f" in phase {phases[index].name}" if index < len(phases) else ""
@@ -103,7 +103,7 @@ def save(
       results: so far.
     """
     meta: dict[str, Any] = {"step": step, **r.reporter.resume_state()}
-    meta |= {"results": results, "seconds": r.accounts()}
+    meta |= {"results": results, "seconds": r.timer.totals()}
     meta["peak_memory_mib"] = r.peak_memory()
     with r.signals.defer_signals():
         r.checkpoints.save_params(index, trained, meta)
@@ -122,7 +122,7 @@ def finish(r: Run, results: dict[str, Any], params: FlatParams) -> dict[str, Any
         "valid": last["valid"],
         **results,
         "params": {"total": count_params(params), "trainable": most},
-        "seconds": {k: round(v, 2) for k, v in r.accounts().items()},
+        "seconds": {k: round(v, 2) for k, v in r.timer.totals().items()},
         "peak_memory_mib": r.peak_memory(),
         "cores": len(usable_cores()),
         "code": CODE,

@@ -2,8 +2,7 @@
 
 import functools
 import math
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -20,19 +19,18 @@ from recjax.runtime.compiler import Compiler
 from recjax.runtime.host_memory import peak_memory
 from recjax.runtime.mesh import batch_sharding, place, replicated, row_multiple
 from recjax.runtime.signals import Signals
-from recjax.runtime.timer import Moment
+from recjax.runtime.timer import Timer
 
 
 @dataclass
 class Run:
-    """The parts of a run, and the seconds each part of it has taken.
+    """The parts of a run.
 
     Attributes:
       titles: how the items are called, by catalogue row.
       pretrained: digest of the encoder's weights, where they are read from a file.
-      began: when this process began, by `time.perf_counter`.
       dry: whether nothing is computed that takes long.
-      seconds: by part, those of processes that were interrupted included.
+      timer: seconds by part, including those of interrupted processes.
       peak_before: MiB, the most that one of those processes had.
     """
 
@@ -48,9 +46,8 @@ class Run:
     checkpoints: Checkpoints
     signals: Signals
     pretrained: str | None
-    began: float
+    timer: Timer
     dry: bool = False
-    seconds: dict[str, float] = field(default_factory=dict)
     peak_before: int = 0
 
     @functools.cached_property
@@ -81,27 +78,6 @@ class Run:
     def replicate(self, tree: Any) -> Any:
         """Onto every device."""
         return place(tree, replicated(self.mesh))
-
-    def spend(self, what: str, seconds: float) -> None:
-        """Adds to one of the run's accounts."""
-        self.seconds[what] = self.seconds.get(what, 0.0) + seconds
-
-    def now(self) -> "Moment":
-        """Where an account begins."""
-        return Moment(time.perf_counter(), self.compiler.seconds)
-
-    def spend_since(self, what: str, start: "Moment") -> None:
-        """Adds what has passed since then; of it, what went to compiling, apart."""
-        now = self.now()
-        compiled = now.compiled - start.compiled
-        self.spend(what, now.clock - start.clock - compiled)
-        self.spend("compile", compiled)
-
-    def accounts(self) -> dict[str, float]:
-        """Seconds by part, and in all."""
-        parts = {**self.seconds}
-        before = parts.pop("total", 0.0)
-        return {**parts, "total": before + time.perf_counter() - self.began}
 
     def peak_memory(self) -> int:
         """The most memory, in MiB, of any process that worked on the run so far."""

@@ -85,7 +85,7 @@ def fit(
     if inside and inside.meta["phase"] == phase.index:
         stand = PhaseProgress(**inside.meta["stand"])
         if found := inside.manifest["arrays"].get("more:stale:vectors_NxD"):
-            table = jax.ShapeDtypeStruct(*found, sharding=r.compiler.everywhere)
+            table = jax.ShapeDtypeStruct(*found, sharding=r.compiler.replicated)
             stale = {"stale": {"vectors_NxD": table}}
         saved = r.checkpoints.restore_last(
             {"state": state, "best": state.trainable, "more": stale}
@@ -95,11 +95,11 @@ def fit(
         within = f" and {stand.step} steps" if stand.step else ""
         say(f"resuming after epoch {stand.epoch}{within} of phase {phase.config.name}")
     else:
-        start = r.now()
+        start = r.timer.start()
         state, values = validate(r, phase, state)
         value = float(values[c.train.metric].mean())
         best = jax.tree.map(jnp.copy, state.result)
-        r.spend_since("train", start)
+        r.timer.add_since("train", start)
         say(f"validation {c.train.metric} before the first epoch: {value:.4f}")
         stand = PhaseProgress(epoch=0, step=0, best=value, best_epoch=0)
 
@@ -130,7 +130,7 @@ class _PhaseLoop:
         )
         self.meter = make_train_logger(r, phase, stand)
         self.saved: tuple[int, int] | None = (stand.epoch, stand.step)
-        self.since = r.now()  # until then all seconds are in the accounts
+        self.since = r.timer.start()  # until then all seconds are in the accounts
 
     def run(self) -> None:
         """Epochs until the last one or patience ends."""
@@ -204,8 +204,8 @@ class _PhaseLoop:
 
     def account(self) -> None:
         """Adds the seconds since the last time to those of training."""
-        self.r.spend_since("train", self.since)
-        self.since = self.r.now()
+        self.r.timer.add_since("train", self.since)
+        self.since = self.r.timer.start()
 
     def save(self) -> None:
         """Saves where the phase stands, unless that is saved."""
@@ -221,7 +221,7 @@ class _PhaseLoop:
         meta: dict[str, Any] = {"phase": self.phase.index, "step": step}
         meta |= {"stand": asdict(stand), **r.reporter.resume_state()}
         meta["iterator"] = json.dumps(_plain(self.iterator.get_state()))
-        meta |= {"seconds": r.accounts(), "peak_memory_mib": r.peak_memory()}
+        meta |= {"seconds": r.timer.totals(), "peak_memory_mib": r.peak_memory()}
         more = self.stale if stand.step else {}  # an epoch begins with a new table
         tree = {"state": self.state, "best": self.best, "more": more}
         r.checkpoints.save_last(step, tree, meta)
@@ -272,7 +272,7 @@ def finish_phase(
     r: Run, phase: Phase, kept: FlatParams, stand: PhaseProgress
 ) -> PhaseResult:
     """Says what changed and evaluates the parameters that are kept."""
-    start, say = r.now(), r.reporter.log
+    start, say = r.timer.start(), r.reporter.log
     last = f", epoch {stand.epoch} is kept" if phase.config.keep == "last" else ""
     say(
         f"best validation {r.config.train.metric} {stand.best:.4f} after epoch "
@@ -290,7 +290,7 @@ def finish_phase(
     metric = r.config.train.metric
     values = {f"test/{m}": test.mean(m) for m in test.values}
     r.reporter.scalars(step, {f"valid/kept/{metric}": valid.mean(metric), **values})
-    r.spend_since("test", start)
+    r.timer.add_since("test", start)
     return PhaseResult(kept, step, stand.epoch, valid, test)
 
 
