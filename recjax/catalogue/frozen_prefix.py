@@ -181,7 +181,7 @@ class PrefixEncoder:
             variables = {"params": unflatten_params(flat)}
             return model.apply(variables, states, packed, method=Recommender.pool_text)
 
-        everywhere = r.compiler.everywhere
+        everywhere = r.compiler.replicated
         self._encode = r.compiler("encoder", encode, out_shardings=everywhere)
         self._pool = r.compiler("pooling", pool, out_shardings=everywhere)
 
