@@ -42,7 +42,7 @@ from experiments.sweeping.load import (
 from experiments.sweeping.plan import protocol_of
 from experiments.sweeping.pool import Job, Pool
 from experiments.tabling.table import line
-from recjax.common.config import config_changes
+from recjax.common.config import describe_changes
 from recjax.common.errors import STOPPED, UserError
 from recjax.common.files import atomic_files
 from recjax.run.validate_config import check_config
@@ -125,7 +125,7 @@ class _Study:
         same = {"config": args.config, "seed": args.seed, "arguments": arguments}
         check_same_arguments(before, same, args.out)
         values = json.loads(base.to_json())
-        if changes := config_changes(before.get(BASE, values), values):
+        if changes := describe_changes(before.get(BASE, values), values):
             raise UserError(
                 f"--out {args.out}: was begun with another {BASE} ({changes}); choose "
                 "another --out"

@@ -1,6 +1,5 @@
 """The finished runs of a sweep, as far as they can stand in one table."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from experiments.sweeping.load import (
     read_results,
 )
 from recjax.common.errors import UserError
+from recjax.common.files import sha256
 from recjax.evaluation.subgroups import ITEM_BINS, bin_masks
 from recjax.reporting.compare import check_same_protocol
 
@@ -173,7 +173,7 @@ def rank_digest(rank_R: np.ndarray) -> str:
     Returns:
       The first 16 hexadecimal digits of SHA-256 over the ranks as little-endian int32.
     """
-    return hashlib.sha256(rank_R.astype("<i4").tobytes()).hexdigest()[:16]
+    return sha256(rank_R.astype("<i4").tobytes())[:16]
 
 
 def gains(rank_R: np.ndarray, metric: str) -> np.ndarray:

@@ -263,7 +263,7 @@ class PrefixEncoder:
             method = Recommender.pool_text
             return model.apply(variables, states_RxLxE, packed, method=method)
 
-        everywhere = self.compiler.everywhere
+        everywhere = self.compiler.replicated
         encoder = self.compiler("encoder", run_blocks, out_shardings=everywhere)
         pool = self.compiler("pooling", pool_states, out_shardings=everywhere)
         pooled = is_pooled(model, blocks)

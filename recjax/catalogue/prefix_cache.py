@@ -1,7 +1,6 @@
 """Content-addressed disk cache of frozen-encoder outputs."""
 
 import contextlib
-import hashlib
 import os
 import tempfile
 import time
@@ -12,6 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from recjax.common.errors import UserError
+from recjax.common.files import file_sha256
 
 GIB = 2**30
 DTYPES = {
@@ -58,8 +58,7 @@ class PrefixCache:
             return None
         path = self.path(key)
         with contextlib.suppress(ValueError, OSError, EOFError):
-            end = path.stat().st_size - CHECKSUM_BYTES
-            if _sha256(path, end) != _stored_checksum(path):
+            if file_sha256(path, skip_last=CHECKSUM_BYTES) != _stored_checksum(path):
                 return None
             os.utime(path)  # the eviction order is by last use
             return self._fit(np.load(path, mmap_mode="r", allow_pickle=False))
@@ -96,7 +95,7 @@ class PrefixCache:
             return array
         try:
             array.flush()
-            checksum = _sha256(self._partial, self._partial.stat().st_size)
+            checksum = bytes.fromhex(file_sha256(self._partial))
             with self._partial.open("ab") as file:
                 file.write(checksum)
             self._partial.replace(self.path(key))
@@ -153,17 +152,7 @@ class PrefixCache:
                 total -= size
 
 
-def _sha256(path: Path, end: int) -> bytes:
-    """Hashes a file's first `end` bytes without reading all of them into memory."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while end > 0 and (chunk := file.read(min(end, 2**20))):
-            total.update(chunk)
-            end -= len(chunk)
-    return total.digest()
-
-
-def _stored_checksum(path: Path) -> bytes:
+def _stored_checksum(path: Path) -> str:
     with path.open("rb") as file:
         file.seek(-CHECKSUM_BYTES, os.SEEK_END)
-        return file.read()
+        return file.read().hex()

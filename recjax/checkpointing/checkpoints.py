@@ -1,9 +1,9 @@
-"""What a run saves, and what it goes on from.
+"""The checkpoints of a run: what it saves, and what it resumes from.
 
-`checkpoints/last/<step>` holds the newest states, each with the best parameters of its
-phase and where the run stood; `checkpoints/params/0` all parameters before training,
-`checkpoints/params/<i>` those that the first i phases have trained, and how they enter
-the next one: frozen weights are written once.
+`checkpoints/last/<step>` holds the newest training states of the current phase.
+`checkpoints/params/0` holds all parameters before training, `checkpoints/params/<i>`
+those that the first i phases have trained. Phase i starts from the two together, so
+that parameters which stay frozen are written once.
 """
 
 import contextlib
@@ -16,11 +16,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from recjax.checkpointing.store import Checkpoint, CheckpointDirectory
-from recjax.common.config import changed_values, describe_changes
+from recjax.common.config import describe_changes
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams
 from recjax.runtime.processes import all_processes
-from recjax.training.train_step import TrainState
 
 
 class Checkpoints:
@@ -28,134 +27,141 @@ class Checkpoints:
 
     Args:
       workdir: the run directory.
-      say: receives a line about what could not be read or saved.
-      keep: of the newest states, how many stay.
+      log: receives a line about each checkpoint that could not be read or saved.
+      keep: how many of the newest training states are kept.
+
+    Attributes:
+      run_identity: saved with every checkpoint; see `check_identity`.
+      phase_checkpoint: the newest verified parameters that a phase starts from.
+      step_checkpoint: the newest verified training state of that phase.
     """
 
-    def __init__(self, workdir: Path, say: Callable[[str], None], keep: int = 2):
+    def __init__(self, workdir: Path, log: Callable[[str], None], keep: int = 2):
         folder = (workdir / "checkpoints").resolve()
-        self._last = CheckpointDirectory(folder / "last", keep, say)
-        self._params = CheckpointDirectory(folder / "params", 0, say)
+        self._last = CheckpointDirectory(folder / "last", keep, log)
+        self._params = CheckpointDirectory(folder / "params", 0, log)
         if not jax.process_index():
-            self._last.clear_parts()
-            self._params.clear_parts()
-        self.run_identity: dict[str, Any] = {}
+            self._last.delete_unfinished()
+            self._params.delete_unfinished()
+        self.run_identity: dict[str, dict[str, Any]] = {}
         self.phase_checkpoint, self.step_checkpoint = self._find()
-        self._pending: tuple[int, FlatParams, Any] | None = None  # until it is saved
+        # The arguments of the newest `save_params`, until they are saved.
+        self._pending: tuple[int, FlatParams, dict[str, Any]] | None = None
         self._initial_checkpoint = self.phase_checkpoint
         if self.phase_checkpoint is not None and self.phase_checkpoint.number:
             self._initial_checkpoint = self._params.verify(0)
             if self._initial_checkpoint is None:
-                raise self._none_whole()
+                raise self._all_damaged()
 
     def _find(self) -> tuple[Checkpoint | None, Checkpoint | None]:
-        """The newest verified parameters, and the newest verified state that goes on
-        from them. Every process takes what the first one finds."""
-        entered = inside = None
+        """Finds the newest verified parameters and the newest state of their phase.
+
+        Every process takes the checkpoints that the first process finds: one that is
+        damaged for some processes only must not make them resume from two places.
+        """
+        phase = step = None
         damaged = 0
         if not jax.process_index():
-            entered = _newest_valid(self._params, lambda meta: True)
-            if entered is not None:
-                index = entered.number
-                inside = _newest_valid(
+            phase = _newest_valid(self._params, lambda meta: True)
+            if phase is not None:
+                index = phase.number
+                step = _newest_valid(
                     self._last, lambda meta: meta.get("phase") == index
                 )
-            damaged = int(entered is None and bool(self._params.steps()))
+            damaged = int(phase is None and bool(self._params.steps()))
         if jax.process_count() > 1:
-            found = [-1 if s is None else s.number for s in (entered, inside)]
-            found = multihost_utils.broadcast_one_to_all(np.array([*found, damaged]))
-            index, step, damaged = map(int, found)
+            numbers = [-1 if x is None else x.number for x in (phase, step)]
+            found = multihost_utils.broadcast_one_to_all(np.array([*numbers, damaged]))
+            index, number, damaged = map(int, found)
             if jax.process_index():
-                entered = self._params.verify(index) if index >= 0 else None
-                inside = self._last.verify(step) if step >= 0 else None
+                phase = self._params.verify(index) if index >= 0 else None
+                step = self._last.verify(number) if number >= 0 else None
         if damaged:
-            raise self._none_whole()
-        return entered, inside
+            raise self._all_damaged()
+        return phase, step
 
-    def _none_whole(self) -> UserError:
+    def _all_damaged(self) -> UserError:
         return UserError(
-            f"{self._params.folder}: no save is whole; choose another "
-            f"--workdir, or delete {self._params.folder.parent} to start anew"
+            f"{self._params.folder}: every checkpoint that the run could resume from "
+            f"is damaged; delete {self._params.folder.parent} to start again, or "
+            "choose another --workdir"
         )
 
     @property
     def resume_metadata(self) -> dict[str, Any] | None:
-        """`meta` of the save that a resumed run continues from; None before any."""
-        saved = self.step_checkpoint or self.phase_checkpoint
-        return saved.meta if saved else None
+        """`meta` of the checkpoint that the run resumes from; None if there is none."""
+        checkpoint = self.step_checkpoint or self.phase_checkpoint
+        return checkpoint.meta if checkpoint else None
 
-    def check_identity(self, about: dict[str, dict[str, Any]]) -> list[str]:
-        """Says what run this is; returns what is declared to differ from the saved.
+    def check_identity(self, identity: dict[str, dict[str, Any]]) -> str:
+        """Sets the identity of the run and compares it with the checkpoint's.
 
         Args:
-          about: `must` (config, data, catalogue) has to be what it was; `may`
-            (versions, devices) may differ, but results are then not the same bits.
+          identity: `required` (config, data, catalogue) has to equal the saved one;
+            `informational` (versions, devices) may differ, but then the results are
+            not bit-identical.
+
+        Returns:
+          The changes of the informational part; empty if nothing changed.
 
         Raises:
-          UserError: a save of another run; says what differs.
+          UserError: the checkpoint is one of another run, or of an older version.
         """
-        self.run_identity = about
-        saved = self.step_checkpoint or self.phase_checkpoint
-        if saved is None:
-            return []
-        there = saved.manifest["about"]
-        if there["required"] != about["required"]:
-            differ = describe_changes(there["required"], about["required"])
+        self.run_identity = identity
+        checkpoint = self.step_checkpoint or self.phase_checkpoint
+        if checkpoint is None:
+            return ""
+        saved = checkpoint.identity
+        if changes := describe_changes(saved["required"], identity["required"]):
             raise UserError(
-                f"{saved.path}: is of another run: {differ}; choose another --workdir"
+                f"{checkpoint.path}: belongs to another run ({changes}); choose "
+                "another --workdir"
             )
-        if there["informational"] != about["informational"]:
-            return [
-                f"{k}: {v}"
-                for k, v in changed_values(
-                    there["informational"], about["informational"]
-                )
-            ]
-        return []
+        return describe_changes(
+            saved["informational"], identity["informational"], limit=None
+        )
 
-    def save_last(
-        self, step: int, state: TrainState, best: FlatParams, more: Any, meta: Any
-    ) -> None:
-        """Saves in the background what a resumed run needs.
+    def save_last(self, step: int, tree: Any, meta: dict[str, Any]) -> None:
+        """Saves in the background the state that a resumed run continues from.
 
         Args:
           step: global step.
-          state: of the phase.
-          best: the trainable parameters with the best validation metric.
-          more: other arrays that the next steps depend on.
-          meta: JSON values.
+          tree: pytree of arrays.
+          meta: JSON values; `phase` is the index of the phase.
         """
-        if not self._flush_phase_checkpoint():
-            return  # without what enters the phase its states are of no use
-        tree = {"state": state, "best": best, "more": more}
-        self._last.save(step, tree, meta, self.run_identity)
+        # A state without the parameters that its phase started from is useless.
+        if self.flush_phase_checkpoint():
+            self._last.save(step, tree, meta, self.run_identity)
 
-    def restore_last(
-        self, state: TrainState, more: Any
-    ) -> tuple[TrainState, FlatParams, Any]:
-        """State, best parameters and other arrays, placed like the ones given."""
+    def restore_last(self, like: Any) -> Any:
+        """The pytree of `save_last`, with arrays that are placed like those given."""
         assert self.step_checkpoint is not None
-        like = {"state": state, "best": state.trainable, "more": more}
-        tree = self._last.restore(self.step_checkpoint, like)
-        return tree["state"], tree["best"], tree["more"]
+        return self._last.restore(self.step_checkpoint, like)
 
-    def save_params(self, index: int, trained: FlatParams, meta: Any) -> None:
-        """Saves in the background the parameters as they enter phase `index`.
+    def save_params(
+        self, index: int, trained: FlatParams, meta: dict[str, Any]
+    ) -> None:
+        """Saves in the background the parameters that phase `index` starts from.
 
-        Until they are saved the newest state of the phase before is what a resumed run
-        goes on from.
+        Until they are saved, a resumed run continues from the newest state of the
+        phase before.
 
         Args:
-          index: of the phase; 0 before any.
-          trained: by the phases before; all parameters before any.
+          index: of the phase; 0 before any training.
+          trained: the parameters that the phases before it trained; all parameters
+            before any training.
           meta: JSON values.
         """
         self._last.wait()
         self._pending = index, trained, meta
         self._params.save(*self._pending, self.run_identity)
 
-    def _flush_phase_checkpoint(self) -> bool:
-        """Whether what enters the phase is saved; where it failed it is tried again."""
+    def flush_phase_checkpoint(self) -> bool:
+        """Waits for `save_params`, and tries once more if it failed.
+
+        Returns:
+          Whether all processes have saved the parameters.
+        """
         saved = all_processes(self._params.wait())
         if not saved and self._pending is not None:
             self._params.save(*self._pending, self.run_identity)
@@ -165,10 +171,13 @@ class Checkpoints:
         return saved
 
     def restore_params(self, like: FlatParams) -> tuple[FlatParams, list[str]]:
-        """All parameters as they enter the phase, and the paths that were trained.
+        """Restores all parameters that the phase starts from.
 
         Args:
           like: all parameters; the restored ones are placed like them.
+
+        Returns:
+          The parameters, and the paths of those that were trained.
         """
         assert self.phase_checkpoint is not None
         assert self._initial_checkpoint is not None
@@ -176,16 +185,14 @@ class Checkpoints:
         if not self.phase_checkpoint.number:
             return params, []
         trained = list(self.phase_checkpoint.manifest["arrays"])
-        there = {path: like[path] for path in trained}
-        return params | self._params.restore(self.phase_checkpoint, there), trained
+        like_trained = {path: like[path] for path in trained}
+        return params | self._params.restore(
+            self.phase_checkpoint, like_trained
+        ), trained
 
     def wait(self) -> bool:
-        """Waits for what is being saved; False if a process did not save something."""
+        """Waits for all saves; returns False if one of any process failed."""
         return all_processes(self._params.wait() and self._last.wait())
-
-    def wait_for_result(self) -> bool:
-        """Waits for the parameters, and tries again; False if they are not saved."""
-        return self._flush_phase_checkpoint()
 
     def close(self) -> None:
         """Waits for background saves."""
@@ -194,35 +201,40 @@ class Checkpoints:
 
 
 def read_params(workdir: Path, index: int | None = None) -> FlatParams:
-    """All parameters of a run, on the first device.
+    """Reads all parameters of a run, onto the first device.
 
     Args:
       workdir: the run directory.
-      index: after so many phases; the newest if None.
+      index: number of phases after which they are read; the newest if None.
 
     Raises:
-      UserError: they are not there, or damaged.
+      UserError: they are missing or damaged.
     """
-    folder, said = (workdir / "checkpoints" / "params").resolve(), list[str]()
-    with contextlib.closing(CheckpointDirectory(folder, 0, said.append)) as steps:
-        newest = max(steps.steps(), default=0) if index is None else index
-        saves = [steps.verify(number) for number in sorted({0, newest})]
+    folder = (workdir / "checkpoints" / "params").resolve()
+    problems: list[str] = []
+    directory = CheckpointDirectory(folder, 0, problems.append)
+    with contextlib.closing(directory):
+        newest = max(directory.steps(), default=0) if index is None else index
         params: FlatParams = {}
-        for saved in saves:
-            if saved is None:
-                raise UserError(said[0])
-            params |= steps.restore_plain(saved)
+        for number in sorted({0, newest}):
+            checkpoint = directory.verify(number)
+            if checkpoint is None:
+                raise UserError(problems[0])
+            params |= directory.restore_plain(checkpoint)
     return params
 
 
 def _newest_valid(
-    steps: CheckpointDirectory, fits: Callable[[dict[str, Any]], bool]
+    directory: CheckpointDirectory, fits: Callable[[dict[str, Any]], bool]
 ) -> Checkpoint | None:
-    """The newest save that verifies, of those whose `meta` fits."""
-    for number in steps.steps():
-        meta = steps.read_meta(number)  # not verified; decides only what to look at
+    """The newest checkpoint that verifies and whose `meta` fits."""
+    for number in directory.steps():
+        # Hashing a checkpoint takes seconds, so those of another phase are left out by
+        # their unverified meta; what is verified is checked again.
+        meta = directory.read_meta(number)
         if meta is not None and not fits(meta):
             continue
-        if (saved := steps.verify(number)) and fits(saved.meta):
-            return saved
+        checkpoint = directory.verify(number)
+        if checkpoint is not None and fits(checkpoint.meta):
+            return checkpoint
     return None

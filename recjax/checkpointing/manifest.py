@@ -1,64 +1,62 @@
-"""The manifest of a save: the SHA-256 of each of its files, and of itself."""
+"""The manifest of a checkpoint: the SHA-256 of each of its files, and of itself."""
 
-import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from recjax.common.files import file_sha256, sha256, write_text_atomically
 
 NAME = "manifest.json"
 
 
 def verify(path: Path) -> tuple[dict[str, Any] | None, str]:
-    """The manifest of a save whose files are as it says; else None and why not."""
+    """Compares the files of a checkpoint with its manifest.
+
+    Returns:
+      The manifest if every byte is as it was written, else None and the reason.
+    """
     try:
         text = (path / NAME).read_text(encoding="utf-8")
         manifest = json.loads(text)
-        own = manifest.pop("sha256")
-        if text != _render(manifest) or own != _own(manifest):
+        digest = manifest.pop("sha256")
+        # The digest covers the parsed content, so the text is compared as well: a
+        # damaged byte of white space would otherwise go unnoticed.
+        if text != _render(manifest) or digest != _own_digest(manifest):
             return None, f"{NAME} is damaged"
-        known, there = manifest["files"], set(_files(path))
-        if missing := sorted(set(known) - there):
+        known, present = manifest["files"], set(_files(path))
+        if missing := sorted(set(known) - present):
             return None, f"{missing[0]} is missing"
-        if extra := sorted(there - set(known)):
-            return None, f"{extra[0]} is not of it"
+        if extra := sorted(present - set(known)):
+            return None, f"unexpected file {extra[0]}"
         for name, digest in known.items():
-            if _digest(path / name) != digest:
+            if file_sha256(path / name) != digest:
                 return None, f"{name} is damaged"
     except FileNotFoundError:
-        return None, f"it has no {NAME}: it was never finished"
+        return None, f"it has no {NAME}: saving it was never finished"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         return None, f"{NAME} is damaged ({type(e).__name__})"
     return manifest, ""
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Puts the manifest of a save in place, with the digests of its files."""
-    content = {
-        **content,
-        "files": {name: _digest(path / name) for name in _files(path)},
-    }
-    part = path / f".{NAME}.part"
-    with part.open("w") as file:
-        file.write(_render(content))
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path / NAME)
+    """Writes the manifest of a checkpoint, with the digests of its files.
+
+    From the rename on the checkpoint counts, so its manifest has to be on the disk
+    by then.
+    """
+    digests = {name: file_sha256(path / name) for name in _files(path)}
+    text = _render({**content, "files": digests})
+    write_text_atomically(path / NAME, text, sync=True)
 
 
-def _own(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+def _own_digest(content: dict[str, Any]) -> str:
+    return sha256(json.dumps(content))
 
 
 def _render(content: dict[str, Any]) -> str:
-    return json.dumps({**content, "sha256": _own(content)}, indent=1)
+    return json.dumps({**content, "sha256": _own_digest(content)}, indent=1)
 
 
 def _files(path: Path) -> list[str]:
-    every = (p for p in path.rglob("*") if p.is_file() and p.name != NAME)
-    return sorted(str(p.relative_to(path)) for p in every)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    files = (p for p in path.rglob("*") if p.is_file() and p.name != NAME)
+    return sorted(str(p.relative_to(path)) for p in files)

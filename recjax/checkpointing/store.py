@@ -1,7 +1,11 @@
-"""Numbered saves of arrays in a folder; the only importer of orbax.
+"""Numbered checkpoints of arrays in a directory; the only importer of Orbax.
 
-Orbax writes the arrays. A save counts once its `manifest.json` is in place, which has
-the SHA-256 of every file and of itself; what does not verify is passed over.
+Orbax writes the arrays. A checkpoint counts once its `manifest.json` is in place, which
+has the SHA-256 of every file and of itself; one that does not verify is skipped.
+
+Orbax's `CheckpointManager` cannot stand in for this file: it counts damaged checkpoints
+among the newest ones that it keeps, deletes the older ones before a manifest can be
+written, and neither overwrites a damaged step nor reads a manifest before a restore.
 """
 
 import concurrent.futures
@@ -22,123 +26,146 @@ from recjax.common.errors import UserError
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A save that verifies: its directory and what its manifest says."""
+    """A checkpoint that was verified: its directory and its manifest."""
 
     path: Path
     manifest: dict[str, Any]
 
     @property
     def number(self) -> int:
-        """Step, or index of a phase."""
+        """Global step, or index of a phase."""
         return int(self.path.name)
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What was saved beside the arrays."""
+        """The JSON values that were saved with the arrays."""
         meta: dict[str, Any] = self.manifest["meta"]
         return meta
 
+    @property
+    def identity(self) -> dict[str, dict[str, Any]]:
+        """The identity of the run that saved it, see `Checkpoints.check_identity`.
+
+        Raises:
+          UserError: an older version of recjax wrote the manifest.
+        """
+        if "identity" not in self.manifest:
+            raise UserError(
+                f"{self.path}: was saved by an older version of recjax, which this "
+                "version cannot resume; finish the run with that version, or choose "
+                "another --workdir"
+            )
+        identity: dict[str, dict[str, Any]] = self.manifest["identity"]
+        return identity
+
 
 class CheckpointDirectory:
-    """A folder of numbered saves.
+    """A directory of numbered checkpoints.
 
     Args:
-      folder: absolute.
-      keep: so many of the newest stay; 0 keeps all.
-      say: receives a line about what could not be read or saved.
+      folder: absolute path.
+      keep: how many of the newest checkpoints are kept; 0 keeps all.
+      log: receives a line about each checkpoint that could not be read or saved.
     """
 
-    def __init__(self, folder: Path, keep: int, say: Callable[[str], None]):
-        self.folder, self.keep, self.log = folder, keep, say
+    def __init__(self, folder: Path, keep: int, log: Callable[[str], None]):
+        self.folder = folder
+        self.keep = keep
+        self.log = log
         self._orbax = ocp.StandardCheckpointer()
+        # One thread: checkpoints are committed in the order in which they were saved.
         self._pool = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._pending: tuple[int, concurrent.futures.Future[None]] | None = None
-        self._failed_last = False
+        self._last_failed = False
 
     def steps(self) -> list[int]:
-        """Of what lies in the folder, newest first; none of it is verified."""
+        """Numbers of the checkpoints in the directory, newest first, not verified."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
         return sorted((int(p.name) for p in found if p.name.isdigit()), reverse=True)
 
     def verify(self, number: int) -> Checkpoint | None:
-        """A save, if all of its bytes are as they were written; else says why not."""
+        """Returns a checkpoint whose bytes are as they were written, else logs why."""
         path = self.folder / str(number)
-        found, problem = manifest_lib.verify(path)
-        if found is None:
-            self.log(f"{path}: passed over: {problem}")
+        manifest, problem = manifest_lib.verify(path)
+        if manifest is None:
+            self.log(f"{path}: skipped: {problem}")
             return None
-        return Checkpoint(path, found)
+        return Checkpoint(path, manifest)
 
     def read_meta(self, number: int) -> dict[str, Any] | None:
-        """`meta` of a save that may be damaged; None where it cannot be read."""
+        """`meta` of a checkpoint that may be damaged; None if it cannot be read."""
         try:
-            text = (self.folder / str(number) / manifest_lib.NAME).read_text(
-                encoding="utf-8"
-            )
+            text = self._manifest_path(number).read_text(encoding="utf-8")
             meta = json.loads(text)["meta"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return meta if isinstance(meta, dict) else None
 
     def save(
-        self, number: int, tree: Any, meta: dict[str, Any], about: dict[str, Any]
+        self,
+        number: int,
+        tree: Any,
+        meta: dict[str, Any],
+        identity: dict[str, dict[str, Any]],
     ) -> None:
-        """Saves in the background; a save of that number is replaced.
+        """Saves in the background; a checkpoint of the same number is replaced.
 
         Args:
-          number: names the save.
-          tree: of arrays.
+          number: name of the checkpoint.
+          tree: pytree of arrays.
           meta: JSON values.
-          about: JSON values that say for what run it may be restored.
+          identity: JSON values that identify the run.
         """
         self.wait()
-        content = {"about": about, "meta": meta, "arrays": _shapes(tree)}
+        content = {"identity": identity, "meta": meta, "arrays": _describe_arrays(tree)}
         path = self.folder / str(number)
         try:
             self._orbax.save(path, tree, force=True)
         except Exception as e:  # orbax and tensorstore raise many kinds
-            self._failed(number, e)
+            self._report_failure(number, e)
             return
-        self._failed_last = False
-        self._pending = number, self._pool.submit(self._seal, path, content)
+        self._last_failed = False
+        self._pending = number, self._pool.submit(self._commit, path, content)
 
     def wait(self) -> bool:
-        """Waits for the newest save; False, and said, if it has failed."""
+        """Waits for the newest save; returns False, and logs why, if it failed."""
         pending, self._pending = self._pending, None
         if pending is not None:
             number, future = pending
             try:
                 future.result()
             except Exception as e:
-                self._failed(number, e)
-        return not self._failed_last
+                self._report_failure(number, e)
+        return not self._last_failed
 
-    def restore(self, saved: Checkpoint, like: Any) -> Any:
-        """The arrays of a save, placed like those of `like`.
+    def restore(self, checkpoint: Checkpoint, like: Any) -> Any:
+        """Restores the arrays of a checkpoint, placed like those of `like`.
 
         Raises:
-          UserError: arrays of other names, shapes or types; lists them.
+          UserError: the arrays have other names, shapes or dtypes; lists them.
         """
-        there, here = saved.manifest["arrays"], _shapes(like)
-        if there != here:
+        saved, current = checkpoint.manifest["arrays"], _describe_arrays(like)
+        if saved != current:
+            changes = describe_changes(saved, current, names=("saved", "needed"))
             raise UserError(
-                f"{saved.path}: holds other arrays: {describe_changes(there, here)}"
+                f"{checkpoint.path}: holds other arrays ({changes}); choose another "
+                "--workdir"
             )
-        return self._orbax.restore(saved.path, _abstract(like))
+        return self._orbax.restore(checkpoint.path, _abstract(like))
 
-    def restore_plain(self, saved: Checkpoint) -> Any:
-        """The arrays of a save of a flat dict, on the first device."""
-        place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    def restore_plain(self, checkpoint: Checkpoint) -> Any:
+        """Restores the arrays of a checkpoint of a flat dict, on the first device."""
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         return self._orbax.restore(
-            saved.path,
+            checkpoint.path,
             {
-                path: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
-                for path, (shape, dtype) in saved.manifest["arrays"].items()
+                path: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+                for path, (shape, dtype) in checkpoint.manifest["arrays"].items()
             },
         )
 
-    def clear_parts(self, number: str = "*") -> None:
-        """Deletes what a process that was killed, or had no room, left of saves."""
+    def delete_unfinished(self, number: str = "*") -> None:
+        """Deletes temporary directories of saves that were killed or failed."""
         for part in self.folder.glob(f"{number}.orbax-checkpoint-tmp*"):
             shutil.rmtree(part, ignore_errors=True)
 
@@ -148,38 +175,42 @@ class CheckpointDirectory:
         self._pool.shutdown()
         self._orbax.close()
 
-    def _seal(self, path: Path, content: dict[str, Any]) -> None:
+    def _commit(self, path: Path, content: dict[str, Any]) -> None:
+        """Writes the manifest, then deletes the checkpoints that are not kept."""
         self._orbax.wait_until_finished()
         if jax.process_index():
             return
         manifest_lib.write(path, content)
-        # What has a higher number was passed over when the run was resumed.
-        good = [
+        # A checkpoint with a higher number was skipped when the run was resumed, as
+        # damaged: it must neither be restored later nor count as one of those kept.
+        complete = [
             n
             for n in self.steps()
-            if n <= int(path.name)
-            and (self.folder / str(n) / manifest_lib.NAME).exists()
+            if n <= int(path.name) and self._manifest_path(n).exists()
         ]
-        for n in set(self.steps()) - set(good[: self.keep] if self.keep else good):
+        kept = complete[: self.keep] if self.keep else complete
+        for n in set(self.steps()) - set(kept):
             shutil.rmtree(self.folder / str(n), ignore_errors=True)
 
-    def _failed(self, number: int, e: Exception) -> None:
-        self._failed_last = True
-        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
+    def _manifest_path(self, number: int) -> Path:
+        return self.folder / str(number) / manifest_lib.NAME
+
+    def _report_failure(self, number: int, error: Exception) -> None:
+        self._last_failed = True
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         self.log(f"{self.folder / str(number)}: NOT SAVED: {reason[:300]}")
         if not jax.process_index():
-            self.clear_parts(str(number))
+            self.delete_unfinished(str(number))
 
 
-def _shapes(tree: Any) -> dict[str, list[Any]]:
-    """Path -> [shape, dtype] of every array."""
-    flat = jax.tree_util.tree_leaves_with_path(tree)
+def _describe_arrays(tree: Any) -> dict[str, list[Any]]:
+    """Maps the path of every array to its [shape, dtype], as JSON values."""
     return {
         ":".join(str(getattr(k, "key", getattr(k, "name", k))) for k in path): [
             list(x.shape),
             str(x.dtype),
         ]
-        for path, x in flat
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
     }
 
 

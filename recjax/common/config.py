@@ -4,24 +4,43 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-
-def changed_values(
-    there: dict[str, Any], here: dict[str, Any]
-) -> list[tuple[str, str]]:
-    """Keys whose values differ, each with both values."""
-    keys = [k for k in {**there, **here} if there.get(k) != here.get(k)]
-    return [(k, f"{there.get(k)} there, {here.get(k)} here") for k in keys]
+_ABSENT = "nothing"  # shown where only the other mapping has the key
 
 
-def describe_changes(there: dict[str, Any], here: dict[str, Any]) -> str:
-    """The first three of `changes`, as words."""
-    each = [f"{k}: {said}" for k, said in changed_values(there, here)]
-    more = f" and {len(each) - 3} more" if len(each) > 3 else ""
-    return "; ".join(each[:3]) + more
+def describe_changes(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *,
+    names: tuple[str, str] = ("before", "now"),
+    limit: int | None = 3,
+) -> str:
+    """Describes what differs: `"train.lr: 0.1 before, 0.2 now; 4 more"`.
+
+    Args:
+      before: a config, a protocol, or any mapping of JSON values; nested keys are
+        joined by dots.
+      now: what to compare it with.
+      names: what to call the two in the description.
+      limit: how many of the keys are shown; None shows all of them.
+
+    Returns:
+      The description; empty only if nothing differs.
+    """
+    old, new = _flat(before), _flat(now)
+    pairs = {k: (old.get(k, _ABSENT), new.get(k, _ABSENT)) for k in {**old, **new}}
+    changes = [
+        f"{key}: {a} {names[0]}, {b} {names[1]}"
+        for key, (a, b) in pairs.items()
+        if a != b
+    ]
+    shown = changes[:limit]
+    if len(changes) > len(shown):
+        shown.append(f"{len(changes) - len(shown)} more")
+    return "; ".join(shown)
 
 
 def compact_config(config: Any) -> str:
-    """One line a section."""
+    """One line for each section of a config, to be printed."""
     lines = []
     for section, values in config.items():
         text = values.to_json() if hasattr(values, "to_json") else json.dumps(values)
@@ -30,31 +49,18 @@ def compact_config(config: Any) -> str:
 
 
 def flat_config(config: Any) -> dict[str, Any]:
-    """`{"item_tower.width": 64, ...}`."""
+    """`{"item_tower.width": 64, ...}`, with the values as JSON has them."""
     return _flat(json.loads(config.to_json()))
 
 
-def config_changes(
-    old: Mapping[str, Any],
-    new: Mapping[str, Any],
-    where: tuple[str, str] = ("there", "here"),
-) -> str:
-    """The keys in which two configs, or protocols, differ."""
-    a, b = _flat(old), _flat(new)
-    keys = [k for k in {**a, **b} if a.get(k) != b.get(k)]
-    x, y = where
-    shown = [f"{k}: {a.get(k)} {x}, {b.get(k)} {y}" for k in keys[:3]]
-    return "; ".join(shown) + (f"; {len(keys) - 3} more" if len(keys) > 3 else "")
-
-
-def _flat(nested: Mapping[str, Any], stem: str = "") -> dict[str, Any]:
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{stem}{key}.")
+            flat |= _flat(value, f"{prefix}{key}.")
         elif value and isinstance(value, list) and isinstance(value[0], dict):
             for i, part in enumerate(value):
-                flat |= _flat(part, f"{stem}{key}[{i}].")
+                flat |= _flat(part, f"{prefix}{key}[{i}].")
         else:
-            flat[stem + key] = value
+            flat[prefix + key] = value
     return flat

@@ -1,29 +1,42 @@
-"""How a run ends but for its results."""
+"""Exceptions and exit codes that end a run early."""
 
 import ast
 import contextlib
 import re
 import textwrap
 
-STOPPED = 75  # exit code: ended by a signal, saved, to be resumed
+STOPPED = 75  # exit code: ended by a signal, saved, can be resumed
 PROCESS_LOST = 76  # exit code: another process of the run is gone
 
 
 class UserError(Exception):
-    """Says in one line what is wrong, where, and how to mend it.
+    """A mistake that the user can fix: what is wrong, where, and how to fix it.
 
-    `recjax.main` prints the message and exits with code 2. Mistakes in the code
-    itself keep their own exceptions and their tracebacks.
+    `recjax.main` prints the message in one line and exits with code 2. Mistakes in the
+    code itself keep their own exceptions and their tracebacks.
+
+    Args:
+      message: of the form "where: what happened; how to fix it".
+      key: the config key, flag or file that the error is about; by default the part of
+        the message before the first ": ".
+
+    Attributes:
+      key: as given or derived; None if the message does not name one.
     """
+
+    def __init__(self, message: str, key: str | None = None):
+        super().__init__(message)
+        before, colon, _ = message.partition(": ")
+        self.key = key or (before if colon else None)
 
 
 class Stopped(BaseException):
     """A signal asked the run to end.
 
-    Not an `Exception`, so that nothing takes it for a failure of its own.
+    Not an `Exception`, so that no handler mistakes it for a failure.
 
     Attributes:
-      saved: whether a save has all that there is to save.
+      saved: whether everything that can be saved is saved.
     """
 
     def __init__(self, *, saved: bool):
@@ -31,20 +44,28 @@ class Stopped(BaseException):
         self.saved = saved
 
 
-def explain(e: BaseException) -> list[str]:
-    """What a config file, or the reader of its flags, raised: lines without noise."""
-    said = str(e)
+def explain(error: BaseException) -> list[str]:
+    """Explains an exception of a config file, or of the parser of its flags.
+
+    Returns:
+      Lines without the noise of ml_collections and absl.
+    """
+    message = str(error)
     with contextlib.suppress(ValueError, SyntaxError):
-        said = str(ast.literal_eval(said))  # a KeyError quotes what it says
-    if "Traceback (most recent call last)" in said:  # of the config file's own code
-        places = re.findall(r'File "([^"]+)", line (\d+), in get_config', said)
+        message = str(ast.literal_eval(message))  # a KeyError quotes its message
+    if "Traceback (most recent call last)" in message:  # from code of the config file
+        places = re.findall(r'File "([^"]+)", line (\d+), in get_config', message)
         where = "{}, line {}: ".format(*places[-1]) if places else ""
-        error = re.split(r"^(?=\w+(?:Error|Exception): )", said, flags=re.MULTILINE)[-1]
-        return [where + textwrap.shorten(error, 200, placeholder=" ...")]
-    said = re.sub(r" Other fields present: .*\n", "\n", said, flags=re.DOTALL)
-    said = re.sub(
-        r"^'(\w+)'\s+Did you mean (\"\w+\").*", r"no key '\1'; did you mean \2?", said
+        exception = r"^(?=\w+(?:Error|Exception): )"
+        last = re.split(exception, message, flags=re.MULTILINE)[-1]
+        return [where + textwrap.shorten(last, 200, placeholder=" ...")]
+    message = re.sub(r" Other fields present: .*\n", "\n", message, flags=re.DOTALL)
+    message = re.sub(
+        r"^'(\w+)'\s+Did you mean (\"\w+\").*",
+        r"no key '\1'; did you mean \2?",
+        message,
     )
-    if isinstance(e, KeyError | AttributeError):
-        said = re.sub(r"^'?(\w+)'?$", r"no key '\1'", said)
-    return [line.strip() for line in said.splitlines() if line.strip()] or [repr(e)]
+    if isinstance(error, KeyError | AttributeError):
+        message = re.sub(r"^'?(\w+)'?$", r"no key '\1'", message)
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return lines or [repr(error)]

@@ -11,20 +11,36 @@ import numpy as np
 
 
 @contextlib.contextmanager
-def atomic_files(*paths: Path) -> Iterator[list[Path]]:
-    """Where to write; what is written takes the paths' places if all went well.
+def atomic_files(*paths: Path, sync: bool = False) -> Iterator[list[Path]]:
+    """Yields temporary paths to write to, and renames them to `paths` on success.
+
+    A reader finds the old file or the new one and never a part of it. On an exception
+    the old files stay and the temporary ones are deleted.
 
     Args:
-      *paths: files that are there, of a former time, or not.
+      *paths: files to create or to replace; one process at a time may write them.
+      sync: whether the bytes have to be on the disk before the rename, so that the new
+        file is complete even after a power failure.
     """
+    # In the same directory, because a rename is atomic only within a file system. The
+    # suffix stays at the end, because some writers choose their format by it.
     parts = [path.with_name(f".part.{path.name}") for path in paths]
     try:
         yield parts
         for part, path in zip(parts, paths, strict=True):
+            if sync:
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
             os.replace(part, path)
     finally:
         for part in parts:
             part.unlink(missing_ok=True)
+
+
+def write_text_atomically(path: Path, text: str, *, sync: bool = False) -> None:
+    """Writes a UTF-8 file that appears complete or not at all; see `atomic_files`."""
+    with atomic_files(path, sync=sync) as (part,):
+        part.write_text(text, encoding="utf-8")
 
 
 def cache_dir() -> Path:
@@ -34,17 +50,31 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recjax"
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+def sha256(content: str | bytes) -> str:
+    """SHA-256 of a text (as UTF-8) or of bytes, in hexadecimal digits."""
+    raw = content.encode() if isinstance(content, str) else content
+    return hashlib.sha256(raw).hexdigest()
+
+
+def file_sha256(path: Path, *, skip_last: int = 0) -> str:
+    """SHA-256 of a file in hexadecimal digits, without its last `skip_last` bytes."""
+    remaining = path.stat().st_size - skip_last
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while remaining > 0 and (chunk := file.read(min(remaining, 2**20))):
+            digest.update(chunk)
+            remaining -= len(chunk)
+    return digest.hexdigest()
 
 
 def hash_arrays(arrays: Iterable[tuple[str, Any]], *settings: Any) -> str:
-    """Hash of named arrays, every byte of them, and of settings."""
-    total = hashlib.sha256(repr(settings).encode())
+    """Hash of named arrays and of settings, in 32 hexadecimal digits.
+
+    Every byte of an array counts, and so do its name, its dtype and its shape.
+    """
+    digest = hashlib.sha256(repr(settings).encode())
     for name, x in arrays:
         array = np.ascontiguousarray(x)
-        total.update(f"{name} {array.dtype} {array.shape}".encode())
-        total.update(array.view(np.uint8).reshape(-1).data)
-    return total.hexdigest()[:32]
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.view(np.uint8).reshape(-1).data)
+    return digest.hexdigest()[:32]

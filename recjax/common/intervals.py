@@ -1,3 +1,3 @@
-"""The value of a metric with its interval."""
+"""The type of a metric's value with its confidence interval."""
 
 Interval = dict[str, float]

@@ -10,34 +10,35 @@ from flax import traverse_util
 
 from recjax.common.errors import UserError
 
-TEXT_PARAMS = "items/text/"  # where the text source keeps its parameters
+TEXT_PARAMS = "items/text/"  # prefix of the text source's parameters
 FlatParams = dict[str, Any]
 Rules = Sequence[tuple[str, Any]]
 
 
 def flatten_params(tree: Mapping[str, Any]) -> FlatParams:
-    """Nested dict -> `{'items/text/encoder/layer_0/...': leaf}`."""
+    """Turns a nested dict into `{'items/text/encoder/layer_0/...': leaf}`."""
     return traverse_util.flatten_dict(tree, sep="/")
 
 
 def unflatten_params(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Inverse of `flatten`."""
+    """Inverse of `flatten_params`."""
     return traverse_util.unflatten_dict(dict(flat), sep="/")
 
 
 def match_rules(rules: Rules, paths: Iterable[str], name: str) -> FlatParams:
-    """Gives every path the value of the first rule whose regex matches all of it.
+    """Maps every path to the value of the first rule whose regex matches all of it.
 
     Args:
       rules: ordered `(regex, value)`; `re.fullmatch` on the path, first match wins.
       paths: parameter paths.
-      name: where the rules stand in the config, for the error.
+      name: config key of the rules, for the error.
 
     Raises:
-      UserError: a path no rule matches, or what is no rule.
+      UserError: a path that no rule matches, or a rule that is malformed.
     """
     compiled = []
     for rule in rules:
+        # A list of one rule that lacks its comma iterates over the rule's parts.
         if isinstance(rule, str | float | int) or len(rule) != 2:
             raise UserError(f"{name}: {rule!r} is not a pair (regex, value)")
         pattern, value = rule
@@ -62,19 +63,19 @@ def match_rules(rules: Rules, paths: Iterable[str], name: str) -> FlatParams:
 
 
 def unused_rules(rules: Rules, paths: Sequence[str]) -> list[tuple[str, Any]]:
-    """Rules but that of '.*' that decide about no path.
+    """Rules that decide about no path, which are probably misspelt.
 
-    A pattern with a value has to be some path's first match; one with None, which
-    freezes, has to match some path, be it one that an earlier rule takes.
+    A rule with a value is used if it is the first match of some path. One with None,
+    which freezes, is used if it matches some path at all, even one that an earlier
+    rule takes. The rule of '.*' is never reported.
     """
-    first = match_rules(
-        [(p, i) for i, (p, _) in enumerate(rules)], paths, "rules"
-    ).values()
+    numbered = [(pattern, i) for i, (pattern, _) in enumerate(rules)]
+    first_matches = set(match_rules(numbered, paths, "rules").values())
     return [
         (pattern, value)
         for i, (pattern, value) in enumerate(rules)
         if pattern != ".*"
-        and i not in first
+        and i not in first_matches
         and (value is not None or not any(re.fullmatch(pattern, p) for p in paths))
     ]
 
@@ -85,7 +86,7 @@ def count_params(flat: Mapping[str, Any]) -> int:
 
 
 def tree_bytes(tree: Any) -> int:
-    """Size of all arrays of a tree, or of their shapes."""
+    """Size in bytes of all arrays of a pytree, or of their shapes."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
@@ -94,6 +95,7 @@ def max_change(before: FlatParams, after: FlatParams) -> dict[str, float]:
     changes = {}
     for path, old in jax.device_get(before).items():
         new = np.asarray(after[path])
+        # Bytes, because 0.0 equals -0.0 and NaN does not equal itself.
         if old.tobytes() == new.tobytes():
             changes[path] = 0.0
         else:

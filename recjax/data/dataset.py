@@ -1,7 +1,6 @@
 """A split data set: the examples of each split, its tables and its fingerprint."""
 
 import functools
-import hashlib
 import json
 import string
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from recjax.common.errors import UserError
+from recjax.common.files import sha256
 
 
 class SeenItems(NamedTuple):
@@ -229,7 +229,7 @@ def fingerprint(protocol: dict[str, Any]) -> str:
     """Twelve hex digits of the protocol's hash."""
     # Sorted, so that the order in which keys were added does not matter.
     text = json.dumps(protocol, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return sha256(text)[:12]
 
 
 def count_events(data: Data) -> np.ndarray:

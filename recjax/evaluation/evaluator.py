@@ -69,7 +69,7 @@ class Evaluator:
         self._fusion: ScoreFusion | None = None
         self._sampled_for: dict[int, np.ndarray] = {}  # by id of a split of `data`
         self._ranker = compiler(
-            "rank", self._rank_scores, out_shardings=compiler.everywhere
+            "rank", self._rank_scores, out_shardings=compiler.replicated
         )
 
     def queries(self, rows: Examples, *, by_length: bool = False) -> Iterator[Queries]:
@@ -136,7 +136,7 @@ class Evaluator:
 
         unit_NxE = unit(vectors_NxE.astype(jnp.float32))
         index = make_index(unit_NxE, jnp.zeros(len(unit_NxE)))
-        everywhere = self.compiler.everywhere
+        everywhere = self.compiler.replicated
         run = self.compiler("rank by text", ranked, out_shardings=everywhere)
         pairs = ((q, run(index, self.shard_batch(q))) for q in self.queries(rows))
         return self._collect(pairs, unit_NxE)

@@ -39,7 +39,7 @@ class ModelScorer:
     ):
         self.model, self.chunks, self.graph = model, chunks, graph
         self.place_N, self.k = place_N, k
-        self.num_items, everywhere = len(place_N), compiler.everywhere
+        self.num_items, everywhere = len(place_N), compiler.replicated
         self._encode = compiler("encode_items", self._encode_chunk)
         self._join = compiler("join", self._join_chunks, out_shardings=everywhere)
         self._rank = compiler(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recjax.common.config import config_changes
+from recjax.common.config import describe_changes
 from recjax.common.errors import UserError
 from recjax.reporting.markdown import result_table
 
@@ -47,8 +47,10 @@ def check_same_protocol(runs: Mapping[str, dict[str, Any]]) -> None:
     for name in others:
         a, b = runs[first], runs[name]
         if a["fingerprint"] != b["fingerprint"]:
-            differs = config_changes(
-                a["protocol"], b["protocol"], ("in the first", "in the second")
+            differs = describe_changes(
+                a["protocol"],
+                b["protocol"],
+                names=("in the first", "in the second"),
             )
             raise UserError(
                 f"{first} and {name} cannot stand in one table: protocol "

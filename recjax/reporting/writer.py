@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
+from recjax.common.files import atomic_files, write_text_atomically
 from recjax.reporting.wandb import WandbWriter
 
 # tensorboardX imports torch where there is one, which takes seconds; it needs none.
@@ -134,9 +135,7 @@ class Reporter:
     def write(self, name: str, text: str) -> None:
         """Writes a file of the run directory, whole or not at all."""
         if self.active:
-            part = self.workdir / f".{name}.part"
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, self.workdir / name)
+            write_text_atomically(self.workdir / name, text)
 
     def table(self, name: str, frame: pl.DataFrame) -> None:
         """Writes a table of the run directory as Parquet, unless it has no rows."""
@@ -148,10 +147,8 @@ class Reporter:
         if self.active:
             path = self.workdir / "ranks" / f"{system}.npy"
             path.parent.mkdir(exist_ok=True)
-            part = path.with_suffix(".part")
-            with part.open("wb") as file:
-                np.save(file, rank_R.astype(np.int32), allow_pickle=False)
-            os.replace(part, path)
+            with atomic_files(path) as (part,):
+                np.save(part, rank_R.astype(np.int32), allow_pickle=False)
 
     def ranks_table(self, rows: Mapping[str, Any], systems: Iterable[str]) -> None:
         """Writes `ranks.parquet`: a row for each test row, a column for each system.
@@ -170,9 +167,8 @@ class Reporter:
                 except (OSError, EOFError, ValueError, pl.exceptions.PolarsError) as e:
                     # No reason to lose the results of a run that has come so far.
                     self.log(f"warning: ranks.parquet is without {system}: {e}")
-            part = self.workdir / ".ranks.parquet.part"
-            frame.write_parquet(part)
-            os.replace(part, self.workdir / "ranks.parquet")
+            with atomic_files(self.workdir / "ranks.parquet") as (part,):
+                frame.write_parquet(part)
 
     def close(self) -> None:
         """Flushes the event file, and what else receives the scalars."""

@@ -28,33 +28,33 @@ class References:
 
     def fit_score_fusion(self) -> None:
         """Fits the baselines of `head.fusion` and adds them to the evaluator."""
-        start, head = self.r.now(), self.r.config.head
+        start, head = self.r.timer.start(), self.r.config.head
         self._memory = {name: self._fitted(name) for name in head.fusion}
         if self._memory:
             named = list(self._memory.items())
             self.r.evaluator.set_score_fusion(ScoreFusion(named, head.fusion_floor))
-        self.r.spend_since("baselines", start)
+        self.r.timer.add_since("baselines", start)
 
     def baselines(self) -> dict[str, dict[str, Any]]:
         """Fits and tests every baseline that the config names."""
         r, results = self.r, {}
-        start = r.now()
+        start = r.timer.start()
         for name in r.config.eval.baselines:
             baseline = self._memory.get(name) or self._fitted(name)
             evaluation = r.evaluator.by_baseline(baseline, r.data.test)
             r.reporter.ranks(name, evaluation.rank_R)
             results[name] = reference_results(r, evaluation)
-        r.spend_since("baselines", start)
+        r.timer.add_since("baselines", start)
         return results
 
     def zero_shot(self) -> dict[str, Any]:
         """Tests the pretrained encoder without a gradient step."""
         r = self.r
-        start = r.now()
+        start = r.timer.start()
         vectors_NxE = r.replicate(self.texts_NxE)
         evaluation = r.evaluator.by_text(vectors_NxE, r.data.test)
         r.reporter.ranks("zero_shot", evaluation.rank_R)
-        r.spend_since("zero_shot", start)
+        r.timer.add_since("zero_shot", start)
         return reference_results(r, evaluation)
 
     def _fitted(self, name: str) -> Baseline:

@@ -37,7 +37,7 @@ from recjax.runtime.mesh import make_mesh
 from recjax.runtime.processes import exit_if_peer_lost
 from recjax.runtime.provenance import CODE, usable_cores, versions
 from recjax.runtime.signals import Signals
-from recjax.runtime.timer import Moment
+from recjax.runtime.timer import Timer
 from recjax.training.context import Run
 from recjax.training.initial_params import init_params, trace_init
 from recjax.training.optimizer import resolve_rules
@@ -72,8 +72,11 @@ def open_run(
         stack.enter_context(contextlib.closing(checkpoints))
         try:
             r, params = _make_run(config, mesh, checkpoints, reporter, began, planned)
-            for differs in checkpoints.check_identity(run_identity(r)):
-                reporter.log(f"note: saved with {differs}: from here on other bits")
+            if changes := checkpoints.check_identity(run_identity(r)):
+                reporter.log(
+                    f"note: changed since the checkpoint: {changes}; results will not "
+                    "be bit-identical"
+                )
             reporter.open(resume=checkpoints.resume_metadata)
             stack.enter_context(contextlib.closing(reporter))
             if config.report.wandb and reporter.active and planned is None:
@@ -123,6 +126,7 @@ def _make_run(
 
     model = make_model(config, data.num_items, encoder_config)
     compiler = Compiler(say, mesh)
+    timer = Timer(compiler, began)
     traced = trace_init(config, model)
     phases = trained_phases(config)
     paths = list(traced.shapes)
@@ -162,9 +166,9 @@ def _make_run(
         signals=Signals(),
         rules=rules,
         pretrained=pretrained,
-        began=began,
+        timer=timer,
     )
-    r.spend_since("load", Moment(began, 0.0))
+    timer.add_since("load", timer.process_start)
     return r, params
 
 

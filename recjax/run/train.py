@@ -89,7 +89,7 @@ def _train(run: Run, params: FlatParams) -> dict[str, Any]:
         del result  # frees its item vectors before the next phase
         _save(run, progress)
     # The last parameters are the result: the run is not finished without them.
-    if not run.checkpoints.wait_for_result():
+    if not run.checkpoints.flush_phase_checkpoint():
         raise UserError(f"{run.reporter.workdir}: the result could not be saved")
     return _finish(run, progress)
 
@@ -116,7 +116,7 @@ def _restore(run: Run, params: FlatParams) -> RunProgress | None:
     # the processes that were interrupted.
     newest = checkpoints.resume_metadata or checkpoint.meta
     for part, seconds in newest["seconds"].items():
-        run.spend(part, seconds)
+        run.timer.add(part, seconds)
     run.peak_before = newest["peak_memory_mib"]
     phases, index = trained_phases(run.config), checkpoint.number
     where = f" in phase {phases[index].name}" if index < len(phases) else ""
@@ -134,7 +134,7 @@ def _save(run: Run, progress: RunProgress) -> None:
         "step": progress.step,
         **run.reporter.resume_state(),
         "results": progress.results,
-        "seconds": run.accounts(),
+        "seconds": run.timer.totals(),
         "peak_memory_mib": run.peak_memory(),
     }
     with run.signals.defer_signals():
@@ -158,7 +158,7 @@ def _finish(run: Run, progress: RunProgress) -> dict[str, Any]:
             "total": count_params(progress.params),
             "trainable": max(phase["trainable"] for phase in phases),
         },
-        "seconds": {part: round(s, 2) for part, s in run.accounts().items()},
+        "seconds": {part: round(s, 2) for part, s in run.timer.totals().items()},
         "peak_memory_mib": run.peak_memory(),
         "cores": len(usable_cores()),
         "code": CODE,

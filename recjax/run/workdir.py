@@ -10,8 +10,9 @@ from typing import Any
 
 import jax
 
-from recjax.common.config import config_changes
+from recjax.common.config import describe_changes
 from recjax.common.errors import UserError
+from recjax.common.files import write_text_atomically
 from recjax.common.param_paths import FlatParams, tree_bytes
 from recjax.reporting.results_page import results_text
 from recjax.runtime.locks import directory_lock
@@ -50,7 +51,7 @@ def check_same_config(
         and path.exists()
         and path.read_bytes() != text.encode()
     ):
-        changes = config_changes(_load(path), json.loads(text))
+        changes = describe_changes(_load(path), json.loads(text))
         raise UserError(
             f"{folder}: holds a run of another config ({changes}); {instead}"
         )
@@ -71,9 +72,7 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
     first = jax.process_index() == 0
     try:
         if first:
-            part = folder / ".config.json.part"
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, path)
+            write_text_atomically(path, text)
     except OSError as e:
         raise UserError(f"--workdir {folder}: {e.strerror}") from None
     if results.exists():

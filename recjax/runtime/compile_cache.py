@@ -1,42 +1,41 @@
-"""Compiled programs on disk, for the next start on the same kind of machine."""
+"""A disk cache of compiled programs, shared by runs on the same kind of machine."""
 
-import hashlib
 import platform
 from pathlib import Path
 
 import jax
 
-from recjax.common.files import cache_dir
+from recjax.common.files import cache_dir, sha256
 
-MAX_BYTES = 4 * 2**30  # the programs used least recently go first
+MAX_BYTES = 4 * 2**30  # above it the least recently used programs are deleted
 
 
 def keep_compiled() -> None:
-    """Lets XLA look its programs up in the cache, unless JAX was told another place.
+    """Turns JAX's compilation cache on, unless the user has chosen a directory.
 
-    One folder for each processor and version: a program for other instructions than
-    the machine has would crash.
+    Each processor and version has a directory of its own: a program with instructions
+    that the machine lacks would crash.
     """
     if jax.config.values["jax_compilation_cache_dir"]:
         return
-    name = hashlib.sha256(platform_key().encode()).hexdigest()[:16]
-    folder = cache_dir() / "compiled" / name
+    folder = cache_dir() / "compiled" / sha256(platform_key())[:16]
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
 
 
 def platform_key() -> str:
-    """What decides which instructions XLA makes: versions and processor."""
+    """Everything that decides which instructions XLA emits: versions and processor."""
     versions = f"jax {jax.__version__}, jaxlib {jax.lib.__version__}"
     return "\n".join([versions, platform.machine(), _processor()])
 
 
 def _processor() -> str:
-    """The first processor's description, without what changes with time."""
+    """Description of the first processor, without the lines that change over time."""
     try:
         first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
     except OSError:
         return platform.processor()
     changing = ("processor", "cpu MHz", "bogomips", "BogoMIPS", "apicid", "core id")
-    return "\n".join(x for x in first.splitlines() if not x.startswith(changing))
+    lines = [line for line in first.splitlines() if not line.startswith(changing)]
+    return "\n".join(lines)

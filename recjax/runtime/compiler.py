@@ -1,4 +1,9 @@
-"""The one place where functions are compiled."""
+"""Compiles functions ahead of time, and reports and times every compilation.
+
+`jax.jit` alone would compile too, but `jax.monitoring` reports the compilations of the
+whole process, eager operations among them, to global listeners, which is more code and
+no longer says which function of which run is being compiled.
+"""
 
 import time
 from collections.abc import Callable
@@ -11,20 +16,21 @@ from recjax.runtime.mesh import replicated
 
 
 class Compiler:
-    """Compiles ahead of time, says so, and adds up the seconds that it took.
+    """Compiles functions at their first call, and adds up the seconds this takes.
 
     Args:
-      say: receives two lines for every new set of shapes.
+      log: receives two lines for every new set of shapes.
       mesh: of the run.
 
     Attributes:
-      everywhere: the sharding of what every process reads.
-      seconds: spent so far.
+      replicated: the sharding of arrays that every process reads.
+      seconds: spent on compiling so far.
     """
 
-    def __init__(self, say: Callable[[str], None], mesh: Mesh):
-        self.log, self.seconds = say, 0.0
-        self.everywhere = replicated(mesh)
+    def __init__(self, log: Callable[[str], None], mesh: Mesh):
+        self.log = log
+        self.seconds = 0.0
+        self.replicated = replicated(mesh)
 
     def __call__(
         self,
@@ -33,7 +39,7 @@ class Compiler:
         donate: tuple[int, ...] = (),
         out_shardings: Any = None,
     ) -> "Compiled":
-        """The function, to be compiled at its first call.
+        """Wraps a function, which is compiled at its first call.
 
         Args:
           name: for the messages.
@@ -45,25 +51,28 @@ class Compiler:
         return Compiled(self, name, jitted)
 
     def compile(self, name: str, jitted: Any, args: tuple[Any, ...]) -> Any:
-        """The program for arguments of these shapes."""
+        """Compiles a jitted function for arguments of these shapes."""
+        # Before as well as after: compiling a large encoder takes minutes.
         self.log(f"compiling {name} ...")
         start = time.perf_counter()
         program = jitted.lower(*args).compile()
-        took = time.perf_counter() - start
-        self.seconds += took
-        self.log(f"compiled {name} in {took:.1f} s")
+        elapsed = time.perf_counter() - start
+        self.seconds += elapsed
+        self.log(f"compiled {name} in {elapsed:.1f} s")
         return program
 
 
 class Compiled:
-    """A jitted function, made by a `Compiler`."""
+    """A jitted function and its compiled programs, made by a `Compiler`."""
 
     def __init__(self, compiler: Compiler, name: str, jitted: Any):
-        self._compiler, self._name, self._jitted = compiler, name, jitted
+        self._compiler = compiler
+        self._name = name
+        self._jitted = jitted
         self._programs: dict[Any, Any] = {}
 
     def __call__(self, *args: Any) -> Any:
-        """Runs the function, compiling it first where the shapes are new."""
+        """Runs the function, and compiles it first if the shapes are new."""
         leaves, structure = jax.tree.flatten(args)
         key = (structure, tuple((x.shape, x.dtype, _placement(x)) for x in leaves))
         if key not in self._programs:
@@ -72,12 +81,14 @@ class Compiled:
         return self._programs[key](*args)
 
     def memory(self, *args: Any) -> int:
-        """Bytes on a device for a call: what it is given, what it gives, between.
+        """Bytes of device memory that a call takes: inputs, outputs and temporaries.
 
         Args:
           *args: arrays or their shapes.
         """
         found = self._jitted.lower(*args).compile().memory_analysis()
+        # Donated inputs share their memory with outputs; without the alias term they
+        # would count twice.
         return int(
             found.argument_size_in_bytes
             + found.output_size_in_bytes
@@ -86,12 +97,16 @@ class Compiled:
         )
 
     def __len__(self) -> int:
-        """How many sets of shapes have been compiled."""
+        """The number of sets of shapes that have been compiled."""
         return len(self._programs)
 
 
 def _placement(x: jax.Array) -> Any:
-    """Where an array lies, the same for equivalent shardings."""
+    """A key for the placement of an array, equal for equivalent shardings.
+
+    `P("data")` and `P("data", None)` place a matrix alike but compare unequal, and
+    would compile the same program twice.
+    """
     if not isinstance(x.sharding, NamedSharding):
         return x.sharding
     axes = tuple(x.sharding.spec)

@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep the memory that a step gives back."""
+"""Host memory: the settings of the C library's allocator, and the peak usage."""
 
 import ctypes
 import re
@@ -6,16 +6,18 @@ import resource
 import sys
 from pathlib import Path
 
-# Of glibc's malloc.h.
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+# Parameters of mallopt, from glibc's malloc.h.
+_TRIM_THRESHOLD = -1
+_MMAP_MAX = -4
+_ARENA_MAX = -8
 
 
 def keep_memory() -> None:
-    """Keeps freed memory in the process, on Linux with glibc; elsewhere does nothing.
+    """Makes the allocator keep freed memory; does nothing but on Linux with glibc.
 
-    XLA asks for a step's temporaries anew in every step. By default glibc takes each
-    from the system and gives it back, so that the system clears every page again:
-    a sixth of an encoder's step.
+    XLA allocates the temporaries of a step again in every step. By default glibc takes
+    each from the system and returns it, so that the system clears every page again:
+    a sixth of the time of an encoder's step.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -27,12 +29,12 @@ def keep_memory() -> None:
 
 
 def peak_memory() -> int:
-    """The most memory that this process has held so far, in MiB."""
-    # Linux counts in getrusage also what the process held that started this one.
+    """Peak resident memory of this process so far, in MiB."""
+    # On Linux getrusage includes the peak of the parent process from before exec.
     status = Path("/proc/self/status")
     if status.exists() and (
         peak := re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))
     ):
         return int(peak[1]) // 2**10
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return held // (2**20 if sys.platform == "darwin" else 2**10)
+    maximum = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return maximum // (2**20 if sys.platform == "darwin" else 2**10)

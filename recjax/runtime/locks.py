@@ -1,20 +1,26 @@
-"""Directory locks."""
+"""Locks that keep two programs from writing to one directory."""
 
 import contextlib
 import fcntl
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from recjax.common.errors import UserError
 
 
 @contextlib.contextmanager
-def directory_lock(folder: Path, otherwise: str) -> Iterator[None]:
-    """Keeps others out of a directory.
+def directory_lock(folder: Path, message: str) -> Iterator[None]:
+    """Holds the lock of a directory.
+
+    The system releases the lock when the process ends, however it ends.
+
+    Args:
+      folder: the directory, which exists.
+      message: the error if another process holds the lock.
 
     Raises:
-      UserError: somebody is in it, which `otherwise` says; or it cannot be written.
+      UserError: another process holds the lock, or the directory is not writable.
     """
     path = folder / ".lock"
     try:
@@ -23,24 +29,24 @@ def directory_lock(folder: Path, otherwise: str) -> Iterator[None]:
         raise UserError(f"{path}: {e.strerror}") from None
     with file:
         if not try_lock(file):
-            raise UserError(otherwise)
+            raise UserError(message)
         yield
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process is in a run directory."""
+    """Whether a process holds the lock of a directory."""
     if not (folder / ".lock").exists():
         return False
     with (folder / ".lock").open("r+") as file:
         return not try_lock(file)
 
 
-def try_lock(file: Any) -> bool:
-    """Whether nobody else has the lock of an open file, which is ours then."""
+def try_lock(file: IO[Any]) -> bool:
+    """Locks an open file; returns False if another process holds the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks
+    except OSError:  # a file system without locks: better unlocked than not at all
         pass
     return True

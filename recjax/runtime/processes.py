@@ -1,4 +1,4 @@
-"""Several processes of one run: how they begin, and how they end without one."""
+"""The processes of a distributed run: how they start, and how they end together."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 
 from recjax.common.errors import PROCESS_LOST, UserError
 
-# What gloo and JAX's coordination service say when another process has gone.
+# Words in the errors of gloo and of JAX's coordination service when a peer is lost.
 PEER_LOST_PATTERN = re.compile(
     r"gloo|connection|peer|coordination|heartbeat|barrier", re.IGNORECASE
 )
@@ -20,15 +20,15 @@ PEER_LOST_PATTERN = re.compile(
 def initialize_distributed(
     coordinator: str | None, processes: int, process: int
 ) -> None:
-    """Waits for the other processes of the run.
+    """Connects to the other processes of the run, and waits for them.
 
     Args:
-      coordinator: host:port of process 0; None where there is only one.
-      processes: how many there are.
-      process: which one this is.
+      coordinator: host:port of process 0; None if there is only one process.
+      processes: number of processes.
+      process: index of this process.
 
     Raises:
-      UserError: they do not find each other, or are not said how.
+      UserError: the processes do not find each other, or the flags do not fit.
     """
     if processes == 1 and coordinator is None:
         return
@@ -36,7 +36,7 @@ def initialize_distributed(
         raise UserError("--processes needs --coordinator=HOST:PORT of process 0")
     if not 0 <= process < processes:
         raise UserError(f"--process={process} is not one of {processes}, from 0")
-    # JAX would take SIGTERM for itself.
+    # JAX's preemption service would handle SIGTERM itself; `signals` has to see it.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(coordinator, processes, process)
@@ -45,25 +45,26 @@ def initialize_distributed(
         raise UserError(f"--coordinator {coordinator}: {reason}") from None
 
 
-def all_processes(here: bool) -> bool:
-    """Whether something is true in all processes, each of which asks at this place."""
+def all_processes(condition: bool) -> bool:
+    """Whether a condition holds in all processes; every process has to call this."""
     if jax.process_count() == 1:
-        return here
-    return bool(multihost_utils.process_allgather(np.array(here)).all())
+        return condition
+    return bool(multihost_utils.process_allgather(np.array(condition)).all())
 
 
-def exit_if_peer_lost(e: BaseException) -> None:
-    """Ends this process, without waiting for any other, where another one has gone."""
-    if jax.process_count() > 1 and PEER_LOST_PATTERN.search(str(e)):
-        exit_peer_lost(str(e).strip().splitlines()[0])
+def exit_if_peer_lost(error: BaseException) -> None:
+    """Exits if the error comes from a lost process, without waiting for any other."""
+    if jax.process_count() > 1 and PEER_LOST_PATTERN.search(str(error)):
+        exit_peer_lost(str(error).strip().splitlines()[0])
 
 
 def exit_peer_lost(reason: str) -> NoReturn:
-    """Ends this process and says why."""
+    """Prints why the run cannot go on, and exits at once."""
     print(
         f"error: another process of the run is gone ({reason[:200]}); start all of "
         "them again to resume",
         file=sys.stderr,
         flush=True,
     )
+    # Not sys.exit: its exit handlers wait for the lost process at a barrier.
     os._exit(PROCESS_LOST)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT finish the step, save and end the run; a second one ends it."""
+"""SIGTERM and SIGINT: the first ends the run after its step, a second one at once."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from types import FrameType
 
 import jax
 import jax.numpy as jnp
@@ -18,48 +18,55 @@ from recjax.common.errors import Stopped
 from recjax.runtime.mesh import replicated
 from recjax.runtime.processes import all_processes
 
-NOTHING, SAVE, STOP = range(3)
+NOTHING, SAVE, STOP = range(3)  # requests; of several the largest wins
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-DEBOUNCE_SECONDS = 0.5  # seconds between two signals that are not one
+# Some programs that stop others send two signals at a time: closer ones count as one.
+DEBOUNCE_SECONDS = 0.5
 
 
 class Signals:
-    """What the process was asked by a signal.
+    """Handles the signals that ask this process to stop.
 
     Attributes:
-      stop: whether it shall stop.
+      stop: whether a signal has arrived.
     """
 
     def __init__(self) -> None:
-        self.stop, self._deferred = False, False
+        self.stop = False
+        self._deferred = False
 
     @contextlib.contextmanager
     def install_handlers(self) -> Iterator[None]:
-        """While this lasts a signal stops the run; outside it does what it did."""
+        """Installs the handlers inside the block, restores the previous ones after it.
+
+        Does nothing in other threads than the main one, where Python forbids it.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        out, into = os.pipe()
-        os.set_blocking(into, False)
+        # Python runs handlers between bytecodes of the main thread, which may be busy
+        # in XLA for minutes; the pipe wakes another thread for the second signal.
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
         threading.Thread(
-            target=_exit_on_second_signal, args=(out,), daemon=True
+            target=_exit_on_second_signal, args=(read_end,), daemon=True
         ).start()
-        before = {kind: signal.signal(kind, self._handle) for kind in SIGNALS}
-        woken = signal.set_wakeup_fd(into, warn_on_full_buffer=False)
+        previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        previous_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         try:
             yield
         finally:
-            signal.set_wakeup_fd(woken)
-            for kind, handler in before.items():
-                signal.signal(kind, handler)
-            os.close(into)
+            signal.set_wakeup_fd(previous_fd)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            os.close(write_end)  # ends the thread
 
     @contextlib.contextmanager
     def defer_signals(self) -> Iterator[None]:
-        """While this lasts a signal is only noted; at its end it counts.
+        """Only records signals inside the block, and acts on them at its end.
 
         Raises:
-          Stopped: a signal came, to this process or another one of the run.
+          Stopped: a signal has arrived, at this process or at another one of the run.
         """
         self._deferred = True
         try:
@@ -69,22 +76,23 @@ class Signals:
         if not all_processes(not self.stop):
             raise Stopped(saved=True)
 
-    def _handle(self, number: int, frame: Any) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         if self.stop:
             return
         self.stop = True
-        # Several processes stop only where all of them look.
+        # One of several processes must not stop alone: the others would wait for it.
         if not self._deferred and jax.process_count() == 1:
             raise Stopped(saved=True)
 
 
-def _exit_on_second_signal(signals: int) -> None:
-    """Ends the process at the second signal, whatever it is busy with.
+def _exit_on_second_signal(read_end: int) -> None:
+    """Exits immediately on a second signal, whatever the main thread is doing.
 
-    Not where it comes with the first: some programs that stop others send two.
+    Args:
+      read_end: of the pipe that receives a byte, the signal's number, for each signal.
     """
-    with open(signals, "rb", buffering=0) as pipe:
+    with open(read_end, "rb", buffering=0) as pipe:
         first: float | None = None
         while byte := pipe.read(1):
             if byte[0] not in SIGNALS:
@@ -93,7 +101,7 @@ def _exit_on_second_signal(signals: int) -> None:
             if first is None:
                 first = now
             elif now - first > DEBOUNCE_SECONDS:
-                print("second signal: leaving at once", file=sys.stderr, flush=True)
+                print("second signal: exiting at once", file=sys.stderr, flush=True)
                 os._exit(128 + byte[0])
 
 

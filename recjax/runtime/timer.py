@@ -1,10 +1,55 @@
-"""Accounts of the seconds that a run takes."""
+"""Seconds that each part of a run takes, with compilation counted separately."""
 
+import time
 from typing import NamedTuple
 
+from recjax.runtime.compiler import Compiler
 
-class Moment(NamedTuple):
-    """By `time.perf_counter`, and seconds spent compiling before."""
+
+class StartTime(NamedTuple):
+    """When a part began: `time.perf_counter`, and the seconds compiled until then."""
 
     clock: float
-    compiled: float
+    compile_seconds: float
+
+
+class Timer:
+    """Adds up the seconds of a run by part, over all of its processes.
+
+    Args:
+      compiler: of the run; its seconds are counted as the part "compile".
+      began: when this process began, by `time.perf_counter`.
+
+    Attributes:
+      process_start: the start of this process, for `add_since`.
+    """
+
+    def __init__(self, compiler: Compiler, began: float):
+        self._compiler = compiler
+        self._seconds: dict[str, float] = {}
+        self.process_start = StartTime(began, 0.0)
+
+    def start(self) -> StartTime:
+        """The start of a part, for `add_since`."""
+        return StartTime(time.perf_counter(), self._compiler.seconds)
+
+    def add(self, part: str, seconds: float) -> None:
+        """Adds seconds to a part.
+
+        The part "total" holds those of earlier processes of the run.
+        """
+        self._seconds[part] = self._seconds.get(part, 0.0) + seconds
+
+    def add_since(self, part: str, start: StartTime) -> None:
+        """Adds the time since `start`, counting compilation separately."""
+        now = self.start()
+        compiled = now.compile_seconds - start.compile_seconds
+        self.add(part, now.clock - start.clock - compiled)
+        self.add("compile", compiled)
+
+    def totals(self) -> dict[str, float]:
+        """Seconds by part, and of the run in total."""
+        parts = dict(self._seconds)
+        earlier = parts.pop("total", 0.0)
+        now = time.perf_counter()
+        return {**parts, "total": earlier + now - self.process_start.clock}

@@ -1,8 +1,7 @@
-"""What every part of a run needs; built once, by `train.open_run`."""
+"""The parts of a run, built once by `run.setup.open_run` and read everywhere else."""
 
 import functools
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -19,21 +18,21 @@ from recjax.runtime.compiler import Compiler
 from recjax.runtime.host_memory import peak_memory
 from recjax.runtime.mesh import batch_sharding, place, replicated
 from recjax.runtime.signals import Signals
-from recjax.runtime.timer import Moment
+from recjax.runtime.timer import Timer
 from recjax.training.optimizer import PhaseRules
 
 
 @dataclass
 class Run:
-    """The parts of a run, and the seconds each part of it has taken.
+    """The parts of a run.
 
     Attributes:
-      titles: how the items are called, by catalogue row.
-      rules: of every phase with epochs, resolved.
-      pretrained: digest of the encoder's weights, where they are read from a file.
-      began: when this process began, by `time.perf_counter`.
-      seconds: by part, those of processes that were interrupted included.
-      peak_before: MiB, the most that one of those processes had.
+      titles: how the items are called in the output, by item index.
+      tokens: the tokenised texts of the items; None without a text source.
+      rules: the resolved rules of every phase with epochs.
+      pretrained: digest of the encoder's weights, if they are read from a file.
+      timer: seconds by part, including those of interrupted processes.
+      peak_before: largest memory of the interrupted processes, in MiB.
     """
 
     config: Any
@@ -50,44 +49,22 @@ class Run:
     signals: Signals
     rules: list[PhaseRules]
     pretrained: str | None
-    began: float
-    seconds: dict[str, float] = field(default_factory=dict)
+    timer: Timer
     peak_before: int = 0
 
     @functools.cached_property
     def dropout_key(self) -> jax.Array:
-        """A step folds its number in."""
+        """The key from which every step derives its own."""
         return self.replicate(jax.random.key(self.config.seed + 1))
 
     def shard_batch(self, tree: Any) -> Any:
-        """Onto the devices, first dimensions over the data axis."""
+        """Puts arrays on the devices, first dimensions sharded over the data axis."""
         return place(tree, batch_sharding(self.mesh, tree))
 
     def replicate(self, tree: Any) -> Any:
-        """Onto every device."""
+        """Puts arrays on every device."""
         return place(tree, replicated(self.mesh))
 
-    def spend(self, what: str, seconds: float) -> None:
-        """Adds to one of the run's accounts."""
-        self.seconds[what] = self.seconds.get(what, 0.0) + seconds
-
-    def now(self) -> "Moment":
-        """Where an account begins."""
-        return Moment(time.perf_counter(), self.compiler.seconds)
-
-    def spend_since(self, what: str, start: "Moment") -> None:
-        """Adds what has passed since then; of it, what went to compiling, apart."""
-        now = self.now()
-        compiled = now.compiled - start.compiled
-        self.spend(what, now.clock - start.clock - compiled)
-        self.spend("compile", compiled)
-
-    def accounts(self) -> dict[str, float]:
-        """Seconds by part, and in all."""
-        parts = {**self.seconds}
-        before = parts.pop("total", 0.0)
-        return {**parts, "total": before + time.perf_counter() - self.began}
-
     def peak_memory(self) -> int:
-        """The most memory, in MiB, of any process that worked on the run so far."""
+        """Largest memory, in MiB, of any process of the run so far."""
         return max(self.peak_before, peak_memory())

@@ -119,15 +119,15 @@ def encode_stale(phase: Phase, state: TrainState) -> dict[str, Any]:
 
 def start_loop(run: Run, phase: Phase, state: TrainState) -> LoopState:
     """Starts a phase at its first step, with the validation before any training."""
-    start = run.now()
+    start = run.timer.start()
     progress = PhaseProgress(epoch=0, step=0, best=0.0, best_epoch=0)
     loop = LoopState(state, {}, {}, iter(phase.batches), progress, start)
     values = validate(run, phase, loop)
     metric = run.config.train.metric
     progress.best = float(values[metric].mean())
     loop.best = copy_params(loop.state.result)
-    run.spend_since("train", start)
-    loop.timed = run.now()
+    run.timer.add_since("train", start)
+    loop.timed = run.timer.start()
     loop.saved = progress.epoch, progress.step  # nothing was trained yet
     run.reporter.log(f"validation {metric} before the first epoch: {progress.best:.4f}")
     return loop
@@ -224,7 +224,7 @@ def finish_phase(
     run: Run, phase: Phase, kept: FlatParams, progress: PhaseProgress
 ) -> PhaseResult:
     """Logs what training changed and evaluates the parameters that are kept."""
-    start, log, metric = run.now(), run.reporter.log, run.config.train.metric
+    start, log, metric = run.timer.start(), run.reporter.log, run.config.train.metric
     last = f", epoch {progress.epoch} is kept" if phase.config.keep == "last" else ""
     log(
         f"best validation {metric} {progress.best:.4f} after epoch "
@@ -243,7 +243,7 @@ def finish_phase(
     step = phase.step_of(progress.epoch, 0)
     scalars = {f"test/{name}": test.mean(name) for name in test.values}
     run.reporter.scalars(step, {f"valid/kept/{metric}": valid.mean(metric), **scalars})
-    run.spend_since("test", start)
+    run.timer.add_since("test", start)
     return PhaseResult(kept, step, progress.epoch, valid, test)
 
 

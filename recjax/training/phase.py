@@ -118,7 +118,7 @@ def make_phase(
     r.reporter.text(f"params/{name}", full)
     say(f"{count_params(trainable):,} of {count_params(params):,} parameters trained")
 
-    start = r.now()
+    start = r.timer.start()
     blocks = count_frozen_blocks(r.model, trainable)
     model = r.model.clone(frozen_blocks=blocks)
     catalogue = r.catalogue.build(model, params, blocks, batches.negatives)
@@ -131,7 +131,7 @@ def make_phase(
         arrays, items = catalogue.take(batches.all_items())
         arrays = {**arrays, "graph": graph} if graph else arrays
         candidates = arrays, items
-    r.spend_since("prefix", start)
+    r.timer.add_since("prefix", start)
 
     state = init_state(r, opt, trainable, step, average=config.ema > 0)
     return Phase(

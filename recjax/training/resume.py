@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax.common.param_paths import FlatParams
-from recjax.runtime.timer import Moment
+from recjax.runtime.timer import StartTime
 from recjax.training.context import Run
 from recjax.training.phase import Phase
 from recjax.training.train_step import TrainState
@@ -52,7 +52,7 @@ class LoopState:
     stale: dict[str, Any]
     batches: Any
     progress: PhaseProgress
-    timed: Moment
+    timed: StartTime
     saved: tuple[int, int] | None = None
 
 
@@ -75,9 +75,10 @@ def restore_loop(run: Run, phase: Phase, state: TrainState) -> LoopState | None:
         return None
     stale: dict[str, Any] = {}
     if found := checkpoint.manifest["arrays"].get(STALE_TABLE):
-        table = jax.ShapeDtypeStruct(*found, sharding=run.compiler.everywhere)
+        table = jax.ShapeDtypeStruct(*found, sharding=run.compiler.replicated)
         stale = {"stale": {"vectors_NxD": table}}
-    state, best, stale = run.checkpoints.restore_last(state, stale)
+    tree = {"state": state, "best": state.trainable, "more": stale}
+    tree = run.checkpoints.restore_last(tree)
     batches = iter(phase.batches)
     # The iterator continues with the batch after the last one that was trained on.
     batches.set_state(json.loads(checkpoint.meta["iterator"]))
@@ -87,13 +88,21 @@ def restore_loop(run: Run, phase: Phase, state: TrainState) -> LoopState | None:
         f"resuming after epoch {progress.epoch}{within} of phase {phase.config.name}"
     )
     saved = progress.epoch, progress.step
-    return LoopState(state, best, stale, batches, progress, run.now(), saved)
+    return LoopState(
+        state=tree["state"],
+        best=tree["best"],
+        stale=tree["more"],
+        batches=batches,
+        progress=progress,
+        timed=run.timer.start(),
+        saved=saved,
+    )
 
 
 def save_loop(run: Run, phase: Phase, loop: LoopState) -> None:
     """Saves the loop in the background, unless this step is saved already."""
-    run.spend_since("train", loop.timed)
-    loop.timed = run.now()
+    run.timer.add_since("train", loop.timed)
+    loop.timed = run.timer.start()
     progress = loop.progress
     if loop.saved == (progress.epoch, progress.step):
         return
@@ -105,12 +114,13 @@ def save_loop(run: Run, phase: Phase, loop: LoopState) -> None:
         "progress": asdict(progress),
         "iterator": json.dumps(_as_json(loop.batches.get_state())),
         **run.reporter.resume_state(),
-        "seconds": run.accounts(),
+        "seconds": run.timer.totals(),
         "peak_memory_mib": run.peak_memory(),
     }
     # Between two epochs the table is not needed: an epoch starts with a new one.
     stale = loop.stale if progress.step else {}
-    run.checkpoints.save_last(step, loop.state, loop.best, stale, meta)
+    tree = {"state": loop.state, "best": loop.best, "more": stale}
+    run.checkpoints.save_last(step, tree, meta)
 
 
 def _as_json(state: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Saves that are damaged, unfinished or of another run."""
+"""Checkpoints that are damaged, unfinished or of another run."""
 
 import contextlib
 import json
@@ -8,62 +8,79 @@ import shutil
 import jax.numpy as jnp
 import pytest
 
-from recjax.checkpointing.checkpoints import Checkpoints
+from recjax.checkpointing import manifest as manifest_lib
+from recjax.checkpointing.checkpoints import Checkpoints, read_params
 from recjax.checkpointing.manifest import NAME
 from recjax.common.errors import UserError
-from recjax.training.train_step import LossMonitor, TrainState
 
-ABOUT = {"required": {"train.lr": 1.0, "data": "a"}, "informational": {"jax": "1"}}
+IDENTITY = {"required": {"train.lr": 1.0, "data": "a"}, "informational": {"jax": "1"}}
 FILES_DAMAGED = 30
 
 
-def state(value):
+def make_params(value):
     value = float(value)
-    params = {"a/kernel": jnp.full((300, 40), value), "b": jnp.full(7, value)}
-    guard = LossMonitor(jnp.float32(0), jnp.int32(0), jnp.int32(0))
-    return TrainState(jnp.int32(value), params, {}, {"m": params}, guard)
+    return {"a/kernel": jnp.full((300, 40), value), "b": jnp.full(7, value)}
+
+
+def make_tree(value):
+    params = make_params(value)
+    return {
+        "step": jnp.int32(value),
+        "trainable": params,
+        "opt_state": ({"m": params},),
+    }
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A run directory with three saves in phase 1, of which two are kept."""
+    """A run directory with three checkpoints of phase 1, of which two are kept."""
     folder = tmp_path_factory.mktemp("run")
-    with contextlib.closing(Checkpoints(folder, print)) as c:
-        c.bind(ABOUT)
+    with contextlib.closing(Checkpoints(folder, print)) as checkpoints:
+        checkpoints.check_identity(IDENTITY)
         for index in (0, 1):
-            c.save_params(index, state(index).trainable, {"step": index})
+            checkpoints.save_params(index, make_params(index), {"step": index})
         for step in (10, 20, 30):
             meta = {"phase": 1, "step": step}
-            c.save_last(step, state(step), state(step).trainable, {}, meta)
+            checkpoints.save_last(step, make_tree(step), meta)
     return folder
 
 
-def standing(folder):
-    said = []
-    with contextlib.closing(Checkpoints(folder, said.append)) as c:
+@pytest.fixture
+def copied(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "run")
+
+
+def resume(folder):
+    """What a run resumes from: metadata, the value of its arrays, and log lines."""
+    lines = []
+    with contextlib.closing(Checkpoints(folder, lines.append)) as checkpoints:
         value = None
-        if c.inside:
-            restored, best, _ = c.restore_last(state(0), {})
-            value = float(restored.trainable["b"][0])
-            assert (
-                value == float(best["b"][0]) == float(restored.opt_state["m"]["b"][0])
-            )
-        return c.standing, value, said
+        if checkpoints.step_checkpoint:
+            restored = checkpoints.restore_last(make_tree(0))
+            value = float(restored["trainable"]["b"][0])
+            assert value == float(restored["opt_state"][0]["m"]["b"][0])
+        return checkpoints.resume_metadata, value, lines
+
+
+def edit_manifest(path, edit):
+    """Changes a manifest in a way that still verifies."""
+    manifest = json.loads((path / NAME).read_text())
+    del manifest["sha256"]
+    edit(manifest)
+    manifest_lib.write(path, manifest)
 
 
 def test_the_newest_is_found_and_the_oldest_is_gone(saved):
-    assert standing(saved) == ({"phase": 1, "step": 30}, 30.0, [])
+    assert resume(saved) == ({"phase": 1, "step": 30}, 30.0, [])
     last = saved / "checkpoints" / "last"
     assert sorted(p.name for p in last.iterdir()) == ["20", "30"]
 
 
 @pytest.mark.parametrize("seed", range(FILES_DAMAGED))
-def test_damage_is_found_and_the_one_before_is_taken(saved, tmp_path, seed):
+def test_damage_is_found_and_the_one_before_is_taken(copied, seed):
     """A bit flipped, a file cut or deleted: each of 30 is seen."""
     rng = random.Random(seed)
-    folder = tmp_path / "run"
-    shutil.copytree(saved, folder)
-    newest = folder / "checkpoints" / "last" / "30"
+    newest = copied / "checkpoints" / "last" / "30"
     files = sorted(p for p in newest.rglob("*") if p.is_file())
     path = rng.choice(files)
     raw = bytearray(path.read_bytes())
@@ -75,129 +92,156 @@ def test_damage_is_found_and_the_one_before_is_taken(saved, tmp_path, seed):
     else:
         raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
         path.write_bytes(raw)
-    meta, value, said = standing(folder)
+    meta, value, lines = resume(copied)
     assert (meta["step"], value) == (20, 20.0)
-    (line,) = said
-    assert "last/30: passed over: " in line
+    (line,) = lines
+    assert "last/30: skipped: " in line
 
 
-def test_what_a_killed_save_left_is_deleted(saved, tmp_path):
-    folder = tmp_path / "run"
-    shutil.copytree(saved, folder)
+def test_an_unexpected_file_is_found(copied):
+    (copied / "checkpoints" / "last" / "30" / "more").touch()
+    meta, _, lines = resume(copied)
+    assert meta["step"] == 20
+    assert "last/30: skipped: unexpected file more" in lines[0]
+
+
+def test_what_a_killed_save_left_is_deleted(copied):
     for kind in ("last", "params"):
-        (folder / "checkpoints" / kind / "40.orbax-checkpoint-tmp-1" / "x").mkdir(
+        (copied / "checkpoints" / kind / "40.orbax-checkpoint-tmp-1" / "x").mkdir(
             parents=True
         )
-    assert standing(folder)[0]["step"] == 30
-    assert not list(folder.rglob("*tmp*"))
+    assert resume(copied)[0]["step"] == 30
+    assert not list(copied.rglob("*tmp*"))
 
 
-def test_unfinished_saves_do_not_count(saved, tmp_path):
-    folder = tmp_path / "run"
-    shutil.copytree(saved, folder)
-    (folder / "checkpoints" / "last" / "30" / NAME).unlink()
-    meta, _, said = standing(folder)
+def test_unfinished_checkpoints_do_not_count(copied):
+    (copied / "checkpoints" / "last" / "30" / NAME).unlink()
+    meta, _, lines = resume(copied)
     assert meta["step"] == 20
-    assert "it was never finished" in said[0]
-    shutil.rmtree(folder / "checkpoints" / "params" / "1")
-    meta, value, _ = standing(folder)  # what goes on from phase 1 is of no use
+    assert "never finished" in lines[0]
+    shutil.rmtree(copied / "checkpoints" / "params" / "1")
+    meta, value, _ = resume(copied)  # the states of phase 1 are of no use without it
     assert (meta, value) == ({"step": 0}, None)
 
 
+def test_a_damaged_newer_checkpoint_is_deleted_by_the_next_save(copied):
+    """Though its number is higher, it does not count as one of the two kept."""
+    (copied / "checkpoints" / "last" / "30" / NAME).write_text("{}")
+    with contextlib.closing(Checkpoints(copied, print)) as checkpoints:
+        checkpoints.check_identity(IDENTITY)
+        meta = {"phase": 1, "step": 25}
+        checkpoints.save_last(25, make_tree(25), meta)
+    last = copied / "checkpoints" / "last"
+    assert sorted(p.name for p in last.iterdir()) == ["20", "25"]
+
+
 def test_another_run_is_refused_with_what_differs(saved):
-    with contextlib.closing(Checkpoints(saved, print)) as c:
-        assert c.bind(ABOUT) == []
-        assert c.bind({**ABOUT, "informational": {"jax": "2"}}) == [
-            "jax: 1 there, 2 here"
-        ]
+    with contextlib.closing(Checkpoints(saved, print)) as checkpoints:
+        assert checkpoints.check_identity(IDENTITY) == ""
+        other = {**IDENTITY, "informational": {"jax": "2"}}
+        assert checkpoints.check_identity(other) == "jax: 1 before, 2 now"
         other = {"required": {"train.lr": 2.0, "data": "a"}, "informational": {}}
-        with pytest.raises(UserError, match=r"train\.lr: 1\.0 there, 2\.0 here"):
-            c.bind(other)
+        with pytest.raises(UserError, match=r"\(train\.lr: 1\.0 before, 2\.0 now\)"):
+            checkpoints.check_identity(other)
+        other = {"required": {**IDENTITY["required"], "new": None}}
+        with pytest.raises(UserError, match=r"new: nothing before, None now"):
+            checkpoints.check_identity(other)
+
+
+def test_a_checkpoint_of_an_older_version_is_refused(copied):
+    """Its manifest has "about" in place of "identity"."""
+    newest = copied / "checkpoints" / "last" / "30"
+    edit_manifest(newest, lambda x: x.update(about=x.pop("identity")))
+    with (
+        contextlib.closing(Checkpoints(copied, print)) as checkpoints,
+        pytest.raises(UserError, match="by an older version of recjax") as error,
+    ):
+        checkpoints.check_identity(IDENTITY)
+    assert "\n" not in str(error.value)
+    assert error.value.key == str(newest)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x: x.astype(jnp.bfloat16), r"float32'\] there, .*bfloat16'\] here"),
-        (lambda x: x[:5], r"\[\[7\], 'float32'\] there, \[\[5\], 'float32'\] here"),
+        (lambda x: x.astype(jnp.bfloat16), r"float32'\] saved, .*bfloat16'\] needed"),
+        (lambda x: x[:5], r"\[\[7\], 'float32'\] saved, \[\[5\], 'float32'\] needed"),
     ],
 )
 def test_other_arrays_are_refused(saved, change, message):
-    like = state(0)
-    like = like.replace(trainable={**like.trainable, "b": change(like.trainable["b"])})
+    like = make_tree(0)
+    like["trainable"]["b"] = change(like["trainable"]["b"])
     with (
-        contextlib.closing(Checkpoints(saved, print)) as c,
+        contextlib.closing(Checkpoints(saved, print)) as checkpoints,
         pytest.raises(UserError, match=message),
     ):
-        c.restore_last(like, {})
+        checkpoints.restore_last(like)
 
 
-def test_a_failed_save_is_said_and_the_one_before_stands(saved, tmp_path, monkeypatch):
-    folder = tmp_path / "run"
-    shutil.copytree(saved, folder)
-    said = []
-    with contextlib.closing(Checkpoints(folder, said.append)) as c:
-        c.bind(ABOUT)
+def fill_disk(monkeypatch):
+    def write(*args):
+        raise OSError(28, "No space left on device")
 
-        def full(*args):
-            raise OSError(28, "No space left on device")
+    monkeypatch.setattr("recjax.checkpointing.manifest.write", write)
 
-        monkeypatch.setattr("recjax.checkpointing.manifest.write", full)
-        c.save_last(40, state(40), state(40).trainable, {}, {"phase": 1, "step": 40})
-        assert not c.wait()
-        c.save_params(2, state(2).trainable, {"step": 2})
-        assert not c.wait()
-    assert "last/40: NOT SAVED: [Errno 28] No space left" in said[0]
+
+def test_a_failed_save_is_logged_and_the_one_before_remains(copied, monkeypatch):
+    lines = []
+    with contextlib.closing(Checkpoints(copied, lines.append)) as checkpoints:
+        checkpoints.check_identity(IDENTITY)
+        fill_disk(monkeypatch)
+        checkpoints.save_last(40, make_tree(40), {"phase": 1, "step": 40})
+        assert not checkpoints.wait()
+        checkpoints.save_params(2, make_params(2), {"step": 2})
+        assert not checkpoints.wait()
+    assert "last/40: NOT SAVED: [Errno 28] No space left" in lines[0]
     monkeypatch.undo()
-    assert standing(folder)[:2] == ({"phase": 1, "step": 30}, 30.0)
+    assert resume(copied)[:2] == ({"phase": 1, "step": 30}, 30.0)
 
 
-def test_what_enters_a_phase_is_saved_when_there_is_room_again(tmp_path, monkeypatch):
-    """Without it no state of the phase is of use; until then each one is said."""
-    said, whole = [], state(5)
-    with contextlib.closing(Checkpoints(tmp_path, said.append)) as c:
-        c.bind(ABOUT)
-
-        def full(*args):
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr("recjax.checkpointing.manifest.write", full)
-        c.save_params(0, whole.trainable, {"step": 0})
+def test_the_phase_checkpoint_is_saved_when_there_is_room_again(tmp_path, monkeypatch):
+    """Without it no state of the phase is of use; until then each one is logged."""
+    lines, tree = [], make_tree(5)
+    with contextlib.closing(Checkpoints(tmp_path, lines.append)) as checkpoints:
+        checkpoints.check_identity(IDENTITY)
+        fill_disk(monkeypatch)
+        checkpoints.save_params(0, make_params(5), {"step": 0})
         for step in (1, 2):
-            meta = {"phase": 0, "step": step}
-            c.save_last(step, whole, whole.trainable, {}, meta)
-            assert len(said) == step + 1
-            assert "params/0: NOT SAVED: [Errno 28]" in said[-1]
+            checkpoints.save_last(step, tree, {"phase": 0, "step": step})
+            assert len(lines) == step + 1
+            assert "params/0: NOT SAVED: [Errno 28]" in lines[-1]
         monkeypatch.undo()
-        c.save_last(3, whole, whole.trainable, {}, {"phase": 0, "step": 3})
-        assert c.wait()
-        assert len(said) == 3
-    with contextlib.closing(Checkpoints(tmp_path, print)) as c:
-        assert (c.entered.number, c.inside.number) == (0, 3)
+        checkpoints.save_last(3, tree, {"phase": 0, "step": 3})
+        assert checkpoints.wait()
+        assert len(lines) == 3
+    with contextlib.closing(Checkpoints(tmp_path, print)) as checkpoints:
+        assert checkpoints.phase_checkpoint.number == 0
+        assert checkpoints.step_checkpoint.number == 3
 
 
-def test_the_manifest_says_what_was_saved(saved):
+def test_the_manifest_lists_what_was_saved(saved):
     path = saved / "checkpoints" / "last" / "30" / NAME
     manifest = json.loads(path.read_text())
-    assert manifest["about"] == ABOUT
-    assert manifest["arrays"]["state:trainable:b"] == [[7], "float32"]
+    assert manifest["identity"] == IDENTITY
+    assert manifest["arrays"]["trainable:b"] == [[7], "float32"]
     assert all(len(digest) == 64 for digest in manifest["files"].values())
 
 
 def test_frozen_parameters_are_written_once(tmp_path):
-    whole = state(0).trainable
-    with contextlib.closing(Checkpoints(tmp_path, print)) as c:
-        c.save_params(0, whole, {})
-        c.save_params(1, {"b": whole["b"] + 1}, {})
-    with contextlib.closing(Checkpoints(tmp_path, print)) as c:
-        assert c.entered.number == 1
-        assert list(c.entered.manifest["arrays"]) == ["b"]
-        params, trained = c.restore_params(whole)
+    params = make_params(0)
+    with contextlib.closing(Checkpoints(tmp_path, print)) as checkpoints:
+        checkpoints.save_params(0, params, {})
+        checkpoints.save_params(1, {"b": params["b"] + 1}, {})
+    with contextlib.closing(Checkpoints(tmp_path, print)) as checkpoints:
+        assert checkpoints.phase_checkpoint.number == 1
+        assert list(checkpoints.phase_checkpoint.manifest["arrays"]) == ["b"]
+        restored, trained = checkpoints.restore_params(params)
     assert trained == ["b"]
-    assert {path: float(x.max()) for path, x in params.items()} == {
-        "a/kernel": 0,
-        "b": 1,
-    }
+    for each in (restored, read_params(tmp_path)):
+        found = {path: float(x.max()) for path, x in each.items()}
+        assert found == {"a/kernel": 0, "b": 1}
     next((tmp_path / "checkpoints" / "params" / "0").rglob("d/*")).unlink()
-    with pytest.raises(UserError, match="no save is whole"):
+    with pytest.raises(UserError, match=r"every checkpoint .* is damaged"):
         Checkpoints(tmp_path, print)
+    with pytest.raises(UserError, match=r"params/0: skipped: .* is missing"):
+        read_params(tmp_path)

@@ -67,14 +67,14 @@ def damage(folder, seed):
 
 @pytest.mark.parametrize("seed", range(DAMAGES))
 def test_a_damaged_save(data, cache, whole, stopped, tmp_path, seed):
-    """Is named and passed over; the one before leads to the same bits."""
+    """Is named and skipped; the one before leads to the same bits."""
     workdir = copy_of(stopped, tmp_path)
     newest, before = saves(workdir)
     damage(workdir / "checkpoints" / "last" / str(newest), seed)
     assert runs.finish(data, workdir, **cache) == 0, runs.said(workdir)
     said = runs.said(workdir)
-    assert re.search(rf"checkpoints/last/{newest}: passed over: ", said), said
-    assert f"last/{before}: passed over" not in said
+    assert re.search(rf"checkpoints/last/{newest}: skipped: ", said), said
+    assert f"last/{before}: skipped" not in said
     epoch, step = divmod(before - 15, 5)  # the first phase has 15 steps, an epoch 5
     within = f" and {step} steps" if step else ""
     assert f"resuming after epoch {epoch}{within} of phase top" in said
@@ -92,7 +92,7 @@ def test_both_saves_damaged(data, cache, whole, stopped, tmp_path):
 
 
 def test_killed_again_after_a_damaged_save(data, cache, whole, stopped, tmp_path):
-    """What was passed over is neither taken later nor counted as one of those kept."""
+    """What was skipped is neither taken later nor counted as one of those kept."""
     workdir = copy_of(stopped, tmp_path)
     newest, _ = saves(workdir)
     damage(workdir / "checkpoints" / "last" / str(newest), 0)
@@ -127,10 +127,10 @@ def change_config(data, workdir):
 @pytest.mark.parametrize(
     ("change", "differs"),
     [
-        (change_event, r"data: \w{12} there, \w{12} here"),
-        (change_title, r"data: \w{12} there, \w{12} here"),
-        (change_config, r"train\.batch_size: 8 there, 4 here"),
-        (lambda *_: "--config.train.batch_size=4", r"train\.batch_size: 8 there"),
+        (change_event, r"data: \w{12} before, \w{12} now"),
+        (change_title, r"data: \w{12} before, \w{12} now"),
+        (change_config, r"train\.batch_size: 8 before, 4 now"),
+        (lambda *_: "--config.train.batch_size=4", r"train\.batch_size: 8 before"),
     ],
 )
 def test_another_run_is_refused(data, cache, stopped, tmp_path, change, differs):
@@ -157,7 +157,7 @@ def test_another_key_for_the_users_is_refused(data, cache, tmp_path):
     key.write_text("fedcba9876543210")
     assert runs.finish(data, workdir, more, **cache) == 2
     last = runs.said(workdir).splitlines()[-1]
-    assert re.search(r"is of another run: users: \w+ there, \w+ here", last), last
+    assert re.search(r"belongs to another run \(users: \w+ before, \w+ now", last), last
 
 
 def test_another_topology_is_declared(data, cache, whole, tmp_path):
@@ -167,7 +167,9 @@ def test_another_topology_is_declared(data, cache, whole, tmp_path):
     two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     assert runs.finish(data, workdir, more, **cache, **two) == 0, runs.said(workdir)
     said = runs.said(workdir)
-    assert re.search(r"note: saved with mesh: .*'data': 1.* there, .*'data': 2", said)
+    assert re.search(
+        r"note: changed since the checkpoint: .*mesh\.data: 1 before, 2 now", said
+    )
     steps = [[r["step"] for r in runs.records(w)] for w in (workdir, whole)]
     assert steps[0] == steps[1]
     test = [

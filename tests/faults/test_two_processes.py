@@ -87,4 +87,9 @@ def test_both_leave_where_no_save_is_whole(data, cache, whole_of_two, tmp_path):
     for manifest in workdir.glob("checkpoints/params/*/manifest.json"):
         manifest.write_text("{}")
     assert end(start_two(data, workdir, cache), 120) == [2, 2], runs.said(workdir)
-    assert runs.said(workdir).count("no save is whole") == 2
+    assert (
+        runs.said(workdir).count(
+            "every checkpoint that the run could resume from is damaged"
+        )
+        == 2
+    )

@@ -65,7 +65,7 @@ def test_what_is_no_result_is_refused(tmp_path, monkeypatch, capsys):
         ({"data.history_length": 4}, "history: 6 in the first, 4"),
         (
             {"data.min_rating": 2.0, "data.rating": "rating"},
-            "min_rating: None in the first, rating >= 2 in the second",
+            "min_rating: nothing in the first, rating >= 2 in the second",
         ),
         ({"data.cold_items": 0.2}, "cold_items"),
     ],

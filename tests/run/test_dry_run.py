@@ -59,7 +59,7 @@ def test_a_plan_finds_what_is_wrong(config, tmp_path):
     train.run(config, str(tmp_path / "run"))
     c = config.copy_and_resolve_references().unlock()
     c.item_tower.width = 16
-    with pytest.raises(UserError, match=r"item_tower\.width: 8 there, 16 here"):
+    with pytest.raises(UserError, match=r"item_tower\.width: 8 before, 16 now"):
         dry_run(c, str(tmp_path / "run"))
 
 

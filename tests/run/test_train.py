@@ -215,10 +215,10 @@ def test_seconds_and_memory_of_an_interrupted_run_are_kept(
     c.train.checkpoint_seconds = 1e9
     save_last = Checkpoints.save_last
 
-    def after_100_seconds(self, step, state, best, more, meta):
+    def after_100_seconds(self, step, tree, meta):
         meta["seconds"] = {k: v + 100 for k, v in meta["seconds"].items()}
         meta["peak_memory_mib"] += 10**6
-        save_last(self, step, state, best, more, meta)
+        save_last(self, step, tree, meta)
 
     def dying(*args):
         raise KeyboardInterrupt
@@ -273,7 +273,7 @@ def test_another_config_in_the_same_directory_is_refused(config, tmp_path):
     shutil.rmtree(tmp_path / "checkpoints")  # a finished run still is one
     other = config.copy_and_resolve_references().unlock()
     other.item_tower.width = 16
-    with pytest.raises(UserError, match=r"item_tower\.width: 8 there, 16 here"):
+    with pytest.raises(UserError, match=r"item_tower\.width: 8 before, 16 now"):
         train.run(other, str(tmp_path))
     for file in ("results.json", "config.json"):
         (tmp_path / file).write_text("{")
@@ -301,9 +301,9 @@ def test_seconds_of_an_epoch_that_is_not_over_are_saved(config, tmp_path, monkey
     c.train.checkpoint_seconds, found = 0.0, []
     save_last = Checkpoints.save_last
 
-    def seen(self, step, state, best, more, meta):
+    def seen(self, step, tree, meta):
         found.append((step, meta["seconds"]["train"]))
-        save_last(self, step, state, best, more, meta)
+        save_last(self, step, tree, meta)
 
     monkeypatch.setattr(Checkpoints, "save_last", seen)
     c.item_tower.sources = ("id",)
@@ -599,7 +599,7 @@ def test_other_data_is_not_resumed(config, atomic_dir, tmp_path):
     path = folder / f"{folder.name}.inter"
     path.write_text(path.read_text().replace("u1\ti1\t", "u1\ti2\t"))
     with pytest.raises(
-        UserError, match=r"is of another run: data: \w+ there, \w+ here"
+        UserError, match=r"belongs to another run \(data: \w+ before, \w+ now"
     ):
         train.run(c, str(tmp_path / "run"))
 
@@ -642,7 +642,7 @@ def test_other_pretrained_weights_are_another_run(config, tmp_path):
     weights = load_file(folder / "model.safetensors")
     save_file({k: x * 2 for k, x in weights.items()}, folder / "model.safetensors")
     (tmp_path / "run" / "results.json").unlink()
-    with pytest.raises(UserError, match=r"is of another run: pretrained: \w+ there, "):
+    with pytest.raises(UserError, match=r"another run \(pretrained: \w+ before, "):
         train.run(c, str(tmp_path / "run"))
     c.text.pretrained = False
     assert train.run(c.lock(), str(tmp_path / "drawn"))["pretrained"] is None

@@ -8,7 +8,7 @@ import pytest
 
 HELD = """
 import sys
-from recjax.allocator import peak_memory
+from recjax.runtime.host_memory import peak_memory
 before = peak_memory()
 bytearray(int(sys.argv[1]) * 2**20)  # given back at once
 print(before, peak_memory())

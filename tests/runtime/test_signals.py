@@ -12,7 +12,7 @@ from recjax.runtime.signals import DEBOUNCE_SECONDS
 
 BUSY = """
 import time
-from recjax.signals import Signals
+from recjax.runtime.signals import Signals
 
 signals = Signals()
 with signals.install_handlers(), signals.defer_signals():
@@ -47,7 +47,7 @@ def test_a_second_signal_leaves_at_once(busy, kind):
     assert busy.poll() is None
     busy.send_signal(kind)
     assert busy.wait(timeout=20) == 128 + kind
-    assert busy.stderr.read() == "second signal: leaving at once\n"
+    assert busy.stderr.read() == "second signal: exiting at once\n"
 
 
 def test_two_signals_at_once_are_one(busy):

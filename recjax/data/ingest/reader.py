@@ -5,7 +5,6 @@ the fingerprint in results and tables. Its keys and values must therefore stay t
 where the code changes.
 """
 
-import hashlib
 import hmac
 import json
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from recjax.common.errors import UserError
-from recjax.common.files import file_sha256
+from recjax.common.files import file_sha256, sha256
 from recjax.data.dataset import Data, Examples, fingerprint
 from recjax.data.ingest.sources import read_key
 from recjax.data.ingest.tables import REJECTED, Table, find_table, read_table
@@ -285,12 +284,12 @@ class Reader:
             for table in self.tables
             for file, row, column, reason, _ in table.rejected
         ):
-            digest = hashlib.sha256(json.dumps(rejected).encode()).hexdigest()[:12]
+            digest = sha256(json.dumps(rejected))[:12]
             protocol["rejected"] = f"{len(rejected)} rows, {digest}"
         if c.user_key and (c.split == "user" or e.candidates):
             # Random draws go by the order of the users, which is that of their hashes.
             key = read_key(Path(c.user_key))
-            mac = hmac.digest(key, b"protocol", hashlib.sha256)
+            mac = hmac.digest(key, b"protocol", "sha256")
             protocol["user_key"] = mac.hex()[:12]
         return protocol
 

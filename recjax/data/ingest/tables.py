@@ -7,7 +7,6 @@ Reasons of rejected rows are part of the protocol fingerprint: new words for an 
 reason need an entry in `reader.REASON_IN_PROTOCOL`.
 """
 
-import hashlib
 import hmac
 import time
 from collections.abc import Sequence
@@ -199,7 +198,7 @@ class Table:
     def hash_ids(self, column: str, key: bytes) -> None:
         """Replaces every id by its keyed hash: HMAC-SHA256, in hex."""
         hashes = {
-            name: hmac.digest(key, name.encode(), hashlib.sha256).hex()
+            name: hmac.digest(key, name.encode(), "sha256").hex()
             for name in self.frame[column].unique()
         }
         self.frame = self.frame.with_columns(pl.col(column).replace_strict(hashes))
