@@ -81,7 +81,15 @@ def _run(r: Run, params: FlatParams) -> dict[str, Any]:
         outcome = train_phase(r, i, phases[i], params, step)
         step, trained = outcome.step, trained | set(outcome.trained)
         params = params | outcome.trained
-        results["phases"][phases[i].name] = phase_results(r, outcome)
+        results["phases"][phases[i].name] = phase_results(
+            config,
+            data,
+            r.titles,
+            outcome.valid,
+            outcome.test,
+            outcome.trained,
+            outcome.epochs,
+        )
         r.reporter.ranks(f"phase-{phases[i].name}", outcome.test.rank_R)
         del outcome  # its vectors of the items are not kept through the next phase
         save(r, i + 1, {k: v for k, v in params.items() if k in trained}, step, results)

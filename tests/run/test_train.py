@@ -695,7 +695,7 @@ def test_groups_and_lists_are_reported(config, tmp_path, monkeypatch):
         for metric in ("hr@10", "ndcg@10"):
             whole = sum(group["rows"] * group[metric]["value"] for group in groups)
             assert whole / 64 == pytest.approx(found["test"][metric]["value"]), name
-    assert found["subgroups"]["user/sex"]["gap"].keys() == {"hr@10", "ndcg@10"}
+    assert found["subgroups"]["user/sex"]["largest_gap"].keys() == {"hr@10", "ndcg@10"}
 
     text = (tmp_path / "run" / "results.md").read_text()
     for words in (

@@ -5,7 +5,6 @@ from typing import NamedTuple, Protocol
 import jax.numpy as jnp
 import numpy as np
 
-from recjax.data.dataset import Examples
 from recjax.data.text.packing import Items
 
 
@@ -49,11 +48,8 @@ class Queries(NamedTuple):
     baseline_scores_BxMxN: np.ndarray | None = None
 
 
-class Baseline(Protocol):
-    """What every baseline offers."""
-
-    def fit(self, rows: Examples, num_items: int) -> None:
-        """Learns from the training rows."""
+class Scorer(Protocol):
+    """Scores all items of the catalogue for a batch of queries."""
 
     def score(self, queries: Queries) -> np.ndarray | jnp.ndarray:
-        """scores_BxN of a batch, finite; what was seen is left out afterwards."""
+        """Returns finite scores_BxN; seen items are masked afterwards."""
