@@ -13,6 +13,7 @@ import jax
 from recjax.common.config import config_changes
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, tree_bytes
+from recjax.reporting.results_file import check_results_version
 from recjax.reporting.results_page import results_text
 from recjax.runtime.locks import directory_lock
 from recjax.training.optimizer import make_optimizer, split_params
@@ -78,6 +79,7 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
         raise UserError(f"--workdir {folder}: {e.strerror}") from None
     if results.exists():
         done = _load(results)
+        check_results_version(results, done)
         if not isinstance(done, dict) or not {"baselines", "phases", "test"} <= {*done}:
             raise UserError(f"{results}: damaged; delete it to write it anew")
         if not first:

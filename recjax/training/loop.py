@@ -330,8 +330,8 @@ def make_train_logger(r: Run, phase: Phase, stand: PhaseProgress) -> TrainLogger
         total=phase.config.epochs * steps,
         done=stand.epoch * steps + stand.step,
         first_step=phase.first_step,
-        every=r.config.report.every_steps,
-        rates=rates,
+        log_every=r.config.report.every_steps,
+        learning_rates=rates,
         users=users,
         min_spread=r.config.train.min_spread,
     )

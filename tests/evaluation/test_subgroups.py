@@ -158,7 +158,12 @@ def test_means_against_ir_measures():
     masks = {"user/x": {name: groups == g for g, name in enumerate("abcd")}}
     names = {R @ 10: "hr@10", nDCG @ 10: "ndcg@10"}
     report = subgroups.subgroup_report(
-        values, masks, np.arange(60), list(names.values()), 50, min_rows=1
+        values,
+        masks,
+        np.arange(60),
+        metrics=list(names.values()),
+        bootstrap_samples=50,
+        min_rows=1,
     )
     found = report["user/x"]["groups"]
     assert list(found) == ["a", "b", "c"]  # nobody is in d
