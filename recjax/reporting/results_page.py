@@ -35,19 +35,24 @@ def results_text(final: Mapping[str, Any], metrics: Sequence[str]) -> str:
         "together have a third of the training events. Diversity: mean cosine distance "
         "between the items of a list, by the item vectors of the same row.",
         subgroup_table(last["subgroups"]),
+        "Subgroups are those of the last phase. item: training events of the target "
+        "(new: none, cold: few, warm: more); history: number of items in the history; "
+        "popularity: third of the training events that the target belongs to.",
     ]
     if gaps := gap_text(last["subgroups"]):
         parts.append(gaps)
     if last["rating"]:
         parts.append(rating_text(last["rating"]))
-    parts.append("\n".join(f"- {line}" for line in last["examples"]))
+    if last["examples"]:
+        lines = "\n".join(f"- {line}" for line in last["examples"])
+        parts.append(f"Recently liked items of some users -> top items:\n\n{lines}")
     seconds = ", ".join(f"{name} {x:.1f}" for name, x in final["seconds"].items())
-    parts.append(f"Seconds: {seconds}")
+    parts.append(f"Seconds: {seconds}.")
     return "\n\n".join(parts)
 
 
 def protocol_text(final: Mapping[str, Any]) -> str:
-    """Describes the evaluation protocol in one sentence each."""
+    """Describes the evaluation protocol in plain sentences."""
     protocol = final["protocol"]
     masked = "are" if protocol["mask_seen"] else "are not"
     return (

@@ -1,10 +1,13 @@
 """Runs in one table, and those that may not be."""
 
+import json
 import sys
 
 import pytest
 
 from configs import base
+from experiments.sweeping.load import read_results
+from recjax.common.errors import UserError
 from recjax.reporting import compare
 from recjax.run import train
 
@@ -52,6 +55,22 @@ def test_what_is_no_result_is_refused(tmp_path, monkeypatch, capsys):
         main(monkeypatch, tmp_path)
     (line,) = capsys.readouterr().err.splitlines()
     assert "results.json: not the results of a run: no key 'fingerprint'" in line
+
+
+@pytest.mark.parametrize("old", [{"before": {}}, {"phases": {"p": {"buckets": {}}}}])
+def test_results_of_an_older_version_are_refused(run, tmp_path, old):
+    """By compare, by a sweep, and by the run directory itself."""
+    final = run("a")
+    path = tmp_path / "a" / "results.json"
+    path.write_text(json.dumps(final | old))
+    readers = (
+        lambda folder: compare.read_runs([folder]),
+        read_results,
+        lambda _: run("a"),
+    )
+    for read in readers:
+        with pytest.raises(UserError, match="by an older version of recjax; run it"):
+            read(tmp_path / "a")
 
 
 @pytest.mark.parametrize(
