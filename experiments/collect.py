@@ -135,8 +135,8 @@ def intervals(
     sweep: Sweep, values: dict[str, np.ndarray]
 ) -> dict[str, tuple[float, float]]:
     """Of the means over the test rows, as in results.json."""
-    resamples = sweep.config["eval"]["bootstrap_samples"]
-    found = with_intervals(values, sweep.users_R, resamples=resamples)
+    samples = sweep.config["eval"]["bootstrap_samples"]
+    found = with_intervals(values, sweep.users_R, bootstrap_samples=samples)
     return {m: (x["low"], x["high"]) for m, x in found.items()}
 
 

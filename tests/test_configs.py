@@ -42,7 +42,7 @@ def test_config_runs(name, atomic_dir, six_layers, tmp_path):
     assert np.isfinite(final["test"]["ndcg@10"]["value"])
     if name == "quickstart":
         text = (tmp_path / "results.md").read_text()
-        assert "after top (1 epochs)" in text
+        assert "after phase top (1 epoch)" in text
 
 
 @pytest.mark.parametrize(("name", "point"), POINTS)

@@ -126,7 +126,7 @@ def write_csv(path: Path, found: Found) -> None:
 def figures(values_SxR: np.ndarray) -> list[str]:
     """Mean, its interval over users, and the mean of each seed."""
     users_R, mean_R = np.arange(values_SxR.shape[1]), values_SxR.mean(axis=0)
-    bounds = with_intervals({"x": mean_R}, users_R, resamples=RESAMPLES)["x"]
+    bounds = with_intervals({"x": mean_R}, users_R, bootstrap_samples=RESAMPLES)["x"]
     shown = [f"{bounds[key]:.6f}" for key in ("value", "low", "high")]
     return [*shown, " ".join(f"{x:.6f}" for x in values_SxR.mean(axis=1))]
 

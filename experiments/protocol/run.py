@@ -35,10 +35,9 @@ from experiments.sweeping.command import session
 from experiments.sweeping.load import read_results, resolve
 from experiments.tabling.plots import check_plots
 from experiments.tabling.table import TABLE_FILES
-from recjax.baselines import BASELINES
+from recjax.baselines import BASELINES, Baseline
 from recjax.checkpointing.checkpoints import read_params
 from recjax.common.files import atomic_files
-from recjax.data.batching.types import Baseline
 from recjax.data.dataset import Data
 from recjax.data.ingest.sources import locate
 from recjax.data.splits import load_data

@@ -11,6 +11,7 @@ from ml_collections import config_flags
 
 from configs.ablations.reference import Changes, read_points
 from recjax.common.errors import UserError, explain
+from recjax.reporting.results_file import check_results_version
 
 PLAN = "sweep.json"
 STUDY = "study.db"  # of a search
@@ -122,6 +123,7 @@ def read_results(folder: Path) -> dict[str, Any]:
         found = read_json(path)
     except UserError as e:
         raise UserError(f"{e}; {AGAIN}") from None
+    check_results_version(path, found)
     for key in NEEDED:
         if not isinstance(found, dict) or key not in found:
             raise UserError(f"{path}: damaged or too old, no {key!r}; {AGAIN}")

@@ -17,6 +17,7 @@ from experiments.sweeping.load import (
 )
 from recjax.common.errors import UserError
 from recjax.common.files import sha256
+from recjax.evaluation.metrics import rank_metric
 from recjax.evaluation.subgroups import ITEM_BINS, bin_masks
 from recjax.reporting.compare import check_same_protocol
 
@@ -80,7 +81,7 @@ class Sweep:
     def by_seed(self, point: str, metric: str) -> np.ndarray:
         """values_SxR of a metric, for each seed of a point."""
         ranks = [self.ranks[point, seed].rank_R for seed in self.seeds(point)]
-        return np.stack([gains(rank_R[self.mask_R], metric) for rank_R in ranks])
+        return np.stack([rank_metric(rank_R[self.mask_R], metric) for rank_R in ranks])
 
     def difference(self, point: str, metric: str) -> tuple[np.ndarray, list[float]]:
         """difference_R from the reference, both means over their seeds.
@@ -94,7 +95,9 @@ class Sweep:
         else:  # of each run its own: some are drawn, or depend on the encoder
             base_seeds, name = self.seeds(point), self.reference[1:-1]
             runs = [self.ranks[point, seed].untrained_ranks for seed in base_seeds]
-            base_SxR = np.stack([gains(x[name][self.mask_R], metric) for x in runs])
+            base_SxR = np.stack(
+                [rank_metric(x[name][self.mask_R], metric) for x in runs]
+            )
         base = dict(zip(base_seeds, base_SxR.mean(axis=1), strict=True))
         own = dict(zip(self.seeds(point), own_SxR.mean(axis=1), strict=True))
         each = [float(own[seed] - base[seed]) for seed in own if seed in base]
@@ -103,7 +106,9 @@ class Sweep:
     def untrained(self, metric: str) -> dict[str, np.ndarray]:
         """values_R of the baselines, and of the encoder before training."""
         found = self.ranks[self.base].untrained_ranks
-        return {k: gains(rank_R[self.mask_R], metric) for k, rank_R in found.items()}
+        return {
+            k: rank_metric(rank_R[self.mask_R], metric) for k, rank_R in found.items()
+        }
 
     @property
     def users_R(self) -> np.ndarray:
@@ -157,7 +162,7 @@ def check_ranks(
     """Raises UserError where the metrics are not of these ranks."""
     for metric, found in metrics.items():
         if "@" in metric and not np.isclose(
-            gains(rank_R, metric).mean(), found["value"], rtol=0, atol=1e-6
+            rank_metric(rank_R, metric).mean(), found["value"], rtol=0, atol=1e-6
         ):
             raise UserError(
                 f"{path}: not the ranks of the results ({name}, {metric}); {AGAIN}"
@@ -174,17 +179,6 @@ def rank_digest(rank_R: np.ndarray) -> str:
       The first 16 hexadecimal digits of SHA-256 over the ranks as little-endian int32.
     """
     return sha256(rank_R.astype("<i4").tobytes())[:16]
-
-
-def gains(rank_R: np.ndarray, metric: str) -> np.ndarray:
-    """values_R of hr, ndcg or mrr at some k."""
-    name, k = metric.split("@")
-    gain = {
-        "hr": np.ones(len(rank_R)),
-        "ndcg": 1 / np.log2(1 + rank_R),
-        "mrr": 1 / rank_R,
-    }
-    return np.where(rank_R <= int(k), gain[name], 0.0)
 
 
 def read_sweep(

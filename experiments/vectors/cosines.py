@@ -17,6 +17,7 @@ import numpy as np
 from experiments.sweeping.load import resolve
 from recjax.catalogue.whitening import whiten
 from recjax.common.errors import UserError
+from recjax.common.unit_vectors import unit_vectors
 from recjax.run.references import References
 from recjax.run.setup import open_run
 from recjax.run.validate_config import check_config
@@ -59,8 +60,7 @@ def encode(flags: list[str]) -> np.ndarray:
 
 def mean_cosine(vectors_NxE: np.ndarray) -> float:
     """Over all pairs of different rows, of which no N x N is held."""
-    norms_Nx1 = np.linalg.norm(vectors_NxE, axis=1, keepdims=True)
-    total_E = np.sum(vectors_NxE / norms_Nx1, axis=0, dtype=np.float64)
+    total_E = np.sum(unit_vectors(vectors_NxE), axis=0, dtype=np.float64)
     num_rows = len(vectors_NxE)
     return float((np.sum(total_E**2) - num_rows) / (num_rows * (num_rows - 1)))
 

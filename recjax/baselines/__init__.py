@@ -1,6 +1,7 @@
-"""Simple recommenders to stand beside, behind one `fit` and `score` interface."""
+"""Baselines: simple recommenders behind one `fit` and `score` interface."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 from recjax.baselines.bpr_mf import BprMf
 from recjax.baselines.ease import Ease
@@ -11,7 +12,8 @@ from recjax.baselines.random import Random
 from recjax.baselines.recent_popularity import RecentPopularity
 from recjax.baselines.text import TextSimilarity
 from recjax.baselines.transitions import Transitions, repeat_transitions
-from recjax.data.batching.types import Baseline
+from recjax.data.batching.types import Scorer
+from recjax.data.dataset import Examples
 
 __all__ = [
     "BASELINES",
@@ -29,6 +31,13 @@ __all__ = [
 ]
 
 
+class Baseline(Scorer, Protocol):
+    """A scorer that is fitted on the training examples."""
+
+    def fit(self, rows: Examples, num_items: int) -> None:
+        """Learns from the training examples of a catalogue of `num_items` items."""
+
+
 BASELINES: dict[str, Callable[[int], Baseline]] = {
     "random": Random,
     "popularity": Popularity,
@@ -40,4 +49,4 @@ BASELINES: dict[str, Callable[[int], Baseline]] = {
     "ials": Ials,
     "bpr_mf": BprMf,
 }
-TEXT = "text"  # `TextSimilarity`, which needs vectors and not a seed
+TEXT = "text"  # `TextSimilarity`: takes text vectors instead of a seed

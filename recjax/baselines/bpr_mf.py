@@ -10,21 +10,21 @@ from recjax.data.dataset import Examples
 
 
 class BprMf:
-    """Scores an item by its factors times the mean of the history's, plus its bias.
+    """Scores an item by its factors times the mean factors of the history, plus a bias.
 
     Rendle et al., *BPR: Bayesian personalized ranking from implicit feedback*, UAI
-    2009: an item that a user had is to score above one drawn at random. Users have
-    factors of their own in training alone: who asks is known by the history, and on
-    the validation rows of MovieLens 100K its mean did better than the factors learned
-    for the same user (NDCG@10 .085 and .041; .077 and .062 where these did best).
-    Without a history the bias decides.
+    2009: an item the user interacted with should score above a random one. Learned user
+    factors are used in training only, because queries are known by their history alone.
+    On the validation examples of MovieLens 100K the mean of the history was also better
+    than the user's own factors (NDCG@10 .085 against .041, or .077 against .062 with
+    the settings that are best for the latter). Without a history the bias decides.
 
     Args:
-      seed: of initial factors and draws.
+      seed: seed of the initial factors and of the sampling.
       width: D, number of factors.
-      learning_rate: of stochastic gradient descent, chosen as the next on the
-        validation rows of MovieLens 100K and Amazon Industrial.
-      penalty: on the squares of all factors.
+      learning_rate: learning rate of stochastic gradient descent; this and `l2` were
+        chosen on the validation examples of MovieLens 100K and Amazon Industrial.
+      l2: penalty on the squares of all factors.
       epochs: passes over the interactions (the library's default).
 
     Raises:
@@ -37,7 +37,7 @@ class BprMf:
         *,
         width: int = 64,
         learning_rate: float = 0.05,
-        penalty: float = 0.002,
+        l2: float = 0.002,
         epochs: int = 100,
     ):
         try:
@@ -49,22 +49,23 @@ class BprMf:
         self.model = BayesianPersonalizedRanking(
             factors=width,
             learning_rate=learning_rate,
-            regularization=penalty,
+            regularization=l2,
             iterations=epochs,
             random_state=seed,
-            num_threads=1,  # several race, and no run is like another
+            num_threads=1,  # threads race for the factors: results would differ by run
             use_gpu=False,
         )
 
     def fit(self, rows: Examples, num_items: int) -> None:
-        """Stochastic gradient descent over all interactions."""
+        """Fits by stochastic gradient descent over all interactions."""
         matrix_VxN = sparse.csr_matrix(interactions(rows, num_items))
         self.model.fit(matrix_VxN, show_progress=False)
+        # The library stores the bias as the last factor.
         self.items_NxD = self.model.item_factors[:, :-1]
         self.bias_N = self.model.item_factors[:, -1]
 
     def score(self, queries: Queries) -> np.ndarray:
-        """scores_BxN."""
+        """Returns scores_BxN."""
         history_BxN = histories(queries, len(self.bias_N))
         lengths_B = np.maximum(history_BxN.sum(axis=1), 1)
         users_BxD = (history_BxN @ self.items_NxD) / lengths_B[:, None]

@@ -1,4 +1,4 @@
-"""A linear autoencoder over items in closed form."""
+"""EASE: a linear autoencoder over items in closed form."""
 
 import numpy as np
 import scipy.linalg
@@ -14,38 +14,39 @@ MAX_ITEMS = 30_000  # N x N numbers in double and in single precision: 11 GB
 class Ease:
     """Scores an item by a learned weight from every item of the history.
 
-    Least squares with an L2 penalty and no weight from an item to itself: Steck,
+    Least squares with an L2 penalty and a zero weight from an item to itself: Steck,
     *Embarrassingly shallow autoencoders for sparse data*, WWW 2019. Without a history
-    the more popular come first.
+    the more popular items come first.
 
     Args:
-      seed: of nothing.
-      penalty: lambda; the paper's 500 for MovieLens 20M (200 to 1000 elsewhere).
+      seed: unused.
+      l2: lambda; the paper's 500 for MovieLens 20M (200 to 1000 elsewhere).
     """
 
-    def __init__(self, seed: int, *, penalty: float = 500.0):
+    def __init__(self, seed: int, *, l2: float = 500.0):
         del seed
-        self.penalty = penalty
+        self.l2 = l2
 
     def fit(self, rows: Examples, num_items: int) -> None:
-        """Solves for the weights; for at most `MAX_ITEMS` items."""
+        """Solves for the weights; meant for at most `MAX_ITEMS` items."""
         matrix_VxN = interactions(rows, num_items)
-        self.weights_NxN = solve_weights(matrix_VxN, self.penalty)
+        self.weights_NxN = solve_weights(matrix_VxN, self.l2)
         self.ties_N = tie_break(rows, num_items).astype(np.float32)
 
     def score(self, queries: Queries) -> np.ndarray:
-        """scores_BxN."""
+        """Returns scores_BxN."""
         return histories(queries, len(self.ties_N)) @ self.weights_NxN + self.ties_N
 
 
-def solve_weights(matrix_VxN: sparse.csr_array, penalty: float) -> np.ndarray:
-    """weights_NxN in float32, from a history's item (row) to the scored one (column).
+def solve_weights(matrix_VxN: sparse.csr_array, l2: float) -> np.ndarray:
+    """Returns weights_NxN in float32, from a history item (row) to a scored item.
 
     Equation 8 of the paper: B = I - P diag(1 / diag P), P = (X'X + lambda I)^-1.
     """
     gram_NxN = (matrix_VxN.T @ matrix_VxN).astype(np.float64).toarray()
-    np.fill_diagonal(gram_NxN, gram_NxN.diagonal() + penalty)
-    # Symmetric: the transpose is the same in the order that LAPACK can overwrite.
+    np.fill_diagonal(gram_NxN, gram_NxN.diagonal() + l2)
+    # The matrix is symmetric, and its transpose has the Fortran order that LAPACK can
+    # overwrite, which saves a copy of N x N doubles.
     inverse_NxN = scipy.linalg.inv(gram_NxN.T, overwrite_a=True, check_finite=False)
     inverse_NxN /= -inverse_NxN.diagonal()
     np.fill_diagonal(inverse_NxN, 0)

@@ -9,29 +9,29 @@ from recjax.baselines.matrix import histories, interactions, tie_break
 from recjax.data.batching.types import Queries
 from recjax.data.dataset import Examples
 
-BATCH = 512  # rows solved for at a time
-PIECE = (
-    64  # P, entries multiplied at a time: BLAS shares larger products out to threads
-)
+BATCH_SIZE = 512  # rows solved at a time
+# P, entries of a row multiplied at a time. BLAS splits larger products over threads,
+# which costs more than it gains here.
+PIECE_SIZE = 64
 
 
 class Ials:
-    """Scores an item by its factors times those of the history's owner.
+    """Scores an item by its factors times the factors of the history.
 
     Hu, Koren and Volinsky, *Collaborative filtering for implicit feedback datasets*,
-    ICDM 2008: every item a user had is a one with confidence 1 + alpha, every other a
-    zero with confidence 1. A user who asks is folded in by the step that finds the
-    users in training, so that nothing but the history is needed. Without a history the
-    more popular come first.
+    ICDM 2008: every interaction is a one with confidence 1 + alpha, every other pair a
+    zero with confidence 1. A query is folded in by the step that solves for users in
+    training, so that its history is all it needs. Without a history the more popular
+    items come first.
 
     Args:
-      seed: of the initial item factors.
+      seed: seed of the initial item factors.
       width: D, number of factors.
-      alpha: confidence that an event adds; as the penalty a compromise of the
-        validation rows of MovieLens 100K and Amazon Industrial (the paper has 40, for
-        television).
-      penalty: lambda, on the squares of all factors.
-      epochs: times that all users and all items are solved for (the paper's 10).
+      alpha: confidence added by an interaction; like `l2` a compromise between the
+        validation examples of MovieLens 100K and Amazon Industrial (the paper uses 40
+        for television).
+      l2: lambda, penalty on the squares of all factors.
+      epochs: alternations between users and items (the paper's 10).
     """
 
     def __init__(
@@ -40,11 +40,14 @@ class Ials:
         *,
         width: int = 64,
         alpha: float = 10.0,
-        penalty: float = 10.0,
+        l2: float = 10.0,
         epochs: int = 10,
     ):
-        self.seed, self.width, self.epochs = seed, width, epochs
-        self.alpha, self.penalty = alpha, penalty
+        self.seed = seed
+        self.width = width
+        self.alpha = alpha
+        self.l2 = l2
+        self.epochs = epochs
 
     def fit(self, rows: Examples, num_items: int) -> None:
         """Alternates between users and items."""
@@ -52,59 +55,63 @@ class Ials:
         items_NxV = users_VxN.T.tocsr()
         self.items_NxD = init_items(self.seed, num_items, self.width)
         for _ in range(self.epochs):
-            users_VxD = self.solve(users_VxN, self.items_NxD)
-            self.items_NxD = self.solve(items_NxV, users_VxD)
+            users_VxD = solve_rows(users_VxN, self.items_NxD, self.alpha, self.l2)
+            self.items_NxD = solve_rows(items_NxV, users_VxD, self.alpha, self.l2)
         self.ties_N = tie_break(rows, num_items).astype(np.float32)
 
     def score(self, queries: Queries) -> np.ndarray:
-        """scores_BxN."""
+        """Returns scores_BxN."""
         history_BxN = histories(queries, len(self.ties_N))
-        users_BxD = self.solve(history_BxN, self.items_NxD)
+        users_BxD = solve_rows(history_BxN, self.items_NxD, self.alpha, self.l2)
         return users_BxD @ self.items_NxD.T + self.ties_N
-
-    def solve(self, had: sparse.csr_array, factors: np.ndarray) -> np.ndarray:
-        """One side's factors, a row for each of `had`; the other side's are given."""
-        return solve_rows(had, factors, self.alpha, self.penalty)
 
 
 def init_items(seed: int, num_items: int, width: int) -> np.ndarray:
-    """Small normal items_NxD."""
-    shape, scale = (num_items, width), 0.1 / np.sqrt(width)
+    """Returns small normally distributed items_NxD."""
+    shape = (num_items, width)
+    scale = 0.1 / np.sqrt(width)
     return np.random.default_rng(seed).normal(0, scale, shape).astype(np.float32)
 
 
 def solve_rows(
-    had_RxC: sparse.csr_array, factors_CxD: np.ndarray, alpha: float, penalty: float
+    matrix_RxC: sparse.csr_array, factors_CxD: np.ndarray, alpha: float, l2: float
 ) -> np.ndarray:
-    """Equation 4 of the paper for R rows (users, or items): solved_RxD.
+    """Solves equation 4 of the paper for R rows (users or items): solved_RxD.
 
-    The Gramian of all C factors is computed once; a row adds its own entries to it.
+    The Gramian of all C factors is computed once; each row adds its own entries.
+
+    Args:
+      matrix_RxC: interactions of each row with the other side.
+      factors_CxD: fixed factors of the other side.
+      alpha: see `Ials`.
+      l2: see `Ials`.
     """
     width = factors_CxD.shape[1]
-    gram_DxD = factors_CxD.T @ factors_CxD + penalty * np.eye(width, dtype=np.float32)
-    solved_RxD = np.zeros((had_RxC.shape[0], width), np.float32)
-    order_R = np.argsort(np.diff(had_RxC.indptr))  # rows of about one length together
-    for start in range(0, len(order_R), BATCH):
-        examples_B = order_R[start : start + BATCH]
-        left_BxDxD = np.tile(gram_DxD, (len(examples_B), 1, 1))
-        right_BxD = np.zeros((len(examples_B), width), np.float32)
-        for columns_BxP, mask_BxP in _pieces(had_RxC, examples_B):
+    gram_DxD = factors_CxD.T @ factors_CxD + l2 * np.eye(width, dtype=np.float32)
+    solved_RxD = np.zeros((matrix_RxC.shape[0], width), np.float32)
+    # Rows of similar length share a batch, so that little of it is padding.
+    order_R = np.argsort(np.diff(matrix_RxC.indptr))
+    for start in range(0, len(order_R), BATCH_SIZE):
+        rows_B = order_R[start : start + BATCH_SIZE]
+        left_BxDxD = np.tile(gram_DxD, (len(rows_B), 1, 1))
+        right_BxD = np.zeros((len(rows_B), width), np.float32)
+        for columns_BxP, mask_BxP in _pieces(matrix_RxC, rows_B):
             own_BxPxD = factors_CxD[columns_BxP] * mask_BxP[..., None]
             left_BxDxD += (alpha * own_BxPxD).transpose(0, 2, 1) @ own_BxPxD
             right_BxD += (1 + alpha) * own_BxPxD.sum(axis=1)
-        solved_RxD[examples_B] = np.linalg.solve(left_BxDxD, right_BxD[..., None])[
-            ..., 0
-        ]
+        solution_BxDx1 = np.linalg.solve(left_BxDxD, right_BxD[..., None])
+        solved_RxD[rows_B] = solution_BxDx1[..., 0]
     return solved_RxD
 
 
 def _pieces(
-    had_RxC: sparse.csr_array, examples_B: np.ndarray
+    matrix_RxC: sparse.csr_array, rows_B: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The entries of some rows, P at a time: columns_BxP, mask_BxP."""
-    starts_B, ends_B = had_RxC.indptr[examples_B], had_RxC.indptr[examples_B + 1]
-    for skip in range(0, (ends_B - starts_B).max(), PIECE):
-        places_BxP = starts_B[:, None] + skip + np.arange(PIECE)
-        mask_BxP = places_BxP < ends_B[:, None]
-        columns_BxP = had_RxC.indices[np.where(mask_BxP, places_BxP, 0)]
+    """Yields the entries of some rows, P at a time: columns_BxP, mask_BxP."""
+    starts_B = matrix_RxC.indptr[rows_B]
+    ends_B = matrix_RxC.indptr[rows_B + 1]
+    for skip in range(0, (ends_B - starts_B).max(), PIECE_SIZE):
+        entry_BxP = starts_B[:, None] + skip + np.arange(PIECE_SIZE)
+        mask_BxP = entry_BxP < ends_B[:, None]
+        columns_BxP = matrix_RxC.indices[np.where(mask_BxP, entry_BxP, 0)]
         yield columns_BxP, mask_BxP.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Items that the same users had, by cosine."""
+"""Item-based nearest neighbours: cosine similarity of the items' users."""
 
 import numpy as np
 from scipy import sparse
@@ -12,41 +12,42 @@ class ItemKnn:
     """Scores an item by its similarity to the items of the history.
 
     Cosine of two items' users (Sarwar et al., *Item-based collaborative filtering
-    recommendation algorithms*, 2001), the most similar neighbours of every item of the
-    history summed (Deshpande and Karypis, *Item-based top-N recommendation
-    algorithms*, 2004), with the shrinkage of Ferrari Dacrema et al., *Are we really
-    making much progress?*, 2019. Equal scores: the more popular first.
+    recommendation algorithms*, 2001), summed over the nearest neighbours of every
+    history item (Deshpande and Karypis, *Item-based top-N recommendation algorithms*,
+    2004), with the shrinkage of Ferrari Dacrema et al., *Are we really making much
+    progress?*, 2019. Among equal scores the more popular item comes first.
 
     Args:
-      seed: of nothing.
-      neighbours: the most similar items that an item of a history speaks for; as the
-        shrinkage a compromise of the validation rows of MovieLens 100K and of Amazon
-        Industrial and Beauty.
-      shrinkage: added to the product of two items' norms, so that few common users
-        say less.
+      seed: unused.
+      neighbours: most similar items kept for each item; like `shrinkage` a compromise
+        between the validation examples of MovieLens 100K and of Amazon Industrial and
+        Beauty.
+      shrinkage: added to the product of two items' norms, which lowers similarities
+        that rest on few common users.
     """
 
     def __init__(self, seed: int, *, neighbours: int = 50, shrinkage: float = 10.0):
         del seed
-        self.neighbours, self.shrinkage = neighbours, shrinkage
+        self.neighbours = neighbours
+        self.shrinkage = shrinkage
 
     def fit(self, rows: Examples, num_items: int) -> None:
-        """Computes and prunes similarities."""
-        similar_NxN = cosines(interactions(rows, num_items), self.shrinkage)
-        self.similar_NxN = keep_largest(similar_NxN, self.neighbours)
+        """Computes the similarities and keeps the largest ones."""
+        similarity_NxN = shrunk_cosines(interactions(rows, num_items), self.shrinkage)
+        self.similarity_NxN = keep_largest(similarity_NxN, self.neighbours)
         self.ties_N = tie_break(rows, num_items)
 
     def score(self, queries: Queries) -> np.ndarray:
-        """scores_BxN."""
+        """Returns scores_BxN."""
         history_BxN = histories(queries, len(self.ties_N))
-        scores_BxN = (history_BxN @ self.similar_NxN).toarray()
+        scores_BxN = (history_BxN @ self.similarity_NxN).toarray()
         return (scores_BxN + self.ties_N).astype(np.float32)
 
 
-def cosines(matrix_VxN: sparse.csr_array, shrinkage: float) -> sparse.csr_array:
-    """Shrunk cosines_NxN of the columns, zero for an item with itself."""
+def shrunk_cosines(matrix_VxN: sparse.csr_array, shrinkage: float) -> sparse.csr_array:
+    """Returns the shrunk cosines_NxN of the columns, with a zero diagonal."""
     common_NxN = (matrix_VxN.T @ matrix_VxN).tocoo()
-    norms_N = np.sqrt(matrix_VxN.sum(axis=0))
+    norms_N = np.sqrt(matrix_VxN.sum(axis=0))  # entries are ones: sums of squares
     row, column = common_NxN.coords
     cosines = common_NxN.data / (norms_N[row] * norms_N[column] + shrinkage)
     cosines = np.where(row == column, 0, cosines)
@@ -54,7 +55,7 @@ def cosines(matrix_VxN: sparse.csr_array, shrinkage: float) -> sparse.csr_array:
 
 
 def keep_largest(matrix: sparse.csr_array, k: int) -> sparse.csr_array:
-    """The k largest entries of every row; of equal ones the first."""
+    """Keeps the k largest entries of every row; among equal ones the first columns."""
     row, column = matrix.tocoo().coords
     order = np.lexsort((column, -matrix.data, row))
     rank = np.arange(len(order)) - matrix.indptr[row[order]]

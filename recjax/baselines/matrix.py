@@ -1,4 +1,7 @@
-"""Rows and queries -> sparse matrices with a column for every item; T counts events."""
+"""Sparse interaction matrices of training examples and queries, one column per item.
+
+T counts the events of all examples, one after another.
+"""
 
 import numpy as np
 from scipy import sparse
@@ -6,31 +9,30 @@ from scipy import sparse
 from recjax.data.batching.types import Queries
 from recjax.data.dataset import Examples
 
-TIE_BREAK = 1e-3  # times an item's share of the events, where a rule scores alike
+TIE_BREAK = 1e-3  # score of an item with all events: too small to outweigh a rule
 
 
 def sequences(rows: Examples) -> tuple[np.ndarray, np.ndarray]:
-    """All histories with their targets, one after another: items_T, rows_T."""
+    """Returns all histories with their targets: items_T, and the example of each."""
     parts = [rows.sequence(row) for row in range(len(rows))]
     lengths_R = [len(part) for part in parts]
     return np.concatenate(parts), np.repeat(np.arange(len(parts)), lengths_R)
 
 
 def interactions(rows: Examples, num_items: int) -> sparse.csr_array:
-    """Users by items: one where a history or a target of the user has the item.
+    """Returns matrix_VxN: one where a user's history or target contains the item.
 
-    Returns:
-      matrix_VxN of ones in float32, where V is one more than the last user of the rows;
-      a user without a row has an empty one.
+    The entries are float32; V is one more than the last user of the examples, and a
+    user without examples has an empty row.
     """
-    items_T, rows_T = sequences(rows)
-    users_T = rows.users_R[rows_T]
+    items_T, examples_T = sequences(rows)
+    users_T = rows.users_R[examples_T]
     shape = (int(rows.users_R.max()) + 1, num_items)
     return _ones(_sums(users_T, items_T, np.ones(len(items_T)), shape))
 
 
 def histories(queries: Queries, num_items: int) -> sparse.csr_array:
-    """matrix_BxN of ones where the history that a query shows has the item."""
+    """Returns matrix_BxN: one where the history of a query contains the item."""
     weights_H = np.ones(queries.history_BxH.shape[1])
     return _ones(weighted_histories(queries, num_items, weights_H))
 
@@ -38,21 +40,24 @@ def histories(queries: Queries, num_items: int) -> sparse.csr_array:
 def weighted_histories(
     queries: Queries, num_items: int, weights_H: np.ndarray
 ) -> sparse.csr_array:
-    """matrix_BxN of the sums of an item's weights, one for every place in a history."""
-    users_T, places_T = np.nonzero(queries.mask_BxH & (weights_H != 0)[None])
-    items_T = queries.history_BxH[users_T, places_T]
+    """Returns matrix_BxN: sums of an item's weights over its history positions."""
+    users_T, positions_T = np.nonzero(queries.mask_BxH & (weights_H != 0)[None])
+    items_T = queries.history_BxH[users_T, positions_T]
     shape = (len(queries.targets_B), num_items)
-    return _sums(users_T, items_T, weights_H[places_T], shape)
+    return _sums(users_T, items_T, weights_H[positions_T], shape)
 
 
-def fading_weights(length: int, newest: int, fade: float) -> np.ndarray:
-    """weights_H: 1 for the last place, `fade` times less for every older one."""
-    back_H = np.arange(length)[::-1]
-    return np.where(back_H < newest, fade**back_H, 0.0)
+def recency_weights(length: int, num_recent: int, decay: float) -> np.ndarray:
+    """Returns weights_H: 1 for the last position, times `decay` for every older one.
+
+    Only the last `num_recent` positions have a weight; all older ones are zero.
+    """
+    age_H = np.arange(length)[::-1]
+    return np.where(age_H < num_recent, decay**age_H, 0.0)
 
 
 def tie_break(rows: Examples, num_items: int) -> np.ndarray:
-    """bias_N that puts the more popular first where a rule scores alike."""
+    """Returns a small bias_N that ranks the more popular first among equal scores."""
     items_T = rows.events()
     return TIE_BREAK * np.bincount(items_T, minlength=num_items) / len(items_T)
 
@@ -61,7 +66,7 @@ def _sums(
     rows_T: np.ndarray, columns_T: np.ndarray, x_T: np.ndarray, shape: tuple[int, int]
 ) -> sparse.csr_array:
     entries = (x_T.astype(np.float32), (rows_T, columns_T))
-    return sparse.coo_array(entries, shape=shape).tocsr()
+    return sparse.coo_array(entries, shape=shape).tocsr()  # tocsr adds duplicates
 
 
 def _ones(matrix: sparse.csr_array) -> sparse.csr_array:

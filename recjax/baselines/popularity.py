@@ -1,4 +1,4 @@
-"""The most frequent training items, the same for everybody."""
+"""Popularity: the most frequent training items, the same for all users."""
 
 import numpy as np
 
@@ -7,7 +7,11 @@ from recjax.data.dataset import Examples
 
 
 class Popularity:
-    """Scores an item by its number of training events."""
+    """Scores an item by its number of training events.
+
+    Args:
+      seed: unused.
+    """
 
     def __init__(self, seed: int):
         del seed
@@ -18,6 +22,6 @@ class Popularity:
         self.counts_N = counts_N.astype(np.float32)
 
     def score(self, queries: Queries) -> np.ndarray:
-        """scores_BxN, a view of one row."""
+        """Returns scores_BxN, a read-only view of one row."""
         shape = (len(queries.targets_B), len(self.counts_N))
         return np.broadcast_to(self.counts_N, shape)

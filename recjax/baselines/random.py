@@ -1,4 +1,4 @@
-"""Uniformly random scores: what a metric is worth by chance."""
+"""Uniformly random scores: the chance level of every metric."""
 
 import numpy as np
 
@@ -7,16 +7,20 @@ from recjax.data.dataset import Examples
 
 
 class Random:
-    """Scores drawn anew for every batch from one seeded stream."""
+    """Draws new scores for every batch from one seeded stream.
+
+    Args:
+      seed: seed of the stream.
+    """
 
     def __init__(self, seed: int):
         self.rng = np.random.default_rng(seed)
 
     def fit(self, rows: Examples, num_items: int) -> None:
-        """Only remembers the size of the catalogue."""
+        """Stores the size of the catalogue."""
         del rows
         self.num_items = num_items
 
     def score(self, queries: Queries) -> np.ndarray:
-        """scores_BxN."""
+        """Returns scores_BxN."""
         return self.rng.random((len(queries.targets_B), self.num_items), np.float32)

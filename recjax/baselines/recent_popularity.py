@@ -1,4 +1,4 @@
-"""The most frequent training items of late, the same for everybody."""
+"""Recent popularity: the most frequent recent training items, the same for all."""
 
 import numpy as np
 
@@ -7,18 +7,19 @@ from recjax.data.dataset import Examples
 
 
 class RecentPopularity(Popularity):
-    """Scores an item by its training events, the older the less.
+    """Scores an item by its training events, with exponentially decaying weights.
 
     Decaying popularity as in Ji et al., *A Re-visit of the Popularity Baseline in
-    Recommender Systems*, SIGIR 2020 (DecayPop). Age is counted in events instead of
-    months, so that one setting serves data sets of any span and one wrong clock
-    spoils nothing. Times have to mean the same for all users. Where they are not
-    known, the order of the rows stands for them.
+    Recommender Systems*, SIGIR 2020 (DecayPop). Age is measured in events instead of
+    months, so that one setting fits data sets of any time span and a single wrong
+    timestamp does no harm. Timestamps must be comparable across users; without
+    timestamps the order of the file is used.
 
     Args:
-      seed: of nothing.
-      half_life: after so large a share of all events an event weighs half; .05 to .2
-        did alike on the validation rows of MovieLens 100K and Amazon Industrial.
+      seed: unused.
+      half_life: age at which an event weighs one half, as a share of all events; .05 to
+        .2 were equally good on the validation examples of MovieLens 100K and Amazon
+        Industrial.
     """
 
     def __init__(self, seed: int, *, half_life: float = 0.1):
@@ -26,7 +27,7 @@ class RecentPopularity(Popularity):
         self.half_life = half_life
 
     def fit(self, rows: Examples, num_items: int) -> None:
-        """Counts weighted events; those of one time weigh the same."""
+        """Counts weighted events; simultaneous events have equal weights."""
         times_T = event_times(rows)
         newer_T = len(times_T) - np.searchsorted(np.sort(times_T), times_T, "right")
         weights_T = 0.5 ** (newer_T / (self.half_life * len(times_T)))
@@ -35,7 +36,7 @@ class RecentPopularity(Popularity):
 
 
 def event_times(rows: Examples) -> np.ndarray:
-    """times_T of `rows.events()`, or their places where times are not known."""
+    """Returns times_T of `rows.events()`, or their positions if times are unknown."""
     if rows.times is None or rows.target_times_R is None or not rows.all_positions:
         return np.arange(len(rows.events()))
     return np.concatenate([rows.times[rows.positions()], rows.target_times_R])

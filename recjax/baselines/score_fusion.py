@@ -1,12 +1,12 @@
-"""Baselines' scores beside the model's: what counting knows, and what texts say."""
+"""Score fusion: adds weighted scores of baselines to the scores of a model."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from recjax.data.batching.types import Baseline, Queries
+from recjax.data.batching.types import Queries, Scorer
 
-# Scores that are chances or counts; all others are added as they are.
+# Baselines whose scores are probabilities or counts; the others are added as they are.
 LOG_SCORED = (
     "popularity",
     "recent_popularity",
@@ -17,27 +17,28 @@ LOG_SCORED = (
 
 
 class ScoreFusion:
-    """Fitted baselines, each a term of the ranking.
+    """Scores the fused baselines of a model, all at once.
 
-    With the logarithms of chances the sum is that of a product of experts (Hinton,
-    2002).
+    Probabilities enter as logarithms, so the fused ranking is a product of experts
+    (Hinton, 2002).
 
     Args:
-      baselines: by name, fitted on the training rows.
-      floor: added to a chance before its logarithm is taken, so that what never
-        happened is not ruled out.
+      baselines: pairs of name and fitted baseline.
+      floor: added to a probability before its logarithm, so that an item that was
+        never observed is not ruled out.
     """
 
-    def __init__(self, baselines: Sequence[tuple[str, Baseline]], floor: float):
-        self.baselines, self.floor = baselines, floor
+    def __init__(self, baselines: Sequence[tuple[str, Scorer]], floor: float):
+        self.baselines = baselines
+        self.floor = floor
 
     def score(self, queries: Queries) -> np.ndarray:
-        """baseline_scores_BxMxN: every baseline's scores or their logarithms."""
+        """Returns baseline_scores_BxMxN: scores of M baselines, or their logarithms."""
         return np.stack(
             [self._score(queries, *each) for each in self.baselines], axis=1
         )
 
-    def _score(self, queries: Queries, name: str, baseline: Baseline) -> np.ndarray:
+    def _score(self, queries: Queries, name: str, baseline: Scorer) -> np.ndarray:
         scores_BxN = np.asarray(baseline.score(queries), np.float32)
         if name not in LOG_SCORED:
             return scores_BxN

@@ -1,40 +1,38 @@
-"""What reads alike: cosines of pretrained text vectors, without any training."""
+"""Text similarity: cosines of pretrained text vectors, without any training."""
 
 import numpy as np
 
-from recjax.baselines.matrix import fading_weights, weighted_histories
-from recjax.catalogue.whitening import whiten
+from recjax.baselines.matrix import recency_weights, weighted_histories
+from recjax.common.unit_vectors import unit_vectors
 from recjax.data.batching.types import Queries
 from recjax.data.dataset import Examples
 
-NEWEST, FADE = 8, 0.5  # items of a history that are asked; their say per newer item
-POWER = 0.5  # of whitening: cosines of pretrained vectors are all large before
-TEMPERATURE = 0.1  # cosines are divided by it
+NUM_RECENT = 8  # most recent items of a history that are used
+DECAY = 0.5  # of an item's weight, for every more recent item
+TEMPERATURE = 0.1  # divides the cosines
 
 
 class TextSimilarity:
-    """Scores an item by the cosines of its text's vector with those of the history.
+    """Scores an item by the cosines of its text vector with those of the history.
 
-    The mean over the history's newest items, of which the last one counts most.
-    Vectors are half-way whitened over the catalogue (see `whitening.whiten`).
+    The score is a weighted mean over the most recent items of the history.
 
     Args:
-      vectors_NxE: of the items' texts, by an encoder as it came.
+      vectors_NxE: text vectors of the items, whitened over the catalogue: without
+        whitening all cosines of pretrained vectors are large.
     """
 
     def __init__(self, vectors_NxE: np.ndarray):
-        white_NxE = whiten(vectors_NxE, POWER)
-        norm_Nx1 = np.linalg.norm(white_NxE, axis=1, keepdims=True)
-        self.unit_NxE = white_NxE / np.maximum(norm_Nx1, 1e-9)
+        self.unit_NxE = unit_vectors(vectors_NxE)
 
     def fit(self, rows: Examples, num_items: int) -> None:
-        """Nothing: no event is looked at."""
+        """Does nothing: the scores depend on texts only."""
 
     def score(self, queries: Queries) -> np.ndarray:
-        """scores_BxN: log chances of a softmax over the items, but for its sum."""
-        weights_H = fading_weights(queries.history_BxH.shape[1], NEWEST, FADE)
-        asked_BxN = weighted_histories(queries, len(self.unit_NxE), weights_H)
-        total_B = np.maximum(asked_BxN.sum(axis=1), 1e-9)
-        users_BxE = (asked_BxN @ self.unit_NxE) / total_B[:, None]
+        """Returns scores_BxN: logits of a softmax over the items."""
+        weights_H = recency_weights(queries.history_BxH.shape[1], NUM_RECENT, DECAY)
+        weights_BxN = weighted_histories(queries, len(self.unit_NxE), weights_H)
+        total_B = np.maximum(weights_BxN.sum(axis=1), 1e-9)
+        users_BxE = (weights_BxN @ self.unit_NxE) / total_B[:, None]
         scores_BxN = users_BxE @ self.unit_NxE.T / TEMPERATURE
         return np.asarray(scores_BxN, np.float32)

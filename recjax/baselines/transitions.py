@@ -1,4 +1,4 @@
-"""What followed what: counts of items that came soon after another."""
+"""Item-to-item transitions: counts of items that followed soon after another."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from recjax.baselines.matrix import (
-    fading_weights,
+    recency_weights,
     sequences,
     tie_break,
     weighted_histories,
@@ -17,104 +17,138 @@ from recjax.data.dataset import Examples
 
 
 class Rule(NamedTuple):
-    """How transitions are counted and read.
+    """Settings of how transitions are counted and scored.
 
     Attributes:
-      steps: an item counts for what came up to so many places later.
-      decay: of a count, for every place further apart.
-      backward: share of a count that goes to the earlier item too.
-      newest: items of a history that are asked.
-      fade: of an item's say, for every newer item.
-      damping: added to an item's number of counts, so that few of them say less.
-      repeats: whether an item that a history had before counts as another item there:
-        what follows the second time is often something else.
+      max_distance: largest number of positions between the two items of a transition.
+      distance_decay: factor on a count for every additional position.
+      backward: weight of the same count from the later to the earlier item.
+      num_recent: most recent items of a history that are used.
+      recency_decay: factor on a history item for every more recent item.
+      damping: added to the total count of an item, which lowers the scores from rare
+        items.
+      repeats: whether a repeated item of a history counts as a separate item: what
+        follows a second visit is often something else.
     """
 
-    steps: int
-    decay: float
+    max_distance: int
+    distance_decay: float
     backward: float
-    newest: int
-    fade: float
+    num_recent: int
+    recency_decay: float
     damping: float
     repeats: bool = False
 
 
 # Test HR@10 / NDCG@10: .134 / .101 on Amazon Industrial (fixed splits, seen items not
 # masked), .080 / .050 on Amazon Beauty (leave-one-out, masked).
-TARGETS = Rule(steps=4, decay=0.5, backward=0.0, newest=6, fade=0.5, damping=5.0)
-SEQUENCES = Rule(steps=4, decay=0.6, backward=0.3, newest=8, fade=0.7, damping=1.0)
+TARGET_RULE = Rule(
+    max_distance=4,
+    distance_decay=0.5,
+    backward=0.0,
+    num_recent=6,
+    recency_decay=0.5,
+    damping=5.0,
+)
+SEQUENCE_RULE = Rule(
+    max_distance=4,
+    distance_decay=0.6,
+    backward=0.3,
+    num_recent=8,
+    recency_decay=0.7,
+    damping=1.0,
+)
 
 
 class Transitions:
-    """Scores an item by how often it came after the history's newest items.
+    """Scores an item by how often it followed the most recent items of the history.
 
-    A Markov chain over items with longer steps, each item's counts divided by their
-    sum (item-to-item transitions: Rendle et al., FPMC, 2010; decay by distance:
-    Ludewig and Jannach, *Evaluation of Session-based Recommendation Algorithms*, 2018,
-    sequential rules). Equal scores: the more popular first.
+    A Markov chain over items with longer steps; each item's counts are divided by their
+    sum (item-to-item transitions: Rendle et al., FPMC, 2010; decay by distance: Ludewig
+    and Jannach, *Evaluation of Session-based Recommendation Algorithms*, 2018,
+    sequential rules). Among equal scores the more popular item comes first.
 
     Args:
-      seed: of nothing.
-      targets: the rule for rows with one target each, where only these follow.
-      whole: the rule for whole sequences, where every item follows those before.
+      seed: unused.
+      target_rule: used if every example has one target, the only item counted as a
+        follower.
+      sequence_rule: used for full sequences, where every item follows the ones before.
     """
 
-    def __init__(self, seed: int, *, targets: Rule = TARGETS, whole: Rule = SEQUENCES):
+    def __init__(
+        self,
+        seed: int,
+        *,
+        target_rule: Rule = TARGET_RULE,
+        sequence_rule: Rule = SEQUENCE_RULE,
+    ):
         del seed
-        self.targets, self.whole = targets, whole
+        self.target_rule = target_rule
+        self.sequence_rule = sequence_rule
 
     def fit(self, rows: Examples, num_items: int) -> None:
-        """Counts transitions; rows_SxN of them are divided by damped sums."""
-        self.rule = self.whole if rows.all_positions else self.targets
+        """Counts transitions and divides each row by its damped sum."""
+        self.rule = self.sequence_rule if rows.all_positions else self.target_rule
         counts_SxN = count_transitions(rows, num_items, self.rule)
         sums_S = counts_SxN.sum(axis=1) + self.rule.damping
-        self.chances_SxN = (sparse.diags_array(1 / sums_S) @ counts_SxN).tocsr()
+        self.probabilities_SxN = (sparse.diags_array(1 / sums_S) @ counts_SxN).tocsr()
         self.ties_N = tie_break(rows, num_items)
 
     def score(self, queries: Queries) -> np.ndarray:
-        """scores_BxN."""
-        q, num_items = queries, len(self.ties_N)
-        length, rule = q.history_BxH.shape[1], self.rule
-        weights_H = fading_weights(length, rule.newest, rule.fade)
+        """Returns scores_BxN."""
+        rule = self.rule
+        num_items = len(self.ties_N)
+        history_BxH = queries.history_BxH
         if rule.repeats:
-            is_repeat_BxH = repeated(q.history_BxH, q.mask_BxH)
-            q = q._replace(history_BxH=q.history_BxH + num_items * is_repeat_BxH)
-        asked_BxS = weighted_histories(q, self.chances_SxN.shape[0], weights_H)
-        scores_BxN = (asked_BxS @ self.chances_SxN).toarray()
+            is_repeat_BxH = repeated(history_BxH, queries.mask_BxH)
+            history_BxH = history_BxH + num_items * is_repeat_BxH
+            queries = queries._replace(history_BxH=history_BxH)
+        weights_H = recency_weights(
+            history_BxH.shape[1], rule.num_recent, rule.recency_decay
+        )
+        num_states = self.probabilities_SxN.shape[0]
+        weights_BxS = weighted_histories(queries, num_states, weights_H)
+        scores_BxN = (weights_BxS @ self.probabilities_SxN).toarray()
         return (scores_BxN + self.ties_N).astype(np.float32)
 
 
 def repeat_transitions(seed: int) -> Transitions:
-    """Transitions where an item that came before counts as another item."""
+    """Makes transitions where a repeated item of a history is a separate item."""
     return Transitions(
         seed,
-        targets=TARGETS._replace(repeats=True),
-        whole=SEQUENCES._replace(repeats=True),
+        target_rule=TARGET_RULE._replace(repeats=True),
+        sequence_rule=SEQUENCE_RULE._replace(repeats=True),
     )
 
 
 def count_transitions(rows: Examples, num_items: int, rule: Rule) -> sparse.csr_array:
-    """counts_SxN, from the item that is asked (row) to another (column).
+    """Returns counts_SxN, from a history item (row) to a following item (column).
 
-    S is N, or 2 N where `rule.repeats`: the second half is of items that came before.
+    S is N, or 2 N with `rule.repeats`: the second half stands for repeated items.
     """
-    items_T, rows_T = sequences(rows)
-    asked_T, num_asked = items_T, num_items
+    items_T, examples_T = sequences(rows)
+    states_T, num_states = items_T, num_items
     if rule.repeats:
         first_T = np.zeros(len(items_T), bool)
-        first_T[np.unique(rows_T * num_items + items_T, return_index=True)[1]] = True
-        asked_T, num_asked = items_T + num_items * ~first_T, 2 * num_items
+        keys_T = examples_T * num_items + items_T
+        first_T[np.unique(keys_T, return_index=True)[1]] = True
+        states_T, num_states = items_T + num_items * ~first_T, 2 * num_items
     follows_T = np.ones(len(items_T), bool)
     if not rows.all_positions:
-        follows_T[:-1] = rows_T[:-1] != rows_T[1:]  # the last of each row
-    counts_SxN = sparse.csr_array((num_asked, num_items))
-    for step in range(1, rule.steps + 1):
-        counted_T = follows_T[step:] & (rows_T[:-step] == rows_T[step:])
-        weights_T = np.full(counted_T.sum(), rule.decay ** (step - 1))
+        # Only the target follows, the last item of each example: a history is often the
+        # prefix of another one, and its transitions would be counted several times.
+        follows_T[:-1] = examples_T[:-1] != examples_T[1:]
+    counts_SxN = sparse.csr_array((num_states, num_items))
+    for distance in range(1, rule.max_distance + 1):
+        counted_T = follows_T[distance:] & (
+            examples_T[:-distance] == examples_T[distance:]
+        )
+        decay = rule.distance_decay ** (distance - 1)
+        weights_T = np.full(counted_T.sum(), decay)
         (older_T,) = np.nonzero(counted_T)
-        newer_T = older_T + step
+        newer_T = older_T + distance
         directions = [(1.0, older_T, newer_T), (rule.backward, newer_T, older_T)]
         for share, from_T, to_T in directions[: 2 if rule.backward else 1]:
-            entries = share * weights_T, (asked_T[from_T], items_T[to_T])
+            entries = share * weights_T, (states_T[from_T], items_T[to_T])
             counts_SxN += sparse.coo_array(entries, counts_SxN.shape).tocsr()
     return counts_SxN

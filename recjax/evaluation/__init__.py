@@ -1,1 +1,1 @@
-"""Ranking, metrics and what is reported of them."""
+"""Ranking of the catalogue, ranking metrics, and reports of both."""

@@ -1,12 +1,13 @@
-"""What the lists are like beside being right: coverage, concentration, novelty, ..."""
+"""Beyond-accuracy metrics: coverage, Gini index, novelty, head share, diversity."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
+from recjax.common.unit_vectors import unit_vectors
 from recjax.evaluation.subgroups import POPULARITY, popularity_groups
 
-MAX_VALUES = 2**22  # of the vectors of some users' lists at a time: 16 MiB
+MAX_VALUES = 2**22  # numbers in the vectors of lists read at a time: 16 MiB
 
 
 def beyond_accuracy(
@@ -15,24 +16,25 @@ def beyond_accuracy(
     k: int,
     vectors_NxD: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Measures of all lists of the best k items.
+    """Returns beyond-accuracy metrics of all top-k lists.
 
     Args:
-      top_RxK: the lists, best first; -1 where there is no item.
-      events_N: training events of every item.
-      k: cut-off; K may be less where the catalogue is smaller.
-      vectors_NxD: of the items, for their distances.
+      top_RxK: the lists, best item first; -1 marks a missing item.
+      events_N: number of training events of every item.
+      k: cut-off; K may be smaller in a small catalogue.
+      vectors_NxD: item vectors, for the distances in `diversity`.
 
     Returns:
-      `coverage@k`, `gini@k`, `novelty@k`, `head@k`: the share of items of the head of
-      `popularity_groups`, and `diversity@k` where there are finite vectors and lists of
-      at least two items.
+      `coverage@k`, `gini@k`, `novelty@k`, `head@k` (share of recommended items in the
+      head of `popularity_groups`), and `diversity@k` if vectors are given and a list
+      has at least two items. Values that are not finite are left out.
     """
-    top_RxK, size = top_RxK[:, :k], len(events_N)
+    top_RxK = top_RxK[:, :k]
+    num_items = len(events_N)
     head_N = popularity_groups(events_N) == POPULARITY.index("head")
     values = {
-        "coverage": coverage(top_RxK, size),
-        "gini": gini(top_RxK, size),
+        "coverage": coverage(top_RxK, num_items),
+        "gini": gini(top_RxK, num_items),
         "novelty": mean_of_lists(self_information(events_N), top_RxK),
         "head": mean_of_lists(head_N, top_RxK),
     }
@@ -41,84 +43,90 @@ def beyond_accuracy(
     return {f"{name}@{k}": x for name, x in values.items() if np.isfinite(x)}
 
 
-def coverage(top_RxK: np.ndarray, size: int) -> float:
-    """Share of the catalogue that is recommended to somebody (Ge et al., 2010)."""
-    return float((_recommended(top_RxK, size) > 0).mean())
+def coverage(top_RxK: np.ndarray, num_items: int) -> float:
+    """Returns the share of the catalogue that is ever recommended (Ge et al., 2010)."""
+    return float((_times_recommended(top_RxK, num_items) > 0).mean())
 
 
-def gini(top_RxK: np.ndarray, size: int) -> float:
-    """Gini index of how often each item of the catalogue is recommended.
+def gini(top_RxK: np.ndarray, num_items: int) -> float:
+    """Returns the Gini index of how often each item of the catalogue is recommended.
 
-    Twice the area between the Lorenz curve and the diagonal, as in Fleder and Hosanagar
-    (2009). With counts c_1 <= ... <= c_N, those of items that nobody gets included,
+    This is twice the area between the Lorenz curve and the diagonal, as in Fleder and
+    Hosanagar (2009). With sorted counts c_1 <= ... <= c_N, which include the items that
+    are never recommended, it is
 
         sum_j (2 j - N - 1) c_j / (N sum_j c_j)
 
-    which is 0 where all are recommended as often and 1 - 1 / N where one item is all
-    that is.
+    0 means that all items are recommended equally often, 1 - 1 / N that a single item
+    takes all recommendations.
     """
-    counts_N = np.sort(_recommended(top_RxK, size))
-    weights_N = 2 * np.arange(1, size + 1) - size - 1
-    return float(weights_N @ counts_N / (size * max(int(counts_N.sum()), 1)))
+    counts_N = np.sort(_times_recommended(top_RxK, num_items))
+    weights_N = 2 * np.arange(1, num_items + 1) - num_items - 1
+    return float(weights_N @ counts_N / (num_items * max(int(counts_N.sum()), 1)))
 
 
 def self_information(events_N: np.ndarray) -> np.ndarray:
-    """Bits that an item tells, -log2 of its share of the training events.
+    """Returns the novelty of each item in bits: -log2 of its share of training events.
 
-    Zhou et al. (2010), who take the share of users; here as elsewhere an item is as
-    popular as it has events. To every item one event is added, so that items without
-    any have a share, the least one: (n_i + 1) / (sum_j n_j + N).
+    Zhou et al. (2010) use the share of users; here popularity means events, as
+    everywhere in recjax. One event is added to every item, so that items without events
+    have a finite novelty, the largest one: the share is (n_i + 1) / (sum_j n_j + N).
     """
     return -np.log2((events_N + 1) / (events_N.sum() + len(events_N)))
 
 
 def mean_of_lists(x_N: np.ndarray, top_RxK: np.ndarray) -> float:
-    """Mean over the lists of the mean of their items' values; 0 if all are empty."""
-    there_RxK = top_RxK >= 0
-    sums_R = (x_N[top_RxK] * there_RxK).sum(1)
-    return _mean(sums_R, there_RxK.sum(1))
+    """Returns the mean over lists of the mean item value; 0 if all lists are empty."""
+    is_item_RxK = top_RxK >= 0
+    sums_R = (x_N[top_RxK] * is_item_RxK).sum(1)
+    return _mean(sums_R, is_item_RxK.sum(1))
 
 
 def diversity(top_RxK: np.ndarray, vectors_NxD: np.ndarray) -> float:
-    """Mean cosine distance of the pairs of a list, and of it the mean over the lists.
+    """Returns the mean cosine distance of the pairs in a list, averaged over lists.
 
-    Smyth and McClave (2001); Ziegler et al. (2005) sum similarities. Lists of fewer
-    than two items do not count. A vector of zeros is at distance 1 of every other.
+    Smyth and McClave (2001); Ziegler et al. (2005) sum similarities instead. Lists of
+    fewer than two items are skipped. A zero vector has distance 1 to every other.
     """
     sums_R = np.concatenate(
-        [_distances(part_BxK, vectors_NxD) for part_BxK in _parts(top_RxK, vectors_NxD)]
+        [
+            _pair_distances(part_BxK, vectors_NxD)
+            for part_BxK in _parts(top_RxK, vectors_NxD)
+        ]
     )
     counts_R = (top_RxK >= 0).sum(1)
     return _mean(sums_R, counts_R * (counts_R - 1) / 2)
 
 
-def _distances(top_BxK: np.ndarray, vectors_NxD: np.ndarray) -> np.ndarray:
-    """Sum over the pairs of a list; that of cosines is (|sum u|^2 - sum |u|^2) / 2."""
-    x_BxKxD = vectors_NxD[top_BxK].astype(np.float32)
-    norm_BxK = np.linalg.norm(x_BxKxD, axis=2)
-    x_BxKxD /= np.maximum(norm_BxK, 1e-9)[..., None]
-    x_BxKxD[top_BxK < 0] = 0
-    whole_B = np.square(x_BxKxD.sum(1, dtype=np.float64)).sum(1)
-    alone_B = np.square(x_BxKxD, dtype=np.float64).sum((1, 2))
+def _pair_distances(top_BxK: np.ndarray, vectors_NxD: np.ndarray) -> np.ndarray:
+    """Returns the sum of cosine distances over the pairs of each list.
+
+    The sum of cosines over pairs is (|sum u|^2 - sum |u|^2) / 2 for unit vectors u,
+    which takes K instead of K^2 products.
+    """
+    unit_BxKxD = unit_vectors(vectors_NxD[top_BxK])
+    unit_BxKxD[top_BxK < 0] = 0
+    of_sum_B = np.square(unit_BxKxD.sum(1, dtype=np.float64)).sum(1)
+    of_each_B = np.square(unit_BxKxD, dtype=np.float64).sum((1, 2))
     counts_B = (top_BxK >= 0).sum(1)
-    return counts_B * (counts_B - 1) / 2 - (whole_B - alone_B) / 2
+    return counts_B * (counts_B - 1) / 2 - (of_sum_B - of_each_B) / 2
 
 
 def _parts(top_RxK: np.ndarray, vectors_NxD: np.ndarray) -> Iterator[np.ndarray]:
-    """Lists of so many users at a time that their vectors fit `MAX_VALUES`."""
-    width = top_RxK.shape[1] * vectors_NxD.shape[1]
-    size = max(MAX_VALUES // max(width, 1), 1)
+    """Splits the lists into parts whose vectors fit into `MAX_VALUES`."""
+    values_per_list = top_RxK.shape[1] * vectors_NxD.shape[1]
+    size = max(MAX_VALUES // max(values_per_list, 1), 1)
     for start in range(0, len(top_RxK), size):
         yield top_RxK[start : start + size]
 
 
-def _recommended(top_RxK: np.ndarray, size: int) -> np.ndarray:
-    """How often each item stands in a list."""
-    return np.bincount(top_RxK[top_RxK >= 0], minlength=size)
+def _times_recommended(top_RxK: np.ndarray, num_items: int) -> np.ndarray:
+    """Counts the lists that contain each item."""
+    return np.bincount(top_RxK[top_RxK >= 0], minlength=num_items)
 
 
 def _mean(sums_R: np.ndarray, counts_R: np.ndarray) -> float:
-    """Mean of the rows' means, without rows that have nothing to average."""
+    """Returns the mean of the lists' means, without lists that have no values."""
     some_R = counts_R > 0
     if not some_R.any():
         return 0.0

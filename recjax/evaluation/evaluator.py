@@ -1,4 +1,4 @@
-"""Encode the catalogue once, rank it for every user, keep per-user values."""
+"""Ranks the catalogue for every example of a split and keeps per-example metrics."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -10,36 +10,32 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from recjax.baselines.score_fusion import ScoreFusion
+from recjax.common.unit_vectors import unit_vectors
 from recjax.data.batching.eval_batches import make_queries, sample_candidates
-from recjax.data.batching.types import Baseline, Queries
+from recjax.data.batching.types import Queries, Scorer
 from recjax.data.dataset import Data, Examples
 from recjax.data.padding import round_up
-from recjax.evaluation.metrics import (
-    MetricValues,
-    fit_platt,
-    ranking_values,
-    rating_report,
-)
+from recjax.evaluation.metrics import MetricValues, ranking_values
 from recjax.evaluation.model_scorer import ModelScorer
 from recjax.evaluation.ranking import Ranked, rank, rank_queries
 from recjax.retrieval.index import Index, make_index
 from recjax.runtime.compiler import Compiler
 from recjax.runtime.mesh import batch_sharding, place, replicated
 
-MAX_SCORES = 2**24  # users x items at a time: 64 MiB
+MAX_SCORES = 2**24  # users x items ranked at a time: 64 MiB
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Per-row results of one split, in the order of its rows.
+    """Per-example results of one split, in the order of its examples.
 
     Attributes:
       values: `{metric: values_R}`.
-      rank_R: each target's place among its candidates, from 1, behind its equals.
-      target_score_R: the model's score of each target.
-      top_RxK: the best candidates; -1 where there are fewer.
-      vectors_NxD: of the items as they are ranked, on the devices, where there are any.
+      rank_R: rank of each target among its candidates, from 1; ties rank above it.
+      target_score_R: score of each target.
+      top_RxK: best candidates, best first; -1 where there are fewer than K.
+      vectors_NxD: item vectors that were ranked, on the devices; None if the scorer
+        has no vectors.
     """
 
     values: MetricValues
@@ -49,200 +45,195 @@ class Evaluation:
     vectors_NxD: jax.Array | None = None
 
     def mean(self, metric: str) -> float:
-        """Mean of one metric over the rows."""
+        """Returns the mean of one metric over the examples."""
         return float(self.values[metric].mean())
 
 
 class Evaluator:
-    """Ranks the rows of a split by any scorer.
+    """Evaluates models, text vectors and other scorers on the examples of a split.
 
     Args:
-      config: the whole config.
+      config: resolved config.
       data: the split data set.
-      mesh: users are spread over its data axis.
-      compiler: of the run.
+      mesh: users are sharded over its data axis.
+      compiler: compiles and counts the ranking functions.
     """
 
     def __init__(self, config: Any, data: Data, mesh: Mesh, compiler: Compiler):
-        self.config, self.data, self.mesh = config, data, mesh
+        self.config = config
+        self.data = data
+        self.mesh = mesh
         self.compiler = compiler
-        self._fusion: ScoreFusion | None = None
-        self._sampled_for: dict[int, np.ndarray] = {}  # by id of a split of `data`
+        self._fusion: Scorer | None = None
+        self._sampled_for: dict[int, np.ndarray] = {}  # by id() of a split of `data`
         self._ranker = compiler(
             "rank", self._rank_scores, out_shardings=compiler.replicated
         )
 
+    @property
+    def k(self) -> int:
+        """Number of best candidates that are kept for each example."""
+        return min(max(self.config.eval.ks), self.data.num_items)
+
     def queries(self, rows: Examples, *, by_length: bool = False) -> Iterator[Queries]:
-        """The split's rows in batches."""
-        c = self.config
-        size = min(c.eval.batch_size, max(MAX_SCORES // self.data.num_items, 1))
+        """Yields the examples of a split in batches."""
+        config = self.config
+        size = min(config.eval.batch_size, max(MAX_SCORES // self.data.num_items, 1))
         return make_queries(
             rows,
             batch_size=round_up(size, self.mesh.shape["data"]),
-            history_length=c.data.history_length,
-            mask_seen=c.eval.mask_seen,
+            history_length=config.data.history_length,
+            mask_seen=config.eval.mask_seen,
             by_length=by_length,
-            sampled_RxC=self._drawn(rows),
+            sampled_RxC=self._sampled_candidates(rows),
         )
 
     def shard_batch(self, tree: Any) -> Any:
-        """Onto the devices, users over the data axis."""
+        """Puts a batch on the devices, users sharded over the data axis."""
         return place(tree, batch_sharding(self.mesh, tree))
 
     def replicate(self, tree: Any) -> Any:
-        """Onto every device."""
+        """Copies arrays to every device."""
         return place(tree, replicated(self.mesh))
 
-    def by_baseline(self, baseline: Baseline, rows: Examples) -> Evaluation:
-        """Evaluates a fitted baseline."""
+    def by_baseline(self, baseline: Scorer, rows: Examples) -> Evaluation:
+        """Evaluates any scorer, for example a fitted baseline."""
 
-        def ranked(q: Queries) -> Ranked:
-            scores = np.ascontiguousarray(baseline.score(q))
-            return self._ranker(self.shard_batch(scores), self.shard_batch(q))
+        def ranked(batch: Queries) -> Ranked:
+            scores_BxN = np.ascontiguousarray(baseline.score(batch))
+            return self._ranker(self.shard_batch(scores_BxN), self.shard_batch(batch))
 
-        return self._collect((q, ranked(q)) for q in self.queries(rows))
-
-    def _drawn(self, rows: Examples) -> np.ndarray | None:
-        """Drawn candidates of a split, the same for every scorer."""
-        e, c = self.config.eval, self.config.data
-        if not e.candidates:
-            return None
-        if id(rows) not in self._sampled_for:
-            self._sampled_for[id(rows)] = sample_candidates(
-                rows,
-                self.data.num_items,
-                e.candidates,
-                mask_seen=e.mask_seen,
-                seed=c.split_seed,
-            )
-        return self._sampled_for[id(rows)]
+        return self._collect((batch, ranked(batch)) for batch in self.queries(rows))
 
     def by_text(self, vectors_NxE: jax.Array, rows: Examples) -> Evaluation:
-        """Evaluates text vectors as they are.
+        """Evaluates text vectors without any training.
 
-        A user is the mean of the history's unit vectors; scores are cosines.
+        A user is the mean of the unit vectors of the history; scores are cosines. The
+        baseline `TextSimilarity` differs: it weights recent items more and computes on
+        the host, while zero-shot evaluation ranks on the devices as a model does.
         """
 
-        def unit(x_xE: jax.Array) -> jax.Array:
-            norm = jnp.linalg.norm(x_xE, axis=1, keepdims=True)
-            return x_xE / jnp.maximum(norm, 1e-9)
+        def ranked(index: Index, batch: Queries) -> Ranked:
+            history_BxHxE = index.candidates_MxD[batch.history_BxH]
+            mask_BxH = batch.mask_BxH.astype(jnp.float32)
+            # A unit vector of the sum: the length of a user vector changes no rank.
+            users_BxE = unit_vectors(jnp.einsum("bhe,bh->be", history_BxHxE, mask_BxH))
+            return rank_queries(users_BxE, index, batch, self.k, self.data.num_items)
 
-        def ranked(index: Index, q: Queries) -> Ranked:
-            history_BxHxE = index.candidates_MxD[q.history_BxH]
-            mask_BxH = q.mask_BxH.astype(jnp.float32)
-            users_BxE = jnp.einsum("bhe,bh->be", history_BxHxE, mask_BxH)
-            num_items = self.data.num_items
-            return rank_queries(unit(users_BxE), index, q, self.k, num_items)
-
-        unit_NxE = unit(vectors_NxE.astype(jnp.float32))
+        unit_NxE = unit_vectors(vectors_NxE)
         index = make_index(unit_NxE, jnp.zeros(len(unit_NxE)))
         everywhere = self.compiler.replicated
         run = self.compiler("rank by text", ranked, out_shardings=everywhere)
-        pairs = ((q, run(index, self.shard_batch(q))) for q in self.queries(rows))
+        pairs = (
+            (batch, run(index, self.shard_batch(batch))) for batch in self.queries(rows)
+        )
         return self._collect(pairs, unit_NxE)
 
     def by_model(
         self, scorer: ModelScorer, params: Any, *splits: Examples
     ) -> list[Evaluation]:
-        """Evaluates a parameter state: encodes the catalogue once, ranks each split."""
+        """Evaluates parameters: encodes the catalogue once, then ranks each split."""
         encoded = scorer.encode_catalogue(params)
 
         def ranked(rows: Examples) -> Iterator[tuple[Queries, Ranked]]:
-            for q in self.queries(rows, by_length=True):
-                yield q, scorer.rank(params, encoded, self._place_with_fusion(q))
+            for batch in self.queries(rows, by_length=True):
+                placed = self._place_with_fusion(batch)
+                yield batch, scorer.rank(params, encoded, placed)
 
         vectors_NxD = encoded[1].candidates_MxD[: self.data.num_items]
         return [self._collect(ranked(rows), vectors_NxD) for rows in splits]
 
+    def set_score_fusion(self, fusion: Scorer) -> None:
+        """Adds score fusion to every later ranking by a model.
+
+        Args:
+          fusion: scores all fused baselines at once, as baseline_scores_BxMxN.
+        """
+        self._fusion = fusion
+
     def tune_fusion_weights(
         self, scorer: ModelScorer, params: Any, rows: Examples, metric: str
     ) -> tuple[np.ndarray, MetricValues]:
-        """weights_M of the memory that do best of all combinations, and how they do.
+        """Chooses the best weights_M of score fusion by a grid search.
 
         Args:
-          scorer: of a model with a memory.
-          params: its parameters, whatever their weights are.
-          rows: of the validation.
-          metric: to compare by; of equal ones the first combination wins.
+          scorer: scorer of a model with score fusion.
+          params: parameters of the model; their fusion weights are ignored.
+          rows: validation examples.
+          metric: metric to maximise; among equal combinations the first one wins.
+
+        Returns:
+          weights_M, and the metrics of the examples with these weights.
         """
-        each = self.config.head.fusion_weights_grid
-        every = itertools.product(each, repeat=len(self.config.head.fusion))
-        weights_WxM = np.array(list(every), np.float32)
-        encoded, placed_WxM = (
-            scorer.encode_catalogue(params),
-            self.replicate(weights_WxM),
-        )
-        asks, parts = [], []
-        for q in self.queries(rows, by_length=True):
-            asks.append(q.examples_B >= 0)
-            placed = self._place_with_fusion(q)
+        head = self.config.head
+        grid = itertools.product(head.fusion_weights_grid, repeat=len(head.fusion))
+        weights_WxM = np.array(list(grid), np.float32)
+        placed_WxM = self.replicate(weights_WxM)
+        encoded = scorer.encode_catalogue(params)
+        is_example, parts = [], []
+        for batch in self.queries(rows, by_length=True):
+            is_example.append(batch.examples_B >= 0)
+            placed = self._place_with_fusion(batch)
             parts.append(scorer.compare(params, encoded, placed, placed_WxM))
-        asks_R = np.concatenate(asks)
+        is_example_R = np.concatenate(is_example)
         above_WxR, equal_WxR, below_WxR = (
-            np.concatenate([np.asarray(x) for x in column], axis=1)[:, asks_R]
+            np.concatenate([np.asarray(part) for part in column], axis=1)[
+                :, is_example_R
+            ]
             for column in zip(*parts, strict=True)
         )
 
         def values(w: int) -> MetricValues:
-            counts = above_WxR[w], equal_WxR[w], below_WxR[w]
-            return ranking_values(*counts, self.config.eval.ks)
+            ks = self.config.eval.ks
+            return ranking_values(above_WxR[w], equal_WxR[w], below_WxR[w], ks)
 
         means = [values(w)[metric].mean() for w in range(len(weights_WxM))]
         best = int(np.argmax(means))
         return weights_WxM[best], values(best)
 
-    def set_score_fusion(self, fusion: ScoreFusion) -> None:
-        """Adds the memory to every ranking by a model from here on."""
-        self._fusion = fusion
-
-    def _place_with_fusion(self, q: Queries) -> Queries:
-        """Queries onto the devices, with what the memory says of them."""
+    def _place_with_fusion(self, batch: Queries) -> Queries:
+        """Puts queries on the devices, with the scores of the fused baselines."""
         if self._fusion is not None:
-            q = q._replace(baseline_scores_BxMxN=self._fusion.score(q))
-        placed: Queries = self.shard_batch(q)
+            scores_BxMxN = np.asarray(self._fusion.score(batch))
+            batch = batch._replace(baseline_scores_BxMxN=scores_BxMxN)
+        placed: Queries = self.shard_batch(batch)
         return placed
 
-    def _rank_scores(self, scores_BxN: jax.Array, q: Queries) -> Ranked:
-        return rank(scores_BxN, q.seen_BxS, q.targets_B, self.k, q.sampled_BxC)
+    def _rank_scores(self, scores_BxN: jax.Array, batch: Queries) -> Ranked:
+        return rank(
+            scores_BxN, batch.seen_BxS, batch.targets_B, self.k, batch.sampled_BxC
+        )
 
-    @property
-    def k(self) -> int:
-        """How many of the best are kept."""
-        return min(max(self.config.eval.ks), self.data.num_items)
+    def _sampled_candidates(self, rows: Examples) -> np.ndarray | None:
+        """Returns the sampled candidates of a split, the same for every scorer."""
+        settings = self.config.eval
+        if not settings.candidates:
+            return None
+        if id(rows) not in self._sampled_for:
+            self._sampled_for[id(rows)] = sample_candidates(
+                rows,
+                self.data.num_items,
+                settings.candidates,
+                mask_seen=settings.mask_seen,
+                seed=self.config.data.split_seed,
+            )
+        return self._sampled_for[id(rows)]
 
     def _collect(
         self,
         pairs: Iterable[tuple[Queries, Ranked]],
         vectors_NxD: jax.Array | None = None,
     ) -> Evaluation:
-        # All batches are started before the first is waited for.
-        rows, parts = zip(*((q.examples_B, ranked) for q, ranked in pairs), strict=True)
-        rows_R = np.concatenate(rows)
-        order_R = np.argsort(rows_R, kind="stable")[(rows_R < 0).sum() :]
-        above, equal, below, score, top = (
-            np.concatenate([np.asarray(x) for x in column])[order_R]
+        """Joins ranked batches in the order of the examples, without padding."""
+        # All batches are dispatched before the first result is awaited.
+        examples, parts = zip(
+            *((batch.examples_B, ranked) for batch, ranked in pairs), strict=True
+        )
+        examples_R = np.concatenate(examples)
+        order_R = np.argsort(examples_R, kind="stable")[(examples_R < 0).sum() :]
+        above_R, equal_R, below_R, score_R, top_RxK = (
+            np.concatenate([np.asarray(part) for part in column])[order_R]
             for column in zip(*parts, strict=True)
         )
-        values = ranking_values(above, equal, below, self.config.eval.ks)
-        return Evaluation(values, above + equal + 1, score, top, vectors_NxD)
-
-
-def rating_results(
-    config: Any, data: Data, valid: Evaluation, test: Evaluation
-) -> dict[str, float] | None:
-    """Like or not, for the test events, calibrated on the validation events.
-
-    A rating of at least `eval.like_threshold` is a like (1), any other is none (0).
-    None where the data has no ratings, or one of the two only one class.
-    """
-    if not config.data.rating or not config.eval.like_threshold:
-        return None
-    labels, scores = [], []
-    for rows, evaluation in ((data.valid, valid), (data.test, test)):
-        labels.append((rows.ratings_R >= config.eval.like_threshold).astype(np.float64))
-        scores.append(evaluation.target_score_R.astype(np.float64))
-    if any(len(np.unique(label_R)) < 2 for label_R in labels):
-        return None
-    platt = fit_platt(scores[0], labels[0])
-    share = float(labels[0].mean())
-    return dict(rating_report(scores[1], labels[1], platt, share))
+        values = ranking_values(above_R, equal_R, below_R, self.config.eval.ks)
+        return Evaluation(values, above_R + equal_R + 1, score_R, top_RxK, vectors_NxD)

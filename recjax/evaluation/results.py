@@ -1,87 +1,139 @@
-"""What is reported of an evaluation: intervals, groups of rows, what lists are like."""
+"""Reports of an evaluation: intervals, subgroups, beyond-accuracy metrics, ratings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from recjax.common.intervals import Interval
-from recjax.common.param_paths import count_params
+from recjax.common.param_paths import FlatParams, count_params
 from recjax.data.dataset import Data, Examples, count_events
 from recjax.evaluation.beyond_accuracy import beyond_accuracy
-from recjax.evaluation.evaluator import Evaluation, rating_results
-from recjax.evaluation.metrics import with_intervals
+from recjax.evaluation.evaluator import Evaluation
+from recjax.evaluation.metrics import fit_platt, rating_report, with_intervals
 from recjax.evaluation.subgroups import make_subgroups, subgroup_report
 from recjax.models.heads import FUSION_WEIGHTS
-from recjax.training.context import Run
-from recjax.training.loop import PhaseResult
 
 
-def phase_results(r: Run, outcome: PhaseResult) -> dict[str, Any]:
-    """What is reported of a phase."""
-    config, data = r.config, r.data
+def phase_results(
+    config: Any,
+    data: Data,
+    titles: Sequence[str],
+    valid: Evaluation,
+    test: Evaluation,
+    trained: FlatParams,
+    epochs: int,
+) -> dict[str, Any]:
+    """Returns the entry of one phase in `results.json`.
+
+    Args:
+      config: resolved config.
+      data: the split data set.
+      titles: title of each item.
+      valid: evaluation of the validation examples.
+      test: evaluation of the test examples.
+      trained: the parameters that the phase trained, as evaluated.
+      epochs: number of epochs that the phase ran.
+    """
     return {
-        "test": metric_intervals(r, outcome.test, data.test),
-        "valid": metric_intervals(r, outcome.valid, data.valid),
-        "subgroups": subgroup_results(r, outcome.test),
-        "beyond_accuracy": beyond_accuracy_results(r, outcome.test),
-        "rating": rating_results(config, data, outcome.valid, outcome.test),
-        "epochs": outcome.epochs,
-        "trainable": count_params(outcome.trained),
-        **fusion_weights(r, outcome),
+        "test": metric_intervals(config, test, data.test),
+        "valid": metric_intervals(config, valid, data.valid),
+        "subgroups": subgroup_results(config, data, test),
+        "beyond_accuracy": beyond_accuracy_results(config, data, test),
+        "rating": rating_results(config, data, valid, test),
+        "epochs": epochs,
+        "trainable": count_params(trained),
+        **fusion_weights(config, trained),
         "examples": example_recommendations(
             data,
-            r.titles,
-            outcome.test.top_RxK,
+            titles,
+            test.top_RxK,
             count=config.report.examples,
             like=config.eval.like_threshold,
         ),
     }
 
 
-def fusion_weights(r: Run, outcome: PhaseResult) -> dict[str, dict[str, float]]:
-    """The weights that validation chose for the memory, where there is one."""
-    weights = outcome.trained.get(FUSION_WEIGHTS)
+def reference_results(config: Any, data: Data, test: Evaluation) -> dict[str, Any]:
+    """Returns the entry of a baseline, or of the zero-shot encoder."""
+    metrics = metric_intervals(config, test, data.test)
+    return {**metrics, "beyond_accuracy": beyond_accuracy_results(config, data, test)}
+
+
+def fusion_weights(
+    config: Any, trained: Mapping[str, Any]
+) -> dict[str, dict[str, float]]:
+    """Returns the weights of score fusion that validation chose, by baseline."""
+    weights = trained.get(FUSION_WEIGHTS)
     if weights is None:
         return {}
-    named = zip(r.config.head.fusion, np.asarray(weights), strict=True)
+    named = zip(config.head.fusion, np.asarray(weights), strict=True)
     return {"fusion": {name: round(float(weight), 6) for name, weight in named}}
 
 
-def reference_results(r: Run, evaluation: Evaluation) -> dict[str, Any]:
-    """What is reported, of the test, of what no phase has trained."""
-    metrics = metric_intervals(r, evaluation, r.data.test)
-    return {**metrics, "beyond_accuracy": beyond_accuracy_results(r, evaluation)}
-
-
 def metric_intervals(
-    r: Run, evaluation: Evaluation, rows: Examples
+    config: Any, evaluation: Evaluation, rows: Examples
 ) -> dict[str, Interval]:
-    """Means over the rows with bootstrap intervals over their users."""
-    resamples = r.config.eval.bootstrap_samples
-    return with_intervals(evaluation.values, rows.users_R, resamples=resamples)
+    """Returns metric means over the examples, with bootstrap intervals over users."""
+    samples = config.eval.bootstrap_samples
+    return with_intervals(evaluation.values, rows.users_R, bootstrap_samples=samples)
 
 
-def subgroup_results(r: Run, test: Evaluation) -> dict[str, Any]:
-    """HR and NDCG of groups of the test rows."""
-    k, rows = cut_off(r.config), r.data.test
-    metrics, resamples = (f"hr@{k}", f"ndcg@{k}"), r.config.eval.bootstrap_samples
-    groups = make_subgroups(r.data, rows)
-    return subgroup_report(test.values, groups, rows.users_R, metrics, resamples)
+def subgroup_results(config: Any, data: Data, test: Evaluation) -> dict[str, Any]:
+    """Returns HR and NDCG of subgroups of the test examples."""
+    k = report_cutoff(config)
+    return subgroup_report(
+        test.values,
+        make_subgroups(data, data.test),
+        data.test.users_R,
+        metrics=(f"hr@{k}", f"ndcg@{k}"),
+        bootstrap_samples=config.eval.bootstrap_samples,
+    )
 
 
-def beyond_accuracy_results(r: Run, test: Evaluation) -> dict[str, float]:
-    """What the test rows' lists are like; distances by the scorer's own vectors."""
+def beyond_accuracy_results(
+    config: Any, data: Data, test: Evaluation
+) -> dict[str, float]:
+    """Returns beyond-accuracy metrics of the test examples' top lists.
+
+    Diversity uses the scorer's own item vectors, so it is missing for a scorer
+    without vectors.
+    """
     vectors = test.vectors_NxD
     vectors_NxD = None if vectors is None else np.asarray(vectors)
-    k, events_N = cut_off(r.config), count_events(r.data)
-    return beyond_accuracy(test.top_RxK, events_N, k, vectors_NxD)
+    k = report_cutoff(config)
+    return beyond_accuracy(test.top_RxK, count_events(data), k, vectors_NxD)
 
 
-def cut_off(config: Any) -> int:
-    """The one k of buckets and lists: 10, or the largest there is."""
+def report_cutoff(config: Any) -> int:
+    """Returns the k of subgroups and top lists: 10 if evaluated, else the largest k."""
     ks = config.eval.ks
     return 10 if 10 in ks else max(ks)
+
+
+def rating_results(
+    config: Any, data: Data, valid: Evaluation, test: Evaluation
+) -> dict[str, float] | None:
+    """Reports how well scores separate liked from other test targets.
+
+    A rating of at least `eval.like_threshold` counts as a like. Scores are calibrated
+    on the validation targets.
+
+    Returns:
+      See `rating_report`; None if the data has no ratings, or if the validation or
+      test targets are all liked or all not.
+    """
+    if not config.data.rating or not config.eval.like_threshold:
+        return None
+    labels, scores = [], []
+    for rows, evaluation in ((data.valid, valid), (data.test, test)):
+        labels.append((rows.ratings_R >= config.eval.like_threshold).astype(np.float64))
+        scores.append(evaluation.target_score_R.astype(np.float64))
+    if any(len(np.unique(label_R)) < 2 for label_R in labels):
+        return None
+    platt = fit_platt(scores[0], labels[0])
+    prior = float(labels[0].mean())
+    return dict(rating_report(scores[1], labels[1], platt, prior))
 
 
 def example_recommendations(
@@ -93,11 +145,11 @@ def example_recommendations(
     like: float,
     show: int = 3,
 ) -> list[str]:
-    """`liked X, Y -> Z` for users spread over the test rows.
+    """Returns lines `liked X, Y -> Z` for examples spread evenly over the test split.
 
-    X, Y are the newest items of the history that were rated at least `like`, Z the
-    best candidates. Where ratings are not known, or `like` is 0, choosing an item
-    counts as liking it.
+    X and Y are the most recent items of the history that were rated at least `like`, Z
+    the best candidates. Without ratings, or with `like` 0, every interaction counts as
+    a like.
     """
     titles = [f'"{title}"' if "," in title else title for title in titles]
     lines = []

@@ -1,4 +1,4 @@
-"""Groups of test rows, and what each of them gets: what a mean over all hides."""
+"""Subgroups of test examples and their metrics, which a mean over all hides."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,60 +17,52 @@ from recjax.evaluation.metrics import (
 
 Subgroups = dict[str, dict[str, np.ndarray]]
 
-ITEM_BINS = {"new": 0, "cold": 4, "warm": None}  # most training events of an item in it
-HISTORY_BINS = {
-    "0": 0,
-    "1-5": 5,
-    "6-20": 20,
-    "21-50": 50,
-    "51+": None,
-}  # longest history
+# Upper bin edges, inclusive; None is unbounded.
+ITEM_BINS = {"new": 0, "cold": 4, "warm": None}  # training events of the target
+HISTORY_BINS = {"0": 0, "1-5": 5, "6-20": 20, "21-50": 50, "51+": None}  # items
 POPULARITY = ("head", "torso", "tail")
-USER_PREFIX = "user/"  # before the name of a column of the user table
-MAX_CATEGORIES = (
-    12  # of such a column; one of numbers that has more is cut in quartiles
-)
-UNKNOWN = "unknown"  # users without a value
-MIN_GROUP_ROWS = 30  # of a group that is compared with others
+USER_PREFIX = "user/"  # marks groupings by a column of the user table
+MAX_CATEGORIES = 12  # a numeric column with more values is cut at its quartiles
+UNKNOWN = "unknown"  # group of the users without a value
+MIN_GROUP_ROWS = 30  # test examples a group needs to enter the largest gap
 
-INTEGER = re.compile(r"-?(0|[1-9]\d*)")  # 01234 is a code
+INTEGER = re.compile(r"-?(0|[1-9]\d*)")  # 01234 is a code, not a number
 NUMBER = re.compile(rf"{INTEGER.pattern}(\.\d+)?")
 
 
 def make_subgroups(data: Data, rows: Examples) -> Subgroups:
-    """Groups of a split's rows: `{grouping: {group: mask_R}}`.
+    """Groups the examples of a split: `{grouping: {group: mask_R}}`.
 
-    - `item`, by training events of the target: `new` 0, `cold` 1 to 4, `warm` more;
-    - `history`, by its whole length, also what is older than the user tower sees;
-    - `popularity` of the target, see `popularity_groups`;
-    - `user/<column>` for columns of the user table, see `user_groups`.
+    - `item`: by training events of the target: `new` 0, `cold` 1 to 4, `warm` more;
+    - `history`: by full history length, including items older than the model reads;
+    - `popularity`: by the target's group, see `popularity_groups`;
+    - `user/<column>`: by a column of the user table, see `user_groups`.
 
-    Every row is in one group of each grouping; a group may be empty.
+    Every example is in exactly one group of each grouping; a group may be empty.
     """
     events_N = count_events(data)
-    popularity_N = popularity_groups(events_N)
-    buckets = {
+    popularity_R = popularity_groups(events_N)[rows.targets_R]
+    subgroups = {
         "item": bin_masks(events_N[rows.targets_R], ITEM_BINS),
         "history": bin_masks(rows.lengths(), HISTORY_BINS),
         "popularity": {
-            name: popularity_N[rows.targets_R] == group
-            for group, name in enumerate(POPULARITY)
+            name: popularity_R == group for group, name in enumerate(POPULARITY)
         },
     }
     for column, groups in user_groups(data.users).items():
-        buckets[USER_PREFIX + column] = {
+        subgroups[USER_PREFIX + column] = {
             name: mask_V[rows.users_R] for name, mask_V in groups.items()
         }
-    return buckets
+    return subgroups
 
 
 def popularity_groups(events_N: np.ndarray) -> np.ndarray:
-    """Thirds of the training events, from the most popular item on: 0, 1, 2 = tail.
+    """Splits items into thirds of the training events: 0 = head, 1 = torso, 2 = tail.
 
-    The head are the most popular items that together have the first third of the
-    events, the torso those of the second. An item across a bound counts to the group
-    before it; of items with as many events the catalogue's first come first. Items
-    without an event are in the tail.
+    The head holds the most popular items that together have the first third of the
+    events, the torso those with the second third. An item across a boundary belongs to
+    the more popular group; equally popular items are ordered as in the catalogue. Items
+    without events are in the tail.
     """
     order_N = np.argsort(-events_N, kind="stable")
     before_N = np.cumsum(events_N[order_N]) - events_N[order_N]
@@ -81,90 +73,92 @@ def popularity_groups(events_N: np.ndarray) -> np.ndarray:
 
 
 def user_groups(users: pl.DataFrame) -> Subgroups:
-    """Groups of users by each column of their table: `{column: {group: mask_V}}`.
+    """Groups users by each column of the user table: `{column: {group: mask_V}}`.
 
-    A column with 2 to 12 values has a group for each. One of numbers that has more is
-    cut at the quartiles of the users, and a group is named by its least and its
-    greatest number. Other columns are left out, and so are names: the first column,
-    integers that no two users share, numbers with leading zeros. Users without a value
-    are `unknown`.
+    A column with 2 to 12 distinct values gives a group per value. A numeric column with
+    more is cut at the quartiles of the users, and a group is named by its smallest and
+    largest number. All other columns are skipped, and so is everything that looks like
+    an identifier: the first column, integers that are unique per user, and numbers with
+    leading zeros. Users without a value are in the group `unknown`.
     """
     found = {}
     for column in users.columns[1:]:
         texts = users[column]
         given = texts.filter(texts != "")
         values = given.unique().to_list()
-        numbers = all(map(NUMBER.fullmatch, values))
+        numeric = all(map(NUMBER.fullmatch, values))
         if 2 <= len(values) <= MAX_CATEGORIES:
-            ordered = sorted(values, key=float if numbers else str)
+            ordered = sorted(values, key=float if numeric else str)
             groups = {value: (texts == value).to_numpy() for value in ordered}
-        elif numbers and len(values) > MAX_CATEGORIES and not _are_ids(given):
+        elif numeric and len(values) > MAX_CATEGORIES and not _are_ids(given):
             groups = _quartiles(texts)
         else:
             continue
         if (missing := texts == "").any():
-            named_V = groups.get(UNKNOWN, np.zeros(len(texts), bool))
-            groups[UNKNOWN] = named_V | missing.to_numpy()
+            unknown_V = groups.get(UNKNOWN, np.zeros(len(texts), bool))
+            groups[UNKNOWN] = unknown_V | missing.to_numpy()
         found[column] = groups
     return found
 
 
 def subgroup_report(
     values: MetricValues,
-    buckets: Subgroups,
+    subgroups: Subgroups,
     users_R: np.ndarray,
+    *,
     metrics: Sequence[str],
-    resamples: int,
-    least: int = MIN_GROUP_ROWS,
+    bootstrap_samples: int,
+    min_rows: int = MIN_GROUP_ROWS,
 ) -> dict[str, Any]:
-    """Means of every group that has rows, with bootstrap intervals over its users.
+    """Returns metric means of every non-empty group, with bootstrap intervals.
 
     Args:
       values: `{metric: values_R}`.
-      buckets: of `make_buckets`.
-      users_R: whose row it is.
-      metrics: which of the values.
-      resamples: number of bootstrap samples.
-      least: rows that a group needs to be compared.
+      subgroups: result of `make_subgroups`.
+      users_R: user of each example.
+      metrics: names of the metrics to report.
+      bootstrap_samples: number of bootstrap samples.
+      min_rows: examples a group needs to be compared with others.
 
     Returns:
-      `{grouping: {"groups": {group: {"rows", metric: {"value", "low", "high"}}}}}`; for
-      a column of the user table also `"gap": {metric: {"value", "low", "high", "best",
-      "worst"}}`: the largest difference between the means of two groups of at least
-      `least` rows, which they are, and the bootstrap interval of these two's
-      difference, which knows nothing of their having been chosen. Where fewer than two
-      groups have as many rows it is left out, and a metric that is the same in all.
+      `{grouping: {"groups": {group: {"rows", metric: {"value", "low", "high"}}}}}`. A
+      grouping by a column of the user table with at least two groups of `min_rows`
+      examples also has `"min_rows"` and `"largest_gap": {metric: {"value", "low",
+      "high", "best", "worst"}}`: the difference between the best and the worst of these
+      groups with its bootstrap interval, for every metric that differs between groups.
+      The interval does not correct for selecting the extreme pair.
     """
     report: dict[str, Any] = {}
-    for name, masks in buckets.items():
+    for name, masks in subgroups.items():
         groups: dict[str, Any] = {}
         for group, mask_R in masks.items():
             if rows := int(mask_R.sum()):
                 inside = {metric: values[metric][mask_R] for metric in metrics}
-                means = with_intervals(inside, users_R[mask_R], resamples=resamples)
+                means = with_intervals(
+                    inside, users_R[mask_R], bootstrap_samples=bootstrap_samples
+                )
                 groups[group] = {"rows": rows, **means}
         report[name] = {"groups": groups}
-        many = {group: x for group, x in groups.items() if x["rows"] >= least}
-        if name.startswith(USER_PREFIX) and len(many) > 1:
-            means = {
-                metric: {group: x[metric]["value"] for group, x in many.items()}
-                for metric in metrics
-            }
-            report[name]["gap"] = {
-                metric: _largest_gap(
-                    means[metric], values[metric], masks, users_R, resamples
+        large = {group: x for group, x in groups.items() if x["rows"] >= min_rows}
+        if not name.startswith(USER_PREFIX) or len(large) < 2:
+            continue
+        report[name] |= {"min_rows": min_rows, "largest_gap": {}}
+        for metric in metrics:
+            by_group = {group: x[metric]["value"] for group, x in large.items()}
+            if len(set(by_group.values())) > 1:
+                report[name]["largest_gap"][metric] = _largest_gap(
+                    by_group, values[metric], masks, users_R, bootstrap_samples
                 )
-                for metric in metrics
-                if len(set(means[metric].values())) > 1
-            }
     return report
 
 
-def bin_masks(x_R: np.ndarray, most: Mapping[str, int | None]) -> dict[str, np.ndarray]:
-    """Masks of consecutive bands, by the greatest value that is in each."""
-    bounds = [bound for bound in most.values() if bound is not None]
-    band_R = np.searchsorted(bounds, x_R)
-    return {name: band_R == band for band, name in enumerate(most)}
+def bin_masks(
+    x_R: np.ndarray, bin_edges: Mapping[str, int | None]
+) -> dict[str, np.ndarray]:
+    """Returns masks of consecutive bins, given the largest value of each bin."""
+    bounds = [bound for bound in bin_edges.values() if bound is not None]
+    bin_R = np.searchsorted(bounds, x_R)
+    return {name: bin_R == i for i, name in enumerate(bin_edges)}
 
 
 def _largest_gap(
@@ -172,21 +166,23 @@ def _largest_gap(
     values_R: np.ndarray,
     masks: Mapping[str, np.ndarray],
     users_R: np.ndarray,
-    resamples: int,
+    bootstrap_samples: int,
 ) -> dict[str, Any]:
-    """Of the best and the worst group, whose users are not the same."""
-    best, worst = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
-    first_S, second_S = (
+    """Compares the best and the worst group, which share no user."""
+    best = max(means, key=means.__getitem__)
+    worst = min(means, key=means.__getitem__)
+    # Disjoint users are independent, so each group is resampled by its own seed.
+    best_S, worst_S = (
         bootstrap_means(
             values_R[masks[group], None],
             users_R[masks[group]],
-            resamples=resamples,
+            bootstrap_samples=bootstrap_samples,
             seed=seed,
         )[:, 0]
         for seed, group in enumerate((best, worst))
     )
-    found = interval(means[best] - means[worst], first_S - second_S)
-    return {**found, "best": best, "worst": worst}
+    gap = interval(means[best] - means[worst], best_S - worst_S)
+    return {**gap, "best": best, "worst": worst}
 
 
 def _are_ids(texts: pl.Series) -> bool:
@@ -194,14 +190,14 @@ def _are_ids(texts: pl.Series) -> bool:
 
 
 def _quartiles(texts: pl.Series) -> dict[str, np.ndarray]:
-    """Masks of up to four bands of numbers; a number is in one band only."""
+    """Returns masks of up to four bins; equal numbers are always in the same bin."""
     given_V = (texts != "").to_numpy()
     x_V = texts.replace("", "nan").cast(pl.Float64).to_numpy()
-    cuts = np.quantile(x_V[given_V], (0.25, 0.5, 0.75), method="inverted_cdf")
-    band_V = np.searchsorted(cuts, x_V)
+    bounds = np.quantile(x_V[given_V], (0.25, 0.5, 0.75), method="inverted_cdf")
+    bin_V = np.searchsorted(bounds, x_V)
     groups = {}
-    for band in range(4):
-        mask_V = given_V & (band_V == band)
+    for quartile in range(4):
+        mask_V = given_V & (bin_V == quartile)
         if mask_V.any():
             inside = sorted(texts.filter(mask_V).unique(), key=float)
             name = f"{inside[0]}-{inside[-1]}" if len(inside) > 1 else inside[0]

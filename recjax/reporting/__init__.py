@@ -1,1 +1,1 @@
-"""Console, TensorBoard, result pages and comparisons."""
+"""Outputs of a run for people: console, TensorBoard, W&B, tables and pages."""

@@ -1,6 +1,6 @@
-"""Finished runs side by side, where they were asked the same.
+"""Compares finished runs of one evaluation protocol in a table.
 
-python -m recjax.compare runs/a runs/b
+python -m recjax.reporting.compare runs/a runs/b
 """
 
 import argparse
@@ -13,16 +13,17 @@ from typing import Any
 from recjax.common.config import describe_changes
 from recjax.common.errors import UserError
 from recjax.reporting.markdown import result_table
+from recjax.reporting.results_file import check_results_version
 
 METRICS = ("hr@10", "ndcg@10", "mrr@10", "auc")
 
 
 def read_runs(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """`results.json` of runs under one protocol, by run directory.
+    """Reads `results.json` of runs with one protocol, by run directory.
 
     Raises:
-      UserError: a run that is not finished, or runs of different protocols; says in
-        what they differ.
+      UserError: a run is not finished or not readable, or protocols differ; the message
+        names the differences.
     """
     runs: dict[str, dict[str, Any]] = {}
     for folder in folders:
@@ -30,39 +31,41 @@ def read_runs(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError(f"{path} is not there: no finished run") from None
+            raise UserError(f"{path} does not exist: not a finished run") from None
         except (OSError, ValueError) as e:
             raise UserError(f"{path}: cannot be read ({e})") from None
+        check_results_version(path, found)
         for key in ("fingerprint", "protocol", "seed", "test", "baselines"):
             if not isinstance(found, dict) or key not in found:
-                raise UserError(f"{path}: no results of a run: no {key!r}")
+                raise UserError(f"{path}: not the results of a run: no key {key!r}")
         runs[str(folder)] = found
     check_same_protocol(runs)
     return runs
 
 
 def check_same_protocol(runs: Mapping[str, dict[str, Any]]) -> None:
-    """Raises UserError where results by name differ in protocol; says in what."""
+    """Raises UserError if named results differ in protocol; names the differences."""
     first, *others = runs
     for name in others:
-        a, b = runs[first], runs[name]
-        if a["fingerprint"] != b["fingerprint"]:
-            differs = describe_changes(
-                a["protocol"],
-                b["protocol"],
+        old = runs[first]
+        new = runs[name]
+        if old["fingerprint"] != new["fingerprint"]:
+            changes = describe_changes(
+                old["protocol"],
+                new["protocol"],
                 names=("in the first", "in the second"),
             )
             raise UserError(
-                f"{first} and {name} cannot stand in one table: protocol "
-                f"{a['fingerprint']} and {b['fingerprint']} ({differs})"
+                f"{first} and {name} cannot be compared: protocols "
+                f"{old['fingerprint']} and {new['fingerprint']} differ ({changes})"
             )
 
 
 def comparison(runs: dict[str, dict[str, Any]], metrics: Sequence[str]) -> str:
-    """A markdown table of the test, with the baselines of the first run.
+    """Returns a table of test metrics, with the baselines of the first run.
 
     Raises:
-      UserError: a metric that a run does not have.
+      UserError: a run does not have a metric.
     """
     first = next(iter(runs.values()))
     named = {f"({name})": values for name, values in first["baselines"].items()}
@@ -71,13 +74,13 @@ def comparison(runs: dict[str, dict[str, Any]], metrics: Sequence[str]) -> str:
     for name, values in named.items():
         for metric in metrics:
             if metric not in values:
-                raise UserError(f"--metrics: {metric!r} is not among those of {name}")
+                raise UserError(f"--metrics: {name} has no metric {metric!r}")
     text = result_table(named, metrics)
-    return f"{text}\n\nProtocol {first['fingerprint']}; intervals of 95% over users."
+    return f"{text}\n\nProtocol {first['fingerprint']}; 95% intervals over users."
 
 
 def main() -> None:
-    """Prints the table; what cannot be compared is an error, exit code 2."""
+    """Prints the table; exits with code 2 if the runs cannot be compared."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="run directories")
     parser.add_argument("--metrics", nargs="+", default=METRICS)

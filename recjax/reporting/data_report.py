@@ -9,45 +9,42 @@ from recjax.data.text.tokenize import Tokens
 
 
 def data_report(data: Data, tokens: Tokens | None, config: Any) -> str:
-    """Sizes of the data set, its splits and its texts."""
-    lengths = data.train.lengths() + 1
+    """Describes the sizes of the data set, its splits and its texts."""
     events_N = count_events(data)
-    events = int(events_N.sum())
-    cells = max(len(data.user_ids) * data.num_items, 1)
-
-    def cold(rows: Examples) -> str:
-        share, again = (events_N[rows.targets_R] == 0).mean(), rows.repeats_R.mean()
-        had = f", {again:.1%} had by their users before" if again else ""
-        return f"{len(rows):,} rows, {share:.1%} of the targets never trained on{had}"
-
-    known = ", ".join(data.users.columns[1:])
-    known = known and f", with {known}"
-    median, most = int(np.median(lengths)), int(lengths.max())
-    longer = (lengths > config.data.history_length).mean()
-    splits = (data.train, data.valid, data.test)
-    used = len(np.unique(np.concatenate([rows.users_R for rows in splits])))
-    few = len(data.user_ids) - used
-    alone = f", {few:,} of them with too few events: not used" if few else ""
+    num_events = int(events_N.sum())
+    pairs = max(len(data.user_ids) * data.num_items, 1)
+    lengths_R = data.train.lengths() + 1
+    median = int(np.median(lengths_R))
+    longest = int(lengths_R.max())
+    longer = (lengths_R > config.data.history_length).mean()
     rows = [
-        ("users", f"{len(data.user_ids):,}{known}{alone}"),
-        ("items", f"{data.num_items:,}, {(events_N == 0).sum():,} without an event"),
-        ("training events", f"{events:,} ({events / cells:.2%} of users x items)"),
-        ("training rows", f"{len(data.train):,}"),
-        ("events a row", f"median {median}, most {most}, {longer:.0%} above H"),
-        ("validation", cold(data.valid)),
-        ("test", cold(data.test)),
+        ("users", _describe_users(data)),
+        (
+            "items",
+            f"{data.num_items:,}, {(events_N == 0).sum():,} without a training event",
+        ),
+        ("training events", f"{num_events:,} ({num_events / pairs:.2%} of all pairs)"),
+        ("training examples", f"{len(data.train):,}"),
+        (
+            "events per example",
+            f"median {median}, longest {longest}, {longer:.0%} longer than "
+            "data.history_length",
+        ),
+        ("validation", _describe_split(data.valid, events_N)),
+        ("test", _describe_split(data.test, events_N)),
     ]
     for name, (given, used) in data.row_counts.items():
         if given > used:
             rows.append((name, f"{given - used:,} of {given:,} rows rejected"))
     rows += [(what, f"{count:,}") for what, count in data.left_out.items()]
     if data.held_out_N.any():
-        rows.append(("items held out", f"{data.held_out_N.sum():,}"))
+        rows.append(("cold items held out", f"{data.held_out_N.sum():,}"))
     if tokens is not None:
-        t = tokens.lengths
-        full = (t == config.text.max_tokens).mean()
-        limit = f", {full:.1%} have text.max_tokens" if full else ""
-        rows.append(("tokens an item", f"mean {t.mean():.1f}, most {t.max()}{limit}"))
+        lengths_N = tokens.lengths
+        cut = (lengths_N == config.text.max_tokens).mean()
+        limit = f", {cut:.1%} reach text.max_tokens" if cut else ""
+        mean = f"mean {lengths_N.mean():.1f}"
+        rows.append(("tokens per item", f"{mean}, longest {lengths_N.max()}{limit}"))
         if empty := int(data.blank(config.text.template).sum()):
             rows.append(("items without text", f"{empty:,}"))
     rows.append(("protocol", data.fingerprint))
@@ -55,19 +52,42 @@ def data_report(data: Data, tokens: Tokens | None, config: Any) -> str:
     return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in rows)
 
 
+def _describe_users(data: Data) -> str:
+    columns = ", ".join(data.users.columns[1:])
+    known = f", described by {columns}" if columns else ""
+    splits = (data.train, data.valid, data.test)
+    used = len(np.unique(np.concatenate([rows.users_R for rows in splits])))
+    unused = len(data.user_ids) - used
+    few = f", {unused:,} of them unused because of too few events" if unused else ""
+    return f"{len(data.user_ids):,}{known}{few}"
+
+
+def _describe_split(rows: Examples, events_N: np.ndarray) -> str:
+    cold = (events_N[rows.targets_R] == 0).mean()
+    repeats = rows.repeats_R.mean()
+    repeated = f", {repeats:.1%} repeat an item of the history" if repeats else ""
+    unseen = f"{cold:.1%} of the targets unseen in training"
+    return f"{len(rows):,} examples, {unseen}{repeated}"
+
+
 def protocol_warnings(data: Data, config: Any) -> list[str]:
-    """What of `config.eval` makes figures that say other than they seem to."""
+    """Returns warnings about evaluation settings that make metrics misleading.
+
+    Args:
+      data: the split data set.
+      config: the section `eval` of the config.
+    """
     found = []
     if config.candidates:
         found.append(
-            f"each target is ranked among {config.candidates} drawn items alone; that "
-            "can order models otherwise than the whole catalogue does (Krichene and "
-            "Rendle, KDD 2020)"
+            f"each target is ranked among only {config.candidates} sampled items; this "
+            "can order models differently than the full catalogue does (Krichene and "
+            "Rendle, KDD 2020); set eval.candidates=0 to rank all items"
         )
-    if config.mask_seen and (again := data.test.repeats_R.mean()):
+    if config.mask_seen and (repeats := data.test.repeats_R.mean()):
         found.append(
-            f"{again:.1%} of the test's targets are items that their users had before; "
-            "with eval.mask_seen these alone of what was had can be ranked, which "
-            "tells them apart: eval.mask_seen=False ranks all"
+            f"{repeats:.1%} of the test targets are repeat interactions; with "
+            "eval.mask_seen=True all other seen items are masked, so these targets are "
+            "easy to spot; set eval.mask_seen=False to rank all items"
         )
     return found

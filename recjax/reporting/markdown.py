@@ -6,7 +6,7 @@ from recjax.common.intervals import Interval
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown table with aligned columns; all but the first are right-aligned."""
+    """Returns a Markdown table; all columns but the first are right-aligned."""
     lines = [list(header), *map(list, rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     rule = ["-" * widths[0]] + ["-" * (w - 1) + ":" for w in widths[1:]]
@@ -22,7 +22,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def result_table(
     named: Mapping[str, Mapping[str, Interval]], names: Sequence[str]
 ) -> str:
-    """Rows of metrics with their 95% intervals."""
+    """Returns a table of test metrics with their 95% intervals, one row per name."""
     rows = [
         [row, *(interval_cell(metrics[name]) for name in names)]
         for row, metrics in named.items()
@@ -30,6 +30,6 @@ def result_table(
     return markdown_table(["test", *names], rows)
 
 
-def interval_cell(x: Interval) -> str:
-    """A value with its interval: `0.1234 [0.1, 0.2]`."""
-    return f"{x['value']:.4f} [{x['low']:.4f}, {x['high']:.4f}]"
+def interval_cell(metric: Interval) -> str:
+    """Formats a value with its interval: `0.1234 [0.1011, 0.1492]`."""
+    return f"{metric['value']:.4f} [{metric['low']:.4f}, {metric['high']:.4f}]"

@@ -9,26 +9,27 @@ from recjax.reporting.writer import Reporter
 
 
 class TrainLogger:
-    """Progress bar and training scalars of a phase.
+    """Shows the progress of a phase and logs its training scalars.
 
     Metrics are read one step late, so that logging never waits for the device.
 
     Args:
-      reporter: receives them.
-      name: of the phase.
-      metric: whose best value the bar shows.
-      total: steps of the phase.
-      done: of them, before this process began.
+      reporter: receives the scalars.
+      name: name of the phase.
+      metric: validation metric whose best value the bar shows.
+      total: number of steps of the phase.
+      done: steps that were done before this process started.
       first_step: global step at the start of the phase.
       log_every: steps between two records.
-      learning_rates: step of the phase -> learning rates by tag.
-      user_names: batch -> names of its users.
-      min_spread: below this spread of vectors a warning is given; 0 = never.
+      learning_rates: maps a step of the phase to learning rates by tag.
+      user_names: returns the user names of a batch.
+      min_spread: threshold of the directional variance of vectors, below which a
+        warning is logged; 0 disables it.
 
     Attributes:
-      loss: of the last step that was shown.
-      skipped: batches that were not trained on.
-      skipped_at: step of the last one.
+      loss: loss of the last step that was read.
+      skipped: number of batches that were skipped because of their loss.
+      skipped_at: step of the last skipped batch.
     """
 
     def __init__(
@@ -45,46 +46,52 @@ class TrainLogger:
         user_names: Callable[[Batch], list[str]],
         min_spread: float,
     ):
-        self.name, self.user_names, self.min_spread = name, user_names, min_spread
-        self.skipped, self.skipped_at = 0, 0
-        self._warned: set[str] = set()
-        self.reporter, self.metric, self.log_every = reporter, metric, log_every
-        self.first_step, self.number = first_step, done
+        self.reporter = reporter
+        self.name = name
+        self.metric = metric
+        self.first_step = first_step
+        self.log_every = log_every
         self.learning_rates = learning_rates
+        self.user_names = user_names
+        self.min_spread = min_spread
+        self.step = done
         self.loss = float("nan")
+        self.skipped = 0
+        self.skipped_at = 0
+        self._warned: set[str] = set()
         self._bar = reporter.bar(total, done, name)
-        self._steps = 0  # of this process; the first one compiles and is not timed
-        self._mark: float | None = None
+        self._num_read = 0  # the first step of a process compiles and is not timed
+        self._read_time: float | None = None
         self._pending: tuple[int, Batch, Mapping[str, Any]] | None = None
 
     def start_epoch(self, best: float) -> None:
-        """Starts the clock."""
+        """Restarts the clock, so that no step time includes the validation."""
         self.best = best
-        self._mark = time.perf_counter() if self._steps else None
+        self._read_time = time.perf_counter() if self._num_read else None
 
     def add(self, values: Mapping[str, Any], batch: Batch) -> None:
-        """Takes a step's metrics, still being computed, and shows the last one's."""
+        """Takes metrics that are still being computed; logs those of the last step."""
         self.flush()
-        self._pending = (self.number, batch, values)
-        self.number += 1
+        self._pending = (self.step, batch, values)
+        self.step += 1
         self._bar.update()
 
     def close(self) -> None:
-        """Ends the bar."""
+        """Closes the progress bar."""
         self._bar.close()
 
     def flush(self) -> None:
-        """Shows what is pending."""
+        """Waits for the pending metrics and logs them."""
         if self._pending is None:
             return
-        number, batch, values = self._pending
+        phase_step, batch, values = self._pending
         self._pending = None
-        loss = float(values["loss"])  # the step is done when this is known
-        self.loss = loss
-        now, before = time.perf_counter(), self._mark
-        self._mark, self._steps = now, self._steps + 1
+        self.loss = float(values["loss"])  # blocks until the step is done
+        now = time.perf_counter()
+        before, self._read_time = self._read_time, now
+        self._num_read += 1
         self.skipped = int(values["skipped"])
-        step = self.first_step + number + 1
+        step = self.first_step + phase_step + 1
         if not values["accepted"]:
             self._report_skipped(step, batch)
             return
@@ -92,14 +99,15 @@ class TrainLogger:
         users = int((batch.examples_B >= 0).sum())
         speed = f"{users / (now - before):.0f} users/s, " if before else ""
         self._bar.set_postfix_str(
-            f"loss {loss:.3f}, {speed}best {self.metric} {self.best:.4f}",
+            f"loss {self.loss:.3f}, {speed}best {self.metric} {self.best:.4f}",
             refresh=False,
         )
-        if number % self.log_every == 0:
+        if phase_step % self.log_every == 0:
+            # A skipped batch does not advance the schedule of the learning rate.
             scalars = {
-                "train/loss": loss,
+                "train/loss": self.loss,
                 "train/grad_norm": float(values["grad_norm"]),
-                **self.learning_rates(number - self.skipped),
+                **self.learning_rates(phase_step - self.skipped),
             }
             for of in ("users", "items"):
                 scalars[f"train/spread/{of}"] = float(values[f"spread/{of}"])
@@ -123,6 +131,6 @@ class TrainLogger:
             self._warned.add(of)
             self.reporter.log(
                 f"warning: phase {self.name}, step {step}: the vectors of {of} have "
-                f"nearly one direction (spread {spread:.1e}, below train.min_spread): "
-                "they have collapsed. Try a smaller learning rate"
+                f"collapsed to nearly one direction (spread {spread:.1e}, below "
+                "train.min_spread); try a smaller learning rate"
             )

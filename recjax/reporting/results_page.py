@@ -1,17 +1,73 @@
-"""The results page of a run: tables, subgroups, ratings, examples."""
+"""The results page of a run, `results.md`: tables, subgroups, ratings, examples."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recjax.evaluation.subgroups import MIN_GROUP_ROWS
 from recjax.reporting.markdown import interval_cell, markdown_table, result_table
 
 
-def subgroup_table(buckets: Mapping[str, Any]) -> str:
-    """Rows of groups with their number of test rows, metrics and intervals."""
+def results_text(final: Mapping[str, Any], metrics: Sequence[str]) -> str:
+    """Returns the text of `results.md`.
+
+    Args:
+      final: content of `results.json`.
+      metrics: names of the metrics in the first table.
+    """
+    named = dict(final["baselines"])
+    if "zero_shot" in final:
+        named["zero-shot (pretrained encoder)"] = final["zero_shot"]
+    lists = {name: values["beyond_accuracy"] for name, values in named.items()}
+    for name, phase in final["phases"].items():
+        weights = [f", {w:g} x {of}" for of, w in phase.get("fusion", {}).items()]
+        epochs = "1 epoch" if phase["epochs"] == 1 else f"{phase['epochs']} epochs"
+        row = f"after phase {name} ({epochs}{''.join(weights)})"
+        named[row] = phase["test"]
+        lists[row] = phase["beyond_accuracy"]
+    last = list(final["phases"].values())[-1]
+    parts = [
+        result_table(named, metrics),
+        protocol_text(final),
+        beyond_accuracy_table(lists),
+        "Coverage: share of the catalogue that is recommended to anyone. Gini index: 0 "
+        "if all items are recommended equally often, near 1 if few items take all "
+        "recommendations. Novelty: mean information of the items in bits; rare items "
+        "have more. Head: share of recommendations from the most popular items, which "
+        "together have a third of the training events. Diversity: mean cosine distance "
+        "between the items of a list, by the item vectors of the same row.",
+        subgroup_table(last["subgroups"]),
+        "Subgroups are those of the last phase. item: training events of the target "
+        "(new: none, cold: few, warm: more); history: number of items in the history; "
+        "popularity: third of the training events that the target belongs to.",
+    ]
+    if gaps := gap_text(last["subgroups"]):
+        parts.append(gaps)
+    if last["rating"]:
+        parts.append(rating_text(last["rating"]))
+    if last["examples"]:
+        lines = "\n".join(f"- {line}" for line in last["examples"])
+        parts.append(f"Recently liked items of some users -> top items:\n\n{lines}")
+    seconds = ", ".join(f"{name} {x:.1f}" for name, x in final["seconds"].items())
+    parts.append(f"Seconds: {seconds}.")
+    return "\n\n".join(parts)
+
+
+def protocol_text(final: Mapping[str, Any]) -> str:
+    """Describes the evaluation protocol in plain sentences."""
+    protocol = final["protocol"]
+    masked = "are" if protocol["mask_seen"] else "are not"
+    return (
+        "Values with 95% bootstrap intervals over users. "
+        f"Split: {protocol['split']}; candidates: {protocol['candidates']}; seen items "
+        f"{masked} masked; ties: {protocol['ties']}. "
+        f"Protocol {final['fingerprint']}, seed {final['seed']}."
+    )
+
+
+def subgroup_table(subgroups: Mapping[str, Any]) -> str:
+    """Returns a table of subgroups with their size, metrics and intervals."""
     named = {
         f"{grouping}: {group}".replace("|", r"\|"): dict(values)
-        for grouping, found in buckets.items()
+        for grouping, found in subgroups.items()
         for group, values in found["groups"].items()
     }
     rows = {name: str(values.pop("rows")) for name, values in named.items()}
@@ -20,23 +76,32 @@ def subgroup_table(buckets: Mapping[str, Any]) -> str:
         [name, rows[name], *(interval_cell(values[metric]) for metric in names)]
         for name, values in named.items()
     ]
-    return markdown_table(["rows of the test", "n", *names], body)
+    return markdown_table(["subgroup of the test", "examples", *names], body)
 
 
-def gap_text(buckets: Mapping[str, Any]) -> str:
-    """The largest differences between groups of users, one line a column."""
+def gap_text(subgroups: Mapping[str, Any]) -> str:
+    """Lists the largest gaps between groups of users; empty if there are none."""
     lines = []
-    for grouping, found in buckets.items():
+    min_rows = 0
+    for grouping, found in subgroups.items():
         gaps = ", ".join(
             f"{metric} {interval_cell(gap)} ({gap['best']} over {gap['worst']})"
-            for metric, gap in found.get("gap", {}).items()
+            for metric, gap in found.get("largest_gap", {}).items()
         )
-        lines += [f"- {grouping}: {gaps}"] if gaps else []
-    return "\n".join(lines)
+        if gaps:
+            lines.append(f"- {grouping}: {gaps}")
+            min_rows = found["min_rows"]
+    if not lines:
+        return ""
+    return (
+        "Largest gap between two groups of users, among groups of at least "
+        f"{min_rows} test examples. The intervals do not correct for selecting the "
+        "extreme pair.\n\n" + "\n".join(lines)
+    )
 
 
 def beyond_accuracy_table(named: Mapping[str, Mapping[str, float]]) -> str:
-    """Rows of what lists are like; empty where a row has no such measure."""
+    """Returns a table of beyond-accuracy metrics; a missing metric is left empty."""
     names = list(dict.fromkeys(name for values in named.values() for name in values))
     rows = [
         [row, *(f"{values[name]:.4f}" if name in values else "" for name in names)]
@@ -45,58 +110,18 @@ def beyond_accuracy_table(named: Mapping[str, Mapping[str, float]]) -> str:
     return markdown_table(["beyond accuracy", *names], rows)
 
 
-def rating_text(r: Mapping[str, float]) -> str:
-    """Confusion matrix, accuracy and log loss."""
+def rating_text(rating: Mapping[str, float]) -> str:
+    """Reports the confusion matrix, accuracy, AUC and log loss of likes."""
     rows = [
-        ["like", str(r["true_positive"]), str(r["false_negative"])],
-        ["no like", str(r["false_positive"]), str(r["true_negative"])],
+        ["liked", str(rating["true_positive"]), str(rating["false_negative"])],
+        ["not liked", str(rating["false_positive"]), str(rating["true_negative"])],
     ]
+    table = markdown_table(["rating", "predicted liked", "predicted not liked"], rows)
     return (
-        markdown_table(["truth", "says like", "says no like"], rows)
-        + f"\n\naccuracy {r['accuracy']:.3f}, AUC {r['auc']:.3f}, log loss "
-        f"{r['log_loss']:.4f} (always saying the share of likes on validation: "
-        f"{r['log_loss_prior']:.4f})"
+        "Whether users liked the items of the test, predicted from the scores. "
+        "Probabilities are calibrated on the validation split.\n\n"
+        f"{table}\n\n"
+        f"Accuracy {rating['accuracy']:.3f}, AUC {rating['auc']:.3f}, log loss "
+        f"{rating['log_loss']:.4f} (always predicting the share of likes in the "
+        f"validation split: {rating['log_loss_prior']:.4f})."
     )
-
-
-def results_text(final: dict[str, Any], metrics: Sequence[str]) -> str:
-    """`results.md`: tables, ratings, examples, protocol and time."""
-    named = dict(final["baselines"])
-    if "zero_shot" in final:
-        named["zero-shot (pretrained encoder)"] = final["zero_shot"]
-    lists = {name: values["beyond_accuracy"] for name, values in named.items()}
-    for name, phase in final["phases"].items():
-        weights = [f", {w:g} x {of}" for of, w in phase.get("fusion", {}).items()]
-        after = f"after {name} ({phase['epochs']} epochs{''.join(weights)})"
-        named[after], lists[after] = phase["test"], phase["beyond_accuracy"]
-    last = list(final["phases"].values())[-1]
-    p = final["protocol"]
-    parts = [
-        result_table(named, metrics),
-        f"Values and 95% bootstrap intervals over users. {p['split']}, ranking "
-        f"{p['candidates']}, seen items {'' if p['mask_seen'] else 'not '}masked, ties "
-        f"{p['ties']}; protocol {final['fingerprint']}, seed {final['seed']}.",
-    ]
-    parts += [
-        beyond_accuracy_table(lists),
-        "Coverage and Gini index over the catalogue; novelty in bits; head: share of "
-        "the most popular items, those with a third of the training events; diversity: "
-        "cosine distance by each row's own vectors.",
-        subgroup_table(last["subgroups"]),
-    ]
-    if gaps := gap_text(last["subgroups"]):
-        parts.append(
-            "Largest differences between groups of users, each of at least "
-            f"{MIN_GROUP_ROWS} rows, chosen for being the largest:\n\n{gaps}"
-        )
-    if last["rating"]:
-        parts.append(
-            "Like or not, by the score of the item that was chosen (probability "
-            "calibrated on validation):"
-        )
-        parts.append(rating_text(last["rating"]))
-    parts.append("\n".join(f"- {line}" for line in last["examples"]))
-    parts.append(
-        "Seconds: " + ", ".join(f"{k} {v:.1f}" for k, v in final["seconds"].items())
-    )
-    return "\n\n".join(parts)

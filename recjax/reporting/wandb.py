@@ -1,4 +1,8 @@
-"""Weights & Biases, beside TensorBoard, where `report.wandb` names a project."""
+"""Sends scalars to Weights & Biases if `report.wandb` names a project.
+
+W&B's own `sync_tensorboard` is no replacement: it counts steps by itself and cannot
+skip those it already has, so a resumed run would show the repeated steps twice.
+"""
 
 import secrets
 from collections.abc import Mapping
@@ -7,21 +11,23 @@ from typing import Any
 
 from recjax.common.errors import UserError, explain
 
-RUN_ID_FILE = "wandb_id"  # file of the run directory: another run there is another one
+# A file in the run directory, not a hash of its path: a run that is deleted and started
+# again gets a new id.
+RUN_ID_FILE = "wandb_id"
 
 
 class WandbWriter:
-    """A run of a project; resumed, it goes on under the same id.
+    """A W&B run, which a resumed recjax run continues under the same id.
 
-    `WANDB_MODE=offline` keeps it below the run directory, for `wandb sync`.
+    `WANDB_MODE=offline` keeps the data in the run directory, for a later `wandb sync`.
 
     Args:
       workdir: the run directory; its last two parts name the run.
-      project: that it is filed under.
-      config: by key.
+      project: W&B project of the run.
+      config: values of the config by key.
 
     Raises:
-      UserError: no such package, or what it says against it.
+      UserError: wandb is not installed, or refuses to start the run.
     """
 
     def __init__(self, workdir: Path, project: str, config: Mapping[str, Any]):
@@ -31,28 +37,29 @@ class WandbWriter:
             raise UserError(
                 "report.wandb: needs wandb; pip install 'recjax[wandb]'"
             ) from None
-        whole = workdir.resolve()
-        name = "/".join(whole.parts[-2:])
-        if not (kept := whole / RUN_ID_FILE).exists():
-            kept.write_text(secrets.token_hex(8))
+        folder = workdir.resolve()
+        name = "/".join(folder.parts[-2:])
+        id_file = folder / RUN_ID_FILE
+        if not id_file.exists():
+            id_file.write_text(secrets.token_hex(8))
         try:
             self._run = wandb.init(
                 project=project,
-                dir=whole,
+                dir=folder,
                 name=name,
-                id=kept.read_text(),
+                id=id_file.read_text(),
                 resume="allow",
                 config=dict(config),
                 settings=wandb.Settings(silent=True, console="off"),
             )
-        except Exception as e:  # many kinds: no key, no network, no such project
+        except Exception as e:  # e.g. no API key, no network, no such project
             raise UserError(f"report.wandb: {' '.join(explain(e))}") from None
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Of a step, unless it was sent before the run was resumed."""
+        """Sends the scalars of a step, unless W&B has them from before a resume."""
         if step >= self._run.starting_step:
             self._run.log(dict(values), step=step)
 
     def close(self) -> None:
-        """Waits until everything is sent or kept."""
+        """Waits until everything is sent, or stored in offline mode."""
         self._run.finish()

@@ -1,4 +1,4 @@
-"""Where a run is reported: console, TensorBoard, metrics.jsonl, files."""
+"""Writes a run's outputs: console, TensorBoard, metrics.jsonl, result files."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from recjax.common.files import atomic_files, write_text_atomically
 from recjax.reporting.wandb import WandbWriter
 
-# tensorboardX imports torch where there is one, which takes seconds; it needs none.
+# tensorboardX imports torch if it is installed, which takes seconds and is not needed.
 _hidden = sys.modules.setdefault("torch", None) is None  # type: ignore[arg-type]
 from tensorboardX.event_file_writer import EventsWriter  # noqa: E402
 from tensorboardX.proto.event_pb2 import Event  # noqa: E402
@@ -28,7 +28,7 @@ if _hidden:
 
 
 class Reporter:
-    """Writes one run's outputs; silent in every process but the first.
+    """Writes the outputs of one run; silent in every process but the first.
 
     Args:
       workdir: the run directory.
@@ -36,15 +36,18 @@ class Reporter:
     """
 
     def __init__(self, workdir: Path, *, active: bool):
-        self.workdir, self.active, self.records = workdir, active, 0
-        self.mirror: WandbWriter | None = None  # receives the scalars too
+        self.workdir = workdir
+        self.active = active
+        self.records = 0  # lines of metrics.jsonl
+        self.mirror: WandbWriter | None = None  # also receives the scalars
 
     def open(self, resume: Mapping[str, Any] | None) -> None:
-        """Opens the files; nothing but `say` works before.
+        """Opens the files; before this, only `log` works.
 
         Args:
-          resume: what `marks` said at the save that the run continues from: what was
-            written after it is cut off, because it is written again. None starts anew.
+          resume: `resume_state` at the checkpoint the run continues from. Everything
+            written after it is cut off, because the run writes it again. None starts
+            with empty files.
         """
         if not self.active:
             return
@@ -57,17 +60,21 @@ class Reporter:
         kept = lines[: resume["records"]] if resume else []
         self.write(self._jsonl.name, "".join(line + "\n" for line in kept))
         self.records = len(kept)
+        # tensorboardX's `purge_step` is no replacement: it hides all points from a step
+        # on, but the test metrics share their step with the last validation, which a
+        # checkpoint may already contain.
         sizes = resume["events"] if resume else {}
         for path in self.workdir.glob("events.out.tfevents.*"):
             if path.name in sizes:
                 os.truncate(path, sizes[path.name])
             else:
                 path.unlink()
-        # Each start has a file of its own, written at once: no queue, no thread.
+        # A file per start, written synchronously: `resume_state` needs exact sizes,
+        # which the queue and thread of tensorboardX's other writers do not give.
         self._events = EventsWriter(str(self.workdir / "events"), f".{os.getpid()}")
 
     def resume_state(self) -> dict[str, Any]:
-        """What a save has to know: how far the files go now."""
+        """Returns the current lengths of the files, for a checkpoint."""
         if not self.active:
             return {"records": 0, "events": {}}
         self._events.flush()
@@ -84,10 +91,10 @@ class Reporter:
             sys.stdout.flush()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Appends to metrics.jsonl and TensorBoard."""
+        """Appends scalars to metrics.jsonl, TensorBoard and W&B."""
         if not self.active:
             return
-        # `add_scalar` would write ndcg_10 for ndcg@10.
+        # `SummaryWriter.add_scalar` would rename ndcg@10 to ndcg_10.
         each = [Summary.Value(tag=tag, simple_value=x) for tag, x in values.items()]
         self._add(Summary(value=each), step)
         with self._jsonl.open("a", encoding="utf-8") as file:
@@ -97,18 +104,17 @@ class Reporter:
             self.mirror.scalars(step, values)
 
     def text(self, tag: str, markdown: str) -> None:
-        """A page in TensorBoard's text tab."""
+        """Writes a page of TensorBoard's text tab."""
         if self.active:
             self._add(make_text(tag, markdown))
 
     def hparams(self, values: Mapping[str, Any]) -> None:
-        """The run's row in TensorBoard's hparams tab: what it was made with.
+        """Writes the run's row in TensorBoard's hparams tab.
 
-        The columns are left to TensorBoard, which puts those first in which runs
-        differ.
+        TensorBoard orders the columns: those in which runs differ come first.
 
         Args:
-          values: by key of the config.
+          values: values of the config by key.
         """
         if self.active:
             simple = {
@@ -120,7 +126,7 @@ class Reporter:
             self._add(end)
 
     def bar(self, total: int, done: int, name: str, unit: str = "step") -> Any:
-        """A progress bar; every ten seconds where the output is no terminal."""
+        """Makes a progress bar; without a terminal it prints every ten seconds."""
         return tqdm(
             total=total,
             initial=done,
@@ -133,17 +139,17 @@ class Reporter:
         )
 
     def write(self, name: str, text: str) -> None:
-        """Writes a file of the run directory, whole or not at all."""
+        """Writes a file of the run directory, completely or not at all."""
         if self.active:
             write_text_atomically(self.workdir / name, text)
 
     def table(self, name: str, frame: pl.DataFrame) -> None:
-        """Writes a table of the run directory as Parquet, unless it has no rows."""
+        """Writes a table to the run directory as Parquet, unless it has no rows."""
         if self.active and len(frame):
             frame.write_parquet(self.workdir / name)
 
     def ranks(self, system: str, rank_R: np.ndarray) -> None:
-        """Keeps the ranks of the test's targets by one system, for `ranks_table`."""
+        """Stores the test ranks of one system, for `ranks_table`."""
         if self.active:
             path = self.workdir / "ranks" / f"{system}.npy"
             path.parent.mkdir(exist_ok=True)
@@ -151,11 +157,12 @@ class Reporter:
                 np.save(part, rank_R.astype(np.int32), allow_pickle=False)
 
     def ranks_table(self, rows: Mapping[str, Any], systems: Iterable[str]) -> None:
-        """Writes `ranks.parquet`: a row for each test row, a column for each system.
+        """Writes `ranks.parquet`: a row per test example, a column per system.
 
         Args:
-          rows: other columns, which say what row it is.
-          systems: whose ranks are kept; without those that cannot be read, as it says.
+          rows: further columns, which identify the examples.
+          systems: systems with stored ranks; one whose file is unreadable is left out
+            with a warning.
         """
         if self.active:
             frame = pl.DataFrame(rows).with_row_index("row")
@@ -165,13 +172,13 @@ class Reporter:
                     ranks = pl.Series(system, np.load(path, allow_pickle=False))
                     frame = frame.with_columns(ranks)
                 except (OSError, EOFError, ValueError, pl.exceptions.PolarsError) as e:
-                    # No reason to lose the results of a run that has come so far.
-                    self.log(f"warning: ranks.parquet is without {system}: {e}")
+                    # Not worth losing the results of a run that is otherwise finished.
+                    self.log(f"warning: ranks.parquet has no column {system}: {e}")
             with atomic_files(self.workdir / "ranks.parquet") as (part,):
                 frame.write_parquet(part)
 
     def close(self) -> None:
-        """Flushes the event file, and what else receives the scalars."""
+        """Closes the event file and the W&B run."""
         if self.active:
             self._events.close()
         if self.mirror is not None:

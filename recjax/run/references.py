@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from recjax.baselines import BASELINES, TEXT
+from recjax.baselines import BASELINES, TEXT, Baseline
 from recjax.baselines.score_fusion import ScoreFusion
 from recjax.baselines.text import TextSimilarity
+from recjax.catalogue.whitening import whiten
 from recjax.common.param_paths import FlatParams
-from recjax.data.batching.types import Baseline
 from recjax.evaluation.results import reference_results
 from recjax.training.context import Run
+
+WHITENING_POWER = 0.5  # half-way: cosines of pretrained vectors are all large before
 
 
 class References:
@@ -43,7 +45,7 @@ class References:
             baseline = self._memory.get(name) or self._fitted(name)
             evaluation = r.evaluator.by_baseline(baseline, r.data.test)
             r.reporter.ranks(name, evaluation.rank_R)
-            results[name] = reference_results(r, evaluation)
+            results[name] = reference_results(r.config, r.data, evaluation)
         r.timer.add_since("baselines", start)
         return results
 
@@ -55,11 +57,11 @@ class References:
         evaluation = r.evaluator.by_text(vectors_NxE, r.data.test)
         r.reporter.ranks("zero_shot", evaluation.rank_R)
         r.timer.add_since("zero_shot", start)
-        return reference_results(r, evaluation)
+        return reference_results(r.config, r.data, evaluation)
 
     def _fitted(self, name: str) -> Baseline:
         if name == TEXT:
-            return TextSimilarity(self.texts_NxE)
+            return TextSimilarity(whiten(self.texts_NxE, WHITENING_POWER))
         baseline = BASELINES[name](self.r.config.seed)
         baseline.fit(self.r.data.train, self.r.data.num_items)
         return baseline

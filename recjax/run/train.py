@@ -84,7 +84,15 @@ def _train(run: Run, params: FlatParams) -> dict[str, Any]:
         progress.step = result.step
         progress.params = progress.params | result.trained
         progress.trained |= set(result.trained)
-        progress.results["phases"][config.name] = phase_results(run, result)
+        progress.results["phases"][config.name] = phase_results(
+            run.config,
+            run.data,
+            run.titles,
+            result.valid,
+            result.test,
+            result.trained,
+            result.epochs,
+        )
         run.reporter.ranks(f"phase-{config.name}", result.test.rank_R)
         del result  # frees its item vectors before the next phase
         _save(run, progress)

@@ -14,6 +14,7 @@ from recjax.common.config import describe_changes
 from recjax.common.errors import UserError
 from recjax.common.files import write_text_atomically
 from recjax.common.param_paths import FlatParams, tree_bytes
+from recjax.reporting.results_file import check_results_version
 from recjax.reporting.results_page import results_text
 from recjax.runtime.locks import directory_lock
 from recjax.training.optimizer import PhaseRules, make_optimizer
@@ -77,6 +78,7 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
         raise UserError(f"--workdir {folder}: {e.strerror}") from None
     if results.exists():
         done = _load(results)
+        check_results_version(results, done)
         if not isinstance(done, dict) or not {"baselines", "phases", "test"} <= {*done}:
             raise UserError(f"{results}: damaged; delete it to write it anew")
         if not first:

@@ -7,7 +7,7 @@ from recjax.baselines import ials
 from recjax.baselines.ials import Ials
 from tests.baselines import naive
 
-ALPHA, PENALTY, WIDTH, EPOCHS = 7.0, 0.5, 4, 3
+ALPHA, L2, WIDTH, EPOCHS = 7.0, 0.5, 4, 3
 
 
 def solve(x, factors):
@@ -15,15 +15,15 @@ def solve(x, factors):
     solved = np.zeros((len(x), factors.shape[1]))
     for u in range(len(x)):
         confidence = np.diag(1 + ALPHA * x[u])
-        left = factors.T @ confidence @ factors + PENALTY * np.eye(WIDTH)
+        left = factors.T @ confidence @ factors + L2 * np.eye(WIDTH)
         solved[u] = np.linalg.solve(left, factors.T @ confidence @ x[u])
     return solved
 
 
 @pytest.mark.parametrize(("batch", "piece"), [(512, 64), (4, 2)])
 def test_against_loops(data, batches, monkeypatch, batch, piece):
-    monkeypatch.setattr(ials, "BATCH", batch)
-    monkeypatch.setattr(ials, "PIECE", piece)
+    monkeypatch.setattr(ials, "BATCH_SIZE", batch)
+    monkeypatch.setattr(ials, "PIECE_SIZE", piece)
     x = naive.interactions(data.train, data.num_items)
     items = ials.init_items(1, data.num_items, WIDTH).astype(np.float64)
     for _ in range(EPOCHS):
@@ -32,7 +32,7 @@ def test_against_loops(data, batches, monkeypatch, batch, piece):
     want = solve(naive.had(batches, data.num_items), items) @ items.T
     want += naive.tie_break(data.train, data.num_items)
 
-    baseline = Ials(1, width=WIDTH, alpha=ALPHA, penalty=PENALTY, epochs=EPOCHS)
+    baseline = Ials(1, width=WIDTH, alpha=ALPHA, l2=L2, epochs=EPOCHS)
     baseline.fit(data.train, data.num_items)
     scores = naive.score(baseline, batches)
     np.testing.assert_allclose(scores, want, rtol=1e-3, atol=1e-4)

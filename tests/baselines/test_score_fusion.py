@@ -20,7 +20,7 @@ from recjax.run import train
 from recjax.training.loop import train_phase
 
 
-def with_memory(config, *names, weights=(0.0, 0.5, 100.0), **changes):
+def with_fusion(config, *names, weights=(0.0, 0.5, 100.0), **changes):
     c = config.copy_and_resolve_references().unlock()
     c.item_tower.sources = ("id", "text")
     c.eval.baselines = ("transitions", "popularity")
@@ -30,20 +30,20 @@ def with_memory(config, *names, weights=(0.0, 0.5, 100.0), **changes):
 
 
 @pytest.mark.parametrize("name", ["transitions", "repeat_transitions", "text", "ials"])
-def test_a_heavy_memory_ranks_as_its_baseline(config, tmp_path, name):
+def test_a_heavy_weight_ranks_as_its_baseline(config, tmp_path, name):
     """The order of the logarithms is that of the scores."""
-    c = with_memory(config, name, weights=(1e5,)).unlock()
+    c = with_fusion(config, name, weights=(1e5,)).unlock()
     c.eval.baselines = (name,)
     final = train.run(c.lock(), str(tmp_path))
     found, want = final["test"], final["baselines"][name]
     assert found["ndcg@10"]["value"] == want["ndcg@10"]["value"]
-    assert final["phases"]["towers"]["memory"] == {name: 1e5}
+    assert final["phases"]["towers"]["fusion"] == {name: 1e5}
 
 
-def test_no_weight_is_no_memory(config, tmp_path):
-    c = with_memory(config, "transitions", "text", weights=(0.0,))
+def test_no_weight_is_no_fusion(config, tmp_path):
+    c = with_fusion(config, "transitions", "text", weights=(0.0,))
     final = train.run(c, str(tmp_path / "with"))
-    plain = train.run(with_memory(config), str(tmp_path / "without"))
+    plain = train.run(with_fusion(config), str(tmp_path / "without"))
     assert final["test"] == plain["test"]
 
 
@@ -52,18 +52,18 @@ def test_validation_chooses_of_all_combinations(config, tmp_path, ema):
     names, values = ("transitions", "text"), (0.0, 0.5, 100.0)
 
     def run(folder, weights):
-        c = with_memory(config, *names, weights=weights, ema=ema, patience=0)
+        c = with_fusion(config, *names, weights=weights, ema=ema, patience=0)
         return train.run(c, str(tmp_path / folder))
 
     final = run("chosen", values)
     (phase,) = final["phases"].values()
-    chosen = [phase["memory"][name] for name in names]
+    chosen = [phase["fusion"][name] for name in names]
     kept = read_params(tmp_path / "chosen")[FUSION_WEIGHTS]
     np.testing.assert_allclose(kept, chosen, rtol=1e-6)
     best = final["valid"]["ndcg@10"]["value"]
     ones = [run(str(w), (w,))["valid"]["ndcg@10"]["value"] for w in values]
     assert best >= max(ones)
-    shown = ", ".join(f"{w:g} x {name}" for name, w in phase["memory"].items())
+    shown = ", ".join(f"{w:g} x {name}" for name, w in phase["fusion"].items())
     assert shown in (tmp_path / "chosen" / "results.md").read_text()
 
 
@@ -74,7 +74,7 @@ def test_validation_chooses_of_all_combinations(config, tmp_path, ema):
 def test_every_combination_is_ranked_as_by_itself(
     config, tmp_path, monkeypatch, candidates, mask_seen, block
 ):
-    """What `compare` counts for a combination is what `rank` counts with it."""
+    """`rank_by_weighting` counts for a combination what `rank` counts with it."""
     weights, means = (0.0, 0.3, 2.0), {}
     monkeypatch.setattr(ranking, "BLOCK_SIZE", block)
     plain = Evaluator.tune_fusion_weights
@@ -99,16 +99,16 @@ def test_every_combination_is_ranked_as_by_itself(
         return best, values
 
     monkeypatch.setattr(Evaluator, "tune_fusion_weights", every)
-    c = with_memory(config, "repeat_transitions", "text", weights=weights).unlock()
+    c = with_fusion(config, "repeat_transitions", "text", weights=weights).unlock()
     c.eval.candidates, c.eval.mask_seen = candidates, mask_seen
     train.run(c.lock(), str(tmp_path))
     assert len(set(means.values())) > 4
 
 
-def test_a_resumed_run_remembers_the_encoder_as_it_came(config, tmp_path, monkeypatch):
+def test_a_resumed_run_fuses_the_untrained_encoder(config, tmp_path, monkeypatch):
     """Not as the phases before have trained it."""
     names = ("text",)
-    c = with_memory(config, *names, weights=(0.0, 1.0), lr_mults=base.freeze("none"))
+    c = with_fusion(config, *names, weights=(0.0, 1.0), lr_mults=base.freeze("none"))
     c = c.unlock()
     c.train.phases = (*c.train.phases, base.phase("more", epochs=1))
     c = c.lock()
@@ -132,13 +132,15 @@ def test_a_resumed_run_remembers_the_encoder_as_it_came(config, tmp_path, monkey
 
 def test_weights_that_every_phase_freezes_are_refused(config, tmp_path):
     rules = (("head/.*|users/.*|items/id/.*", 1.0), (".*", None))
-    c = with_memory(config, "transitions", lr_mults=rules)
-    with pytest.raises(UserError, match="every phase freezes its weights, memory/w"):
+    c = with_fusion(config, "transitions", lr_mults=rules)
+    with pytest.raises(
+        UserError, match="every phase freezes its weights, late_fusion/w"
+    ):
         train.run(c, str(tmp_path))
 
 
-def test_chances_are_logarithms_with_a_floor(config):
-    c = with_memory(config)
+def test_probabilities_enter_as_logarithms_with_a_floor(config):
+    c = with_fusion(config)
     data = load_data(c)
     q = next(make_queries(data.test, batch_size=8, history_length=6, mask_seen=True))
     named = []

@@ -8,7 +8,7 @@ from tests.baselines import naive
 
 
 def rule(all_positions):
-    """(steps, decay, backward, newest, fade, damping), as published."""
+    """Returns the six numbers of `transitions.Rule`, as published."""
     return (4, 0.6, 0.3, 8, 0.7, 1) if all_positions else (4, 0.5, 0, 6, 0.5, 5)
 
 

@@ -12,7 +12,7 @@ from recjax.data.batching.eval_batches import sample_candidates
 from recjax.data.dataset import Examples
 from recjax.data.splits import load_data
 from recjax.evaluation import evaluator as evaluator_lib
-from recjax.evaluation import metrics
+from recjax.evaluation import metrics, results
 from recjax.evaluation.evaluator import Evaluator
 from recjax.evaluation.ranking import rank_queries
 from recjax.retrieval.index import make_index
@@ -171,7 +171,7 @@ def test_likes_are_calibrated_on_validation(config):
         ratings_R[: threshold * 10] = 1.0  # shares of likes that differ
         rows[split] = SimpleNamespace(ratings_R=ratings_R)
         scores[split] = sign * ratings_R + rng.normal(size=60)
-    found = evaluator_lib.rating_results(
+    found = results.rating_results(
         c,
         SimpleNamespace(**rows),
         *(SimpleNamespace(target_score_R=x) for x in scores.values()),

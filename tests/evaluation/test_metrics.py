@@ -52,7 +52,9 @@ def test_interval_covers_the_mean_as_often_as_it_says():
     hits = 0
     for seed in range(200):
         sample = {"x": (rng.random(150) < 0.3).astype(float)}
-        i = metrics.with_intervals(sample, np.arange(150), resamples=300, seed=seed)
+        i = metrics.with_intervals(
+            sample, np.arange(150), bootstrap_samples=300, seed=seed
+        )
         i = i["x"]
         hits += i["low"] <= 0.3 <= i["high"]
     assert 0.90 <= hits / 200 <= 0.99
@@ -62,9 +64,11 @@ def test_rows_of_one_user_are_drawn_together():
     """Ten rows a user, all alike: as uncertain as one row a user."""
     one = (np.random.default_rng(0).random(100) < 0.3).astype(float)
     alike = metrics.with_intervals(
-        {"x": np.repeat(one, 10)}, np.repeat(np.arange(100), 10), resamples=500
+        {"x": np.repeat(one, 10)}, np.repeat(np.arange(100), 10), bootstrap_samples=500
     )["x"]
-    single = metrics.with_intervals({"x": one}, np.arange(100), resamples=500)["x"]
+    single = metrics.with_intervals({"x": one}, np.arange(100), bootstrap_samples=500)[
+        "x"
+    ]
     assert alike == pytest.approx(single)
 
 

@@ -158,7 +158,12 @@ def test_means_against_ir_measures():
     masks = {"user/x": {name: groups == g for g, name in enumerate("abcd")}}
     names = {R @ 10: "hr@10", nDCG @ 10: "ndcg@10"}
     report = subgroups.subgroup_report(
-        values, masks, np.arange(60), list(names.values()), 50, least=1
+        values,
+        masks,
+        np.arange(60),
+        metrics=list(names.values()),
+        bootstrap_samples=50,
+        min_rows=1,
     )
     found = report["user/x"]["groups"]
     assert list(found) == ["a", "b", "c"]  # nobody is in d
@@ -184,20 +189,25 @@ def test_gap_by_hand():
     group = np.array(list("aaaabbbbccccd"))
     masks = {name: group == name for name in "abcd"}
 
-    def report(name, least):
+    def report(name, min_rows):
         found = {name: masks}
         users = np.arange(13)
-        return subgroups.subgroup_report(values, found, users, ["hr@10"], 10, least)[
-            name
-        ]
+        return subgroups.subgroup_report(
+            values,
+            found,
+            users,
+            metrics=["hr@10"],
+            bootstrap_samples=10,
+            min_rows=min_rows,
+        )[name]
 
-    gap = report("user/x", 4)["gap"]["hr@10"]
+    gap = report("user/x", 4)["largest_gap"]["hr@10"]
     assert (gap["value"], gap["best"], gap["worst"]) == (0.5, "a", "b")
-    assert report("user/x", 1)["gap"]["hr@10"]["best"] == "d"
-    assert "gap" not in report("user/x", 5)
-    assert "gap" not in report("item", 1)
+    assert report("user/x", 1)["largest_gap"]["hr@10"]["best"] == "d"
+    assert "largest_gap" not in report("user/x", 5)
+    assert "largest_gap" not in report("item", 1)
     values["hr@10"][:] = 1.0  # no group is the best
-    assert report("user/x", 4)["gap"] == {}
+    assert report("user/x", 4)["largest_gap"] == {}
 
 
 def test_the_interval_of_a_gap_is_that_of_two_means():
@@ -206,8 +216,10 @@ def test_the_interval_of_a_gap_is_that_of_two_means():
     hits = (rng.random(1300) < np.where(group == "a", 0.6, 0.3)).astype(float)
     masks = {"user/x": {name: group == name for name in "ab"}}
     users = np.arange(1300)
-    report = subgroups.subgroup_report({"x": hits}, masks, users, ["x"], 2000)
-    gap = report["user/x"]["gap"]["x"]
+    report = subgroups.subgroup_report(
+        {"x": hits}, masks, users, metrics=["x"], bootstrap_samples=2000
+    )
+    gap = report["user/x"]["largest_gap"]["x"]
     variances = [hits[group == name].var() / (group == name).sum() for name in "ab"]
     wide = 2 * 1.96 * np.sqrt(sum(variances))
     assert gap["high"] - gap["low"] == pytest.approx(wide, rel=0.06)
@@ -218,6 +230,10 @@ def test_users_of_a_group_are_drawn_with_all_their_rows():
     hits = (np.random.default_rng(0).random(40) < 0.3).astype(float)
     values, users = {"x": np.repeat(hits, 10)}, np.repeat(np.arange(40), 10)
     masks = {"item": {"warm": np.ones(400, bool)}}
-    report = subgroups.subgroup_report(values, masks, users, ["x"], 200)
-    want = metrics.with_intervals({"x": hits}, np.arange(40), resamples=200)["x"]
+    report = subgroups.subgroup_report(
+        values, masks, users, metrics=["x"], bootstrap_samples=200
+    )
+    want = metrics.with_intervals({"x": hits}, np.arange(40), bootstrap_samples=200)[
+        "x"
+    ]
     assert report["item"]["groups"]["warm"]["x"] == pytest.approx(want)

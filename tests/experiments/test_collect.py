@@ -502,7 +502,7 @@ def last(runs, name="results.json"):
         (
             lambda runs: change(last(runs), "fingerprint", value="xyz"),
             [],
-            "plain/0 and {runs}/better/1 cannot stand in one table",
+            "plain/0 and {runs}/better/1 cannot be compared",
         ),
         (
             lambda runs: spoil_ranks(runs, user=["a", "b", "c", "c"]),

@@ -247,7 +247,7 @@ def test_points_that_no_table_takes_are_told(sweep_config, tmp_path, capsys):
     assert said.count("differ in") == 1
     with pytest.raises(SystemExit, match="2"):
         collect.main([str(tmp_path / "out")])
-    assert "cannot stand in one table" in capsys.readouterr().err
+    assert "cannot be compared" in capsys.readouterr().err
 
 
 def test_points_that_the_config_has_no_more_are_left_out(

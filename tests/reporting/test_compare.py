@@ -1,10 +1,13 @@
 """Runs in one table, and those that may not be."""
 
+import json
 import sys
 
 import pytest
 
 from configs import base
+from experiments.sweeping.load import read_results
+from recjax.common.errors import UserError
 from recjax.reporting import compare
 from recjax.run import train
 
@@ -41,7 +44,7 @@ def test_drawn_candidates_come_with_a_warning(run, capsys):
     run("whole")
     assert "ranked among" not in capsys.readouterr().out
     final = run("drawn", **{"eval.candidates": 5})
-    assert "ranked among 5 drawn items alone" in capsys.readouterr().out
+    assert "ranked among only 5 sampled items" in capsys.readouterr().out
     assert final["protocol"]["candidates"] == "5 drawn for each target by seed 0"
     assert final["test"]["hr@10"]["value"] == 1  # of six
 
@@ -51,7 +54,23 @@ def test_what_is_no_result_is_refused(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(monkeypatch, tmp_path)
     (line,) = capsys.readouterr().err.splitlines()
-    assert "results.json: no results of a run: no 'fingerprint'" in line
+    assert "results.json: not the results of a run: no key 'fingerprint'" in line
+
+
+@pytest.mark.parametrize("old", [{"before": {}}, {"phases": {"p": {"buckets": {}}}}])
+def test_results_of_an_older_version_are_refused(run, tmp_path, old):
+    """By compare, by a sweep, and by the run directory itself."""
+    final = run("a")
+    path = tmp_path / "a" / "results.json"
+    path.write_text(json.dumps(final | old))
+    readers = (
+        lambda folder: compare.read_runs([folder]),
+        read_results,
+        lambda _: run("a"),
+    )
+    for read in readers:
+        with pytest.raises(UserError, match="by an older version of recjax; run it"):
+            read(tmp_path / "a")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +98,7 @@ def test_other_protocols_are_refused(
         main(monkeypatch, tmp_path / "a", tmp_path / "b")
     assert e.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "cannot stand in one table" in line
+    assert "cannot be compared" in line
     assert differs in line
 
 
@@ -87,4 +106,4 @@ def test_what_is_no_run(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as e:
         main(monkeypatch, tmp_path)
     assert e.value.code == 2
-    assert "no finished run" in capsys.readouterr().err
+    assert "not a finished run" in capsys.readouterr().err

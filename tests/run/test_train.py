@@ -86,7 +86,7 @@ def test_two_phases_learn(whole):
     assert "zero_shot" in final
     assert list(final["phases"]) == ["towers", "top"]
     for words in (
-        "| after top (4 epochs)",
+        "| after phase top (4 epochs)",
         "liked ",
         " -> ",
         "compiling train_step",
@@ -242,15 +242,15 @@ def test_ranks_that_are_gone_cost_no_results(whole, tmp_path, capsys):
     shutil.copytree(whole.workdir, tmp_path, dirs_exist_ok=True)
     (tmp_path / "results.json").unlink()
     (tmp_path / "ranks" / "popularity.npy").unlink()
-    (tmp_path / "ranks" / "before.npy").write_bytes(b"")
+    (tmp_path / "ranks" / "zero_shot.npy").write_bytes(b"")
     final = train.run(whole.config, str(tmp_path))
     assert final["phases"] == whole.final["phases"]
     table = pl.read_parquet(whole.workdir / "ranks.parquet")
     found = pl.read_parquet(tmp_path / "ranks.parquet")
     assert found.equals(table.drop("popularity", "zero_shot"))
     out = capsys.readouterr().out
-    assert "warning: ranks.parquet is without popularity: " in out
-    assert "warning: ranks.parquet is without before: " in out
+    assert "warning: ranks.parquet has no column popularity: " in out
+    assert "warning: ranks.parquet has no column zero_shot: " in out
 
 
 def test_early_stopping_keeps_the_best(config, tmp_path, capsys):
@@ -621,7 +621,7 @@ def test_what_is_odd_in_data_and_rules_is_said(config, tmp_path, capsys):
     c.train.phases = (base.phase("p", epochs=1, lr_mults=base.freeze(1, layers=2)),)
     train.run(c, str(tmp_path / "run"))
     said = capsys.readouterr().out
-    assert "warning: 16.7% of the test's targets are items that their users" in said
+    assert "warning: 16.7% of the test targets are repeat interactions" in said
     assert re.search(r"items without text +1\n", said)
     gap = "phase p trains layer_1 of the encoder and nothing of layer_2 above it, of 3"
     assert f"warning: {gap} layers" in said
@@ -695,12 +695,12 @@ def test_groups_and_lists_are_reported(config, tmp_path, monkeypatch):
         for metric in ("hr@10", "ndcg@10"):
             whole = sum(group["rows"] * group[metric]["value"] for group in groups)
             assert whole / 64 == pytest.approx(found["test"][metric]["value"]), name
-    assert found["subgroups"]["user/sex"]["gap"].keys() == {"hr@10", "ndcg@10"}
+    assert found["subgroups"]["user/sex"]["largest_gap"].keys() == {"hr@10", "ndcg@10"}
 
     text = (tmp_path / "run" / "results.md").read_text()
     for words in (
         "| beyond accuracy ",
-        "| after towers (1 epochs) ",
+        "| after phase towers (1 epoch) ",
         "| history: 6-20 ",
         "| user/age: 20-27 ",
         "- user/sex: hr@10 0.",
@@ -728,7 +728,7 @@ def test_ratings_are_reported(config, tmp_path):
     r = final["phases"]["towers"]["rating"]
     counts = ("true_positive", "false_positive", "false_negative", "true_negative")
     assert sum(r[c] for c in counts) == 40
-    assert "says like" in (tmp_path / "results.md").read_text()
+    assert "predicted liked" in (tmp_path / "results.md").read_text()
 
 
 def test_ratings_of_one_class_are_not_reported(config, tmp_path):

@@ -121,7 +121,7 @@ def test_collapsed_vectors_are_named(small, tmp_path, capsys):
     train.run(c.lock(), str(tmp_path))
     out = capsys.readouterr().out
     for of in ("users", "items"):
-        assert out.count(f"the vectors of {of} have nearly one direction") == 1
+        assert out.count(f"the vectors of {of} have collapsed to nearly") == 1
     spreads = [r["train/spread/items"] for r in records(tmp_path) if "train/loss" in r]
     assert all(0 < s <= 1 for s in spreads)
 
@@ -139,7 +139,7 @@ def test_a_signal_stops_within_an_epoch_and_the_run_goes_on(
 
     def signalled(self, *args):
         flush(self, *args)
-        if self.number == at:
+        if self.step == at:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:

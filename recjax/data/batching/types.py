@@ -5,7 +5,6 @@ from typing import NamedTuple, Protocol
 import jax.numpy as jnp
 import numpy as np
 
-from recjax.data.dataset import Examples
 from recjax.data.text.packing import Items
 
 
@@ -59,11 +58,8 @@ class Queries(NamedTuple):
     baseline_scores_BxMxN: np.ndarray | None = None
 
 
-class Baseline(Protocol):
-    """A recommender that is fitted in one call and scores the complete catalogue."""
-
-    def fit(self, examples: Examples, num_items: int) -> None:
-        """Learns from the training examples."""
+class Scorer(Protocol):
+    """Scores all items of the catalogue for a batch of queries."""
 
     def score(self, queries: Queries) -> np.ndarray | jnp.ndarray:
         """Returns finite scores_BxN; seen items are masked afterwards."""

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import polars as pl
 
-from experiments.tabling.finished import Ranks, gains
-from recjax.evaluation.metrics import ranking_values
+from experiments.tabling.finished import Ranks
+from recjax.evaluation.metrics import rank_metric, ranking_values
 
 
 def test_values_are_those_of_the_results(tmp_path):
@@ -21,4 +21,6 @@ def test_values_are_those_of_the_results(tmp_path):
     ranks = Ranks(tmp_path, results)
     for metric, value_R in values.items():
         if metric != "auc":
-            np.testing.assert_allclose(gains(ranks.rank_R, metric), value_R, rtol=1e-12)
+            np.testing.assert_allclose(
+                rank_metric(ranks.rank_R, metric), value_R, rtol=1e-12
+            )
