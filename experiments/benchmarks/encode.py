@@ -25,6 +25,7 @@ from recjax.catalogue.frozen_prefix import PrefixEncoder
 from recjax.common.param_paths import TEXT_PARAMS
 from recjax.data.ingest.sources import locate
 from recjax.data.text.tokenize import tokenize
+from recjax.models.encoders.bert import BertConfig
 from recjax.run.setup import open_run
 
 
@@ -42,13 +43,13 @@ def work(args: argparse.Namespace) -> None:
     c = config_for(args.data, args.max_tokens)
     with open_run(c, args.folder, time.perf_counter()) as (r, params):
         assert r.tokens is not None
-        assert r.model.encoder_config is not None
         texts = r.data.render(c.text.template)
         encoder = locate(c.text.encoder, hub=True)
         about = {"texts": texts, "encoder": str(encoder), "max_tokens": args.max_tokens}
         (args.folder / "texts.json").write_text(json.dumps(about))
         e = r.model.encoder_config
-        encoder_fn = PrefixEncoder(r, r.model, e.num_hidden_layers + 2)
+        assert isinstance(e, BertConfig)
+        encoder_fn = PrefixEncoder(r, r.model, e.num_blocks)
         text = {p: x for p, x in params.items() if p.startswith(TEXT_PARAMS)}
 
         def encode() -> dict[str, Any]:

@@ -102,7 +102,7 @@ def make_catalogue(
         return CatalogueArrays(r, whole, r.packing())
     array = encode_prefix(r, model, params, blocks)
     assert model.encoder_config is not None
-    pooled = blocks == model.encoder_config.num_hidden_layers + 2
+    pooled = blocks == model.encoder_config.num_blocks
     if isinstance(array, np.memmap) and not pooled:
         _check_prefix_fits(negatives, array.nbytes)
         return CatalogueArrays(r, {}, r.packing(), array)
@@ -130,7 +130,7 @@ def abstract_catalogue(
     if r.tokens is None or not blocks:
         return make_catalogue(r, model, params, blocks, negatives)
     assert model.encoder_config is not None
-    pooled = blocks == model.encoder_config.num_hidden_layers + 2
+    pooled = blocks == model.encoder_config.num_blocks
     rows = r.data.num_items if pooled else len(r.tokens.ids)
     shape = rows, model.encoder_config.hidden_size
     array = jax.ShapeDtypeStruct(shape, DTYPES[r.config.text.cache_dtype])

@@ -16,39 +16,14 @@ from recjax.catalogue.prefix_cache import GIB, PrefixCache
 from recjax.common.files import cache_dir, hash_arrays
 from recjax.common.param_paths import TEXT_PARAMS, FlatParams, unflatten_params
 from recjax.models.encoders import bert
-from recjax.models.items import tower
-from recjax.models.layers import attention
+from recjax.models.items import text_source
+from recjax.models.items.text_source import block_of
+from recjax.models.layers import activations, attention, pooling
 from recjax.models.recommender import Recommender
 from recjax.runtime.compile_cache import platform_key
 from recjax.training.context import Run
 
 Allocate = Callable[[tuple[int, ...]], np.ndarray]
-
-
-def count_frozen_blocks(model: Recommender, trainable: Iterable[str]) -> int:
-    """Number of leading text-encoder blocks without a trainable parameter.
-
-    0 where there is no text source; layers + 2 where the encoder and its pooling
-    are wholly frozen.
-    """
-    if model.encoder_config is None:
-        return 0
-    layers = model.encoder_config.num_hidden_layers
-    blocks = (block_of(path, layers) for path in trainable)
-    return min((b for b in blocks if b is not None), default=layers + 2)
-
-
-def block_of(path: str, layers: int) -> int | None:
-    """Which block of the text encoder a parameter belongs to; None if to none."""
-    name = path.removeprefix(TEXT_PARAMS).removeprefix("encoder/")
-    head = name.split("/")[0]
-    if not path.startswith(TEXT_PARAMS) or head.startswith(("mlp_", "project")):
-        return None
-    if head == "embeddings":
-        return 0
-    if head.startswith("layer_"):
-        return 1 + int(head.removeprefix("layer_"))
-    return layers + 1  # pooling
 
 
 def compute_prefix(
@@ -59,7 +34,7 @@ def compute_prefix(
     advance: Callable[[int], Any],
     allocate: Allocate,
     blocks: int,
-    layers: int,
+    num_blocks: int,
     num_tokens: int,
     num_items: int,
 ) -> np.ndarray:
@@ -72,7 +47,7 @@ def compute_prefix(
       advance: receives how many more items are done, after each chunk.
       allocate: makes the array of that shape that the result is written to.
       blocks: how many blocks are frozen, at least 1.
-      layers: of the encoder.
+      num_blocks: length of the chain, pooling included.
       num_tokens: T, tokens in the catalogue.
       num_items: N.
 
@@ -82,7 +57,7 @@ def compute_prefix(
     out: np.ndarray | None = None
     for items_U, packed in chunks:
         states = encode(packed)
-        if blocks == layers + 2:
+        if blocks == num_blocks:
             values = np.asarray(pool(states, packed))
             where, size = items_U[items_U >= 0], num_items
             values = values[items_U >= 0]
@@ -98,7 +73,7 @@ def compute_prefix(
     return out
 
 
-ENCODER_CODE = (attention, bert, tower, frozen_prefix)
+ENCODER_CODE = (activations, attention, bert, pooling, text_source, frozen_prefix)
 
 
 def encode_prefix(
@@ -110,8 +85,8 @@ def encode_prefix(
     has computed the same before.
     """
     c, packing = r.config.text, r.packing()
+    assert model.text is not None
     assert model.encoder_config is not None
-    layers = model.encoder_config.num_hidden_layers
     text = {path: x for path, x in params.items() if path.startswith(TEXT_PARAMS)}
     store = PrefixCache(
         cache_dir() / "prefix",
@@ -124,13 +99,13 @@ def encode_prefix(
     constant = [
         (path, x)
         for path, x in text.items()
-        if (block := block_of(path, layers)) is not None and block < blocks
+        if block_of(path, model.encoder_config) in range(blocks)
     ]
     code = [(m.__name__, np.fromfile(str(m.__file__), np.uint8)) for m in ENCODER_CODE]
     texts = [("ids", packing.tokens.ids), ("offsets", packing.tokens.offsets)]
     key = hash_arrays(
         [*constant, *texts, *code],
-        (blocks, model.item_pooling, model.encoder_config, str(model.dtype)),
+        (blocks, model.text.pooling, model.encoder_config, str(model.text.dtype)),
         (c.cache_dtype, packing.width, packing.multiple, c.rows_per_batch),
         (sorted(r.mesh.shape.items()), jax.devices()[0].device_kind),
         platform_key(),
@@ -150,7 +125,7 @@ def encode_prefix(
     if isinstance(array, np.memmap):
         where += ", mapped"
     r.reporter.log(
-        f"frozen prefix: {blocks} of {layers + 2} blocks, "
+        f"frozen prefix: {blocks} of {model.encoder_config.num_blocks} blocks, "
         f"{array.nbytes / 2**20:.1f} MiB {array.dtype}, {where}"
     )
     return array
@@ -168,7 +143,7 @@ class PrefixEncoder:
     def __init__(self, r: Run, model: Recommender, blocks: int):
         assert model.encoder_config is not None
         self.run, self.blocks, self.packing = r, blocks, r.packing()
-        self.layers = model.encoder_config.num_hidden_layers
+        self.num_blocks = model.encoder_config.num_blocks
         ids = r.replicate({"text": {"ids_T": self.packing.tokens.ids}})
 
         def encode(flat: FlatParams, packed: Any) -> jax.Array:
@@ -202,7 +177,7 @@ class PrefixEncoder:
             advance=bar.update,
             allocate=allocate,
             blocks=self.blocks,
-            layers=self.layers,
+            num_blocks=self.num_blocks,
             num_tokens=len(self.packing.tokens.ids),
             num_items=n,
         )

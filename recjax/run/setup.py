@@ -125,8 +125,7 @@ def _make_run(
     phases = trained_phases(config)
     check_phases(config, phases, traced.shapes)
     if encoder_config is not None:
-        layers = encoder_config.num_hidden_layers
-        for gap in find_untrained_gaps(phases, list(traced.shapes), layers):
+        for gap in find_untrained_gaps(phases, list(traced.shapes), encoder_config):
             say(f"warning: {gap}")
     check_disk(config, phases, traced.shapes, workdir, say)
     params = init_params(config, traced, encoder_dir, mesh, compiler)

@@ -64,8 +64,7 @@ def init_params(
             for path, x in shapes.items()
             if path.startswith(stem) and "/lora_" not in path  # ours, in no file
         }
-        pooler = config.item_tower.pooling == "pooler"
-        weights = load_params(encoder_dir, expected, pooler=pooler)
+        weights = load_params(encoder_dir, expected)
         flat = {stem + path: x for path, x in weights.items()}
 
     def init_rest(key: jax.Array) -> FlatParams:

@@ -203,7 +203,7 @@ def test_gbce_without_calibration_is_bce():
     s = random_case()
     plain, calibrated = (LOSSES[name](c, 100)(s) for name in ("bce", "gbce"))
     np.testing.assert_allclose(plain, calibrated, rtol=1e-6)
-    c.calibration = 0.75
+    c.gbce_t = 0.75
     assert np.abs(plain - LOSSES["gbce"](c, 100)(s)).max() > 0.1
 
 

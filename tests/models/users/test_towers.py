@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax.catalogue.frozen_prefix import compute_prefix, count_frozen_blocks
+from recjax.catalogue.frozen_prefix import compute_prefix
 from recjax.common import param_paths
 from recjax.data.batching.train_batches import TrainBatches
 from recjax.data.batching.types import Batch
@@ -21,8 +21,9 @@ from recjax.losses.base import LossInputs
 from recjax.losses.softmax import softmax
 from recjax.models.encoders.huggingface import load_config
 from recjax.models.heads import HEADS
-from recjax.models.items.pooling import AttentionPool, pool_first, pool_mean
+from recjax.models.items.text_source import count_frozen_blocks
 from recjax.models.items.tower import COMBINE
+from recjax.models.layers.pooling import AttentionPool, pool_first, pool_mean
 from recjax.models.recommender import Recommender, make_model
 from recjax.models.users import BIDIRECTIONAL, USER_TOWERS
 from recjax.runtime import mesh as mesh_lib
@@ -311,7 +312,7 @@ def test_heads_score_as_they_say(name):
 def test_frozen_blocks_follow_from_what_is_trained(texts):
     model = texts[2]
     stem = "items/text/encoder/"
-    count = lambda *paths: count_frozen_blocks(model, paths)  # noqa: E731
+    count = lambda *paths: count_frozen_blocks(model.encoder_config, paths)  # noqa: E731
     assert count("users/norm/scale", "items/text/project/kernel") == 5
     assert count("items/text/mlp_0/kernel") == 5
     assert count(stem + "layer_1/mlp_down/bias") == 2
@@ -326,7 +327,7 @@ def test_frozen_blocks_follow_from_what_is_trained(texts):
 @pytest.mark.parametrize("blocks", [1, 2, 3, 4, 5])
 def test_cached_prefix_gives_the_same_loss_and_gradients(texts, blocks):
     data, tokens, model, params, items = texts
-    model = model.clone(frozen_blocks=blocks)
+    model = model.with_frozen_blocks(blocks)
     ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
     variables = {"params": param_paths.unflatten_params(params)}
     cached = compute_prefix(
@@ -338,7 +339,7 @@ def test_cached_prefix_gives_the_same_loss_and_gradients(texts, blocks):
         advance=lambda n: None,
         allocate=np.zeros,
         blocks=blocks,
-        layers=3,
+        num_blocks=5,
         num_tokens=len(tokens.ids),
         num_items=data.num_items,
     )
@@ -383,8 +384,8 @@ def total_loss(model, params, catalogue, batch, dropout=False, key=3):
 @pytest.mark.parametrize(("blocks", "drops"), [(0, True), (3, True), (5, False)])
 def test_the_encoder_drops_where_it_is_trained(texts, blocks, drops):
     data, tokens, model, params, items = texts
-    users = lambda dtype: USER_TOWERS["mean"](None, 0, dtype)  # noqa: E731
-    model = model.clone(user_tower=users, frozen_blocks=blocks)  # no other drops
+    users = USER_TOWERS["mean"](None, 0, jnp.float32)  # no other drops
+    model = model.clone(users=users).with_frozen_blocks(blocks)
     params = {k: x for k, x in params.items() if not k.startswith("users/")}
     ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
     batch = make_batch(data, items)
@@ -440,15 +441,16 @@ def test_each_item_once_gives_the_same_loss_and_gradients(config, texts):
             return model.apply(variables, ids, items, method=Recommender.encode_items)
 
         history_PxD, targets_PxD = encode(history), encode(targets)
-        history_BxHxD = jnp.zeros((*batch.mask_BxH.shape, model.width))
+        history_BxHxD = jnp.zeros((*batch.mask_BxH.shape, model.items.width))
         history_BxHxD = history_BxHxD.at[batch.mask_BxH].set(history_PxD)
         users = model.apply(
             variables, history_BxHxD, batch.mask_BxH, method=Recommender.encode_users
-        ).reshape(-1, model.width)[places]
-        head = HEADS[model.head_name](data.num_items, model.head_temperature)
+        ).reshape(-1, model.items.width)[places]
         of_head = {"params": variables["params"]["head"]}
-        queries = head.apply(of_head, users, method="queries")
-        vectors, bias = head.apply(of_head, targets_PxD, targets, method="candidates")
+        queries = model.head.apply(of_head, users, method="queries")
+        vectors, bias = model.head.apply(
+            of_head, targets_PxD, targets, method="candidates"
+        )
         logits = queries @ vectors.T + bias[None]
         own = jnp.diagonal(logits)
         expected = np.log(made.target_freq_N[targets] * 8).astype(np.float32)
@@ -473,20 +475,22 @@ def test_computed_again_in_the_backward_pass_gives_the_same(texts, rows):
     off = dataclasses.replace(
         model.encoder_config, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
     )
-    users = lambda dtype: USER_TOWERS["mean"](None, 0, dtype)  # noqa: E731
-    model = model.clone(encoder_config=off, user_tower=users)
+    model = model.clone(users=USER_TOWERS["mean"](None, 0, jnp.float32))
     params = {k: x for k, x in params.items() if not k.startswith("users/")}
     batch = make_batch(data, items)
 
-    def run(model):
+    def run(remat_rows):
+        encoder = off.make_encoder(remat_rows=remat_rows)
+        remat = model.clone(items=model.items.with_text(encoder=encoder))
+
         def loss(params):
-            return total_loss(model, params, ids, batch, dropout=True)
+            return total_loss(remat, params, ids, batch, dropout=True)
 
         compiled = jax.jit(jax.value_and_grad(loss)).lower(params).compile()
         return compiled(params), compiled.memory_analysis().temp_size_in_bytes
 
-    (want, want_grads), whole = run(model)
-    (got, got_grads), pieces = run(model.clone(remat_rows=rows))
+    (want, want_grads), whole = run(0)
+    (got, got_grads), pieces = run(rows)
     np.testing.assert_allclose(got, want, rtol=1e-6)
     assert_same_gradients(got_grads, want_grads)
     assert pieces < whole
