@@ -1,7 +1,7 @@
 """Item tower, user tower and head as one module.
 
 Every head scores a user and an item as `query . candidate + bias`, so that ranking,
-evaluation and serving need nothing but three arrays.
+evaluation and serving need only three arrays.
 """
 
 from typing import Any

@@ -158,10 +158,12 @@ def plain_bce(s, k, beta):
 def test_bce_is_what_its_docstring_says(chunk, k, beta):
     s = random_case()
     s.log_weight_U[2] = -np.inf
-    got = bce(s, k=k, beta=beta, chunk=chunk)
+    got = bce(s, num_negatives=k, beta=beta, chunk=chunk)
     np.testing.assert_allclose(got, plain_bce(s, k, beta), rtol=2e-6)
-    whole = jax.grad(lambda q: bce(s._replace(queries_PxD=q), k=k).sum())
-    parts = jax.grad(lambda q: bce(s._replace(queries_PxD=q), k=k, chunk=chunk).sum())
+    whole = jax.grad(lambda q: bce(s._replace(queries_PxD=q), num_negatives=k).sum())
+    parts = jax.grad(
+        lambda q: bce(s._replace(queries_PxD=q), num_negatives=k, chunk=chunk).sum()
+    )
     np.testing.assert_allclose(
         whole(s.queries_PxD), parts(s.queries_PxD), rtol=1e-5, atol=1e-6
     )
@@ -178,7 +180,7 @@ def test_bce_costs_on_average_what_drawn_negatives_do():
         others = [u for u in range(5) if u != target]
         pairs = [cost[a] + cost[b] for a in others for b in others]
         want = np.log1p(np.exp(-scores[target])) + np.mean(pairs)
-        np.testing.assert_allclose(bce(s, k=2)[p], want, rtol=1e-6)
+        np.testing.assert_allclose(bce(s, num_negatives=2)[p], want, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("k", "beta"), [(1, 1.0), (256, 0.3)])
@@ -187,7 +189,11 @@ def test_bce_starts_from_the_shares_of_targets_and_negatives(k, beta):
     s = s._replace(queries_PxD=np.zeros_like(s.queries_PxD))
 
     def cost(level):
-        return bce(s._replace(bias_U=jnp.full_like(s.bias_U, level)), k=k, beta=beta)
+        return bce(
+            s._replace(bias_U=jnp.full_like(s.bias_U, level)),
+            num_negatives=k,
+            beta=beta,
+        )
 
     slope = jax.grad(lambda level: cost(level).sum())
     np.testing.assert_allclose(slope(0.0), 0, atol=1e-4)

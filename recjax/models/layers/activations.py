@@ -23,8 +23,8 @@ def _gelu_fwd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _gelu_bwd(x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
-    # d/dx x Phi(x) = Phi(x) + x phi(x). Keeping x alone as the residual halves the
-    # memory that automatic differentiation would use.
+    # d/dx x Phi(x) = Phi(x) + x phi(x). Only x is kept for the backward pass; automatic
+    # differentiation would keep intermediate results too.
     density = jnp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
     slope = 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5))) + x * density
     return ((grad * slope).astype(x.dtype),)
