@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recjax.common.vectors import unit_vectors
+
 FUSION_WEIGHTS = "late_fusion/weights"  # path of the parameter of `FusionWeights`
 
 
@@ -93,10 +95,3 @@ HEADS: dict[str, Callable[[int, float], nn.Module]] = {
     "two_tower": TwoTowerHead,
     "softmax": SoftmaxHead,
 }
-
-
-def unit_vectors(x_xD: jax.Array) -> jax.Array:
-    """Rows of length one, in float32; a zero row stays zero."""
-    x_xD = x_xD.astype(jnp.float32)
-    square = jnp.sum(x_xD * x_xD, axis=-1, keepdims=True)
-    return x_xD * jax.lax.rsqrt(jnp.maximum(square, 1e-12))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from recjax.common.param_paths import FlatParams, unflatten_params
+from recjax.common.vectors import unit_vectors
 from recjax.losses.base import Loss, LossInputs
 
 
@@ -173,9 +174,7 @@ def directional_variance(vectors_PxD: jax.Array, mask_P: jax.Array) -> jax.Array
 
     The circular variance (Mardia and Jupp, Directional Statistics, 2000, section 9.2).
     """
-    x_PxD = jax.lax.stop_gradient(vectors_PxD).astype(jnp.float32)
-    square_Px1 = jnp.sum(x_PxD * x_PxD, axis=1, keepdims=True)
-    unit_PxD = x_PxD * jax.lax.rsqrt(jnp.maximum(square_Px1, 1e-12))
+    unit_PxD = unit_vectors(jax.lax.stop_gradient(vectors_PxD))
     total_D = jnp.where(mask_P[:, None], unit_PxD, 0).sum(0)
     count = mask_P.sum()
     spread = 1 - jnp.linalg.norm(total_D) / jnp.maximum(count, 1)

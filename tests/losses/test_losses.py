@@ -1,4 +1,4 @@
-"""The hand-written gradient, and what the weights of in-batch negatives mean."""
+"""Losses against naive versions of their docstrings, in value and gradient."""
 
 import functools
 
@@ -90,8 +90,8 @@ def test_large_scores_stay_finite():
     np.testing.assert_allclose(grad, 2.0)
 
 
-def test_what_is_masked_leaves_no_trace():
-    """A query that is not finite, where no target counts."""
+def test_masked_queries_leave_no_trace():
+    """A non-finite query at a masked target."""
 
     def f(queries):
         mask = jnp.array([False, True])
@@ -105,7 +105,7 @@ def test_what_is_masked_leaves_no_trace():
 
 
 def test_no_more_than_a_chunk_of_scores_exists():
-    """Beside the table and its gradient memory does not grow with the catalogue."""
+    """Memory besides the table and its gradient does not grow with the catalogue."""
 
     def temporaries(num_items):
         args = (
@@ -124,7 +124,7 @@ def test_no_more_than_a_chunk_of_scores_exists():
     scores = 256 * 10_000 * 4 / 2**20
     assert temporaries(10_000) < scores / 4
     more = temporaries(20_000) - temporaries(10_000)
-    assert more < 3 * 10_000 * 4 / 2**20  # some numbers an item, no second table
+    assert more < 3 * 10_000 * 4 / 2**20  # a few numbers per item, no second table
 
 
 def random_case(num_targets=12, num_items=7, seed=0):
@@ -169,8 +169,8 @@ def test_bce_is_what_its_docstring_says(chunk, k, beta):
     )
 
 
-def test_bce_costs_on_average_what_drawn_negatives_do():
-    """k = 2 negatives drawn from the catalogue without the target, enumerated."""
+def test_bce_is_the_expectation_over_sampled_negatives():
+    """All pairs of k = 2 sampled negatives, enumerated."""
     s = random_case(num_targets=3, num_items=5)._replace(
         log_weight_U=np.zeros(5, np.float32), mask_P=np.ones(3, bool)
     )
@@ -184,7 +184,7 @@ def test_bce_costs_on_average_what_drawn_negatives_do():
 
 
 @pytest.mark.parametrize(("k", "beta"), [(1, 1.0), (256, 0.3)])
-def test_bce_starts_from_the_shares_of_targets_and_negatives(k, beta):
+def test_bce_starts_at_the_ratio_of_targets_and_negatives(k, beta):
     s = random_case()
     s = s._replace(queries_PxD=np.zeros_like(s.queries_PxD))
 
@@ -213,7 +213,7 @@ def test_gbce_without_calibration_is_bce():
     assert np.abs(plain - LOSSES["gbce"](c, 100)(s)).max() > 0.1
 
 
-def test_ratings_ask_of_the_target_alone():
+def test_rating_depends_on_the_target_alone():
     s = random_case()
     label = (np.arange(12) % 2).astype(np.float32)
     got = LOSSES["rating"](None, 7)(s._replace(label_P=label))
@@ -225,7 +225,7 @@ def test_ratings_ask_of_the_target_alone():
 
 
 @pytest.mark.parametrize("name", ["bce", "gbce", "rating"])
-def test_other_losses_leave_no_trace_of_what_is_masked(name):
+def test_masked_queries_leave_no_trace_in_other_losses(name):
     c = ConfigDict({"negatives_per_positive": 2, "gbce_t": 0.5, "chunk": 2})
     loss, label = LOSSES[name](c, 7), np.ones(12, np.float32)
     s = random_case()._replace(label_P=label)

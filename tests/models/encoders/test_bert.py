@@ -1,4 +1,4 @@
-"""Our BERT and its kin against Hugging Face's, and loading, strict both ways."""
+"""BERT, RoBERTa and DistilBERT against Hugging Face, and strict loading."""
 
 import json
 import shutil
@@ -269,7 +269,7 @@ def test_configs_of_other_types_that_fit_no_encoder(tmp_path, name, change, mess
 
 
 def test_long_texts_are_cut():
-    """Between the special tokens, which stay."""
+    """Truncation keeps the special tokens."""
     texts = ["one two three four five six seven eight", "one"]
     whole = tokenize(texts, TINY_BERT, max_tokens=48, vocab_size=10**6)
     cut = tokenize(texts, TINY_BERT, max_tokens=5, vocab_size=10**6)

@@ -19,7 +19,7 @@ ADAPTED = [
 
 @pytest.fixture(scope="module")
 def plain():
-    """The tiny encoder, and its parameters."""
+    """The tiny encoder and its parameters."""
     bert = load_config(TINY_BERT).make_encoder()
     shapes = jax.eval_shape(lambda: init(bert))
     return bert, load_params(TINY_BERT, shapes)
@@ -27,7 +27,7 @@ def plain():
 
 @pytest.fixture(scope="module")
 def adapted(plain):
-    """The same with LoRA as it is drawn."""
+    """The same encoder with freshly initialized adapters."""
     bert, params = plain
     bert = bert.config.with_lora(RANK, ALPHA).make_encoder()
     return bert, {path: params.get(path, x) for path, x in init(bert).items()}

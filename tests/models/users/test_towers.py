@@ -137,7 +137,7 @@ def test_a_perceptron_before_the_projection(config, texts, depth):
 
 
 def test_combinations_by_hand():
-    """Of two items with two sources each."""
+    """Two items with two sources each."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 2, 3)).astype(np.float32)
 
@@ -199,7 +199,7 @@ causal_user_tower = pytest.mark.parametrize(
 
 
 def two_layers(config, name, position, length=6):
-    """A user tower; a convolution sees so little that only its dilation reaches far."""
+    """A user tower whose convolutions are so narrow that only dilation reaches far."""
     c = config.unlock().user_tower
     c.position, c.num_layers, c.kernel_size = position, 2, 2
     return USER_TOWERS[name](c, length, jnp.float32)
@@ -207,7 +207,7 @@ def two_layers(config, name, position, length=6):
 
 @causal_user_tower
 def test_user_towers_are_causal(config, name, position):
-    """Of 12 places each sees itself and all before it that is there."""
+    """Each of 12 positions sees itself and all earlier ones but padding."""
     tower = two_layers(config, name, position, length=12)
     rng = np.random.default_rng(0)
     history = jnp.asarray(rng.normal(size=(2, 12, 8)), jnp.float32)
@@ -217,7 +217,7 @@ def test_user_towers_are_causal(config, name, position):
 
     @jax.jit
     def slopes(x):
-        """Of each place's squares by what it reads: HxBxHxD."""
+        """Gradients of each position's squared output by its inputs: HxBxHxD."""
         return jax.jacrev(
             lambda x: (tower.apply(variables, x, mask, False) ** 2).sum((0, 2))
         )(x)
@@ -230,22 +230,22 @@ def test_user_towers_are_causal(config, name, position):
 
 @every_user_tower
 def test_every_parameter_of_a_user_tower_counts(config, name, position):
-    """Of those that it has."""
+    """No parameter has a zero gradient."""
     tower = two_layers(config, name, position)
     rng = np.random.default_rng(0)
     history = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
-    there = np.ones((2, 6), bool)
+    mask = np.ones((2, 6), bool)
     hidden = [np.arange(6)[None] == np.array([[2], [5]])] * (name in BIDIRECTIONAL)
-    variables = tower.init(jax.random.key(0), history, there, False, *hidden)
+    variables = tower.init(jax.random.key(0), history, mask, False, *hidden)
     wanted = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
 
     def loss(variables):
-        return (tower.apply(variables, history, there, False, *hidden) * wanted).sum()
+        return (tower.apply(variables, history, mask, False, *hidden) * wanted).sum()
 
     grads = param_paths.flatten_params(
         jax.jit(jax.grad(loss))(variables).get("params", {})
     )
-    # A key's bias shifts all scores of a place alike; softmax does not see it.
+    # A key's bias shifts all scores of a position alike; softmax does not see it.
     silent = [path for path, g in grads.items() if not np.abs(g).max() > 1e-7]
     assert [path for path in silent if not path.endswith("key/bias")] == []
     assert len(grads) == len(param_paths.flatten_params(variables.get("params", {})))
@@ -275,7 +275,7 @@ def test_user_towers_do_not_see_padding(config, name, position):
     history = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
     mask = np.array([[0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1]], bool)
     variables = tower.init(jax.random.key(0), history, mask, False)
-    # Of a fresh tower positions are too small to show.
+    # Initial position vectors are too small to show a difference.
     variables = jax.tree.map(lambda x: x + rng.normal(size=x.shape), variables)
     whole = tower.apply(variables, history, mask, False)
     cut = tower.apply(variables, history[:, 2:], mask[:, 2:], False)
@@ -362,7 +362,7 @@ def test_cached_prefix_gives_the_same_loss_and_gradients(texts, blocks):
 
 
 def make_batch(data, items):
-    """Four random histories of the whole catalogue."""
+    """Four random histories over the entire catalogue."""
     rng = np.random.default_rng(0)
     history = rng.integers(0, data.num_items, (4, 6)).astype(np.int32)
     targets = rng.integers(0, data.num_items, 24).astype(np.int32)
@@ -402,9 +402,9 @@ def assert_same_gradients(got, want):
 
 
 def test_each_item_once_gives_the_same_loss_and_gradients(config, texts):
-    """A batch as `TrainBatches` makes it against the plain computation: the item of
-    every position encoded alone in its row, padded; every target of the batch a
-    negative of every other, but for copies of the target."""
+    """A batch of `TrainBatches` against the plain computation: the item of every
+    position encoded alone in a padded row; every target of the batch is a negative of
+    every other target, except copies of it."""
     data, tokens, model, params, _ = texts
     made = TrainBatches(
         NextItem(data.train, 6, windows="all"),
@@ -418,7 +418,7 @@ def test_each_item_once_gives_the_same_loss_and_gradients(config, texts):
     items, places = batch.items, batch.position_P[batch.position_P >= 0]
     history = items.items_U[batch.history_BxH][batch.mask_BxH]
     targets = items.items_U[batch.targets_P[: len(places)]]
-    assert len(set(history) | set(targets)) <= len(history) / 2  # worth its while
+    assert len(set(history) | set(targets)) <= len(history) / 2  # deduplication matters
     ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
 
     def plain(params):
@@ -497,7 +497,7 @@ def test_computed_again_in_the_backward_pass_gives_the_same(texts, rows):
 
 
 def test_stale_vectors_of_this_state_are_the_full_softmax(texts):
-    """And where they are of another state, the batch's own are fresh all the same."""
+    """With vectors of another state, the batch's own items are fresh all the same."""
     data, tokens, model, params, items = texts
     ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
     variables = {"params": param_paths.unflatten_params(params)}
