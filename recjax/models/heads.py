@@ -46,6 +46,7 @@ class SoftmaxHead(nn.Module):
 
     def queries(self, users_xD: jax.Array) -> jax.Array:
         """User vectors -> queries, to multiply with the candidates."""
+        # float32: scores rank items, and bfloat16 would make many of them equal.
         return self.bilinear(users_xD.astype(jnp.float32)) / self.temperature
 
     def candidates(

@@ -52,10 +52,7 @@ class Recommender(nn.Module):
     @property
     def encoder_config(self) -> EncoderConfig | None:
         """The text encoder's static description, if there is one."""
-        if self.text is None:
-            return None
-        encoder_config: EncoderConfig = self.text.encoder.config
-        return encoder_config
+        return None if self.text is None else self.text.encoder.config
 
     def with_frozen_blocks(self, blocks: int) -> "Recommender":
         """Returns the same model with the text encoder's first blocks constant."""
@@ -152,6 +149,7 @@ class Recommender(nn.Module):
         if self.late_fusion is not None and self.is_initializing():
             self.late_fusion()  # creates its parameter; training does not use it
         items = batch.items
+        # An item that occurs in several histories, or as a target, is encoded once.
         vectors_UxD = self.encode_items(catalogue, items, train)
         read_UxD = vectors_UxD  # of these the histories consist
         if "graph" in catalogue:  # the batch's items are all N, padded to U

@@ -51,9 +51,11 @@ class EncoderConfig(Protocol):
 
 
 class Encoder(Protocol):
-    """The computation of an encoder: a flax module, whose parameters it also names."""
+    """The computation of an encoder, a flax module that calls its blocks separately."""
 
-    config: Any  # an EncoderConfig; a protocol field would have to match it exactly
+    @property
+    def config(self) -> EncoderConfig:
+        """The description that the encoder was made of."""
 
     def embed(
         self, ids_RxL: jax.Array, position_RxL: jax.Array, train: bool = False

@@ -144,6 +144,7 @@ class Layer(nn.Module):
             config.lora_alpha,
             name="attention",
         )(x_RxLxE, mask_RxLxL, train)
+        # Post-norm: the residual is added before the norm, not around it.
         x = norm(name="attention_norm")(x_RxLxE + drop(attended))
         y = dense(config.intermediate_size, name="mlp_up")(x)
         y = ACTIVATIONS[config.hidden_act](y)

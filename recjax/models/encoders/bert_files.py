@@ -13,7 +13,7 @@ from recjax.models.layers.activations import ACTIVATIONS
 _NORM = {"weight": "scale", "gamma": "scale", "bias": "bias", "beta": "bias"}
 _DENSE = {"weight": "kernel", "bias": "bias"}
 
-# HF key -> our path and the names of its leaves.
+# Hugging Face's key -> our path and the names of its leaves.
 _EMBEDDINGS: Weights = (
     (r"embeddings\.word_embeddings\.(weight)", "embeddings/word/", {}),
     (r"embeddings\.position_embeddings\.(weight)", "embeddings/position/", {}),
@@ -107,6 +107,8 @@ def read_config(
     Raises:
       UserError: a missing key, a value out of range or an unsupported architecture.
     """
+    # A key that is absent has the default of Hugging Face's own config class, which the
+    # defaults of `BertConfig` repeat.
     values = dict(constants)
     for field in fields(BertConfig):
         key = names.get(field.name)
@@ -115,7 +117,9 @@ def read_config(
             values[field.name] = _checked(path, key, raw[key], kind)
         elif key and field.default is MISSING:
             raise UserError(f"{path}: no {key}")
-    if after_padding:
+    if (
+        after_padding
+    ):  # RoBERTa inherits fairseq's numbering: pad_token_id + 1, + 2, ...
         padding = _checked(path, "pad_token_id", raw.get("pad_token_id", 1), int, 0)
         values["position_offset"] = padding + 1
     config = BertConfig(**values)
@@ -124,6 +128,7 @@ def read_config(
             f"{path}: {names['hidden_size']} {config.hidden_size} is not divisible by "
             f"{names['num_attention_heads']} {config.num_attention_heads}"
         )
+    # Refuse what our module would silently compute otherwise.
     if raw.get("position_embedding_type", "absolute") != "absolute":
         raise UserError(f"{path}: only absolute position embeddings are supported")
     if config.hidden_act not in ACTIVATIONS:

@@ -73,6 +73,8 @@ def load_params(folder: Path, expected: FlatParams) -> FlatParams:
         raise UserError(f"{path}: no such file")
     params, problems = {}, []
     _, model_type = _read(folder / "config.json")
+    # A checkpoint's pooler is read only if the model pools with it; every other weight
+    # has to be used, because an unused one means another architecture.
     pooler = any(ours.startswith("pool/") for ours in expected)
     ignored = model_type.ignored + ("" if pooler else r"|pooler\..*")
     try:

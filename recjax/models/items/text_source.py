@@ -1,6 +1,6 @@
 """Item source: a pretrained encoder over the item's text."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax.common.param_paths import TEXT_PARAMS
-from recjax.models.encoders.base import EncoderConfig
+from recjax.models.encoders.base import Encoder, EncoderConfig
 from recjax.models.layers.activations import gelu
 from recjax.models.layers.pooling import AttentionPool, pool_first, pool_mean
 
@@ -29,7 +29,7 @@ class TextSource(nn.Module):
         They run without dropout, or not at all if the catalogue holds their output.
     """
 
-    encoder: Any
+    encoder: Encoder
     width: int
     pooling: str
     mlp_layers: int = 0
@@ -91,15 +91,17 @@ class TextSource(nn.Module):
         return self.encoder.run(x_RxLxE, packed.segment_RxL, start, stop, train)
 
     def pool_states(self, states_RxLxE: jax.Array, packed: Any) -> jax.Array:
-        """Runs the last block, in float32: token states -> pooled_UxE."""
+        """Runs the last block: token states -> pooled_UxE."""
+        # Sums over tokens lose digits in bfloat16, and a pooled vector is kept on disk.
         states_RxLxE = states_RxLxE.astype(jnp.float32)
-        pool = {
+        if self.pooling == "attention":
+            return self.pool(states_RxLxE, packed)
+        pools: dict[str, Callable[..., jax.Array]] = {
             "cls": pool_first,
             "mean": pool_mean,
-            "attention": getattr(self, "pool", None),
             "pooler": self.encoder.pool_states,
-        }[self.pooling]
-        return pool(states_RxLxE, packed)
+        }
+        return pools[self.pooling](states_RxLxE, packed)
 
 
 def is_text_block(path: str) -> bool:
