@@ -9,11 +9,11 @@ import numpy as np
 from configs import base
 from experiments.sweeping.load import load_sweep, resolve
 from recjax import baselines
-from recjax.catalogue.frozen_prefix import count_frozen_blocks
 from recjax.data.splits import load_data
 from recjax.losses import LOSSES, softmax
 from recjax.models import users
 from recjax.models.encoders.huggingface import load_config
+from recjax.models.items.text_source import count_frozen_blocks
 from recjax.models.recommender import make_model
 from recjax.run import train
 from recjax.run.validate_config import check_config
@@ -92,7 +92,7 @@ def test_freezing_by_phases(config, six_layers):
             optimizer.resolve_rules(c.optim, p, list(shapes)) for p in c.train.phases
         ]
         trained = [each.split(shapes)[0] for each in rules]
-        blocks.append([count_frozen_blocks(model, paths) for paths in trained])
+        blocks.append([count_frozen_blocks(encoder, paths) for paths in trained])
     assert blocks == [[5, 3, 1], [1], [0]]
 
 

@@ -23,6 +23,7 @@ from experiments.benchmarks import duel
 from experiments.benchmarks.serve import serve
 from recjax.data.ingest.sources import locate
 from recjax.data.text.tokenize import tokenize
+from recjax.models.encoders.bert import BertConfig
 from recjax.run.setup import open_run
 
 
@@ -40,15 +41,15 @@ def work(args: argparse.Namespace) -> None:
     c = config_for(args.data, args.max_tokens)
     with open_run(c, args.folder, time.perf_counter()) as (r, params):
         assert r.tokens is not None
-        assert r.model.encoder_config is not None
         texts = r.data.render(c.text.template)
         encoder = locate(c.text.encoder, hub=True)
         about = {"texts": texts, "encoder": str(encoder), "max_tokens": args.max_tokens}
         (args.folder / "texts.json").write_text(json.dumps(about))
         e = r.model.encoder_config
+        assert isinstance(e, BertConfig)
         prefix_encoder = r.catalogue.prefix_encoder
         assert prefix_encoder is not None
-        encode_all = prefix_encoder.compile(r.model, e.num_hidden_layers + 2)
+        encode_all = prefix_encoder.compile(r.model, e.num_blocks)
 
         def encode() -> dict[str, Any]:
             start = time.perf_counter()

@@ -65,7 +65,7 @@ def main() -> None:
     ):
         assert r.tokens is not None
         assert r.model.encoder_config is not None
-        blocks = r.model.encoder_config.num_hidden_layers + 1
+        blocks = r.model.encoder_config.num_blocks - 1
         ids = r.replicate({"text": {"ids_T": r.tokens.ids}})
         text = {p: x for p, x in params.items() if p.startswith(TEXT_PARAMS)}
 

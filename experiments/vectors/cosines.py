@@ -17,7 +17,7 @@ import numpy as np
 from experiments.sweeping.load import resolve
 from recjax.catalogue.whitening import whiten
 from recjax.common.errors import UserError
-from recjax.common.unit_vectors import unit_vectors
+from recjax.common.vectors import unit_vectors
 from recjax.run.references import References
 from recjax.run.setup import open_run
 from recjax.run.validate_config import check_config

@@ -3,7 +3,7 @@
 import numpy as np
 
 from recjax.baselines.matrix import recency_weights, weighted_histories
-from recjax.common.unit_vectors import unit_vectors
+from recjax.common.vectors import unit_vectors
 from recjax.data.batching.types import Queries
 from recjax.data.dataset import Examples
 

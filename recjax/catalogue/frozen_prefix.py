@@ -25,9 +25,10 @@ from recjax.data import padding
 from recjax.data.text import packing as text_packing
 from recjax.data.text.packing import Items, Packed, Packing
 from recjax.models import recommender
-from recjax.models.encoders import bert
-from recjax.models.items import pooling, text_source, tower
-from recjax.models.layers import attention, dropout
+from recjax.models.encoders import base, bert
+from recjax.models.items import text_source, tower
+from recjax.models.items.text_source import block_of
+from recjax.models.layers import activations, attention, dropout, pooling
 from recjax.models.recommender import Recommender
 from recjax.runtime.compile_cache import platform_key
 from recjax.runtime.compiler import Compiler
@@ -37,8 +38,10 @@ from recjax.runtime.mesh import batch_sharding, place, replicated
 # invalidates the cached files: computing a prefix again is cheap, a stale one is not.
 # The packing is among them because the shape of a row decides the order of summation.
 ENCODER_CODE = (
+    activations,
     attention,
     dropout,
+    base,
     bert,
     pooling,
     text_source,
@@ -53,36 +56,10 @@ ENCODER_CODE = (
 EncodePacked = Callable[[FlatParams, Packed], jax.Array]
 
 
-def count_frozen_blocks(model: Recommender, trainable: Iterable[str]) -> int:
-    """Number of leading text-encoder blocks without a trainable parameter.
-
-    0 where there is no text source; layers + 2 where the encoder and its pooling
-    are wholly frozen.
-    """
-    if model.encoder_config is None:
-        return 0
-    layers = model.encoder_config.num_hidden_layers
-    blocks = (block_of(path, layers) for path in trainable)
-    return min((b for b in blocks if b is not None), default=layers + 2)
-
-
-def block_of(path: str, layers: int) -> int | None:
-    """Which block of the text encoder a parameter belongs to; None if to none."""
-    name = path.removeprefix(TEXT_PARAMS).removeprefix("encoder/")
-    head = name.split("/")[0]
-    if not path.startswith(TEXT_PARAMS) or head.startswith(("mlp_", "project")):
-        return None
-    if head == "embeddings":
-        return 0
-    if head.startswith("layer_"):
-        return 1 + int(head.removeprefix("layer_"))
-    return layers + 1  # pooling
-
-
 def is_pooled(model: Recommender, blocks: int) -> bool:
     """True if the first `blocks` blocks are all, so that they end in pooled vectors."""
     assert model.encoder_config is not None
-    return blocks == model.encoder_config.num_hidden_layers + 2
+    return blocks == model.encoder_config.num_blocks
 
 
 def compute_prefix(
@@ -196,12 +173,12 @@ class PrefixEncoder:
         A run must give the same numbers whether or not it finds a cached file, so the
         key also covers the packing, the mesh, the processor and the code.
         """
+        assert model.text is not None
         assert model.encoder_config is not None
-        layers = model.encoder_config.num_hidden_layers
         frozen = [
             (path, x)
             for path, x in params.items()
-            if (block := block_of(path, layers)) is not None and block < blocks
+            if block_of(path, model.encoder_config) in range(blocks)
         ]
         packing, config = self.packing, self.config
         texts = [("ids", packing.tokens.ids), ("offsets", packing.tokens.offsets)]
@@ -211,7 +188,7 @@ class PrefixEncoder:
         ]
         return hash_arrays(
             [*frozen, *texts, *code],
-            (blocks, model.item_pooling, model.encoder_config, str(model.dtype)),
+            (blocks, model.text.pooling, model.encoder_config, str(model.text.dtype)),
             (config.cache_dtype, packing.width, packing.multiple),
             config.rows_per_batch,
             (sorted(self.mesh.shape.items()), jax.devices()[0].device_kind),
@@ -279,9 +256,9 @@ class PrefixEncoder:
         self, model: Recommender, blocks: int, array: np.ndarray, source: str
     ) -> None:
         assert model.encoder_config is not None
-        layers = model.encoder_config.num_hidden_layers
+        num_blocks = model.encoder_config.num_blocks
         mapped = ", memory-mapped" if isinstance(array, np.memmap) else ""
         self.log(
-            f"frozen prefix: {blocks} of {layers + 2} blocks, "
+            f"frozen prefix: {blocks} of {num_blocks} blocks, "
             f"{array.nbytes / 2**20:.1f} MiB {array.dtype}, {source}{mapped}"
         )

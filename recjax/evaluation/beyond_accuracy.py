@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from recjax.common.unit_vectors import unit_vectors
+from recjax.common.vectors import unit_vectors
 from recjax.evaluation.subgroups import POPULARITY, popularity_groups
 
 MAX_VALUES = 2**22  # numbers in the vectors of lists read at a time: 16 MiB

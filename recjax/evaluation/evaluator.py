@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from recjax.common.unit_vectors import unit_vectors
+from recjax.common.vectors import unit_vectors
 from recjax.data.batching.eval_batches import make_queries, sample_candidates
 from recjax.data.batching.types import Queries, Scorer
 from recjax.data.dataset import Data, Examples

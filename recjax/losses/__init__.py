@@ -8,19 +8,28 @@ from recjax.losses.base import Loss
 from recjax.losses.bce import bce, gbce_beta, rating
 from recjax.losses.softmax import softmax
 
+
+def _make_bce(config: Any, num_items: int) -> Loss:
+    del num_items
+    return functools.partial(
+        bce, num_negatives=config.negatives_per_positive, chunk=config.chunk
+    )
+
+
+def _make_gbce(config: Any, num_items: int) -> Loss:
+    num_negatives = config.negatives_per_positive
+    beta = gbce_beta(num_negatives, config.gbce_t, num_items)
+    return functools.partial(
+        bce, num_negatives=num_negatives, beta=beta, chunk=config.chunk
+    )
+
+
 # Made of `config.loss` and N.
 LOSSES: dict[str, Callable[[Any, int], Loss]] = {
-    "softmax": lambda c, num_items: functools.partial(
-        softmax, smoothing=c.smoothing, chunk=c.chunk
+    "softmax": lambda config, num_items: functools.partial(
+        softmax, smoothing=config.smoothing, chunk=config.chunk
     ),
-    "bce": lambda c, num_items: functools.partial(
-        bce, k=c.negatives_per_positive, chunk=c.chunk
-    ),
-    "gbce": lambda c, num_items: functools.partial(
-        bce,
-        k=c.negatives_per_positive,
-        beta=gbce_beta(c.negatives_per_positive, c.gbce_t, num_items),
-        chunk=c.chunk,
-    ),
-    "rating": lambda c, num_items: rating,
+    "bce": _make_bce,
+    "gbce": _make_gbce,
+    "rating": lambda config, num_items: rating,
 }

@@ -1,4 +1,4 @@
-"""What a loss receives and returns."""
+"""Inputs of a loss, and what all losses share."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,17 +8,18 @@ import jax.numpy as jnp
 
 
 class LossInputs(NamedTuple):
-    """What a loss compares; the score of a candidate is `query . candidate + bias`.
+    """Queries and candidates; a candidate's score is `query . candidate + bias`.
 
     Attributes:
-      queries_PxD: what is scored against the candidates.
+      queries_PxD: one query per target.
       candidates_UxD, bias_U: the candidates.
       targets_P: index of each target among the candidates.
-      mask_P: which targets count.
-      log_weight_U: log w, the weight of a candidate as a negative; -inf keeps it out.
-        Where item u is c_u times a target of the batch, or drawn c_u times, w_u is c_u
-        or, logQ-corrected, c_u / E[c_u] (Bengio and Senecal, 2008; Yi et al., 2019).
-      label_P: 1 where the target was liked, else 0; None where ratings do not count.
+      mask_P: True for targets, False for padding.
+      log_weight_U: log w, the weight of a candidate as a negative; -inf excludes it.
+        If item u is c_u times a target of the batch, or was sampled c_u times, w_u is
+        c_u or, logQ-corrected, c_u / E[c_u] (Bengio and Senecal, 2008; Yi et al.,
+        2019).
+      label_P: 1 if the target was liked, else 0; None for losses that ignore ratings.
     """
 
     queries_PxD: jax.Array
@@ -30,7 +31,11 @@ class LossInputs(NamedTuple):
     label_P: jax.Array | None = None
 
     def clean(self) -> "LossInputs":
-        """In float32, with zeros where nothing counts, so that no NaN comes back."""
+        """Returns the inputs in float32, with zeros for the queries of padding.
+
+        A NaN in a padded query would survive a mask on the loss: its gradient is NaN
+        times zero.
+        """
         queries_PxD = self.queries_PxD.astype(jnp.float32)
         return self._replace(
             queries_PxD=jnp.where(self.mask_P[:, None], queries_PxD, 0),
@@ -38,9 +43,14 @@ class LossInputs(NamedTuple):
         )
 
     def target_scores(self) -> jax.Array:
-        """scores_P of the targets."""
+        """Scores of the targets: scores_P."""
         own_PxD = self.candidates_UxD[self.targets_P]
         return (self.queries_PxD * own_PxD).sum(-1) + self.bias_U[self.targets_P]
 
 
 Loss = Callable[[LossInputs], jax.Array]
+
+
+def is_target(targets_P: jax.Array, start: jax.Array | int, size: int) -> jax.Array:
+    """True where a candidate of `start` .. `start + size - 1` is the target: PxC."""
+    return jnp.arange(size)[None] == (targets_P - start)[:, None]

@@ -1,4 +1,4 @@
-"""Heads: how a user vector and an item vector make a score."""
+"""Heads: the score of a user vector and an item vector, always as a dot product."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-FUSION_WEIGHTS = "late_fusion/weights"  # path of a parameter, see `MemoryWeights`
+from recjax.common.vectors import MIN_SQUARED_LENGTH
+
+FUSION_WEIGHTS = "late_fusion/weights"  # path of the parameter of `FusionWeights`
 
 
 class TwoTowerHead(nn.Module):
@@ -16,18 +18,20 @@ class TwoTowerHead(nn.Module):
     temperature: float
 
     def setup(self) -> None:
+        # Learned as a logarithm, as in CLIP (Radford et al., 2021): steps are relative,
+        # and the scale stays positive.
         init = nn.initializers.constant(-jnp.log(self.temperature))
         self.log_scale = self.param("log_scale", init, ())
 
     def queries(self, users_xD: jax.Array) -> jax.Array:
-        """User vectors -> what is multiplied with the candidates."""
-        return unit_vectors(users_xD) * jnp.exp(self.log_scale)
+        """User vectors -> queries, to multiply with the candidates."""
+        return _unit_vectors(users_xD) * jnp.exp(self.log_scale)
 
     def candidates(
         self, vectors_UxD: jax.Array, items_U: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Item vectors -> candidates_UxD and bias_U."""
-        return unit_vectors(vectors_UxD), jnp.zeros(items_U.shape, jnp.float32)
+        return _unit_vectors(vectors_UxD), jnp.zeros(items_U.shape, jnp.float32)
 
 
 class SoftmaxHead(nn.Module):
@@ -41,7 +45,8 @@ class SoftmaxHead(nn.Module):
         self.bilinear = Bilinear()
 
     def queries(self, users_xD: jax.Array) -> jax.Array:
-        """User vectors -> what is multiplied with the candidates."""
+        """User vectors -> queries, to multiply with the candidates."""
+        # float32: scores rank items, and bfloat16 would make many of them equal.
         return self.bilinear(users_xD.astype(jnp.float32)) / self.temperature
 
     def candidates(
@@ -52,9 +57,9 @@ class SoftmaxHead(nn.Module):
 
 
 class FusionWeights(nn.Module):
-    """What M baselines' scores are multiplied with before they are added.
+    """Weights of M baselines' scores in the sum with the model's.
 
-    Chosen by validation, not by a gradient; see `memory.Memory`.
+    Tuned on validation by grid search and not by gradients, see `ScoreFusion`.
     """
 
     num_fused: int
@@ -68,16 +73,16 @@ class FusionWeights(nn.Module):
 
 
 def combine_scores(weights_M: jax.Array, baseline_scores_BxMxN: jax.Array) -> jax.Array:
-    """The weighted sum of what M baselines say: fused_scores_BxN."""
+    """Weighted sum of M baselines' scores: fused_scores_BxN."""
     return jnp.einsum("m,bmn->bn", weights_M, baseline_scores_BxMxN)
 
 
 class Bilinear(nn.Module):
-    """Square matrix that starts as the identity: the plain dot product."""
+    """Square matrix that starts as the identity, so scores start as dot products."""
 
     @nn.compact
     def __call__(self, x_xD: jax.Array) -> jax.Array:
-        """X W."""
+        """Returns x W."""
 
         def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
             del key
@@ -93,8 +98,12 @@ HEADS: dict[str, Callable[[int, float], nn.Module]] = {
 }
 
 
-def unit_vectors(x_xD: jax.Array) -> jax.Array:
-    """Rows of length one, in float32; a zero row stays zero."""
+def _unit_vectors(x_xD: jax.Array) -> jax.Array:
+    """Scales vectors to length one, in float32; a zero vector stays zero.
+
+    Differs from `common.vectors.unit_vectors` in the last bits: in a train step one
+    multiplication per feature is cheaper than a division.
+    """
     x_xD = x_xD.astype(jnp.float32)
     square = jnp.sum(x_xD * x_xD, axis=-1, keepdims=True)
-    return x_xD * jax.lax.rsqrt(jnp.maximum(square, 1e-12))
+    return x_xD * jax.lax.rsqrt(jnp.maximum(square, MIN_SQUARED_LENGTH))

@@ -1,77 +1,77 @@
 """Item tower, user tower and head as one module.
 
 Every head scores a user and an item as `query . candidate + bias`, so that ranking,
-evaluation and serving need nothing but three arrays.
+evaluation and serving need only three arrays.
 """
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from recjax.models.encoders.bert import BertConfig
+from recjax.models.encoders.base import EncoderConfig
 from recjax.models.heads import HEADS, FusionWeights, combine_scores
-from recjax.models.items.tower import Catalogue, ItemTower
+from recjax.models.items.text_source import TextSource
+from recjax.models.items.tower import SOURCES, Catalogue, ItemTower
 from recjax.models.layers.graph import propagate
 from recjax.models.users import BIDIRECTIONAL, USER_TOWERS, USES_GRAPH
 from recjax.models.users.repeats import RepeatEmbedding
 
 
 class Recommender(nn.Module):
-    """Ranks items for users; see `items.TextSource` for what is said of text."""
+    """Ranks items for users.
 
+    The names of the first five attributes are the first parts of parameter paths.
+
+    Attributes:
+      items, users, head: the two towers and what scores a pair of their vectors.
+      late_fusion: weights of baselines that are added to the scores; None = none.
+      repeat: marks items that occurred earlier in the history; None = no marks.
+      num_items: N.
+      history_length: H.
+      bidirectional: whether the user tower predicts hidden items (BERT4Rec).
+      graph_layers: graph convolutions over the item vectors; 0 = none.
+    """
+
+    items: ItemTower
+    users: nn.Module
+    head: nn.Module
+    late_fusion: FusionWeights | None
+    repeat: RepeatEmbedding | None
     num_items: int
-    width: int
-    item_sources: tuple[str, ...]
-    item_combine: str
-    item_pooling: str
-    item_mlp_layers: int
-    encoder_config: BertConfig | None
-    user_tower: Callable[[Any], nn.Module]
-    head_name: str
-    head_temperature: float
-    frozen_blocks: int = 0
-    remat_rows: int = 0
-    dtype: Any = jnp.float32
-    history_length: int = 1
+    history_length: int
     bidirectional: bool = False
     graph_layers: int = 0
-    num_fused: int = 0
-    mark_repeats: bool = False
 
-    def setup(self) -> None:
-        self.items = ItemTower(
-            self.num_items,
-            self.width,
-            self.item_sources,
-            self.item_combine,
-            self.item_pooling,
-            self.item_mlp_layers,
-            self.encoder_config,
-            self.frozen_blocks,
-            self.remat_rows,
-            self.dtype,
-        )
-        self.users = self.user_tower(self.dtype)
-        self.head = HEADS[self.head_name](self.num_items, self.head_temperature)
-        if self.num_fused:
-            self.late_fusion = FusionWeights(self.num_fused)
-        if self.mark_repeats:
-            self.repeat = RepeatEmbedding()
+    @property
+    def text(self) -> TextSource | None:
+        """The text source, if the item tower has one."""
+        return self.items.text
+
+    @property
+    def encoder_config(self) -> EncoderConfig | None:
+        """The text encoder's static description, if there is one."""
+        return None if self.text is None else self.text.encoder.config
+
+    def with_frozen_blocks(self, blocks: int) -> "Recommender":
+        """Returns the same model with the text encoder's first blocks constant."""
+        return self.clone(items=self.items.with_text(frozen_blocks=blocks))
+
+    def with_pooling(self, pooling: str) -> "Recommender":
+        """Returns the same model with another pooling of token states."""
+        return self.clone(items=self.items.with_text(pooling=pooling))
 
     def encode_items(
         self, catalogue: Catalogue, items: Any, train: bool = False
     ) -> jax.Array:
-        """The batch's distinct items, each once: vectors_UxD."""
+        """Encodes the batch's distinct items, each once: vectors_UxD."""
         return self.items(catalogue, items, train)
 
     def propagate(
         self, vectors_NxD: jax.Array, graph: Any
     ) -> tuple[jax.Array, jax.Array]:
-        """All items' vectors -> those that rank, and those that histories are of."""
+        """Graph propagation: returns (candidate vectors, history vectors)."""
         if not self.graph_layers:
             return vectors_NxD, vectors_NxD
         return propagate(vectors_NxD, graph, self.graph_layers)
@@ -83,7 +83,7 @@ class Recommender(nn.Module):
         train: bool = False,
         hidden_BxH: jax.Array | None = None,
     ) -> jax.Array:
-        """One user vector per prefix, or per place where the tower sees all others."""
+        """One user vector per prefix; per position if the tower is bidirectional."""
         if not self.bidirectional:
             return self.users(history_BxHxD, mask_BxH, train)
         return self.users(history_BxHxD, mask_BxH, train, hidden_BxH)
@@ -91,25 +91,27 @@ class Recommender(nn.Module):
     def encode_prefix(
         self, catalogue: Catalogue, packed: Any, blocks: int
     ) -> jax.Array:
-        """States_RxLxE after the first `blocks` blocks of the text encoder."""
-        return self.items.text.encode(catalogue["text"], packed, stop=blocks - 1)
+        """Runs the first `blocks` blocks of the text encoder: states_RxLxE."""
+        assert self.text is not None
+        return self.text.encode(catalogue["text"], packed, stop=blocks)
 
     def pool_text(self, states_RxLxE: jax.Array, packed: Any) -> jax.Array:
-        """The text encoder's last block: pooled_UxE, before any projection."""
-        return self.items.text.pool_states(states_RxLxE, packed)
+        """Runs the text encoder's last block: pooled_UxE, before any projection."""
+        assert self.text is not None
+        return self.text.pool_states(states_RxLxE, packed)
 
     def item_candidates(
         self, vectors_UxD: jax.Array, items_U: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """candidates_UxD and bias_U to score against `user_queries`."""
+        """Returns candidates_UxD and bias_U, to score against `user_queries`."""
         return self.head.candidates(vectors_UxD, items_U)
 
     def embed_history(
         self, vectors_UxD: jax.Array, history_BxH: jax.Array, mask_BxH: jax.Array
     ) -> jax.Array:
-        """Items' vectors -> history_BxHxD, what the user tower gets."""
+        """Looks up history_BxHxD, the input of the user tower."""
         history_BxHxD = vectors_UxD[history_BxH]
-        if not self.mark_repeats:
+        if self.repeat is None:
             return history_BxHxD
         marked_BxHxD: jax.Array = self.repeat(history_BxHxD, history_BxH, mask_BxH)
         return marked_BxHxD
@@ -117,12 +119,12 @@ class Recommender(nn.Module):
     def user_queries(
         self, vectors_NxD: jax.Array, history_BxH: jax.Array, mask_BxH: jax.Array
     ) -> jax.Array:
-        """queries_BxD of whole histories of catalogue rows."""
-        history_BxHxD, hidden_BxH = (
-            self.embed_history(vectors_NxD, history_BxH, mask_BxH),
-            None,
-        )
-        if self.bidirectional:  # asked for a hidden item after the newest one
+        """Returns queries_BxD of complete histories of catalogue items."""
+        history_BxHxD = self.embed_history(vectors_NxD, history_BxH, mask_BxH)
+        hidden_BxH = None
+        if self.bidirectional:
+            # Training hides items inside the history; the next item is one more hidden
+            # position after the newest event. It takes the place of the oldest one.
             newest = self.history_length - 1
             after = ((0, 0), (0, 1), (0, 0))
             history_BxHxD = jnp.pad(history_BxHxD[:, -newest:], after)
@@ -132,22 +134,25 @@ class Recommender(nn.Module):
         return self.head.queries(users_BxHxD[:, -1])
 
     def fuse_scores(self, baseline_scores_BxMxN: jax.Array) -> jax.Array:
-        """What the baselines' scores add to the model's: fused_scores_BxN."""
+        """Weighted sum of the baselines' scores, to add to the model's scores."""
+        assert self.late_fusion is not None
         return combine_scores(self.late_fusion(), baseline_scores_BxMxN)
 
     def __call__(
         self, catalogue: Catalogue, batch: Any, train: bool = False
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """A training batch's queries_PxD, candidates_UxD and bias_U.
+        """Returns queries_PxD, candidates_UxD and bias_U of a training batch.
 
-        The candidates are the batch's items; the whole catalogue where it brings
-        vectors of an earlier state, `stale`.
+        The candidates are the batch's items, or the entire catalogue if it contains
+        `stale`, all item vectors of an earlier training state.
         """
-        if self.num_fused and self.is_initializing():
-            self.late_fusion()
+        if self.late_fusion is not None and self.is_initializing():
+            self.late_fusion()  # creates its parameter; training does not use it
         items = batch.items
-        vectors_UxD = read_UxD = self.encode_items(catalogue, items, train)
-        if "graph" in catalogue:  # the batch's items are the catalogue, filled up
+        # An item that occurs in several histories, or as a target, is encoded once.
+        vectors_UxD = self.encode_items(catalogue, items, train)
+        read_UxD = vectors_UxD  # of these the histories consist
+        if "graph" in catalogue:  # the batch's items are all N, padded to U
             ranks_NxD, read_UxD = self.propagate(
                 vectors_UxD[: self.num_items], catalogue["graph"]
             )
@@ -156,46 +161,44 @@ class Recommender(nn.Module):
         users_BxHxD = self.encode_users(
             history_BxHxD, batch.mask_BxH, train, batch.hidden_BxH
         )
-        users_PxD = users_BxHxD.reshape(-1, self.width)[batch.position_P]
+        width = users_BxHxD.shape[-1]
+        users_PxD = users_BxHxD.reshape(-1, width)[batch.position_P]
         queries_PxD = self.head.queries(users_PxD)
         items_U = items.items_U
         if "stale" in catalogue:
-            # What the batch has just encoded is fresh, and all that a gradient reaches.
+            # The batch's own items replace their stale vectors: they are up to date,
+            # and gradients reach them only. Padding (-1) is sent out of range, because
+            # JAX would take -1 as the last item.
             stale_NxD = catalogue["stale"]["vectors_NxD"]
-            place_U = jnp.where(items_U < 0, self.num_items, items_U)  # beyond: dropped
-            vectors_UxD = stale_NxD.at[place_U].set(vectors_UxD, mode="drop")
+            index_U = jnp.where(items_U < 0, self.num_items, items_U)
+            vectors_UxD = stale_NxD.at[index_U].set(vectors_UxD, mode="drop")
             items_U = jnp.arange(self.num_items)
         return queries_PxD, *self.head.candidates(vectors_UxD, items_U)
 
 
 def make_model(
-    config: Any, num_items: int, encoder_config: BertConfig | None
+    config: Any, num_items: int, encoder_config: EncoderConfig | None
 ) -> Recommender:
-    """Builds the module that `item_tower`, `user_tower` and `head` describe."""
-    if encoder_config is not None:
-        encoder_config = dataclasses.replace(
-            encoder_config,
-            lora_rank=config.text.lora_rank,
-            lora_alpha=config.text.lora_alpha,
-        )
+    """Builds the model of the config's sections for items, users and head."""
+    tower = config.item_tower
     users = config.user_tower.copy_and_resolve_references()
     length = config.data.history_length
+    dtype = jnp.dtype(config.train.dtype)
     return Recommender(
+        items=ItemTower(
+            sources=tuple(
+                SOURCES[name](config, num_items, encoder_config)
+                for name in tower.sources
+            ),
+            combine=tower.combine,
+            width=tower.width,
+        ),
+        users=USER_TOWERS[users.name](users, length, dtype),
+        head=HEADS[config.head.name](num_items, config.head.temperature),
+        late_fusion=FusionWeights(n) if (n := len(config.head.fusion)) else None,
+        repeat=RepeatEmbedding() if users.repeats else None,
         num_items=num_items,
-        width=config.item_tower.width,
-        item_sources=tuple(config.item_tower.sources),
-        item_combine=config.item_tower.combine,
-        item_pooling=config.item_tower.pooling,
-        item_mlp_layers=config.item_tower.mlp_layers,
-        encoder_config=encoder_config,
-        user_tower=lambda dtype: USER_TOWERS[users.name](users, length, dtype),
-        head_name=config.head.name,
-        head_temperature=config.head.temperature,
-        remat_rows=config.text.remat_rows,
         history_length=length,
         bidirectional=users.name in BIDIRECTIONAL,
         graph_layers=users.num_layers if users.name in USES_GRAPH else 0,
-        num_fused=len(config.head.fusion),
-        mark_repeats=users.repeats,
-        dtype=jnp.dtype(config.train.dtype),
     )

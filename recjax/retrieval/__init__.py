@@ -1,1 +1,1 @@
-"""Scores of all candidates and their top k."""
+"""Scores all candidates and selects the top k."""

@@ -9,25 +9,25 @@ from recjax.retrieval.index import GROUP_SIZE
 def top_k(
     x_BxM: jax.Array, k: int, group: int = GROUP_SIZE
 ) -> tuple[jax.Array, jax.Array]:
-    """The k largest and their columns, as `jax.lax.top_k`, but in two steps.
+    """Returns the k largest values and their columns, exactly as `jax.lax.top_k`.
 
-    The k largest lie in the k groups of neighbours with the largest maxima, where of
-    equal ones the first counts. Looking through those and the maxima alone is twice as
-    fast on a CPU.
+    The k largest values lie in the k groups of neighbours with the largest maxima.
+    Searching the maxima, then these groups only, is twice as fast on a CPU.
 
     Args:
-      x_BxM: where M is a multiple of `group`.
+      x_BxM: scores; M is a multiple of `group`.
       k: at most M.
-      group: columns in a group.
+      group: number of columns in a group.
     """
     num_rows, num_columns = x_BxM.shape
-    if num_columns <= 2 * k * group:
+    if num_columns <= 2 * k * group:  # the two steps would search as much as one
         values_BxK, columns_BxK = jax.lax.top_k(x_BxM, k)
         return values_BxK, columns_BxK
     groups_BxGxJ = x_BxM.reshape(num_rows, -1, group)
     _, chosen_BxK = jax.lax.top_k(groups_BxGxJ.max(axis=2), k)
+    # In ascending order, so that of equal values the first column wins, as in one step.
     chosen_BxK = jnp.sort(chosen_BxK, axis=1)
-    some_BxKxJ = jnp.take_along_axis(groups_BxGxJ, chosen_BxK[..., None], axis=1)
-    values_BxK, place_BxK = jax.lax.top_k(some_BxKxJ.reshape(num_rows, -1), k)
-    group_BxK = jnp.take_along_axis(chosen_BxK, place_BxK // group, axis=1)
-    return values_BxK, group_BxK * group + place_BxK % group
+    values_BxKxJ = jnp.take_along_axis(groups_BxGxJ, chosen_BxK[..., None], axis=1)
+    values_BxK, offset_BxK = jax.lax.top_k(values_BxKxJ.reshape(num_rows, -1), k)
+    group_BxK = jnp.take_along_axis(chosen_BxK, offset_BxK // group, axis=1)
+    return values_BxK, group_BxK * group + offset_BxK % group

@@ -74,9 +74,9 @@ class References:
         """
         r, pooling = self.r, self.r.config.item_tower.pooling
         pooling = "mean" if pooling == "attention" else pooling
-        model = r.model.clone(item_pooling=pooling)
+        model = r.model.with_pooling(pooling)
         assert model.encoder_config is not None
-        blocks = model.encoder_config.num_hidden_layers + 2
+        blocks = model.encoder_config.num_blocks
         encoder = r.catalogue.prefix_encoder
         assert encoder is not None
         return np.asarray(encoder.encode(model, self.params, blocks))

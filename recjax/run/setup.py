@@ -133,8 +133,7 @@ def _make_run(
     rules = [resolve_rules(config.optim, phase, paths) for phase in phases]
     check_phases(config, phases, rules)
     if encoder_config is not None:
-        layers = encoder_config.num_hidden_layers
-        for gap in find_untrained_gaps(phases, rules, layers):
+        for gap in find_untrained_gaps(phases, rules, encoder_config):
             say(f"warning: {gap}")
     check_disk(config, phases, rules, traced.shapes, workdir, say)
     params = init_params(config, traced, encoder_dir, mesh, compiler)

@@ -10,7 +10,6 @@ import jax
 
 from recjax.baselines import BASELINES, TEXT
 from recjax.baselines.ease import MAX_ITEMS
-from recjax.catalogue.frozen_prefix import block_of
 from recjax.catalogue.prefix_cache import DTYPES
 from recjax.common.config import flat_config
 from recjax.common.errors import UserError
@@ -18,9 +17,9 @@ from recjax.data.batching.negatives import NEGATIVES
 from recjax.data.ingest.tables import SUFFIXES
 from recjax.data.splits import SPLIT_NAMES
 from recjax.losses import LOSSES
-from recjax.models.encoders.bert import BertConfig
+from recjax.models.encoders.base import EncoderConfig
 from recjax.models.heads import FUSION_WEIGHTS, HEADS
-from recjax.models.items.pooling import POOLINGS
+from recjax.models.items.text_source import POOLINGS, block_of, is_text_block
 from recjax.models.items.tower import COMBINE, SOURCES
 from recjax.models.users import (
     BIDIRECTIONAL,
@@ -238,7 +237,7 @@ def check_catalogue(c: Any, num_items: int) -> None:
             )
 
 
-def check_encoder(c: Any, encoder: BertConfig) -> None:
+def check_encoder(c: Any, encoder: EncoderConfig) -> None:
     """Refuses what this text encoder cannot do.
 
     Raises:
@@ -278,7 +277,7 @@ def check_phases(c: Any, phases: Sequence[Any], rules: Sequence[PhaseRules]) -> 
         paths = [p for p, mult in phase_rules.lr_mults.items() if mult is not None]
         lora |= any("/lora_" in path for path in paths)
         memory |= FUSION_WEIGHTS in paths
-        encoder = [path for path in paths if block_of(path, 0) is not None]
+        encoder = [path for path in paths if is_text_block(path)]
         if c.text.whiten and encoder:
             raise UserError(
                 f"text.whiten: phase {phase.name} trains {encoder[0]}, but only "
@@ -297,7 +296,9 @@ def check_phases(c: Any, phases: Sequence[Any], rules: Sequence[PhaseRules]) -> 
 
 
 def find_untrained_gaps(
-    phases: Sequence[Any], rules: Sequence[PhaseRules], layers: int
+    phases: Sequence[Any],
+    rules: Sequence[PhaseRules],
+    encoder_config: EncoderConfig,
 ) -> list[str]:
     """Phases that train a layer of the encoder and nothing of one above it.
 
@@ -306,19 +307,22 @@ def find_untrained_gaps(
     Args:
       phases: those with epochs.
       rules: of these phases.
-      layers: of the encoder.
+      encoder_config: static description of the encoder.
     """
     found = []
     for phase, phase_rules in zip(phases, rules, strict=True):
         mults = phase_rules.lr_mults
-        blocks = {block_of(x, layers) for x, mult in mults.items() if mult is not None}
-        trained = {block - 1 for block in blocks if block and block <= layers}
-        above = range(min(trained, default=layers), layers)
-        frozen = [i for i in above if i not in trained]
+        paths = [path for path, mult in mults.items() if mult is not None]
+        blocks = {block_of(path, encoder_config) for path in paths}
+        layers = range(1, encoder_config.num_blocks - 1)
+        trained = [block for block in layers if block in blocks]
+        above = range(min(trained, default=layers.stop), layers.stop)
+        frozen = [block for block in above if block not in trained]
         if frozen:
             found.append(
-                f"phase {phase.name} trains layer_{min(trained)} of the encoder and "
-                f"nothing of layer_{frozen[0]} above it, of {layers} layers"
+                f"phase {phase.name} trains layer_{min(trained) - 1} of the encoder "
+                f"and nothing of layer_{frozen[0] - 1} above it, "
+                f"of {len(layers)} layers"
             )
     return found
 

@@ -93,8 +93,7 @@ def _load_encoder(
         for path, x in shapes.items()
         if path.startswith(ENCODER) and "/lora_" not in path  # ours: in no file
     }
-    pooler = config.item_tower.pooling == "pooler"
-    weights = load_params(encoder_dir, expected, pooler=pooler)
+    weights = load_params(encoder_dir, expected)
     return {ENCODER + path: x for path, x in weights.items()}
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from recjax.catalogue.arrays import CatalogueArrays
-from recjax.catalogue.frozen_prefix import count_frozen_blocks
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, count_params, unflatten_params
 from recjax.data.batching.sequences import merge_prefixes
@@ -21,6 +20,7 @@ from recjax.data.padding import round_up
 from recjax.data.text.packing import Items
 from recjax.evaluation.model_scorer import ModelScorer
 from recjax.losses import LOSSES
+from recjax.models.items.text_source import count_frozen_blocks
 from recjax.models.layers.graph import make_graph
 from recjax.models.recommender import Recommender
 from recjax.models.users import BIDIRECTIONAL
@@ -119,8 +119,8 @@ def make_phase(
     say(f"{count_params(trainable):,} of {count_params(params):,} parameters trained")
 
     start = r.timer.start()
-    blocks = count_frozen_blocks(r.model, trainable)
-    model = r.model.clone(frozen_blocks=blocks)
+    blocks = count_frozen_blocks(r.model.encoder_config, trainable)
+    model = r.model.with_frozen_blocks(blocks)
     catalogue = r.catalogue.build(model, params, blocks, batches.negatives)
     batches.packing = catalogue.packing
     graph = candidates = None

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from recjax.common.param_paths import FlatParams, unflatten_params
-from recjax.common.unit_vectors import unit_vectors
+from recjax.common.vectors import unit_vectors
 from recjax.losses.base import Loss, LossInputs
 
 STEP_METRICS = (

@@ -59,7 +59,7 @@ def test_pickled_weights_are_not_loaded(canary, tmp_path, name):
     (folder / "model.safetensors").unlink()
     (folder / name).write_bytes(pickle.dumps(Canary(canary)))
     with pytest.raises(UserError, match=r"model\.safetensors: (unreadable|no such)"):
-        load_params(folder, {}, pooler=False)
+        load_params(folder, {})
 
 
 def test_pickled_checkpoints_are_not_loaded(canary, config, tmp_path):

@@ -1,4 +1,4 @@
-"""The hand-written gradient, and what the weights of in-batch negatives mean."""
+"""Losses against naive versions of their docstrings, in value and gradient."""
 
 import functools
 
@@ -90,8 +90,8 @@ def test_large_scores_stay_finite():
     np.testing.assert_allclose(grad, 2.0)
 
 
-def test_what_is_masked_leaves_no_trace():
-    """A query that is not finite, where no target counts."""
+def test_masked_queries_leave_no_trace():
+    """A non-finite query at a masked target."""
 
     def f(queries):
         mask = jnp.array([False, True])
@@ -105,7 +105,7 @@ def test_what_is_masked_leaves_no_trace():
 
 
 def test_no_more_than_a_chunk_of_scores_exists():
-    """Beside the table and its gradient memory does not grow with the catalogue."""
+    """Memory besides the table and its gradient does not grow with the catalogue."""
 
     def temporaries(num_items):
         args = (
@@ -124,7 +124,7 @@ def test_no_more_than_a_chunk_of_scores_exists():
     scores = 256 * 10_000 * 4 / 2**20
     assert temporaries(10_000) < scores / 4
     more = temporaries(20_000) - temporaries(10_000)
-    assert more < 3 * 10_000 * 4 / 2**20  # some numbers an item, no second table
+    assert more < 3 * 10_000 * 4 / 2**20  # a few numbers per item, no second table
 
 
 def random_case(num_targets=12, num_items=7, seed=0):
@@ -158,17 +158,19 @@ def plain_bce(s, k, beta):
 def test_bce_is_what_its_docstring_says(chunk, k, beta):
     s = random_case()
     s.log_weight_U[2] = -np.inf
-    got = bce(s, k=k, beta=beta, chunk=chunk)
+    got = bce(s, num_negatives=k, beta=beta, chunk=chunk)
     np.testing.assert_allclose(got, plain_bce(s, k, beta), rtol=2e-6)
-    whole = jax.grad(lambda q: bce(s._replace(queries_PxD=q), k=k).sum())
-    parts = jax.grad(lambda q: bce(s._replace(queries_PxD=q), k=k, chunk=chunk).sum())
+    whole = jax.grad(lambda q: bce(s._replace(queries_PxD=q), num_negatives=k).sum())
+    parts = jax.grad(
+        lambda q: bce(s._replace(queries_PxD=q), num_negatives=k, chunk=chunk).sum()
+    )
     np.testing.assert_allclose(
         whole(s.queries_PxD), parts(s.queries_PxD), rtol=1e-5, atol=1e-6
     )
 
 
-def test_bce_costs_on_average_what_drawn_negatives_do():
-    """k = 2 negatives drawn from the catalogue without the target, enumerated."""
+def test_bce_is_the_expectation_over_sampled_negatives():
+    """All pairs of k = 2 sampled negatives, enumerated."""
     s = random_case(num_targets=3, num_items=5)._replace(
         log_weight_U=np.zeros(5, np.float32), mask_P=np.ones(3, bool)
     )
@@ -178,16 +180,20 @@ def test_bce_costs_on_average_what_drawn_negatives_do():
         others = [u for u in range(5) if u != target]
         pairs = [cost[a] + cost[b] for a in others for b in others]
         want = np.log1p(np.exp(-scores[target])) + np.mean(pairs)
-        np.testing.assert_allclose(bce(s, k=2)[p], want, rtol=1e-6)
+        np.testing.assert_allclose(bce(s, num_negatives=2)[p], want, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("k", "beta"), [(1, 1.0), (256, 0.3)])
-def test_bce_starts_from_the_shares_of_targets_and_negatives(k, beta):
+def test_bce_starts_at_the_ratio_of_targets_and_negatives(k, beta):
     s = random_case()
     s = s._replace(queries_PxD=np.zeros_like(s.queries_PxD))
 
     def cost(level):
-        return bce(s._replace(bias_U=jnp.full_like(s.bias_U, level)), k=k, beta=beta)
+        return bce(
+            s._replace(bias_U=jnp.full_like(s.bias_U, level)),
+            num_negatives=k,
+            beta=beta,
+        )
 
     slope = jax.grad(lambda level: cost(level).sum())
     np.testing.assert_allclose(slope(0.0), 0, atol=1e-4)
@@ -203,11 +209,11 @@ def test_gbce_without_calibration_is_bce():
     s = random_case()
     plain, calibrated = (LOSSES[name](c, 100)(s) for name in ("bce", "gbce"))
     np.testing.assert_allclose(plain, calibrated, rtol=1e-6)
-    c.calibration = 0.75
+    c.gbce_t = 0.75
     assert np.abs(plain - LOSSES["gbce"](c, 100)(s)).max() > 0.1
 
 
-def test_ratings_ask_of_the_target_alone():
+def test_rating_depends_on_the_target_alone():
     s = random_case()
     label = (np.arange(12) % 2).astype(np.float32)
     got = LOSSES["rating"](None, 7)(s._replace(label_P=label))
@@ -219,7 +225,7 @@ def test_ratings_ask_of_the_target_alone():
 
 
 @pytest.mark.parametrize("name", ["bce", "gbce", "rating"])
-def test_other_losses_leave_no_trace_of_what_is_masked(name):
+def test_masked_queries_leave_no_trace_in_other_losses(name):
     c = ConfigDict({"negatives_per_positive": 2, "gbce_t": 0.5, "chunk": 2})
     loss, label = LOSSES[name](c, 7), np.ones(12, np.float32)
     s = random_case()._replace(label_P=label)

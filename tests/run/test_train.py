@@ -30,7 +30,7 @@ from recjax.evaluation.model_scorer import ModelScorer
 from recjax.losses import LOSSES
 from recjax.models.encoders.huggingface import load_config
 from recjax.models.heads import HEADS
-from recjax.models.items.pooling import POOLINGS
+from recjax.models.items.text_source import POOLINGS
 from recjax.models.items.tower import COMBINE, SOURCES
 from recjax.models.recommender import Recommender, make_model
 from recjax.models.users import POSITIONS, USER_TOWERS, USES_GRAPH

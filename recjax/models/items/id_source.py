@@ -1,4 +1,4 @@
-"""Item source: one free vector per item id."""
+"""Item source: one free vector per item."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 class IdSource(nn.Module):
-    """One free vector per catalogue row."""
+    """One free vector per catalogue item; reads no array of the catalogue."""
 
     num_items: int
     width: int
@@ -18,6 +18,7 @@ class IdSource(nn.Module):
     def __call__(self, arrays: Any, items: Any, train: bool) -> jax.Array:
         """Looks up vectors_UxD."""
         del arrays, train
+        # Vectors of about unit length, whatever the width.
         init = nn.initializers.normal(self.width**-0.5)
         embed = nn.Embed(
             self.num_items,

@@ -1,41 +1,45 @@
 """Item source: a pretrained encoder over the item's text."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from recjax.models.encoders.bert import Bert, BertConfig, gelu
-from recjax.models.items.pooling import AttentionPool, pool_first, pool_mean
+from recjax.common.param_paths import TEXT_PARAMS
+from recjax.models.encoders.base import Encoder, EncoderConfig
+from recjax.models.layers.activations import gelu
+from recjax.models.layers.pooling import AttentionPool, pool_first, pool_mean
+
+POOLINGS = ("cls", "mean", "attention", "pooler")
 
 
 class TextSource(nn.Module):
     """A pretrained encoder over the item's text, pooled and projected.
 
-    Between the two a perceptron, if any: `mlp_layers` hidden layers with GELU, each as
-    wide as the encoder, so that the projection alone narrows (Yuan et al., IDvs.MoRec,
-    2023, table 5, over frozen vectors).
+    Optionally with a perceptron before the projection: `mlp_layers` hidden layers with
+    GELU, each as wide as the encoder, so that only the projection reduces the width
+    (Yuan et al., IDvs.MoRec, 2023, table 5, over frozen vectors).
 
-    `frozen_blocks` of the chain embeddings, layers, pooling are constant in the
-    current phase: they run without dropout, or not at all where the catalogue
-    brings their output. `remat_rows`: see `Bert`.
+    Attributes:
+      encoder: the module, see `encoders.base.Encoder`.
+      pooling: the chain's last block, one of `POOLINGS`.
+      frozen_blocks: number of leading blocks that are constant in the current phase.
+        They run without dropout, or not at all if the catalogue holds their output.
     """
 
-    encoder_config: BertConfig
+    encoder: Encoder
     width: int
     pooling: str
     mlp_layers: int = 0
     frozen_blocks: int = 0
-    remat_rows: int = 0
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        pooler = self.pooling == "pooler"
-        self.encoder = Bert(self.encoder_config, self.dtype, pooler, self.remat_rows)
         if self.pooling == "attention":
             self.pool = AttentionPool(dtype=self.dtype)
-        size = self.encoder_config.hidden_size
+        size = self.encoder.config.hidden_size
         self.mlp = [nn.Dense(size, dtype=self.dtype) for _ in range(self.mlp_layers)]
         self.project = nn.Dense(self.width, dtype=self.dtype)
 
@@ -45,8 +49,8 @@ class TextSource(nn.Module):
         """Encodes the items' texts: vectors_UxD.
 
         Args:
-          arrays: of the whole catalogue, one of `ids_T` (tokens), `states_TxE`
-            (output of the frozen blocks, by token), `vectors_NxE` (pooled).
+          arrays: one array of the whole catalogue: `ids_T` (token ids), `states_TxE`
+            (output of the frozen blocks, by token) or `vectors_NxE` (pooled).
           items: the `Items` of a batch.
           train: whether dropout is on.
         """
@@ -68,29 +72,64 @@ class TextSource(nn.Module):
         stop: int | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """States_RxLxE after the embeddings and the layers before `stop`."""
-        layers = self.encoder_config.num_hidden_layers
-        start = min(max(self.frozen_blocks - 1, 0), layers)
+        """Runs the blocks before `stop`, by default all but pooling: states_RxLxE."""
+        pooling_block = self.encoder.config.num_blocks - 1
+        stop = pooling_block if stop is None else min(stop, pooling_block)
+        start = min(max(self.frozen_blocks, 1), pooling_block)
         if "states_TxE" in arrays:
-            x = arrays["states_TxE"][packed.index_RxL]
+            x_RxLxE = arrays["states_TxE"][packed.index_RxL]
         else:
-            x = self.encoder.embed(
+            x_RxLxE = self.encoder.embed(
                 arrays["ids_T"][packed.index_RxL],
                 packed.position_RxL,
                 train=train and self.frozen_blocks == 0,
             )
-            frozen_stop = start if stop is None else min(start, stop)
-            x = self.encoder.run_layers(x, packed.segment_RxL, 0, frozen_stop)
-        return self.encoder.run_layers(x, packed.segment_RxL, start, stop, train)
+            # Frozen layers run as in evaluation: their cached output, which replaces
+            # them wherever it fits, has no dropout either.
+            frozen_stop = min(start, stop)
+            x_RxLxE = self.encoder.run(x_RxLxE, packed.segment_RxL, 1, frozen_stop)
+        return self.encoder.run(x_RxLxE, packed.segment_RxL, start, stop, train)
 
     def pool_states(self, states_RxLxE: jax.Array, packed: Any) -> jax.Array:
-        """Last block: token states -> pooled_UxE, float32."""
+        """Runs the last block: token states -> pooled_UxE."""
+        # Sums over tokens lose digits in bfloat16, and a pooled vector is kept on disk.
         states_RxLxE = states_RxLxE.astype(jnp.float32)
         if self.pooling == "attention":
             return self.pool(states_RxLxE, packed)
-        if self.pooling == "mean":
-            return pool_mean(states_RxLxE, packed)
-        first_UxE = pool_first(states_RxLxE, packed)
-        if self.pooling == "pooler":
-            return self.encoder.pool_first(first_UxE)
-        return first_UxE
+        pools: dict[str, Callable[..., jax.Array]] = {
+            "cls": pool_first,
+            "mean": pool_mean,
+            "pooler": self.encoder.pool_states,
+        }
+        return pools[self.pooling](states_RxLxE, packed)
+
+
+def is_text_block(path: str) -> bool:
+    """Whether a parameter of the model belongs to the encoder or to its pooling."""
+    return path.startswith((TEXT_PARAMS + "encoder/", TEXT_PARAMS + "pool/"))
+
+
+def block_of(path: str, encoder_config: EncoderConfig) -> int | None:
+    """Returns the block that owns a parameter of the model; None outside the chain.
+
+    The chain is the encoder's, with the text source's own pooling as its last block.
+    """
+    if not is_text_block(path):
+        return None
+    module, _, rest = path.removeprefix(TEXT_PARAMS).partition("/")
+    if module == "encoder":
+        return encoder_config.block_of(rest)
+    return encoder_config.num_blocks - 1
+
+
+def count_frozen_blocks(
+    encoder_config: EncoderConfig | None, trainable: Iterable[str]
+) -> int:
+    """Counts the leading blocks without a trainable parameter.
+
+    0 without a text source; `num_blocks` if encoder and pooling are entirely frozen.
+    """
+    if encoder_config is None:
+        return 0
+    blocks = (block_of(path, encoder_config) for path in trainable)
+    return min((b for b in blocks if b is not None), default=encoder_config.num_blocks)

@@ -1,4 +1,4 @@
-"""Item towers: named sources (id, text), each an item vector, and their combination."""
+"""Item tower: named sources (id, text), each an item vector, and their combination."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,11 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from recjax.models.encoders.bert import BertConfig
+from recjax.models.encoders.base import EncoderConfig
 from recjax.models.items.id_source import IdSource
 from recjax.models.items.text_source import TextSource
 
-# Per source, the arrays of the whole catalogue that it reads.
+# Per source name, the arrays of the whole catalogue that it reads.
 Catalogue = dict[str, dict[str, jax.Array]]
 
 
@@ -28,10 +28,11 @@ def combine_concat(vectors: Sequence[jax.Array], width: int) -> jax.Array:
 
 
 def combine_gate(vectors: Sequence[jax.Array], width: int) -> jax.Array:
-    """Sources weighted per feature by a softmax over them, times how many there are."""
+    """Sum of the sources, weighted per feature by a softmax over the sources."""
     x = jnp.concatenate(vectors, axis=-1)
     gate = nn.Dense(width * len(vectors), dtype=x.dtype, name="gate")(x)
     gate = jax.nn.softmax(gate.reshape(*x.shape[:-1], len(vectors), width), axis=-2)
+    # Times the number of sources: equal weights give the plain sum, as in "sum".
     return (gate * jnp.stack(vectors, axis=-2)).sum(-2) * len(vectors)
 
 
@@ -43,44 +44,74 @@ COMBINE: dict[str, Callable[[Sequence[jax.Array], int], jax.Array]] = {
 
 
 class ItemTower(nn.Module):
-    """Sources by name, combined."""
+    """Sources by name, combined.
 
-    num_items: int
-    width: int
-    sources: tuple[str, ...]
+    Attributes:
+      sources: modules `(arrays, items, train) -> vectors_UxD`; a source's name is also
+        the name of its parameters and of the arrays it reads in the catalogue.
+      combine: one of `COMBINE`, used if there are several sources.
+      width: D.
+    """
+
+    # Parameters lie under a source's own name, `text`, and not under `sources_0`.
+    preserve_adopted_names = True
+
+    sources: tuple[nn.Module, ...]
     combine: str
-    pooling: str
-    mlp_layers: int
-    encoder_config: BertConfig | None
-    frozen_blocks: int
-    remat_rows: int
-    dtype: Any
-
-    def setup(self) -> None:
-        for name in self.sources:
-            setattr(self, name, SOURCES[name](self))
+    width: int
 
     @nn.compact
     def __call__(self, catalogue: Catalogue, items: Any, train: bool) -> jax.Array:
         """Encodes U items: vectors_UxD."""
         vectors = [
-            getattr(self, name)(catalogue.get(name, {}), items, train)
-            for name in self.sources
+            source(catalogue.get(str(source.name), {}), items, train)
+            for source in self.sources
         ]
         if len(vectors) == 1:
             return vectors[0]
         return COMBINE[self.combine](vectors, self.width)
 
+    @property
+    def text(self) -> TextSource | None:
+        """The text source, if the tower has one."""
+        return next((s for s in self.sources if isinstance(s, TextSource)), None)
 
-SOURCES: dict[str, Callable[[ItemTower], nn.Module]] = {
-    "id": lambda t: IdSource(t.num_items, t.width, t.dtype),
-    "text": lambda t: TextSource(
-        t.encoder_config,
-        t.width,
-        t.pooling,
-        t.mlp_layers,
-        t.frozen_blocks,
-        t.remat_rows,
-        t.dtype,
-    ),
+    def with_text(self, **changes: Any) -> "ItemTower":
+        """Returns the same tower with other attributes of the text source, if any."""
+        return self.clone(
+            sources=tuple(
+                s.clone(name=s.name, **changes) if isinstance(s, TextSource) else s
+                for s in self.sources
+            )
+        )
+
+
+def make_id_source(config: Any, num_items: int, _: EncoderConfig | None) -> IdSource:
+    """Builds the source of `item_tower.width`."""
+    dtype = jnp.dtype(config.train.dtype)
+    return IdSource(num_items, config.item_tower.width, dtype, name="id")
+
+
+def make_text_source(
+    config: Any, num_items: int, encoder_config: EncoderConfig | None
+) -> TextSource:
+    """Builds the source of the sections `text` and `item_tower`."""
+    del num_items
+    assert encoder_config is not None
+    text, tower, dtype = config.text, config.item_tower, jnp.dtype(config.train.dtype)
+    encoder_config = encoder_config.with_lora(text.lora_rank, text.lora_alpha)
+    return TextSource(
+        encoder=encoder_config.make_encoder(dtype, text.remat_rows),
+        width=tower.width,
+        pooling=tower.pooling,
+        mlp_layers=tower.mlp_layers,
+        dtype=dtype,
+        name="text",
+    )
+
+
+# Made of the config, N and the config of the text encoder, None without texts.
+SOURCES: dict[str, Callable[[Any, int, EncoderConfig | None], nn.Module]] = {
+    "id": make_id_source,
+    "text": make_text_source,
 }

@@ -1,4 +1,4 @@
-"""Multi-head attention as BERT and the user tower share it."""
+"""Multi-head self-attention, shared by the encoders and the user towers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +13,10 @@ Initializer = Callable[..., jax.Array]
 
 
 class LoRAKernel(nn.Module):
-    """Parameters of an `nn.Dense` that somebody else multiplies with.
+    """Kernel and bias of a dense layer, returned so that the caller fuses the matmul.
 
-    With a rank its kernel is W + alpha / rank * A B, B zero at first (Hu et al., LoRA,
-    2022, section 4.1).
+    With a rank the kernel is W + alpha / rank * A B, with B initially zero (Hu et al.,
+    LoRA, 2022, section 4.1).
     """
 
     width: int
@@ -26,7 +26,7 @@ class LoRAKernel(nn.Module):
 
     @nn.compact
     def __call__(self, num_inputs: int) -> tuple[jax.Array, jax.Array]:
-        """Kernel and bias."""
+        """Returns kernel and bias."""
         shape = (num_inputs, self.width)
         kernel = self.param("kernel", self.kernel_init, shape)
         if rank := self.lora_rank:
@@ -42,11 +42,11 @@ class Attention(nn.Module):
 
     Attributes:
       num_heads: divides the width of the input.
-      dropout: of the attention weights.
-      dtype: of the computation; parameters stay float32, the softmax too.
-      kernel_init: draws the kernels.
-      lora_rank: of what is added to the kernels of query and value; 0 = nothing.
-      lora_alpha: see `Affine`.
+      dropout: rate for the attention weights.
+      dtype: of the computation; parameters and softmax stay float32.
+      kernel_init: initializer of the kernels.
+      lora_rank: rank of the adapters of query and value; 0 = none.
+      lora_alpha: see `LoRAKernel`.
     """
 
     num_heads: int
@@ -64,24 +64,25 @@ class Attention(nn.Module):
         train: bool,
         bias_1xAxLxL: jax.Array | None = None,
     ) -> jax.Array:
-        """Attends where the mask (query x key) is True; the bias adds to A heads."""
+        """Attends where the mask (query x key) is True; the bias is per head."""
         width = x_BxLxD.shape[-1]
-        # One product for the three is faster than three.
+        # One matmul for query, key and value is faster than three.
         ranks = {"query": self.lora_rank, "key": 0, "value": self.lora_rank}
-        affine = [
+        layers = [
             LoRAKernel(width, self.kernel_init, rank, self.lora_alpha, name=name)(width)
             for name, rank in ranks.items()
         ]
         kernel, bias = (
             jnp.concatenate(parts, axis=-1).astype(self.dtype)
-            for parts in zip(*affine, strict=True)
+            for parts in zip(*layers, strict=True)
         )
         y = x_BxLxD.astype(self.dtype) @ kernel + bias[None, None]
         y = y.reshape(*y.shape[:-1], 3, self.num_heads, width // self.num_heads)
         query, key, value = y[:, :, 0], y[:, :, 1], y[:, :, 2]
         mask_Bx1xLxL = mask_BxLxL[:, None]
         if train and self.dropout:
-            out = self._drop_out(query, key, value, mask_Bx1xLxL, bias_1xAxLxL)
+            # JAX's own attention has no dropout of the weights.
+            out = self._with_dropout(query, key, value, mask_Bx1xLxL, bias_1xAxLxL)
         else:
             out = jax.nn.dot_product_attention(
                 query, key, value, bias=bias_1xAxLxL, mask=mask_Bx1xLxL
@@ -92,7 +93,7 @@ class Attention(nn.Module):
         )
         return dense(out)
 
-    def _drop_out(
+    def _with_dropout(
         self,
         query: jax.Array,
         key: jax.Array,
@@ -107,6 +108,7 @@ class Attention(nn.Module):
         logits *= query.shape[-1] ** -0.5
         if bias is not None:
             logits += bias
+        # Finite: a row without any True, in padding, would be NaN with -inf.
         logits = jnp.where(mask, logits, -1e30)
         weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
         weights = Dropout(self.dropout)(weights, train=True)

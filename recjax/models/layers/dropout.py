@@ -1,4 +1,4 @@
-"""Dropout that draws one byte a decision."""
+"""Dropout that draws one random byte per element."""
 
 import flax.linen as nn
 import jax
@@ -6,18 +6,18 @@ import jax.numpy as jnp
 
 
 class Dropout(nn.Module):
-    """Zeroes a share of the input and scales the rest up (Srivastava et al., 2014).
+    """Zeroes a fraction of the input and scales up the rest (Srivastava et al., 2014).
 
-    Random bits are a real part of a small step's time on a CPU, and a byte is enough:
-    the rate is rounded to a multiple of 1/256, and the scale is that of the rounded
-    rate, so that the expectation is exact.
+    Drawing random bits takes a noticeable part of a small step on a CPU, and a byte per
+    element is enough: the rate is rounded to a multiple of 1/256, and the scale follows
+    from the rounded rate, so that the expectation is exact.
     """
 
     rate: float
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """The input itself where `train` is False."""
+        """Returns the input unchanged if `train` is False."""
         drops = round(256 * self.rate)
         if not train or drops == 0:
             return x

@@ -1,4 +1,4 @@
-"""Item vectors through the graph of training events (LightGCN)."""
+"""Propagates item vectors through the graph of training events (LightGCN)."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ Graph = dict[str, Any]
 
 
 def make_graph(users_E: np.ndarray, items_E: np.ndarray, num_items: int) -> Graph:
-    """Arrays of a bipartite graph.
+    """Builds the arrays of the bipartite graph of users and items.
 
     Args:
-      users_E, items_E: users and items of the events; a pair counts once.
+      users_E, items_E: users and items of the events; repeated pairs count once.
       num_items: N.
 
     Returns:
       `user_E`, `item_E` (sorted by user), `weight_E` (1 / root of both degrees),
-      `root_N` (1 / root of an item's degree, 0 without an event), `user_V` (of the V
-      users with an event; only its length is read).
+      `root_N` (1 / root of an item's degree, 0 without an event), `user_V` (the V
+      users with an event; only its length is read, which is static under jit).
     """
     names, users_E = np.unique(users_E, return_inverse=True)
     pairs = np.unique(users_E.astype(np.int64) * num_items + items_E)
@@ -39,23 +39,25 @@ def make_graph(users_E: np.ndarray, items_E: np.ndarray, num_items: int) -> Grap
 def propagate(
     vectors_NxD: jax.Array, graph: Graph, layers: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Light graph convolutions: what ranks, and what histories are made of.
+    """Light graph convolutions: returns (candidate vectors, history vectors).
 
     He et al., LightGCN, 2020, equations 3 to 8, for users without a vector of their
-    own: item vectors are sent to users and back, and the layers 0 .. K averaged. Users
-    have vectors in odd layers, items in even ones. A user is then the sum of the second
-    result over the history, divided by the root of its length.
+    own: item vectors go to the users and back, and the layers 0 .. K are averaged. A
+    user is the sum of the history vectors over the history, divided by the root of its
+    length.
 
     Args:
       vectors_NxD: layer 0 of all items.
-      graph: of `make_graph`.
+      graph: from `make_graph`.
       layers: K, at least 1.
     """
     num_items, num_users = len(vectors_NxD), len(graph["user_V"])
     dtype, vectors_NxD = vectors_NxD.dtype, vectors_NxD.astype(jnp.float32)
     weight_Ex1 = graph["weight_E"][:, None]
 
-    def there_and_back(x_NxD: jax.Array) -> jax.Array:
+    # Two layers at once: with no user vectors in layer 0, items have vectors in even
+    # layers only and users in odd ones.
+    def two_layers(x_NxD: jax.Array) -> jax.Array:
         sent_ExD = x_NxD[graph["item_E"]] * weight_Ex1
         users_VxD = jax.ops.segment_sum(
             sent_ExD, graph["user_E"], num_users, indices_are_sorted=True
@@ -65,9 +67,11 @@ def propagate(
 
     even = [vectors_NxD]
     for _ in range(layers // 2):
-        even.append(there_and_back(even[-1]))
+        even.append(two_layers(even[-1]))
     items_NxD = sum(even[1:], start=even[0]) / (layers + 1)
-    seen = even[: (layers + 1) // 2]
-    history_NxD = sum(seen[1:], start=seen[0]) / (layers + 1)
+    # A user's layer k + 1 is the convolution of the items' layer k. It is linear, so
+    # the average over layers is taken here and the user tower does the last step.
+    before_users = even[: (layers + 1) // 2]
+    history_NxD = sum(before_users[1:], start=before_users[0]) / (layers + 1)
     history_NxD = history_NxD * graph["root_N"][:, None]
     return items_NxD.astype(dtype), history_NxD.astype(dtype)

@@ -1,6 +1,7 @@
-"""User towers: a history of item vectors -> one user vector per prefix."""
+"""User towers: a history of item vectors -> one user vector per prefix, by name."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -17,36 +18,38 @@ __all__ = ["BIDIRECTIONAL", "HAS_HEADS", "POSITIONS", "USER_TOWERS", "USES_GRAPH
 POSITIONS = ("absolute", "relative")
 
 
-def _transformer(c: Any, length: int, dtype: Any, **options: Any) -> nn.Module:
+def _make_transformer(
+    config: Any, length: int, dtype: Any, *, bidirectional: bool = False
+) -> nn.Module:
     return TransformerTower(
-        c.position,
+        config.position,
         length,
-        c.num_layers,
-        c.num_heads,
-        c.mlp_ratio,
-        c.dropout,
+        config.num_layers,
+        config.num_heads,
+        config.mlp_ratio,
+        config.dropout,
         dtype,
-        **options,
+        bidirectional,
     )
 
 
-# Made of `config.user_tower`, H and the type that is computed in. A history without its
-# padding must give the same: evaluation cuts it off.
+# Made of `config.user_tower`, H and the dtype of the computation. A tower must give the
+# same vectors if padding is cut off, because evaluation shortens histories.
 USER_TOWERS: dict[str, Callable[[Any, int, Any], nn.Module]] = {
-    "mean": lambda c, length, dtype: MeanTower(),
-    "additive": lambda c, length, dtype: AdditiveTower(
-        c.num_heads, c.hidden, c.dropout, dtype
+    "mean": lambda config, length, dtype: MeanTower(),
+    "additive": lambda config, length, dtype: AdditiveTower(
+        config.num_heads, config.hidden, config.dropout, dtype
     ),
-    "gru": lambda c, length, dtype: GruTower(c.num_layers, c.dropout, dtype),
-    "cnn": lambda c, length, dtype: CnnTower(
-        c.num_layers, c.kernel_size, c.dropout, dtype
+    "gru": lambda config, length, dtype: GruTower(
+        config.num_layers, config.dropout, dtype
     ),
-    "transformer": _transformer,
-    "bert4rec": lambda c, length, dtype: _transformer(
-        c, length, dtype, bidirectional=True
+    "cnn": lambda config, length, dtype: CnnTower(
+        config.num_layers, config.kernel_size, config.dropout, dtype
     ),
-    "graph": lambda c, length, dtype: GraphTower(),
+    "transformer": _make_transformer,
+    "bert4rec": partial(_make_transformer, bidirectional=True),
+    "graph": lambda config, length, dtype: GraphTower(),
 }
-BIDIRECTIONAL = ("bert4rec",)  # asked for items that are hidden, not for the next
-HAS_HEADS = ("additive", "transformer", "bert4rec")  # with attention heads
-USES_GRAPH = ("graph",)  # over item vectors that went through the training graph
+BIDIRECTIONAL = ("bert4rec",)  # predict hidden items instead of the next one
+HAS_HEADS = ("additive", "transformer", "bert4rec")  # use `num_heads`
+USES_GRAPH = ("graph",)  # read item vectors after graph propagation

@@ -1,4 +1,4 @@
-"""Self-attention and additive attention over the history, as NRMS reads news."""
+"""Self-attention and additive attention over the history (NRMS)."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ Pooled = tuple[jax.Array, jax.Array, jax.Array]
 
 
 class AdditiveTower(nn.Module):
-    """Items attend to each other, then are averaged by additive attention.
+    """Self-attention among the items, then their average by additive attention.
 
     Wu et al., NRMS, 2019, section 2.2; made causal, so that every prefix has its own
-    user vector. Knows no order.
+    user vector. Blind to the order of the items.
     """
 
     num_heads: int
@@ -45,18 +45,25 @@ class AdditiveTower(nn.Module):
 def running_average(
     x_BxHxD: jax.Array, score_BxHx1: jax.Array, mask_BxH: jax.Array
 ) -> jax.Array:
-    """Of every prefix, the average weighted by the softmax of its scores."""
+    """Softmax-weighted average of every prefix, in one associative scan."""
 
-    def join(a: Pooled, b: Pooled) -> Pooled:
-        most = jnp.maximum(a[0], b[0])
-        scale_a, scale_b = jnp.exp(a[0] - most), jnp.exp(b[0] - most)
-        return most, a[1] * scale_a + b[1] * scale_b, a[2] * scale_a + b[2] * scale_b
+    # A segment is (maximum score, sum of weights, weighted sum of vectors). Weights are
+    # relative to the segment's own maximum, so that no exponential overflows.
+    def merge(left: Pooled, right: Pooled) -> Pooled:
+        higher = jnp.maximum(left[0], right[0])
+        scale_left = jnp.exp(left[0] - higher)
+        scale_right = jnp.exp(right[0] - higher)
+        return (
+            higher,
+            left[1] * scale_left + right[1] * scale_right,
+            left[2] * scale_left + right[2] * scale_right,
+        )
 
-    there_BxHx1 = mask_BxH[..., None]
-    each = (
-        jnp.where(there_BxHx1, score_BxHx1, -1e30),
-        there_BxHx1.astype(jnp.float32),
-        jnp.where(there_BxHx1, x_BxHxD.astype(jnp.float32), 0.0),
+    mask_BxHx1 = mask_BxH[..., None]
+    items = (
+        jnp.where(mask_BxHx1, score_BxHx1, -1e30),
+        mask_BxHx1.astype(jnp.float32),
+        jnp.where(mask_BxHx1, x_BxHxD.astype(jnp.float32), 0.0),
     )
-    _, weight_BxHx1, total_BxHxD = jax.lax.associative_scan(join, each, axis=1)
+    _, weight_BxHx1, total_BxHxD = jax.lax.associative_scan(merge, items, axis=1)
     return total_BxHxD / jnp.maximum(weight_BxHx1, 1e-30)

@@ -25,13 +25,13 @@ class CnnTower(nn.Module):
         self, history_BxHxD: jax.Array, mask_BxH: jax.Array, train: bool
     ) -> jax.Array:
         """users_BxHxD; position h sees the items up to h."""
-        there_BxHx1 = mask_BxH[..., None]
+        mask_BxHx1 = mask_BxH[..., None]
         x = Dropout(self.dropout)(history_BxHxD, train)
         for i in range(self.num_layers):
             y = x
             for j in range(2):
                 y = nn.LayerNorm(dtype=self.dtype, name=f"norm_{i}_{j}")(y)
-                y = jnp.where(there_BxHx1, y, 0)  # as if nothing came before
+                y = jnp.where(mask_BxHx1, y, 0)  # as the zeros before the history
                 y = look_back(y, self.kernel_size, dilation=2 ** (2 * i + j))
                 name = f"conv_{i}_{j}"
                 y = nn.Dense(x.shape[-1], dtype=self.dtype, name=name)(y)
@@ -41,11 +41,14 @@ class CnnTower(nn.Module):
 
 
 def look_back(x_BxHxD: jax.Array, kernel_size: int, dilation: int) -> jax.Array:
-    """Each place's own vector and those so many places back, side by side."""
+    """Concatenates each position's vector with those 1, 2, .. dilations earlier.
+
+    A dense layer over the result is a dilated causal convolution.
+    """
     length = x_BxHxD.shape[1]
     parts = []
     for k in range(kernel_size):
         back = min(k * dilation, length)
-        filling = ((0, 0), (back, 0), (0, 0))
-        parts.append(jnp.pad(x_BxHxD, filling)[:, :length])
+        padding = ((0, 0), (back, 0), (0, 0))
+        parts.append(jnp.pad(x_BxHxD, padding)[:, :length])
     return jnp.concatenate(parts, axis=-1)

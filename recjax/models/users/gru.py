@@ -24,11 +24,12 @@ class GruTower(nn.Module):
         width = history_BxHxD.shape[-1]
 
         def step(
-            cell: nn.GRUCell, state_BxD: jax.Array, now: tuple[jax.Array, jax.Array]
+            cell: nn.GRUCell, state_BxD: jax.Array, event: tuple[jax.Array, jax.Array]
         ) -> tuple[jax.Array, jax.Array]:
-            x_BxD, there_B = now
+            x_BxD, mask_B = event
             next_BxD, _ = cell(state_BxD, x_BxD)
-            state_BxD = jnp.where(there_B[:, None], next_BxD, state_BxD)
+            # Padding leaves the state at zero: the first item starts from it.
+            state_BxD = jnp.where(mask_B[:, None], next_BxD, state_BxD)
             return state_BxD, state_BxD
 
         run = nn.scan(

@@ -14,7 +14,7 @@ class MeanTower(nn.Module):
     ) -> jax.Array:
         """users_BxHxD; position h sees the items up to h."""
         del train
-        mask_BxHx1 = mask_BxH[..., None].astype(jnp.float32)  # sums need its digits
+        mask_BxHx1 = mask_BxH[..., None].astype(jnp.float32)  # accumulate in float32
         total_BxHxD = jnp.cumsum(history_BxHxD * mask_BxHx1, axis=1)
         users_BxHxD = total_BxHxD / jnp.maximum(jnp.cumsum(mask_BxHx1, axis=1), 1)
         return users_BxHxD.astype(history_BxHxD.dtype)

@@ -7,22 +7,21 @@ from recjax.common.repeats import repeated
 
 
 class RepeatEmbedding(nn.Module):
-    """A learned vector for items that the history had before."""
+    """Adds a learned vector to items that occurred earlier in the history."""
 
     @nn.compact
     def __call__(
         self, history_BxHxD: jax.Array, history_BxH: jax.Array, mask_BxH: jax.Array
     ) -> jax.Array:
-        """history_BxHxD, marked.
+        """Returns history_BxHxD with marks.
 
         Args:
-          history_BxHxD: vectors.
-          history_BxH: whose items these are, by any numbering.
-          mask_BxH: which of them are there.
+          history_BxHxD: item vectors.
+          history_BxH: item indices, in any numbering.
+          mask_BxH: False for padding.
         """
         width, dtype = history_BxHxD.shape[-1], history_BxHxD.dtype
         mark_D = self.param("mark", nn.initializers.normal(0.02), (width,))
         is_repeat_BxH = repeated(history_BxH, mask_BxH)
-        return (
-            history_BxHxD + is_repeat_BxH[..., None] * mark_D.astype(dtype)[None, None]
-        )
+        mark_1x1xD = mark_D.astype(dtype)[None, None]
+        return history_BxHxD + is_repeat_BxH[..., None] * mark_1x1xD

@@ -1,4 +1,4 @@
-"""Transformers over the history: causal, or of items hidden from it."""
+"""Transformers over the history: causal (SASRec) or bidirectional (BERT4Rec)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ class Block(nn.Module):
         bias_1xAxHxH: jax.Array | None,
         train: bool,
     ) -> jax.Array:
-        """States in, states out."""
+        """States in, states out; attends where the mask is True."""
         width = x_BxHxD.shape[-1]
         dropout: Callable[..., jax.Array] = Dropout(self.dropout)
 
@@ -49,41 +49,42 @@ class Block(nn.Module):
 class RelativePositionBias(nn.Module):
     """Learned attention bias per head and age, the number of events since the item.
 
-    Starts with heads that forget at different rates (Press et al., ALiBi, 2022). Where
-    a place sees newer items too, their ages are below zero.
+    Initially the heads forget at different rates (Press et al., ALiBi, 2022). Newer
+    items, which only a bidirectional tower sees, have negative ages.
     """
 
     num_heads: int
     length: int
-    newer: bool
+    bidirectional: bool
 
     @nn.compact
     def __call__(self, length: int) -> jax.Array:
-        """bias_1xAxHxH for A heads and the newest `length` events."""
-        least = 1 - self.length if self.newer else 0
+        """Returns bias_1xAxHxH for A heads and the newest `length` events."""
+        min_age = 1 - self.length if self.bidirectional else 0
 
         def init(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
             del key
             slope_A = 0.5 ** (1.0 + jnp.arange(shape[0]))
-            return -slope_A[:, None] * jnp.abs(jnp.arange(shape[1]) + least)[None]
+            return -slope_A[:, None] * jnp.abs(jnp.arange(shape[1]) + min_age)[None]
 
-        ages = self.length - least
+        ages = self.length - min_age
         age_AxH = self.param("bias", init, (self.num_heads, ages))
-        place_H = jnp.arange(length)
-        age_HxH = jnp.maximum(place_H[:, None] - place_H[None], least)
-        return age_AxH[:, age_HxH - least][None]
+        position_H = jnp.arange(length)
+        # In a causal tower the ages of newer items are clipped; the mask hides them.
+        age_HxH = jnp.maximum(position_H[:, None] - position_H[None], min_age)
+        return age_AxH[:, age_HxH - min_age][None]
 
 
 class TransformerTower(nn.Module):
-    """Transformer over the history: causal (Kang and McAuley, SASRec, 2018), or of
-    items that are hidden from it (Sun et al., BERT4Rec, 2019).
+    """Transformer over the history: causal as SASRec (Kang and McAuley, 2018), or
+    bidirectional over a history with hidden items as BERT4Rec (Sun et al., 2019).
 
     Attributes:
-      bidirectional: whether a place sees newer items too, and what is hidden is
-        replaced by a learned vector.
-      position: 'absolute' adds a learned vector per place, as SASRec does;
+      position: 'absolute' adds a learned vector per position, as SASRec does;
         'relative' biases the attention by age.
-      length: of the longest history; the last place is the newest event's.
+      length: maximum history length H; the last position is the newest event's.
+      bidirectional: whether positions also see newer items, with a learned vector in
+        place of hidden ones.
     """
 
     position: str
@@ -103,9 +104,10 @@ class TransformerTower(nn.Module):
         train: bool,
         hidden_BxH: jax.Array | None = None,
     ) -> jax.Array:
-        """users_BxHxD; position h sees the items up to h, or all that is not hidden."""
+        """users_BxHxD; position h sees the items up to h, or all not hidden."""
         _, length, width = history_BxHxD.shape
-        x, bias = history_BxHxD, None
+        x = history_BxHxD
+        bias = None
         if hidden_BxH is not None:
             hidden_D = self.param("hidden", nn.initializers.normal(0.02), (width,))
             hidden_1x1xD = hidden_D[None, None].astype(x.dtype)
@@ -118,6 +120,7 @@ class TransformerTower(nn.Module):
         else:
             init = nn.initializers.normal(0.02)
             position_HxD = self.param("position", init, (self.length, width))
+            # Counted from the newest event: cutting off padding changes nothing.
             x = x + position_HxD[None, -length:].astype(self.dtype)
         x = Dropout(self.dropout)(x, train)
         mask_BxHxH = jnp.broadcast_to(mask_BxH[:, None], (len(x), length, length))

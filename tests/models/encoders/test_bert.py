@@ -1,9 +1,10 @@
-"""Our BERT and its kin against Hugging Face's, and loading, strict both ways."""
+"""BERT, RoBERTa and DistilBERT against Hugging Face, and strict loading."""
 
 import json
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,8 @@ from recjax.common.errors import UserError
 from recjax.data.ingest import sources
 from recjax.data.text.packing import pack
 from recjax.data.text.tokenize import tokenize
-from recjax.models.encoders.bert import ACTIVATIONS, Bert
 from recjax.models.encoders.huggingface import load_config, load_params
+from recjax.models.layers.activations import ACTIVATIONS
 from tests.conftest import TINY_BERT
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -25,23 +26,42 @@ TEXTS = json.loads((FIXTURES / "texts.json").read_text())
 TINY = ("tiny_bert", "tiny_roberta", "tiny_distilbert")
 
 
+class FirstTokens(NamedTuple):
+    first_U: np.ndarray
+
+
+def encode(bert, ids_RxL, segment_RxL, pooler: bool = True):
+    """One text a row: last states_RxLxE and, with the pooler, pooled_RxE."""
+    num_rows, length = ids_RxL.shape
+    position_RxL = jnp.broadcast_to(jnp.arange(length), ids_RxL.shape)
+    states = bert.embed(ids_RxL, position_RxL)
+    states = bert.run(states, segment_RxL, 1, bert.config.num_blocks - 1)
+    if not pooler:
+        return states, None
+    first = FirstTokens(np.arange(num_rows) * length)
+    return states, bert.pool_states(states, first)
+
+
 def load(folder: Path, pooler: bool = True):
-    bert = Bert(load_config(folder), pooler=pooler)
+    bert = load_config(folder).make_encoder()
     ids = np.zeros((1, 2), np.int32)
-    shapes = jax.eval_shape(bert.init, jax.random.key(0), ids, ids + 1)["params"]
-    flat = load_params(folder, param_paths.flatten_params(shapes), pooler=pooler)
+    init = partial(bert.init, method=partial(encode, pooler=pooler))
+    shapes = jax.eval_shape(init, jax.random.key(0), ids, ids + 1)["params"]
+    flat = load_params(folder, param_paths.flatten_params(shapes))
     return bert, {"params": param_paths.unflatten_params(flat)}
 
 
 def largest_difference(folder: Path, name: str) -> tuple[float, float]:
     expected = load_file(FIXTURES / f"{name}_expected.safetensors")
-    bert, variables = load(folder, pooler="pooled_UxD" in expected)
+    pooler = "pooled_UxD" in expected
+    bert, variables = load(folder, pooler)
     tokens = tokenize(TEXTS, folder, max_tokens=48, vocab_size=30522)
     longest = tokens.lengths.max()
     mask = np.arange(longest) < tokens.lengths[:, None]
     ids = np.zeros(mask.shape, np.int32)
     ids[mask] = tokens.ids
-    states, pooled = jax.jit(bert.apply)(variables, ids, mask.astype(np.int32))
+    apply = partial(bert.apply, method=partial(encode, pooler=pooler))
+    states, pooled = jax.jit(apply)(variables, ids, mask.astype(np.int32))
     by_states = np.abs(np.asarray(states)[mask] - expected["states_TxD"]).max()
     by_pooled = 0.0
     if pooled is not None:
@@ -91,7 +111,8 @@ def test_packed_rows_equal_one_text_a_row(name):
     assert len(p.index_RxL) < len(TEXTS)  # something is shared
 
     def run(module, ids, position, segment):
-        return module.run_layers(module.embed(ids, position), segment)
+        last = module.config.num_blocks - 1
+        return module.run(module.embed(ids, position), segment, 1, last)
 
     ids = tokens.ids[p.index_RxL]
     states = bert.apply(variables, ids, p.position_RxL, p.segment_RxL, method=run)
@@ -248,7 +269,7 @@ def test_configs_of_other_types_that_fit_no_encoder(tmp_path, name, change, mess
 
 
 def test_long_texts_are_cut():
-    """Between the special tokens, which stay."""
+    """Truncation keeps the special tokens."""
     texts = ["one two three four five six seven eight", "one"]
     whole = tokenize(texts, TINY_BERT, max_tokens=48, vocab_size=10**6)
     cut = tokenize(texts, TINY_BERT, max_tokens=5, vocab_size=10**6)

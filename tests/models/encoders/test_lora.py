@@ -1,14 +1,11 @@
 """LoRA in the encoder against the plain encoder."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from recjax.common import param_paths
-from recjax.models.encoders.bert import Bert
 from recjax.models.encoders.huggingface import load_config, load_params
 from tests.conftest import TINY_BERT
 
@@ -22,28 +19,33 @@ ADAPTED = [
 
 @pytest.fixture(scope="module")
 def plain():
-    """The tiny encoder, and its parameters."""
-    bert = Bert(load_config(TINY_BERT))
-    shapes = jax.eval_shape(bert.init, jax.random.key(0), IDS, SEGMENT)["params"]
-    return bert, load_params(
-        TINY_BERT, param_paths.flatten_params(shapes), pooler=False
-    )
+    """The tiny encoder and its parameters."""
+    bert = load_config(TINY_BERT).make_encoder()
+    shapes = jax.eval_shape(lambda: init(bert))
+    return bert, load_params(TINY_BERT, shapes)
 
 
 @pytest.fixture(scope="module")
 def adapted(plain):
-    """The same with LoRA as it is drawn."""
+    """The same encoder with freshly initialized adapters."""
     bert, params = plain
-    config = dataclasses.replace(bert.config, lora_rank=RANK, lora_alpha=ALPHA)
-    bert = Bert(config)
-    drawn = param_paths.flatten_params(
-        bert.init(jax.random.key(0), IDS, SEGMENT)["params"]
-    )
-    return bert, {path: params.get(path, x) for path, x in drawn.items()}
+    bert = bert.config.with_lora(RANK, ALPHA).make_encoder()
+    return bert, {path: params.get(path, x) for path, x in init(bert).items()}
+
+
+def run_all(bert):
+    position = jnp.broadcast_to(jnp.arange(4), IDS.shape)
+    return bert.run(bert.embed(IDS, position), SEGMENT, 1, bert.config.num_blocks - 1)
+
+
+def init(bert):
+    params = bert.init(jax.random.key(0), method=run_all)["params"]
+    return param_paths.flatten_params(params)
 
 
 def encode(bert, params):
-    return bert.apply({"params": param_paths.unflatten_params(params)}, IDS, SEGMENT)[0]
+    variables = {"params": param_paths.unflatten_params(params)}
+    return bert.apply(variables, method=run_all)
 
 
 def test_only_query_and_value_of_every_layer_are_adapted(plain, adapted):

@@ -1,4 +1,4 @@
-"""Items that a history had before are marked for the user tower."""
+"""Marks of repeated items in the history."""
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +19,15 @@ def test_marks_what_came_before():
     )
     mark = jnp.array([1.0, 2.0, 3.0])
     marked = RepeatEmbedding().apply({"params": {"mark": mark}}, vectors, history, mask)
-    again = [[0, 0, 0, 0, 1], [0, 0, 0, 1, 0]]  # padding is nothing that came before
+    again = [[0, 0, 0, 0, 1], [0, 0, 0, 1, 0]]  # padding is no occurrence
     np.testing.assert_array_equal(marked, np.array(again)[..., None] * np.array(mark))
 
 
 @pytest.mark.parametrize("repeats", [True, False])
 def test_a_second_time_is_another_item(config, tmp_path, repeats):
-    """After a b comes c, after a b b comes d: only marks tell the two apart.
+    """History b leads to c, history b b to d: only marks distinguish the two.
 
-    The tower is a mean over the history, for which two b are as one where it has
-    nothing else.
+    The tower is a mean over the history, in which b b equals b.
     """
     folder = tmp_path / "again"
     folder.mkdir()

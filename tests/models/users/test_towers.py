@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax.catalogue.frozen_prefix import compute_prefix, count_frozen_blocks
+from recjax.catalogue.frozen_prefix import compute_prefix
 from recjax.common import param_paths
 from recjax.data.batching.train_batches import TrainBatches
 from recjax.data.batching.types import Batch
@@ -21,8 +21,9 @@ from recjax.losses.base import LossInputs
 from recjax.losses.softmax import softmax
 from recjax.models.encoders.huggingface import load_config
 from recjax.models.heads import HEADS
-from recjax.models.items.pooling import AttentionPool, pool_first, pool_mean
+from recjax.models.items.text_source import count_frozen_blocks
 from recjax.models.items.tower import COMBINE
+from recjax.models.layers.pooling import AttentionPool, pool_first, pool_mean
 from recjax.models.recommender import Recommender, make_model
 from recjax.models.users import BIDIRECTIONAL, USER_TOWERS
 from recjax.runtime import mesh as mesh_lib
@@ -136,7 +137,7 @@ def test_a_perceptron_before_the_projection(config, texts, depth):
 
 
 def test_combinations_by_hand():
-    """Of two items with two sources each."""
+    """Two items with two sources each."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 2, 3)).astype(np.float32)
 
@@ -198,7 +199,7 @@ causal_user_tower = pytest.mark.parametrize(
 
 
 def two_layers(config, name, position, length=6):
-    """A user tower; a convolution sees so little that only its dilation reaches far."""
+    """A user tower whose convolutions are so narrow that only dilation reaches far."""
     c = config.unlock().user_tower
     c.position, c.num_layers, c.kernel_size = position, 2, 2
     return USER_TOWERS[name](c, length, jnp.float32)
@@ -206,7 +207,7 @@ def two_layers(config, name, position, length=6):
 
 @causal_user_tower
 def test_user_towers_are_causal(config, name, position):
-    """Of 12 places each sees itself and all before it that is there."""
+    """Each of 12 positions sees itself and all earlier ones but padding."""
     tower = two_layers(config, name, position, length=12)
     rng = np.random.default_rng(0)
     history = jnp.asarray(rng.normal(size=(2, 12, 8)), jnp.float32)
@@ -216,7 +217,7 @@ def test_user_towers_are_causal(config, name, position):
 
     @jax.jit
     def slopes(x):
-        """Of each place's squares by what it reads: HxBxHxD."""
+        """Gradients of each position's squared output by its inputs: HxBxHxD."""
         return jax.jacrev(
             lambda x: (tower.apply(variables, x, mask, False) ** 2).sum((0, 2))
         )(x)
@@ -229,22 +230,22 @@ def test_user_towers_are_causal(config, name, position):
 
 @every_user_tower
 def test_every_parameter_of_a_user_tower_counts(config, name, position):
-    """Of those that it has."""
+    """No parameter has a zero gradient."""
     tower = two_layers(config, name, position)
     rng = np.random.default_rng(0)
     history = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
-    there = np.ones((2, 6), bool)
+    mask = np.ones((2, 6), bool)
     hidden = [np.arange(6)[None] == np.array([[2], [5]])] * (name in BIDIRECTIONAL)
-    variables = tower.init(jax.random.key(0), history, there, False, *hidden)
+    variables = tower.init(jax.random.key(0), history, mask, False, *hidden)
     wanted = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
 
     def loss(variables):
-        return (tower.apply(variables, history, there, False, *hidden) * wanted).sum()
+        return (tower.apply(variables, history, mask, False, *hidden) * wanted).sum()
 
     grads = param_paths.flatten_params(
         jax.jit(jax.grad(loss))(variables).get("params", {})
     )
-    # A key's bias shifts all scores of a place alike; softmax does not see it.
+    # A key's bias shifts all scores of a position alike; softmax does not see it.
     silent = [path for path, g in grads.items() if not np.abs(g).max() > 1e-7]
     assert [path for path in silent if not path.endswith("key/bias")] == []
     assert len(grads) == len(param_paths.flatten_params(variables.get("params", {})))
@@ -274,7 +275,7 @@ def test_user_towers_do_not_see_padding(config, name, position):
     history = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
     mask = np.array([[0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1]], bool)
     variables = tower.init(jax.random.key(0), history, mask, False)
-    # Of a fresh tower positions are too small to show.
+    # Initial position vectors are too small to show a difference.
     variables = jax.tree.map(lambda x: x + rng.normal(size=x.shape), variables)
     whole = tower.apply(variables, history, mask, False)
     cut = tower.apply(variables, history[:, 2:], mask[:, 2:], False)
@@ -311,7 +312,7 @@ def test_heads_score_as_they_say(name):
 def test_frozen_blocks_follow_from_what_is_trained(texts):
     model = texts[2]
     stem = "items/text/encoder/"
-    count = lambda *paths: count_frozen_blocks(model, paths)  # noqa: E731
+    count = lambda *paths: count_frozen_blocks(model.encoder_config, paths)  # noqa: E731
     assert count("users/norm/scale", "items/text/project/kernel") == 5
     assert count("items/text/mlp_0/kernel") == 5
     assert count(stem + "layer_1/mlp_down/bias") == 2
@@ -326,7 +327,7 @@ def test_frozen_blocks_follow_from_what_is_trained(texts):
 @pytest.mark.parametrize("blocks", [1, 2, 3, 4, 5])
 def test_cached_prefix_gives_the_same_loss_and_gradients(texts, blocks):
     data, tokens, model, params, items = texts
-    model = model.clone(frozen_blocks=blocks)
+    model = model.with_frozen_blocks(blocks)
     ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
     variables = {"params": param_paths.unflatten_params(params)}
     pooled = blocks == 5
@@ -364,7 +365,7 @@ def test_cached_prefix_gives_the_same_loss_and_gradients(texts, blocks):
 
 
 def make_batch(data, items):
-    """Four random histories of the whole catalogue."""
+    """Four random histories over the entire catalogue."""
     rng = np.random.default_rng(0)
     history = rng.integers(0, data.num_items, (4, 6)).astype(np.int32)
     targets = rng.integers(0, data.num_items, 24).astype(np.int32)
@@ -386,8 +387,8 @@ def total_loss(model, params, catalogue, batch, dropout=False, key=3):
 @pytest.mark.parametrize(("blocks", "drops"), [(0, True), (3, True), (5, False)])
 def test_the_encoder_drops_where_it_is_trained(texts, blocks, drops):
     data, tokens, model, params, items = texts
-    users = lambda dtype: USER_TOWERS["mean"](None, 0, dtype)  # noqa: E731
-    model = model.clone(user_tower=users, frozen_blocks=blocks)  # no other drops
+    users = USER_TOWERS["mean"](None, 0, jnp.float32)  # no other drops
+    model = model.clone(users=users).with_frozen_blocks(blocks)
     params = {k: x for k, x in params.items() if not k.startswith("users/")}
     ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
     batch = make_batch(data, items)
@@ -404,9 +405,9 @@ def assert_same_gradients(got, want):
 
 
 def test_each_item_once_gives_the_same_loss_and_gradients(config, texts):
-    """A batch as `TrainBatches` makes it against the plain computation: the item of
-    every position encoded alone in its row, padded; every target of the batch a
-    negative of every other, but for copies of the target."""
+    """A batch of `TrainBatches` against the plain computation: the item of every
+    position encoded alone in a padded row; every target of the batch is a negative of
+    every other target, except copies of it."""
     data, tokens, model, params, _ = texts
     made = TrainBatches(
         NextItem(data.train, 6, windows="all"),
@@ -420,7 +421,7 @@ def test_each_item_once_gives_the_same_loss_and_gradients(config, texts):
     items, places = batch.items, batch.position_P[batch.position_P >= 0]
     history = items.items_U[batch.history_BxH][batch.mask_BxH]
     targets = items.items_U[batch.targets_P[: len(places)]]
-    assert len(set(history) | set(targets)) <= len(history) / 2  # worth its while
+    assert len(set(history) | set(targets)) <= len(history) / 2  # deduplication matters
     ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
 
     def plain(params):
@@ -443,15 +444,16 @@ def test_each_item_once_gives_the_same_loss_and_gradients(config, texts):
             return model.apply(variables, ids, items, method=Recommender.encode_items)
 
         history_PxD, targets_PxD = encode(history), encode(targets)
-        history_BxHxD = jnp.zeros((*batch.mask_BxH.shape, model.width))
+        history_BxHxD = jnp.zeros((*batch.mask_BxH.shape, model.items.width))
         history_BxHxD = history_BxHxD.at[batch.mask_BxH].set(history_PxD)
         users = model.apply(
             variables, history_BxHxD, batch.mask_BxH, method=Recommender.encode_users
-        ).reshape(-1, model.width)[places]
-        head = HEADS[model.head_name](data.num_items, model.head_temperature)
+        ).reshape(-1, model.items.width)[places]
         of_head = {"params": variables["params"]["head"]}
-        queries = head.apply(of_head, users, method="queries")
-        vectors, bias = head.apply(of_head, targets_PxD, targets, method="candidates")
+        queries = model.head.apply(of_head, users, method="queries")
+        vectors, bias = model.head.apply(
+            of_head, targets_PxD, targets, method="candidates"
+        )
         logits = queries @ vectors.T + bias[None]
         own = jnp.diagonal(logits)
         expected = np.log(made.target_freq_N[targets] * 8).astype(np.float32)
@@ -476,27 +478,29 @@ def test_computed_again_in_the_backward_pass_gives_the_same(texts, rows):
     off = dataclasses.replace(
         model.encoder_config, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
     )
-    users = lambda dtype: USER_TOWERS["mean"](None, 0, dtype)  # noqa: E731
-    model = model.clone(encoder_config=off, user_tower=users)
+    model = model.clone(users=USER_TOWERS["mean"](None, 0, jnp.float32))
     params = {k: x for k, x in params.items() if not k.startswith("users/")}
     batch = make_batch(data, items)
 
-    def run(model):
+    def run(remat_rows):
+        encoder = off.make_encoder(remat_rows=remat_rows)
+        remat = model.clone(items=model.items.with_text(encoder=encoder))
+
         def loss(params):
-            return total_loss(model, params, ids, batch, dropout=True)
+            return total_loss(remat, params, ids, batch, dropout=True)
 
         compiled = jax.jit(jax.value_and_grad(loss)).lower(params).compile()
         return compiled(params), compiled.memory_analysis().temp_size_in_bytes
 
-    (want, want_grads), whole = run(model)
-    (got, got_grads), pieces = run(model.clone(remat_rows=rows))
+    (want, want_grads), whole = run(0)
+    (got, got_grads), pieces = run(rows)
     np.testing.assert_allclose(got, want, rtol=1e-6)
     assert_same_gradients(got_grads, want_grads)
     assert pieces < whole
 
 
 def test_stale_vectors_of_this_state_are_the_full_softmax(texts):
-    """And where they are of another state, the batch's own are fresh all the same."""
+    """With vectors of another state, the batch's own items are fresh all the same."""
     data, tokens, model, params, items = texts
     ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
     variables = {"params": param_paths.unflatten_params(params)}

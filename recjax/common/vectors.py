@@ -1,4 +1,4 @@
-"""Vectors of length one."""
+"""Operations on vectors that several packages share."""
 
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ MIN_SQUARED_LENGTH = 1e-12  # a shorter vector is not stretched to length one
 
 
 def unit_vectors(vectors_xD: Array) -> Array:
-    """Divides vectors by their length, in float32; a zero vector stays zero."""
+    """Scales vectors to length one, in float32; a zero vector stays zero."""
     xp = jnp if isinstance(vectors_xD, jax.Array) else np
     vectors_xD = vectors_xD.astype(np.float32)
     squares_x1 = xp.sum(vectors_xD * vectors_xD, axis=-1, keepdims=True)

@@ -21,6 +21,8 @@ class AttentionPool(nn.Module):
         score_T = score(jnp.tanh(hidden)).reshape(-1)
         num = packed.first_U.shape[0]
         owner_T = packed.owner_RxL.reshape(-1)
+        # A softmax over each text's tokens. Padding belongs to text U, which is out of
+        # range and therefore dropped by the segment sums.
         best_U = jax.ops.segment_max(score_T, owner_T, num)
         best_U = jnp.where(jnp.isfinite(best_U), best_U, 0)
         weight_T = jnp.exp(score_T - best_U.at[owner_T].get(mode="fill", fill_value=0))
@@ -31,7 +33,7 @@ class AttentionPool(nn.Module):
 
 
 def pool_first(states_RxLxE: jax.Array, packed: Any) -> jax.Array:
-    """State of each text's first token, [CLS] or whatever the tokenizer puts there."""
+    """State of each text's first token, which is [CLS] for most tokenizers."""
     return states_RxLxE.reshape(-1, states_RxLxE.shape[-1])[packed.first_U]
 
 
@@ -43,6 +45,3 @@ def pool_mean(states_RxLxE: jax.Array, packed: Any) -> jax.Array:
     total_UxE = jax.ops.segment_sum(states_TxE, owner_T, num)
     count_U = jax.ops.segment_sum(jnp.ones_like(owner_T), owner_T, num)
     return total_UxE / jnp.maximum(count_U, 1)[:, None]
-
-
-POOLINGS = ("cls", "mean", "attention", "pooler")

@@ -1,0 +1,98 @@
+"""The interface that every pretrained text encoder implements.
+
+An encoder is a chain of blocks with one numbering everywhere: block 0 is the
+embeddings, blocks 1 .. n are the n layers and block n + 1, the last, pools a text's
+token states into one vector. Freezing, the cache of a frozen prefix and the report of
+trained parameters all speak of these blocks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+
+# Pairs (regex over a key of the file, our path, names of its leaves in file -> ours).
+Weights = tuple[tuple[str, str, dict[str, str]], ...]
+
+
+class EncoderConfig(Protocol):
+    """The static description of an encoder; a frozen, hashable dataclass."""
+
+    @property
+    def hidden_size(self) -> int:
+        """E, the width of the token states."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Length of the longest text that the encoder can read."""
+
+    @property
+    def has_pooler(self) -> bool:
+        """Whether `Encoder.pool_states` works, with weights in the checkpoint."""
+
+    @property
+    def num_blocks(self) -> int:
+        """Length of the chain, embeddings and pooling included."""
+
+    def block_of(self, path: str) -> int:
+        """Returns the block that owns a parameter; the path starts at the encoder."""
+
+    def with_lora(self, rank: int, alpha: float) -> "EncoderConfig":
+        """Returns the same encoder with low-rank adapters; rank 0 adds none."""
+
+    def make_encoder(self, dtype: Any, remat_rows: int) -> "Encoder":
+        """Builds the flax module; `remat_rows` as in `bert.Bert`."""
+
+
+class Encoder(Protocol):
+    """The computation of an encoder, a flax module that calls its blocks separately."""
+
+    @property
+    def config(self) -> EncoderConfig:
+        """The description that the encoder was made of."""
+
+    def embed(
+        self, ids_RxL: jax.Array, position_RxL: jax.Array, train: bool = False
+    ) -> jax.Array:
+        """Runs block 0: token ids -> states_RxLxE."""
+
+    def run(
+        self,
+        states_RxLxE: jax.Array,
+        segment_RxL: jax.Array,
+        start: int,
+        stop: int,
+        train: bool = False,
+    ) -> jax.Array:
+        """Runs the blocks start .. stop - 1, which are layers: states in, states out.
+
+        Tokens attend to tokens with the same segment number only, so that a row may
+        hold several texts; 0 marks padding.
+        """
+
+    def pool_states(self, states_RxLxE: jax.Array, packed: Any) -> jax.Array:
+        """Runs the last block with the encoder's own pooler: pooled_UxE."""
+
+
+@dataclass(frozen=True)
+class ModelType:
+    """How to read the files of one Hugging Face model type.
+
+    Attributes:
+      read_config: path and content of `config.json` -> the encoder's config. Raises a
+        `UserError` for content that the encoder cannot represent.
+      weights: regex over a key, without the prefix -> our path and its leaves.
+      prefix: start of the keys in files that also hold the pretraining task's head.
+      ignored: regex over the keys of buffers and of such heads.
+    """
+
+    read_config: Callable[[Path, dict[str, Any]], EncoderConfig]
+    weights: Weights
+    prefix: str
+    ignored: str
