@@ -13,8 +13,9 @@ Half an hour to 50 minutes on one CPU core. Test HR@10 / NDCG@10, mean of seeds 
 
 from ml_collections import ConfigDict
 
-from configs import base, data_sets
+from configs import data_sets
 from configs.ablations import reference
+from recjax.config import base
 
 
 def get_config(point: str = "whole") -> ConfigDict:

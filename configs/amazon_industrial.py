@@ -14,8 +14,9 @@ NDCG@10, mean of seeds 0, 1 and 2 and their standard deviation: .1355 ± .0011 /
 
 from ml_collections import ConfigDict
 
-from configs import base, data_sets
+from configs import data_sets
 from configs.ablations import reference
+from recjax.config import base
 
 
 def get_config(point: str = "whole") -> ConfigDict:

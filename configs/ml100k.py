@@ -8,8 +8,9 @@ and their standard deviation: .2439 ± .0059 / .1377 ± .0031 (experiments/headl
 
 from ml_collections import ConfigDict
 
-from configs import base, data_sets
+from configs import data_sets
 from configs.ablations import reference
+from recjax.config import base
 
 NO_TEXT = {
     "head.fusion": ("ease",),

@@ -8,7 +8,8 @@ after the first phase, .202 / .103 after the second.
 
 from ml_collections import ConfigDict
 
-from configs import base, data_sets
+from configs import data_sets
+from recjax.config import base
 
 
 def get_config() -> ConfigDict:

@@ -28,7 +28,7 @@ def write_config(folder, *lines):
     body = "\n".join(f"    {line}" for line in lines)
     path = folder / "my_config.py"
     path.write_text(
-        "from configs import base\n\n\ndef get_config():\n"
+        "from recjax.config import base\n\n\ndef get_config():\n"
         f"    c = base.get_config()\n{body}\n    return c\n"
     )
     return path

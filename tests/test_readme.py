@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from configs import base
 from experiments.sweeping.load import load_sweep, resolve
 from recjax import baselines
 from recjax.catalogue.frozen_prefix import count_frozen_blocks
+from recjax.config import base
+from recjax.config.validate import check_config
 from recjax.data.splits import load_data
 from recjax.losses import LOSSES, softmax
 from recjax.models import users
 from recjax.models.encoders.huggingface import load_config
 from recjax.models.recommender import make_model
 from recjax.run import train
-from recjax.run.validate_config import check_config
 from recjax.training import optimizer
 from recjax.training.initial_params import trace_init
 

@@ -9,8 +9,8 @@ training has in the other tables, rate times decay times steps is far below 1%.
 
 from ml_collections import ConfigDict
 
-from configs import base
 from configs.ablations import reference
+from recjax.config import base
 
 
 def get_config(point: str = "warmup_kernels") -> ConfigDict:

@@ -9,8 +9,8 @@ frozen encoder is 33 times cheaper for 2.1 points of AUC (Yu et al., GRAM, table
 
 from ml_collections import ConfigDict
 
-from configs import base
 from configs.ablations import reference
+from recjax.config import base
 
 
 def get_config(point: str = "frozen") -> ConfigDict:

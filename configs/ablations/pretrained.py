@@ -9,8 +9,8 @@ Claim: pretrained weights help, least on small data (Yuan et al., IDvs.MoRec, SI
 
 from ml_collections import ConfigDict
 
-from configs import base
 from configs.ablations import freezing, reference
+from recjax.config import base
 
 
 def get_config(point: str = "pretrained") -> ConfigDict:

@@ -11,8 +11,8 @@ row of 1e-3 for the towers and 1e-4 for the encoder says whose rate it is that m
 
 from ml_collections import ConfigDict
 
-from configs import base
 from configs.ablations import reference
+from recjax.config import base
 
 
 def get_config(point: str = "towers_3e-4_encoder_1e-4") -> ConfigDict:

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from configs import base, data_sets
+from configs import data_sets
+from recjax.config import base
 
 Changes = Mapping[str, Any]
 Add = Callable[[str, Changes], None]

@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import base
 from experiments.benchmarks import duel
 from experiments.benchmarks.serve import serve
 from recjax.catalogue.frozen_prefix import PrefixEncoder
 from recjax.common.param_paths import TEXT_PARAMS
+from recjax.config import base
 from recjax.data.ingest.sources import locate
 from recjax.data.text.tokenize import tokenize
 from recjax.run.setup import open_run

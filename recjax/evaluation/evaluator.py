@@ -165,7 +165,7 @@ class Evaluator:
           rows: of the validation.
           metric: to compare by; of equal ones the first combination wins.
         """
-        each = self.config.head.fusion_weights_grid
+        each = self.config.head.fusion_weights
         every = itertools.product(each, repeat=len(self.config.head.fusion))
         weights_WxM = np.array(list(every), np.float32)
         encoded, placed_WxM = (

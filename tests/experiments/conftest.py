@@ -7,7 +7,7 @@ import pytest
 CONFIG = """
 from pathlib import Path
 
-from configs import base
+from recjax.config import base
 from configs.ablations.reference import read_points
 from tests.conftest import shrink
 

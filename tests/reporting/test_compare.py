@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from configs import base
+from recjax.config import base
 from recjax.reporting import compare
 from recjax.run import train
 
