@@ -104,14 +104,14 @@ def test_links_lead_somewhere():
 
 def test_a_config_with_a_sweep():
     space = {}
-    exec(block("reference.make(point, sweep)"), space)
+    exec(block("reference.make(variant, sweep)"), space)
     assert space["get_config"]("cls").item_tower.pooling == "cls"
     industrial = space["get_config"]("mean@amazon_industrial")
     assert industrial.data.source == "amazon-industrial"
 
 
 def test_a_sweep_on_own_data(tmp_path):
-    code = block("reference.pick(c, point, sweep)")
+    code = block("reference.pick(c, variant, sweep)")
     (tmp_path / "shop.py").write_text(code)
     made = {}
     for point in load_sweep(str(tmp_path / "shop.py")):
