@@ -1,1 +1,1 @@
-"""Configs: `base.py` declares every key, each other file is a run."""
+"""Example configs; `recjax.config` declares the keys and their defaults."""

@@ -1,38 +1,44 @@
-"""What every config says of a data set: data, texts, the test, users of a batch."""
+"""What the configs of one data set share: columns, texts, evaluation, batch size."""
 
 from ml_collections import ConfigDict
 
 
-def ml100k(c: ConfigDict) -> None:
+def ml100k(config: ConfigDict) -> None:
     """MovieLens 100K by title, year and genres: leave-one-out, seen items masked."""
-    c.data.rating, c.data.user_table = "rating", True
-    c.eval.like_threshold = 4.0
+    config.data.rating = "rating"
+    config.data.user_table = True
+    config.eval.like_threshold = 4.0
 
 
-def amazon_industrial(c: ConfigDict) -> None:
-    """Amazon Industrial by title and brand, as MiniOneRec splits the set of 2018: by
+def amazon_industrial(config: ConfigDict) -> None:
+    """Amazon Industrial by title and brand, the 2018 data as MiniOneRec splits them: by
     global time, with histories of at most ten items, seen items not masked.
 
     `data.source` is a directory of that name, with
     `amazon-industrial.{train,valid,test}.inter` and `.item` in RecBole's atomic format.
     """
-    c.data.source = "amazon-industrial"
-    c.data.split, c.data.time = "fixed", ""
-    c.data.history_length = 10
-    c.text.template, c.text.title = "{title}. {brand}", "{title}"
-    c.text.max_tokens, c.text.row_tokens = 64, 128
-    c.eval.mask_seen = False
-    c.train.batch_size = 64  # users, each with all that they are asked for
+    config.data.source = "amazon-industrial"
+    config.data.split = "fixed"
+    config.data.time = ""
+    config.data.history_length = 10
+    config.text.template = "{title}. {brand}"
+    config.text.title = "{title}"
+    config.text.max_tokens = 64
+    config.text.row_tokens = 128
+    config.eval.mask_seen = False
+    # A batch contains users, each with all of their targets.
+    config.train.batch_size = 64
 
 
-def amazon_beauty(c: ConfigDict) -> None:
+def amazon_beauty(config: ConfigDict) -> None:
     """Amazon Beauty by title: leave-one-out, seen items masked, histories of 20.
 
     `data.source` is a directory with `amazon-beauty.inter` and `.item` in RecBole's
-    atomic format: the 5-core set of 2014 that S3-Rec distributes, with titles.
+    atomic format: the 5-core data of 2014 that S3-Rec distributes, with titles.
     """
-    c.data.source = "amazon-beauty"
-    c.data.history_length = 20
-    c.text.template = c.text.title = "{title}"
-    c.text.max_tokens = 48
-    c.train.batch_size = 256
+    config.data.source = "amazon-beauty"
+    config.data.history_length = 20
+    config.text.template = "{title}"
+    config.text.title = "{title}"
+    config.text.max_tokens = 48
+    config.train.batch_size = 256

@@ -1,4 +1,4 @@
-"""MovieLens 100K: ids and a frozen encoder, EASE and text cosines beside them.
+"""MovieLens 100K: ids and a frozen encoder, fused with EASE and text similarity.
 
     python -m recjax.main --config=configs/ml100k.py --workdir=runs/ml100k
 
@@ -8,8 +8,9 @@ and their standard deviation: .2439 ± .0059 / .1377 ± .0031 (experiments/headl
 
 from ml_collections import ConfigDict
 
-from configs import base, data_sets
+from configs import data_sets
 from configs.ablations import reference
+from recjax.config import base
 
 NO_TEXT = {
     "head.fusion": ("ease",),
@@ -17,27 +18,29 @@ NO_TEXT = {
 }
 
 
-def get_config(point: str = "whole") -> ConfigDict:
+def get_config(variant: str = "whole") -> ConfigDict:
     """Leave-one-out, seen items masked, history of 50, frozen encoder.
 
     Args:
-      point: what is left out or put in, of `sweep`.
+      variant: name of a variant of `sweep`.
     """
-    c = base.get_config()
-    data_sets.ml100k(c)
-    c.data.reverse = 0.3
-    c.item_tower.sources = ("id", "text")
-    c.item_tower.width = 128
-    c.user_tower.num_heads = 4
-    c.user_tower.dropout = 0.4
-    c.head.fusion = ("ease", "text")
-    c.loss.smoothing = 0.2
-    c.eval.baselines = ("popularity", "transitions", "ease", "text")
-    c.train.phases = (base.phase("towers", epochs=50, lr=2e-3, ema=0.99, patience=10),)
-    return reference.pick(c, point, sweep)
+    config = base.get_config()
+    data_sets.ml100k(config)
+    config.data.reverse = 0.3
+    config.item_tower.sources = ("id", "text")
+    config.item_tower.width = 128
+    config.user_tower.num_heads = 4
+    config.user_tower.dropout = 0.4
+    config.head.fusion = ("ease", "text")
+    config.loss.smoothing = 0.2
+    config.eval.baselines = ("popularity", "transitions", "ease", "text")
+    config.train.phases = (
+        base.phase("towers", epochs=50, lr=2e-3, ema=0.99, patience=10),
+    )
+    return reference.pick(config, variant, sweep)
 
 
 def sweep(add: reference.Add) -> None:
-    """The whole, and what its texts are good for."""
+    """Adds the complete model, and one without texts."""
     add("whole", {})
     add("no_text", {"item_tower.sources": ("id",), **NO_TEXT})

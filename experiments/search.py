@@ -45,7 +45,7 @@ from experiments.tabling.table import line
 from recjax.common.config import describe_changes
 from recjax.common.errors import STOPPED, UserError
 from recjax.common.files import atomic_files
-from recjax.run.validate_config import check_config
+from recjax.config.validate import check_config
 from recjax.runtime.locks import is_locked
 
 try:

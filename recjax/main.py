@@ -1,25 +1,31 @@
 """Trains and evaluates a recommender.
 
-python -m recjax.main --config=configs/quickstart.py --workdir=runs/quickstart
+    python -m recjax.main --config=quickstart --workdir=runs/quickstart
 
-Any key of the config can be set: --config.train.batch_size=32 (configs/base.py has
-them all).
+--config is FILE.py with a function get_config(), the name of a config in the package,
+or the config.json of a run. Every key of the config can be set by a flag:
+--config.train.batch_size=32. --help_config prints every key.
 """
 
 import io
 import re
 import sys
 import threading
+from logging import CRITICAL, Filter, LogRecord, getLogger
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from recjax.common.errors import STOPPED, Stopped, UserError, explain
+from recjax.common.errors import STOPPED, Stopped, UserError
+from recjax.config.keys import SECTIONS
+from recjax.config.load import check_key, config_path, explain
 from recjax.runtime.host_memory import keep_memory
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file; FILE.py:ARG passes ARG to get_config."
+    "config",
+    None,
+    "FILE.py, FILE.py:ARG (passes ARG to get_config), RUN/config.json, or a name.",
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Run directory. The same command again resumes the run."
@@ -30,33 +36,90 @@ _DRY_RUN = flags.DEFINE_bool(
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of the first of several processes of one run."
 )
-_PROCESSES = flags.DEFINE_integer("processes", 1, "How many processes the run has.")
-_PROCESS = flags.DEFINE_integer("process", 0, "Which of them this one is, from 0.")
+_PROCESSES = flags.DEFINE_integer("processes", 1, "Number of processes of the run.")
+_PROCESS = flags.DEFINE_integer("process", 0, "Index of this process, from 0.")
 _DEBUG = flags.DEFINE_bool("debug", False, "Show a traceback for user errors too.")
+flags.DEFINE_string(
+    "help_config", None, "Print every config key, or with =SECTION those of a section."
+)
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, with config mistakes as one line instead of a traceback."""
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the flags with absl; a mistake is one line instead of a traceback."""
+    _print_help(argv)
+    argv = _with_config_path(argv)
     try:
         rest = flags.FLAGS(argv)
         _ = _CONFIG.value and _CONFIG.value.seed  # an unreadable file raises only now
     except SystemExit as e:
         if any(re.match(r"--?(help|\?)", arg) for arg in argv):
             sys.exit(0)  # absl exits with 1
-        named = [arg for arg in argv if re.match(r"--?config(=|$)", arg)]
-        _fail(f"config: {' '.join(named)}: exits with {e.code}")
+        _fail(f"config: {' '.join(_config_arguments(argv))}: exits with {e.code}")
+    except UserError as e:
+        _fail(str(e))
     except OSError as e:
         _fail(f"config: {explain(e)[-1]}")
     except IndexError:  # --config.train.phases[5]
         beyond = [arg for arg in argv if re.match(r"--?config\.[^=]*\[", arg)]
-        _fail(f"config: no such part: {' '.join(beyond)}")
+        _fail(f"config: no such element: {' '.join(beyond)}")
     except Exception as e:  # a config file may raise anything
         if "--debug" in argv:
             raise
+        _check_keys(argv)
         _fail(f"config: {' '.join(explain(e))}")
     if len(rest) > 1:
         _fail(f"unexpected argument {rest[1]!r}; options begin with --")
     return rest
+
+
+def _print_help(argv: list[str]) -> None:
+    """Exits after printing the help, if a flag requests it."""
+    for arg in argv[1:]:
+        if re.fullmatch(r"--?(help|h|\?)", arg):
+            sections = ", ".join(name for name in SECTIONS if name)
+            print(f"{__doc__}\nSections of the config: {sections}.")
+            print("--help_config=SECTION prints the keys of one.\n\nFlags:")
+            print(flags.FLAGS.module_help(sys.modules[__name__]))
+            sys.exit(0)
+        if found := re.fullmatch(r"--?help_config(?:=(.*))?", arg):
+            from recjax.config.help import describe_keys  # imports JAX for choices
+
+            try:
+                print(describe_keys(found[1] or ""))
+            except UserError as e:
+                _fail(str(e))
+            sys.exit(0)
+
+
+def _config_arguments(argv: list[str]) -> list[str]:
+    return [arg for arg in argv if re.match(r"--?config(=|$)", arg)]
+
+
+def _check_keys(argv: list[str]) -> None:
+    """Fails at a flag for an unknown key; names the key that it is now, or is close to.
+
+    Called only after an error, as a config file may add keys of its own.
+    """
+    for arg in argv:
+        if found := re.match(r"--?(?:no)?config\.([^=]+)", arg):
+            try:
+                check_key(found[1])
+            except UserError as e:
+                _fail(str(e))
+
+
+def _with_config_path(argv: list[str]) -> list[str]:
+    """Replaces the name of a packaged config, or a JSON file, by a Python file."""
+    argv = list(argv)
+    for i, arg in enumerate(argv):
+        try:
+            if found := re.fullmatch(r"(--?config=)(.+)", arg):
+                argv[i] = found[1] + config_path(found[2])
+            elif re.fullmatch("--?config", arg) and i + 1 < len(argv):
+                argv[i + 1] = config_path(argv[i + 1])
+        except UserError as e:
+            _fail(str(e))
+    return argv
 
 
 def _fail(message: str) -> NoReturn:
@@ -64,22 +127,41 @@ def _fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
+class _NotFromOrbax(Filter):
+    """Drops log records of Orbax, which uses the same logger as all users of absl.
+
+    Its errors reach the user through `UserError`, or as a line about a checkpoint that
+    could not be saved or read.
+    """
+
+    def filter(self, record: LogRecord) -> bool:
+        """Whether to keep the record."""
+        return "orbax" not in record.pathname
+
+
+def _configure_logging(debug: bool) -> None:
+    logging.set_verbosity(logging.WARNING)
+    if not debug:
+        logging.get_absl_logger().addFilter(_NotFromOrbax())
+        # JAX logs lost connections of several processes, which recjax reports too.
+        getLogger("jax._src.distributed").setLevel(CRITICAL)
+        # Errors of background saves are reported by the checkpoint code.
+        threading.excepthook = lambda failure: None
+
+
 def main(argv: Any) -> None:
     """Runs the config in the run directory."""
     del argv
-    # Orbax and jax tell much, with tracebacks of what is then said in one line.
-    logging.set_verbosity(logging.WARNING if _DEBUG.value else logging.FATAL)
+    _configure_logging(_DEBUG.value)
     if _CONFIG.value is None and flags.FLAGS["config"].present:
         _fail("config: its get_config() returns None")
     if _CONFIG.value is None or not _WORKDIR.value:
-        _fail("--config=FILE.py and --workdir=DIR are required; see --help")
-    if not _DEBUG.value:  # who waits for a save says why it failed
-        threading.excepthook = lambda failure: None
+        _fail("--config=CONFIG and --workdir=DIR are required; see --help")
     if isinstance(sys.stdout, io.TextIOWrapper):  # titles in any language
         sys.stdout.reconfigure(errors="replace")
-    keep_memory()  # before the libraries make threads
+    keep_memory()  # before the libraries create threads
     try:
-        # After the flags: --help need not wait for jax.
+        # Imported after the flags are parsed, so that --help does not wait for JAX.
         if _COORDINATOR.value or _PROCESSES.value > 1:
             from recjax.runtime.processes import initialize_distributed
 
@@ -93,8 +175,8 @@ def main(argv: Any) -> None:
 
             run(_CONFIG.value, _WORKDIR.value)
     except Stopped as e:
-        how = "" if e.saved else " from the last save, the newest state was NOT SAVED"
-        print(f"stopped: the same command resumes{how}", file=sys.stderr)
+        where = "" if e.saved else " from the last save, the newest state was NOT SAVED"
+        print(f"stopped: the same command resumes{where}", file=sys.stderr)
         sys.exit(STOPPED)
     except KeyboardInterrupt:  # before there is anything to save
         print("interrupted", file=sys.stderr)
@@ -103,11 +185,11 @@ def main(argv: Any) -> None:
         if _DEBUG.value:
             raise
         _fail(str(e))
-    except OSError as e:  # permissions, a full disk: nothing that a trace would explain
+    except OSError as e:  # permissions or a full disk, which a traceback cannot explain
         if _DEBUG.value or not e.strerror:
             raise
         _fail(f"{e.filename or 'files'}: {e.strerror}")
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse_flags)
+    app.run(main, flags_parser=parse_flags)

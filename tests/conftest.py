@@ -12,8 +12,8 @@ import pytest
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
-from configs import base
 from recjax.baselines import BASELINES
+from recjax.config import base
 from recjax.data import synthetic
 
 # Most of the time goes into compiling; what is compiled need not be fast.

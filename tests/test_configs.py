@@ -1,4 +1,4 @@
-"""Every config builds, is locked, and takes steps on synthetic data."""
+"""Every config and variant builds, is locked, and takes steps on synthetic data."""
 
 import importlib
 from pathlib import Path
@@ -7,28 +7,28 @@ import numpy as np
 import optuna
 import pytest
 
-from configs import base
 from configs.ablations import reference
-from configs.ablations.reference import DATA_SETS, read_points
+from configs.ablations.reference import DATA_SETS, read_variants
 from experiments.sweeping.load import load_from, resolve
+from recjax.config import base
+from recjax.config.validate import check_config
 from recjax.run import train
-from recjax.run.validate_config import check_config
 from tests.conftest import shrink
 
 NAMES = sorted(
     p.stem
     for p in Path("configs").glob("*.py")
-    if p.stem not in ("__init__", "base", "data_sets")
+    if p.stem not in ("__init__", "data_sets")
 )
 ABLATIONS = {
     path.stem: importlib.import_module(".".join(path.with_suffix("").parts))
     for path in sorted(Path("configs").rglob("*.py"))
     if "def sweep(" in path.read_text()
 }
-POINTS = [
-    (name, point)
+VARIANTS = [
+    (name, variant)
     for name, module in ABLATIONS.items()
-    for point in read_points(module.sweep)
+    for variant in read_variants(module.sweep)
 ] + [("freezing", "top2@amazon_industrial")]
 
 
@@ -45,9 +45,9 @@ def test_config_runs(name, atomic_dir, six_layers, tmp_path):
         assert "after phase top (1 epoch)" in text
 
 
-@pytest.mark.parametrize(("name", "point"), POINTS)
-def test_point_runs(name, point, atomic_dir, six_layers, tmp_path):
-    c = ABLATIONS[name].get_config(point)
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_variant_runs(name, variant, atomic_dir, six_layers, tmp_path):
+    c = ABLATIONS[name].get_config(variant)
     assert c.is_locked
     final = train.run(shrink(c, atomic_dir, six_layers), str(tmp_path))
     assert np.isfinite(final["test"]["ndcg@10"]["value"])
@@ -56,23 +56,23 @@ def test_point_runs(name, point, atomic_dir, six_layers, tmp_path):
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_points_differ_and_the_default_is_the_reference(name):
+def test_variants_differ_and_the_default_is_the_reference(name):
     module = ABLATIONS[name]
-    points = list(read_points(module.sweep))
+    variants = list(read_variants(module.sweep))
     several = "make(" in Path(module.__file__).read_text()
     for at in [f"@{data_set}" for data_set in DATA_SETS] if several else [""]:
-        built = [module.get_config(f"{p}{at}").to_json() for p in points]
+        built = [module.get_config(f"{v}{at}").to_json() for v in variants]
         assert len(set(built)) == len(built)
-    assert module.get_config().to_json() == module.get_config(points[0]).to_json()
-    with pytest.raises(ValueError, match="no point 'none'; there are"):
+    assert module.get_config().to_json() == module.get_config(variants[0]).to_json()
+    with pytest.raises(ValueError, match="no variant 'none'; choose one of"):
         module.get_config("none")
     if several:
-        with pytest.raises(ValueError, match="no data set 'mars'; there are ml100k"):
-            module.get_config(f"{points[0]}@mars")
+        with pytest.raises(ValueError, match="no data set 'mars'; choose one of"):
+            module.get_config(f"{variants[0]}@mars")
 
 
-def test_a_row_may_say_what_the_data_set_would():
-    """Of the phase that trains the encoder; what it leaves open, the data set says."""
+def test_a_variant_overrides_the_data_set_in_the_phase_that_trains_the_encoder():
+    """The data set sets only the keys that the variant leaves at their default."""
 
     def sweep(add):
         tune = base.phase(reference.TUNE, **{**reference.TUNING, "batch_size": 64})
@@ -83,49 +83,33 @@ def test_a_row_may_say_what_the_data_set_would():
     assert (tune.batch_size, tune.negatives) == (64, "stale")
 
 
-def test_points_of_one_name_are_refused():
+def test_variants_of_the_same_name_are_refused():
     def sweep(add):
         add("a", {})
         add("a", {"seed": 1})
 
-    with pytest.raises(ValueError, match="two points are called 'a'"):
-        read_points(sweep)
+    with pytest.raises(ValueError, match="variant 'a' appears twice"):
+        read_variants(sweep)
 
 
 @pytest.mark.parametrize("name", ["../up", "/root", "a/b", "a@b", "", ".hidden", 64])
-def test_what_is_no_name_of_a_point(name):
-    with pytest.raises(ValueError, match="is no name of a point"):
-        read_points(lambda add: add(name, {}))
+def test_invalid_variant_names_are_refused(name):
+    with pytest.raises(ValueError, match="is not a variant name"):
+        read_variants(lambda add: add(name, {}))
 
 
-def test_a_loop_may_change_what_it_adds():
+def test_a_loop_may_modify_the_changes_that_it_added():
     def sweep(add):
         changes = {}
         for width in (32, 64):
             changes["item_tower.width"] = width
             add(f"width = {width}", changes)
 
-    assert [x["item_tower.width"] for x in read_points(sweep).values()] == [32, 64]
-
-
-def test_base_declares_every_key_with_a_comment():
-    lines = Path("configs/base.py").read_text().splitlines()
-    keys = [
-        x
-        for x in lines
-        if x.startswith("    c.") and "ConfigDict()" not in x and " = " in x
-    ]
-    bare = [x for x in keys if "#" not in x]
-    assert not bare
-
-
-def test_phases_refuse_unknown_keys():
-    with pytest.raises((AttributeError, KeyError)):
-        base.phase("towers", epoch=1)
+    assert [x["item_tower.width"] for x in read_variants(sweep).values()] == [32, 64]
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs/searches").glob("[a-z]*.py")))
-def test_a_search_draws_what_the_config_has(path):
+def test_a_search_draws_valid_keys(path):
     space = load_from(str(path), "search")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(5):

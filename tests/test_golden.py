@@ -24,8 +24,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from configs import base
 from recjax.checkpointing.checkpoints import read_params
+from recjax.config import base
 from recjax.data import synthetic
 from recjax.models.heads import FUSION_WEIGHTS
 from recjax.run import train
@@ -139,7 +139,7 @@ RUNS = {
         "text.whiten": True,
         "user_tower.repeats": True,
         "head.fusion": ("transitions", "text"),
-        "head.fusion_weights_grid": (0.0, 0.5, 2.0),
+        "head.fusion_weights": (0.0, 0.5, 2.0),
         "eval.baselines": ("transitions", "text"),
         "train.phases": (phase("towers", ema=0.5),),
     },

@@ -1,5 +1,6 @@
 """The command line: one clear line and exit code 2 for every mistake."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from recjax.config.keys import declared_keys
+from recjax.config.renamed import RENAMED
 from tests.conftest import TINY_BERT
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +31,7 @@ def write_config(folder, *lines):
     body = "\n".join(f"    {line}" for line in lines)
     path = folder / "my_config.py"
     path.write_text(
-        "from configs import base\n\n\ndef get_config():\n"
+        "from recjax.config import base\n\n\ndef get_config():\n"
         f"    c = base.get_config()\n{body}\n    return c\n"
     )
     return path
@@ -56,7 +59,72 @@ def test_misspelt_key_on_the_command_line(tmp_path):
         "--config.train.batchsize=3",
         f"--workdir={tmp_path}",
     )
-    assert_one_line(done, "no key 'batchsize'; did you mean \"batch_size\"?")
+    assert_one_line(
+        done, "train.batchsize: no such key", 'did you mean "train.batch_size"?'
+    )
+
+
+@pytest.mark.parametrize("flag", ["--config.head.memory=x", "--noconfig.eval.before"])
+def test_a_renamed_key_on_the_command_line(tmp_path, flag):
+    done = recjax("--config=quickstart", flag, f"--workdir={tmp_path}")
+    old = re.search(r"config\.([\w.]+)", flag)[1]
+    assert_one_line(done, f"{old} is now called {RENAMED[old]}")
+
+
+def test_a_renamed_key_in_the_config(tmp_path):
+    path = write_config(tmp_path, "c.head.memory = ('ease',)")
+    done = recjax(f"--config={path}", f"--workdir={tmp_path / 'r'}")
+    assert_one_line(done, "no key 'memory'", "head.memory is now called head.fusion")
+
+
+def test_a_renamed_key_in_a_saved_config(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"eval": {"resamples": 3}}')
+    done = recjax(f"--config={path}", f"--workdir={tmp_path / 'r'}")
+    assert_one_line(done, "eval.resamples is now called eval.bootstrap_samples")
+
+
+def test_a_saved_config_runs_again(tmp_path, atomic_dir):
+    command = [f"--config=tests/faults/config.py:{atomic_dir}", "--config.seed=3"]
+    done = recjax(*command, f"--workdir={tmp_path / 'a'}")
+    assert done.returncode == 0, done.stderr
+    saved = tmp_path / "a" / "config.json"
+    done = recjax(f"--config={saved}", f"--workdir={tmp_path / 'b'}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "b" / "config.json").read_bytes() == saved.read_bytes()
+    results = [
+        json.loads((tmp_path / run / "results.json").read_text())["test"]
+        for run in ("a", "b")
+    ]
+    assert results[0] == results[1]
+
+
+def test_the_name_of_a_config_in_the_package(tmp_path):
+    done = recjax("--config=quik", f"--workdir={tmp_path}")
+    assert_one_line(done, "'quik'", "quickstart")
+    options = ["--config.data.source=/no/where", f"--workdir={tmp_path}"]
+    assert_one_line(recjax("--config", "quickstart", *options), "/no/where")
+    assert_one_line(recjax("--config=quickstart", *options), "/no/where")
+
+
+def test_every_key_is_printed():
+    done = recjax("--help_config")
+    assert done.returncode == 0, done.stderr
+    for name, key in declared_keys().items():
+        assert f"{name} = {key.default!r}\n" in done.stdout
+    assert "train.phases[i].lr = 0.001" in done.stdout
+    head = recjax("--help_config=head")
+    assert head.returncode == 0
+    assert head.stdout.startswith("head.name = 'softmax'\n")
+    assert "loss." not in head.stdout
+    assert_one_line(recjax("--help_config=hed"), "no section 'hed'; there are data,")
+
+
+def test_the_package_lists_its_programs():
+    done = subprocess.run(
+        [sys.executable, "-m", "recjax"], capture_output=True, text=True, check=True
+    )
+    assert "recjax.main --config=quickstart" in done.stdout
 
 
 def test_wrong_type_on_the_command_line(tmp_path):
@@ -93,7 +161,10 @@ def test_every_flag_of_the_readme_is_understood(tmp_path):
     ("option", "words"),
     [
         ("--config.train.phases=3", "train.phases"),
-        ("--config.train.phases[5].epochs=1", "no such part: --config.train.phases[5]"),
+        (
+            "--config.train.phases[5].epochs=1",
+            "no such element: ",
+        ),
         ("--config.seed=-1", "seed: -1 is not at least 0"),
     ],
 )
@@ -225,7 +296,10 @@ def test_unwritable_workdir(tmp_path):
 
 
 def test_help_needs_no_jax():
-    code = "import sys, recjax.main; print({'jax', 'flax', 'polars'} & {*sys.modules})"
+    code = (
+        "import sys, recjax, recjax.main; recjax.config.get_config(); "
+        "print({'jax', 'flax', 'polars'} & {*sys.modules})"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
@@ -234,6 +308,7 @@ def test_help_needs_no_jax():
     assert done.returncode == 0
     assert "--config" in done.stdout
     assert "--workdir" in done.stdout
+    assert "user_tower" in done.stdout
 
 
 def test_titles_of_any_language_where_the_locale_knows_ascii(tmp_path, atomic_dir):

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from configs import base
 from experiments.sweeping.load import load_sweep, resolve
 from recjax import baselines
+from recjax.config import base
+from recjax.config.validate import check_config
 from recjax.data.splits import load_data
 from recjax.losses import LOSSES, softmax
 from recjax.models import users
@@ -16,7 +17,6 @@ from recjax.models.encoders.huggingface import load_config
 from recjax.models.items.text_source import count_frozen_blocks
 from recjax.models.recommender import make_model
 from recjax.run import train
-from recjax.run.validate_config import check_config
 from recjax.training import optimizer
 from recjax.training.initial_params import trace_init
 
@@ -103,14 +103,14 @@ def test_links_lead_somewhere():
 
 def test_a_config_with_a_sweep():
     space = {}
-    exec(block("reference.make(point, sweep)"), space)
+    exec(block("reference.make(variant, sweep)"), space)
     assert space["get_config"]("cls").item_tower.pooling == "cls"
     industrial = space["get_config"]("mean@amazon_industrial")
     assert industrial.data.source == "amazon-industrial"
 
 
 def test_a_sweep_on_own_data(tmp_path):
-    code = block("reference.pick(c, point, sweep)")
+    code = block("reference.pick(c, variant, sweep)")
     (tmp_path / "shop.py").write_text(code)
     made = {}
     for point in load_sweep(str(tmp_path / "shop.py")):

@@ -1,1 +1,1 @@
-"""Ablations: each file is a config with a `sweep`, whose points are rows of a table."""
+"""Ablations: the `sweep` of each config defines the rows of a table."""

@@ -2,29 +2,32 @@
 
     python -m experiments.sweep --config=configs/ablations/decay.py --out=runs/decay
 
-Claim: warm-up and no decay of biases and norms, as BERT is trained (Devlin et al.,
-2019). Here it is the towers that are trained: in the few steps that an encoder's
-training has in the other tables, rate times decay times steps is far below 1%.
+Claim: warm-up, and no decay of biases and norms, as in BERT (Devlin et al., 2019).
+Only the towers are trained: during the few steps that train the encoder in the other
+tables, learning rate times weight decay times steps is far below 1%.
+
+Three minutes per seed on one CPU core. Test NDCG@10, mean of three seeds on MovieLens
+100K: .108 to .113, no clear order (experiments/decay).
 """
 
 from ml_collections import ConfigDict
 
-from configs import base
 from configs.ablations import reference
+from recjax.config import base
 
 
-def get_config(point: str = "warmup_kernels") -> ConfigDict:
-    """One row of the table; rows differ in warm-up and decay."""
-    return reference.make(point, sweep, item_tower__sources=("id", "text"))
+def get_config(variant: str = "warmup_kernels") -> ConfigDict:
+    """Returns the config of a variant; variants differ in warm-up and decay."""
+    return reference.make(variant, sweep, item_tower__sources=("id", "text"))
 
 
 def sweep(add: reference.Add) -> None:
-    """The rows of the table."""
-    everything = {"optim.wd_mults": ((r".*", 1.0),)}  # without: the kernels alone
+    """Adds the variants, the rows of the table."""
+    all_weights = {"optim.wd_mults": ((r".*", 1.0),)}  # the default decays kernels only
     for name, warmup, decay, rules in (
         ("warmup_kernels", 0.1, 0.1, {}),
         ("no_warmup", 0.0, 0.1, {}),
-        ("all_decay", 0.1, 0.1, everything),
+        ("all_decay", 0.1, 0.1, all_weights),
         ("none_decays", 0.1, 0.0, {}),
         ("kernels_x10", 0.1, 1.0, {}),
     ):

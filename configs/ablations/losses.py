@@ -1,10 +1,13 @@
-"""Losses, and what a target competes with, with and without the logQ correction.
+"""Losses and negative sampling, with and without the logQ correction.
 
     python -m experiments.sweep --config=configs/ablations/losses.py --out=runs/losses
 
 Claims: full cross-entropy beats a few negatives (Klenitskiy and Vasilev, RecSys 2023);
-gBCE with many negatives reaches it (Petrov and Macdonald, gSASRec, RecSys 2023); in-
+gBCE with many negatives is as good (Petrov and Macdonald, gSASRec, RecSys 2023); in-
 batch negatives without logQ fail (blondered/transformer_benchmark).
+
+Seven minutes per seed on one CPU core. Test NDCG@10, mean of three seeds on MovieLens
+100K: softmax .0930, in_batch .0937 and .0300 without logQ (experiments/losses).
 """
 
 from ml_collections import ConfigDict
@@ -12,13 +15,13 @@ from ml_collections import ConfigDict
 from configs.ablations import reference
 
 
-def get_config(point: str = "softmax") -> ConfigDict:
-    """One row of the table."""
-    return reference.make(point, sweep, item_tower__sources=("id",))
+def get_config(variant: str = "softmax") -> ConfigDict:
+    """Returns the config of a variant."""
+    return reference.make(variant, sweep, item_tower__sources=("id",))
 
 
 def sweep(add: reference.Add) -> None:
-    """The rows of the table."""
+    """Adds the variants, the rows of the table."""
     add("softmax", {})
     add("bce", {"loss.name": "bce"})
     add("gbce", {"loss.name": "gbce", "loss.negatives_per_positive": 256})

@@ -4,6 +4,9 @@
 
 Claim: with full cross-entropy a causal transformer beats BERT4Rec (Klenitskiy and
 Vasilev, RecSys 2023).
+
+Four minutes per seed on one CPU core. Test NDCG@10, mean of three seeds on MovieLens
+100K: transformer .1100, gru .1171, bert4rec .0910 (experiments/towers).
 """
 
 from ml_collections import ConfigDict
@@ -11,13 +14,13 @@ from ml_collections import ConfigDict
 from configs.ablations import reference
 
 
-def get_config(point: str = "transformer") -> ConfigDict:
-    """One row of the table."""
-    return reference.make(point, sweep, item_tower__sources=("id", "text"))
+def get_config(variant: str = "transformer") -> ConfigDict:
+    """Returns the config of a variant."""
+    return reference.make(variant, sweep, item_tower__sources=("id", "text"))
 
 
 def sweep(add: reference.Add) -> None:
-    """The rows of the table."""
+    """Adds the variants, the rows of the table."""
     add("transformer", {})
     add("transformer_absolute", {"user_tower.position": "absolute"})
     for name in ("mean", "additive", "gru", "cnn", "bert4rec", "graph"):

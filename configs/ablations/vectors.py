@@ -1,11 +1,13 @@
-"""What lies between frozen text vectors and the towers: whitening, perceptrons.
+"""What lies between frozen text vectors and the towers: whitening, an MLP.
 
     python -m experiments.sweep --config=configs/ablations/vectors.py --out=runs/vectors
 
 Claims: whitening helps (Zhang et al., WhitenRec, 2024); eight layers over frozen
 vectors make up for much of what training the encoder gives (Yuan et al., IDvs.MoRec,
-SIGIR 2023, table 5, MIND HR@10 .1393 frozen, .1666 with a perceptron, .1823 end to
-end).
+SIGIR 2023, table 5, MIND HR@10 .1393 frozen, .1666 with an MLP, .1823 end to end).
+
+Four minutes per seed on one CPU core. Test NDCG@10, mean of three seeds on MovieLens
+100K: plain .0914, whitened .0933, mlp2 .1027 (experiments/vectors).
 """
 
 from ml_collections import ConfigDict
@@ -13,13 +15,13 @@ from ml_collections import ConfigDict
 from configs.ablations import reference
 
 
-def get_config(point: str = "plain") -> ConfigDict:
-    """One row of the table."""
-    return reference.make(point, sweep)
+def get_config(variant: str = "plain") -> ConfigDict:
+    """Returns the config of a variant."""
+    return reference.make(variant, sweep)
 
 
 def sweep(add: reference.Add) -> None:
-    """The rows of the table."""
+    """Adds the variants, the rows of the table."""
     add("plain", {})
     add("whitened", {"text.whiten": True})
     for layers in (1, 2, 8):

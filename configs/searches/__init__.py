@@ -1,1 +1,1 @@
-"""Spaces to search, each around a config."""
+"""Search spaces, each over the keys of a config."""

@@ -1,9 +1,9 @@
-"""Towers over frozen text and ids: how wide, how deep, how fast.
+"""Width, depth, dropout and learning rate of the towers over frozen text and ids.
 
     python -m experiments.search --config=configs/searches/towers.py \
         --out=runs/search
 
-On MovieLens 100K.
+Half a minute per trial on MovieLens 100K and one CPU core.
 """
 
 from typing import Any
@@ -14,14 +14,14 @@ from configs.ablations import reference
 
 
 def get_config() -> ConfigDict:
-    """What the trials change."""
-    c = reference.start("ml100k")
-    c.item_tower.sources = ("id", "text")
-    return c.lock()
+    """Returns the config that the trials change."""
+    config = reference.start("ml100k")
+    config.item_tower.sources = ("id", "text")
+    return config.lock()
 
 
 def search(trial: Any) -> dict[str, Any]:
-    """The changes of one trial, by flat key.
+    """Draws the changes of one trial, by flat key.
 
     Args:
       trial: an `optuna.Trial`.

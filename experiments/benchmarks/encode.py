@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import base
 from experiments.benchmarks import duel
 from experiments.benchmarks.serve import serve
+from recjax.config import base
 from recjax.data.ingest.sources import locate
 from recjax.data.text.tokenize import tokenize
 from recjax.models.encoders.bert import BertConfig

@@ -28,8 +28,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base
 from experiments.benchmarks import duel
+from recjax.config import base
 
 METRIC = "ndcg@10"
 RECIPES = {"ours": "trained to be soon there", "theirs": "trained as RecBole does"}

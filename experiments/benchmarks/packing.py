@@ -19,10 +19,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from configs import base
 from experiments.benchmarks import duel
 from experiments.benchmarks.encode import config_for
 from recjax.common.param_paths import TEXT_PARAMS, FlatParams, unflatten_params
+from recjax.config import base
 from recjax.data.text.packing import pack, split_rows
 from recjax.data.text.tokenize import Tokens
 from recjax.models.recommender import Recommender

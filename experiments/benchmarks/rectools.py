@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import base
 from experiments.benchmarks import duel
 from experiments.benchmarks.serve import serve
+from recjax.config import base
 from recjax.data.dataset import Examples
 from recjax.run.setup import open_run
 from recjax.training.loop import make_train_logger, run_step, start_loop

@@ -19,10 +19,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import base
 from experiments.benchmarks import duel
 from experiments.benchmarks.serve import serve
 from recjax.common.param_paths import FlatParams, unflatten_params
+from recjax.config import base
 from recjax.data.batching.train_batches import TrainBatches
 from recjax.data.batching.types import Batch
 from recjax.data.ingest.sources import locate

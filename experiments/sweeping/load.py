@@ -9,8 +9,10 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from configs.ablations.reference import Changes, read_points
-from recjax.common.errors import UserError, explain
+from configs.ablations.reference import Changes
+from configs.ablations.reference import read_variants as read_points
+from recjax.common.errors import UserError
+from recjax.config.load import explain
 from recjax.reporting.results_file import check_results_version
 
 PLAN = "sweep.json"

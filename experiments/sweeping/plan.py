@@ -23,8 +23,8 @@ from experiments.sweeping.pool import Job
 from recjax.common.config import flat_config
 from recjax.common.errors import UserError
 from recjax.common.files import atomic_files
+from recjax.config.validate import check_config
 from recjax.data.splits import load_data
-from recjax.run.validate_config import check_config
 from recjax.run.workdir import check_same_config
 from recjax.runtime.provenance import usable_cores
 

@@ -18,9 +18,9 @@ from experiments.sweeping.load import resolve
 from recjax.catalogue.whitening import whiten
 from recjax.common.errors import UserError
 from recjax.common.vectors import unit_vectors
+from recjax.config.validate import check_config
 from recjax.run.references import References
 from recjax.run.setup import open_run
-from recjax.run.validate_config import check_config
 
 
 def main(argv: Sequence[str] | None = None) -> None:

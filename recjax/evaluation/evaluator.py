@@ -166,7 +166,7 @@ class Evaluator:
           weights_M, and the metrics of the examples with these weights.
         """
         head = self.config.head
-        grid = itertools.product(head.fusion_weights_grid, repeat=len(head.fusion))
+        grid = itertools.product(head.fusion_weights, repeat=len(head.fusion))
         weights_WxM = np.array(list(grid), np.float32)
         placed_WxM = self.replicate(weights_WxM)
         encoded = scorer.encode_catalogue(params)

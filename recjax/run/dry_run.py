@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax.common.errors import UserError
+from recjax.config.validate import check_config
 from recjax.run.setup import open_run, trained_phases
-from recjax.run.validate_config import check_config
 from recjax.run.workdir import check_same_config
 from recjax.training.context import Run
 from recjax.training.phase import Phase, make_phase

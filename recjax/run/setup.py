@@ -15,6 +15,12 @@ from recjax.checkpointing.checkpoints import Checkpoints
 from recjax.common.config import compact_config, flat_config
 from recjax.common.files import file_sha256, hash_arrays
 from recjax.common.param_paths import FlatParams
+from recjax.config.validate_model import (
+    check_catalogue,
+    check_encoder,
+    check_phases,
+    find_untrained_gaps,
+)
 from recjax.data.ingest.sources import locate
 from recjax.data.splits import load_data
 from recjax.data.text.tokenize import tokenize
@@ -24,12 +30,6 @@ from recjax.models.recommender import make_model
 from recjax.reporting.data_report import data_report, protocol_warnings
 from recjax.reporting.wandb import WandbWriter
 from recjax.reporting.writer import Reporter
-from recjax.run.validate_config import (
-    check_catalogue,
-    check_encoder,
-    check_phases,
-    find_untrained_gaps,
-)
 from recjax.run.workdir import check_disk
 from recjax.runtime.compile_cache import keep_compiled, platform_key
 from recjax.runtime.compiler import Compiler

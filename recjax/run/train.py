@@ -9,12 +9,12 @@ from typing import Any
 from recjax.common.config import flat_config
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, count_params
+from recjax.config.validate import check_config
 from recjax.data.dataset import count_events
 from recjax.evaluation.results import phase_results
 from recjax.reporting.results_page import results_text
 from recjax.run.references import References
 from recjax.run.setup import open_run, trained_phases
-from recjax.run.validate_config import check_config
 from recjax.run.workdir import lock_workdir, open_workdir
 from recjax.runtime.provenance import CODE, usable_cores, versions
 from recjax.training.context import Run

@@ -34,6 +34,10 @@ class PhaseRules(NamedTuple):
         """Returns whether the phase leaves a parameter as it is."""
         return self.lr_mults[path] is None
 
+    def trained_paths(self) -> list[str]:
+        """Paths of the parameters that the phase trains."""
+        return [path for path, mult in self.lr_mults.items() if mult is not None]
+
     def split(self, params: FlatParams) -> tuple[FlatParams, FlatParams]:
         """Splits parameters into trainable and frozen ones."""
         frozen = {path: x for path, x in params.items() if self.is_frozen(path)}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from configs import base
 from recjax.baselines.transitions import Transitions
+from recjax.config import base
 from recjax.data.splits import load_data
 from recjax.evaluation.evaluator import Evaluator
 from recjax.runtime import mesh as mesh_lib

@@ -5,12 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from configs import base
 from recjax.baselines import BASELINES
 from recjax.baselines.score_fusion import LOG_SCORED, ScoreFusion
 from recjax.checkpointing.checkpoints import read_params
 from recjax.common import param_paths
 from recjax.common.errors import UserError
+from recjax.config import base
 from recjax.data.batching.eval_batches import make_queries
 from recjax.data.splits import load_data
 from recjax.evaluation import ranking
@@ -24,7 +24,7 @@ def with_fusion(config, *names, weights=(0.0, 0.5, 100.0), **changes):
     c = config.copy_and_resolve_references().unlock()
     c.item_tower.sources = ("id", "text")
     c.eval.baselines = ("transitions", "popularity")
-    c.head.fusion, c.head.fusion_weights_grid = names, weights
+    c.head.fusion, c.head.fusion_weights = names, weights
     c.train.phases = (base.phase("towers", epochs=2, lr=1e-2, **changes),)
     return c.lock()
 

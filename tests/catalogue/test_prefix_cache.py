@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from configs import base
 from recjax.catalogue.prefix_cache import PrefixCache
 from recjax.common.errors import UserError
 from recjax.common.files import hash_arrays
+from recjax.config import base
 from recjax.models.encoders import bert
 from recjax.run import train
 from tests.conftest import TINY_BERT

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import base
+from recjax.config import base
 from recjax.run.setup import open_run, trained_phases
 from recjax.runtime.signals import PreemptionSync
 from recjax.training.phase import make_phase

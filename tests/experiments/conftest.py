@@ -7,8 +7,8 @@ import pytest
 CONFIG = """
 from pathlib import Path
 
-from configs import base
-from configs.ablations.reference import read_points
+from recjax.config import base
+from configs.ablations.reference import read_variants
 from tests.conftest import shrink
 
 
@@ -17,7 +17,7 @@ def get_config(point="narrow"):
     c.item_tower.sources = ("id",)
     c.train.phases = (base.phase("p", epochs={epochs}, lr=0.01, patience=0),)
     c.train.checkpoint_seconds = 0.1
-    c.update_from_flattened_dict(dict(read_points(sweep)[point]))
+    c.update_from_flattened_dict(dict(read_variants(sweep)[point]))
     return c.lock()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs import base
+from recjax.config import base
 
 TINY_BERT = Path(__file__).parents[1] / "fixtures" / "tiny_bert"
 

@@ -14,11 +14,11 @@ import pytest
 
 from recjax.catalogue.prefix_cache import PrefixCache
 from recjax.common.errors import UserError
+from recjax.config.validate import check_config
 from recjax.data.ingest import sources
 from recjax.data.splits import load_data
 from recjax.models.encoders.huggingface import load_config, load_params
 from recjax.run import train
-from recjax.run.validate_config import check_config
 from tests.conftest import TINY_BERT
 
 PACKAGE = Path(train.__file__).parents[1]

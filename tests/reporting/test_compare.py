@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from configs import base
 from experiments.sweeping.load import read_results
 from recjax.common.errors import UserError
+from recjax.config import base
 from recjax.reporting import compare
 from recjax.run import train
 

@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from configs import base
 from recjax.common.errors import UserError
+from recjax.config import base
 from recjax.run import train
 from recjax.run.dry_run import dry_run
 from recjax.run.workdir import lock_workdir

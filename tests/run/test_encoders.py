@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from configs import base
 from recjax.catalogue.arrays import CatalogueBuilder
 from recjax.catalogue.whitening import whiten
 from recjax.checkpointing.checkpoints import read_params
 from recjax.common import param_paths
 from recjax.common.errors import UserError
+from recjax.config import base
+from recjax.config.validate import check_config
 from recjax.run import train
-from recjax.run.validate_config import check_config
 from tests.conftest import TINY_BERT, TOP
 
 

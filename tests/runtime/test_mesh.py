@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from configs import base
 from recjax.checkpointing.checkpoints import read_params
 from recjax.common import param_paths
+from recjax.config import base
 from recjax.run.setup import open_run, trained_phases
 from recjax.run.train import run
 from recjax.runtime import mesh as mesh_lib

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from configs import base
+from recjax.config import base
 from recjax.models.encoders.huggingface import load_config
 from recjax.models.recommender import make_model
 from recjax.runtime import mesh as mesh_lib

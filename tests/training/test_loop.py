@@ -8,9 +8,9 @@ import signal
 import numpy as np
 import pytest
 
-from configs import base
 from recjax.checkpointing.checkpoints import Checkpoints, read_params
 from recjax.common.errors import Stopped, UserError
+from recjax.config import base
 from recjax.data.batching.train_batches import TrainBatches
 from recjax.reporting import progress
 from recjax.run import train

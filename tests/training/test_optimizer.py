@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from configs import base
 from recjax.common.errors import UserError
+from recjax.config import base
 from recjax.training import optimizer
 
 ENCODER = base.ENCODER

@@ -1,7 +1,7 @@
 """What points have to have alike to stand in one table."""
 
-from configs import base
 from experiments.sweeping.plan import protocol_of
+from recjax.config import base
 
 
 def test_what_decides_about_the_protocol():

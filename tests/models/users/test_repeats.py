@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base
 from recjax.checkpointing.checkpoints import read_params
+from recjax.config import base
 from recjax.models.users.repeats import RepeatEmbedding
 from recjax.run import train
 

@@ -1,0 +1,75 @@
+"""Builds configs: the default config, training phases, and rules that freeze weights.
+
+A config is `base.get_config()` with some keys changed. It is locked, so that a
+misspelt key is an error. On the command line: `--config.item_tower.width=128`.
+`python -m recjax.main --help_config` prints every key.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from recjax.config.keys import PHASE, SECTIONS
+
+ENCODER = r"items/text/encoder/"
+
+
+def get_config() -> ConfigDict:
+    """Returns the default config, locked: text items, causal transformer, softmax."""
+    config = ConfigDict()
+    for section, keys in SECTIONS.items():
+        values = {name: key.default for name, key in keys.items()}
+        if section:
+            config[section] = ConfigDict(values)
+        else:
+            config.update(values)
+    config.train.phases = (phase("towers"),)
+    return config.lock()
+
+
+def phase(name: str, **changes: Any) -> ConfigDict:
+    """Returns one phase; on the command line `'--config.train.phases[0].lr=1e-4'`.
+
+    Args:
+      name: of the phase, in tables and logs.
+      **changes: keys of `recjax.config.keys.PHASE` that differ from their default.
+    """
+    config = ConfigDict({key: declared.default for key, declared in PHASE.items()})
+    config.name = name
+    config.lr_mults = freeze("all")
+    config.lock().update(changes)
+    return config
+
+
+def freeze(
+    what: str | int, *, layers: int | None = None, encoder: float = 1.0
+) -> tuple[tuple[str, float | None], ...]:
+    """Returns rules for the text encoder; everything else trains at multiplier 1.
+
+    Args:
+      what: 'all', 'none', 'embeddings', or k to train the top k layers (and the
+        pooling above them); 'lora' or 'bias' to train only these parameters of the
+        encoder (with `text.lora_rank`: Hu et al., 2022; BitFit: Ben Zaken et al.,
+        2022).
+      layers: number of layers of the encoder; required for k.
+      encoder: learning-rate multiplier of the encoder's trained weights.
+
+    Raises:
+      ValueError: unknown `what`, or a number of layers that does not fit.
+    """
+    rest = (r".*", 1.0)
+    if what in ("all", 0):
+        return ((ENCODER + r".*", None), rest)
+    if what == "none":
+        return ((ENCODER + r".*", encoder), rest)
+    if what == "embeddings":
+        return ((ENCODER + r"embeddings/.*", None), (ENCODER + r".*", encoder), rest)
+    if what in ("lora", "bias"):
+        leaf = "lora_[ab]" if what == "lora" else "bias"
+        trained = (ENCODER + rf".*/{leaf}", encoder)
+        return (trained, (ENCODER + r".*", None), rest)
+    if not isinstance(what, int) or layers is None or not 0 < what <= layers:
+        raise ValueError(f"freeze: {what!r} of {layers} layers")
+    top = "|".join(str(layer) for layer in range(layers - what, layers))
+    trained = (ENCODER + rf"(layer_({top})|pool)/.*", encoder)
+    return (trained, (ENCODER + r".*", None), rest)

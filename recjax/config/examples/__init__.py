@@ -1,0 +1,1 @@
+"""Configs that are installed with the package: `--config=quickstart`."""

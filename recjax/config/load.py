@@ -1,0 +1,154 @@
+"""Finds and reads configs: Python files, saved `config.json` files, packaged examples.
+
+`config_flags` reads Python files only. A name or a JSON file is therefore translated
+into the path of a Python file of this package, see `config_path`.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from recjax.common import errors
+from recjax.common.errors import UserError
+from recjax.config import base
+from recjax.config.keys import PHASE, SECTIONS
+from recjax.config.renamed import describe_rename, find_rename
+
+EXAMPLES = Path(__file__).parent / "examples"
+SAVED_CONFIG = Path(__file__).parent / "saved_config.py"
+
+
+def example_names() -> list[str]:
+    """Returns the names of the configs that the package contains."""
+    return sorted(p.stem for p in EXAMPLES.glob("*.py") if p.stem != "__init__")
+
+
+def config_path(value: str) -> str:
+    """Translates a value of --config into FILE.py or FILE.py:ARG.
+
+    Args:
+      value: FILE.py[:ARG], FILE.json, or the name of a packaged example.
+
+    Raises:
+      UserError: neither of these.
+    """
+    if value.endswith(".json"):
+        return f"{SAVED_CONFIG}:{value}"
+    path, colon, argument = value.partition(":")
+    if path.endswith(".py"):
+        return value
+    if path in example_names():
+        return f"{EXAMPLES / path}.py{colon}{argument}"
+    raise UserError(
+        f"--config: {value!r} is neither FILE.py, nor FILE.json, nor one of the "
+        f"examples in the package: {', '.join(example_names())}"
+    )
+
+
+def load_json(path: str | Path) -> ConfigDict:
+    """Reads a resolved config, as a run saves it, into a locked config.
+
+    Raises:
+      UserError: the file cannot be read, or has an unknown or renamed key or a value
+        of another type.
+    """
+    try:
+        saved = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as e:
+        raise UserError(f"--config: {path}: {e.strerror}") from None
+    except ValueError as e:  # no JSON, or no UTF-8
+        raise UserError(f"--config: {path}: damaged ({e})") from None
+    try:
+        return from_dict(saved)
+    except UserError as e:
+        raise UserError(f"--config: {path}: {e}") from None
+
+
+def from_dict(saved: Any) -> ConfigDict:
+    """Builds a locked config from nested dictionaries; absent keys keep the default.
+
+    Raises:
+      UserError: an unknown or renamed key, or a value of another type.
+    """
+    config = base.get_config()
+    for name, value in _items(saved, "the config"):
+        if name not in SECTIONS:
+            _set(config, "", name, value, [*SECTIONS[""], *SECTIONS])
+            continue
+        for key, setting in _items(value, name):
+            if (name, key) == ("train", "phases"):
+                setting = _phases(setting)
+            _set(config[name], f"{name}.", key, setting, SECTIONS[name])
+    return config
+
+
+def check_key(key: str) -> None:
+    """Checks that a flat key exists, as in `train.phases[0].lr`.
+
+    Raises:
+      UserError: names the new name of a renamed key, or else the closest key.
+    """
+    section, _, name = key.rpartition(".")
+    if section.startswith("train.phases"):
+        section, known = f"{section}.", list(PHASE)
+    elif section:
+        if section not in SECTIONS:
+            _unknown("", section, [each for each in SECTIONS if each])
+        section, known = f"{section}.", list(SECTIONS[section])
+    else:
+        known = [*SECTIONS[""], *(each for each in SECTIONS if each)]
+    if name.partition("[")[0] not in known:
+        _unknown(section, name, known)
+
+
+def explain(e: BaseException) -> list[str]:
+    """Describes an error of a config file or of its flags; names renamed keys."""
+    lines = errors.explain(e)
+    rename = find_rename(lines[-1])
+    return [*lines[:-1], f"{lines[-1]} ({rename})"] if rename else lines
+
+
+def _items(value: Any, name: str) -> list[tuple[str, Any]]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{name}: {value!r} is not a section with keys")
+    return list(value.items())
+
+
+def _phases(value: Any) -> tuple[ConfigDict, ...]:
+    if not isinstance(value, list):
+        raise UserError(f"train.phases: {value!r} is not a list of phases")
+    phases = []
+    for i, saved in enumerate(value):
+        phase = base.phase("")
+        for key, setting in _items(saved, f"train.phases[{i}]"):
+            _set(phase, f"train.phases[{i}].", key, setting, PHASE)
+        phases.append(phase)
+    return tuple(phases)
+
+
+def _set(config: ConfigDict, section: str, name: str, value: Any, known: Any) -> None:
+    """Sets a declared key; JSON has lists where configs have tuples."""
+    if name not in known:
+        _unknown(section, name, known)
+    try:
+        config[name] = _tuples(value)
+    except (TypeError, ValueError):
+        kind = type(config[name]).__name__
+        raise UserError(f"{section}{name}: {value!r} is not of type {kind}") from None
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _unknown(section: str, name: str, known: Any) -> None:
+    key = f"{section}{name}"
+    if rename := describe_rename(key):
+        raise UserError(f"{key}: no such key; {rename}")
+    close = difflib.get_close_matches(name, list(known), 1, 0.5)
+    hint = f'; did you mean "{section}{close[0]}"?' if close else ""
+    raise UserError(f"{key}: no such key{hint}")

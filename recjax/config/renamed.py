@@ -1,0 +1,35 @@
+"""Keys that have been renamed, so that an error for an old key names the new one."""
+
+import re
+
+RENAMED = {
+    "data.shares": "data.split_fractions",
+    "data.stem": "data.file_prefix",
+    "eval.before": "eval.zero_shot",
+    "eval.resamples": "eval.bootstrap_samples",
+    "head.memory": "head.fusion",
+    "head.memory_floor": "head.fusion_floor",
+    "head.memory_weights": "head.fusion_weights",
+    "loss.calibration": "loss.gbce_t",
+    "loss.k": "loss.negatives_per_positive",
+    "text.prefix_disk": "text.cache_disk_gib",
+    "text.prefix_dtype": "text.cache_dtype",
+    "text.prefix_memory": "text.cache_ram_gib",
+}
+
+
+def describe_rename(key: str) -> str:
+    """Returns a sentence about the new name of an old key; "" if it has none."""
+    return f"{key} is now called {RENAMED[key]}" if key in RENAMED else ""
+
+
+def find_rename(message: str) -> str:
+    """Returns `describe_rename` for an error of ml_collections, which has no section.
+
+    Args:
+      message: as in "no key 'memory'"; old keys differ in their last part.
+    """
+    found = re.search(r"no key '(\w+)'", message)
+    last = found and found[1]
+    keys = [key for key in RENAMED if key.rpartition(".")[2] == last]
+    return describe_rename(keys[0]) if keys else ""
