@@ -89,7 +89,7 @@ def test_a_saved_config_runs_again(tmp_path, atomic_dir):
     done = recjax(*command, f"--workdir={tmp_path / 'a'}")
     assert done.returncode == 0, done.stderr
     saved = tmp_path / "a" / "config.json"
-    done = recjax(f"--config={saved}", f"--workdir={tmp_path / 'b'}", cwd=tmp_path)
+    done = recjax(f"--config={saved}", f"--workdir={tmp_path / 'b'}")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "b" / "config.json").read_bytes() == saved.read_bytes()
     results = [
@@ -346,12 +346,11 @@ from pathlib import Path
 
 import recjax
 from configs import quickstart
-from recjax import train
 from tests.conftest import shrink
 
 data, encoder = Path({str(atomic_dir)!r}), Path({str(six_layers)!r})
 config = shrink(quickstart.get_config(), data, encoder)
-train.run(config, {str(tmp_path / "r")!r})
+recjax.train(config, {str(tmp_path / "r")!r})
 assert not {{'torch', 'tensorflow'}} & set(sys.modules)
 print('clean')
 """

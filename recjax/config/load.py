@@ -6,6 +6,7 @@ into the path of a Python file of this package, see `config_path`.
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,10 @@ def check_key(key: str) -> None:
 def explain(e: BaseException) -> list[str]:
     """Describes an error of a config file or of its flags; names renamed keys."""
     lines = errors.explain(e)
+    # ml_collections lists the values of the section where no key is close.
+    lines[-1] = re.sub(
+        r"""Key "(\w+)" does not exist.*""", r"no key '\1'", lines[-1], flags=re.DOTALL
+    )
     rename = find_rename(lines[-1])
     return [*lines[:-1], f"{lines[-1]} ({rename})"] if rename else lines
 
