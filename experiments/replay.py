@@ -2,11 +2,11 @@
 
     python -m experiments.replay --out=runs/replay
 
-Chooses the cheapest point of each table.csv that hits any target, trains it again with
-its first seed, and prints how its test ranks and metrics compare with the committed
-ones. Without `--data=DIR` the tables of MovieLens 100K; with it also those of the
-Amazon data sets in DIR. The same command resumes after an interruption. The table of
-`experiments/protocol` is left out: its states are trained as those of other tables are.
+Chooses the cheapest variant of each table.csv that hits any target, trains it again
+with its first seed, and prints how its test ranks and metrics compare with the
+committed ones. The tables are those of MovieLens 100K, and with `--data=DIR` also those
+of the Amazon data sets in DIR. The same command resumes after an interruption. The
+table of `experiments/protocol` is not replayed: it evaluates runs of another table.
 """
 
 import argparse
@@ -44,15 +44,15 @@ class Committed:
     Attributes:
       table: as `experiments.reproduce` knows it.
       path: its table.csv.
-      point: the cheapest trained point that hits any target.
-      seed: the first seed of that point.
+      variant: the cheapest trained variant that hits any target.
+      seed: the first seed of that variant.
       digest: of the test ranks, or empty where the table has none.
       metrics: values with six decimals, as the table has them.
     """
 
     table: Table
     path: Path
-    point: str
+    variant: str
     seed: int
     digest: str
     metrics: dict[str, str]
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with session(args.out):
         rows = replay_all(args)
     lines = [
-        line(["table", "point", "seed", "committed / now", "verdict", "seconds"]),
+        line(["table", "variant", "seed", "committed / now", "verdict", "seconds"]),
         "|---|---|---:|---|---|---:|",
     ]
     print("\n".join(["", *lines, *(describe(*row) for row in rows)]))
@@ -110,7 +110,7 @@ def replay_all(args: argparse.Namespace) -> list[tuple[Committed, Replay]]:
     asked = [read_committed(table, args.tables) for table in chosen]
     found = []
     for committed in asked:
-        name = f"{committed.table.folder}: {committed.point}, seed {committed.seed}"
+        name = f"{committed.table.folder}: {committed.variant}, seed {committed.seed}"
         print(f"\n{name}", flush=True)
         now = replay(committed, args)
         unknown = args.record and not committed.digest
@@ -134,7 +134,7 @@ def check_code(out: Path) -> None:
 
 
 def read_committed(table: Table, tables: Path) -> Committed:
-    """Reads the cheapest point of a committed table.
+    """Reads the cheapest variant of a committed table.
 
     Args:
       table: as `experiments.reproduce` knows it.
@@ -146,9 +146,9 @@ def read_committed(table: Table, tables: Path) -> Committed:
     path = tables / table.folder / "table.csv"
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            points = [row for row in csv.DictReader(file) if row["seeds"]]
+            variants = [row for row in csv.DictReader(file) if row["seeds"]]
         # Without a hit the metrics would be zero whatever the ranks are.
-        row = min(points, key=lambda x: (not any_hit(x), float(x["all s"])))
+        row = min(variants, key=lambda x: (not any_hit(x), float(x["all s"])))
         metrics = first_values(row)
         first = row.get(RANKS, "").split()[:1]
         # A table without digests has the seeds of `experiments.reproduce`.
@@ -181,24 +181,29 @@ def any_hit(row: Mapping[str, str]) -> bool:
 
 def replay(committed: Committed, args: argparse.Namespace) -> Replay:
     """Trains the run again, unless it is finished, and reads what it gives."""
-    point, seed = committed.point, committed.seed
+    variant, seed = committed.variant, committed.seed
     arguments = reproduce.sweep_arguments(
-        committed.table, args.out, [seed], args.jobs, args.data, [f"--points={point}"]
+        committed.table,
+        args.out,
+        [seed],
+        args.jobs,
+        args.data,
+        [f"--variants={variant}"],
     )
     if not reproduce.run(sweep.main, arguments):
         return Replay("", {}, 0.0)
     folder = args.out / committed.table.folder
     items = items_of(committed.table)
     # Runs of former calls may be missing, and are not asked for.
-    made = read_sweep(folder, point, partial=True, items=items, points=[point])
-    place = made.seeds(point).index(seed)
+    made = read_sweep(folder, variant, partial=True, items=items, variants=[variant])
+    place = made.seeds(variant).index(seed)
     return Replay(
-        rank_digest(made.ranks[point, seed].rank_R),
+        rank_digest(made.ranks[variant, seed].rank_R),
         {
-            metric: f"{made.by_seed(point, metric).mean(axis=1)[place]:.6f}"
+            metric: f"{made.by_seed(variant, metric).mean(axis=1)[place]:.6f}"
             for metric in committed.metrics
         },
-        made.results[point, seed]["seconds"]["total"],
+        made.results[variant, seed]["seconds"]["total"],
     )
 
 
@@ -246,7 +251,7 @@ def describe(committed: Committed, now: Replay) -> str:
         f"{metric} {value} / {now.metrics.get(metric, 'none')}"
         for metric, value in committed.metrics.items()
     ]
-    cells = [committed.table.folder, committed.point, str(committed.seed)]
+    cells = [committed.table.folder, committed.variant, str(committed.seed)]
     cells += [", ".join(values), verdict(committed, now), f"{now.seconds:.0f}"]
     return line(cells)
 
@@ -272,7 +277,7 @@ def record(committed: Committed, digest: str) -> None:
         for row in rows:
             row.insert(place, "")
         head[place] = RANKS
-    (row,) = (row for row in rows[1:] if row[0] == committed.point)
+    (row,) = (row for row in rows[1:] if row[0] == committed.variant)
     row[head.index(RANKS)] = f"{committed.seed}:{digest}"
     with atomic_files(path) as (part,):
         part.write_bytes(to_csv(rows).encode("utf-8"))

@@ -27,7 +27,7 @@ from recjax.common.errors import STOPPED, UserError
 HERE = Path(os.path.relpath(Path(__file__).parent))  # as the tables name it
 DEFAULT_SEEDS = [0, 1, 2]
 MOVIES, INDUSTRIAL, BEAUTY = "ml100k", "amazon_industrial", "amazon_beauty"
-DRY = "check points and data, and say which runs are left"
+DRY = "check variants and data, and say which runs are left"
 PROTOCOL = "protocol"  # no sweep, but states of one under several
 PROTOCOL_NAMES = {PROTOCOL, f"{PROTOCOL}/{MOVIES}"}
 CALLED = {
@@ -85,7 +85,7 @@ TABLES = [
     *(
         Table(
             "headlines",
-            "the whole, and without some of its parts",
+            "the full model and its ablations",
             name,
             f"configs/{name}.py",
             ALL_FOUR if name == INDUSTRIAL else (),
@@ -197,7 +197,7 @@ def sweep_arguments(
     Args:
       table: whose runs are made.
       out: directory of all sweeps; runs in it are reused.
-      seeds: one run of each point for each of them.
+      seeds: one run of each variant for each of them.
       jobs: runs at a time.
       data: directory of the Amazon data sets, if it is given.
       more: further options of the sweep.

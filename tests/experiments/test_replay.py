@@ -103,9 +103,9 @@ def test_the_same_code_gives_the_same_ranks(call, made, tables):
     assert (code, found) == (0, dict.fromkeys(["tiny", "some"], "ranks identical"))
     path = tables / "tiny/ml100k/table.csv"
     with path.open() as file:
-        points = [row for row in csv.DictReader(file) if row["seeds"]]
-    cheapest = min(points, key=lambda row: float(row["all s"]))["name"]
-    value = next(row["hr@10 seeds"] for row in points if row["name"] == cheapest)
+        variants = [row for row in csv.DictReader(file) if row["seeds"]]
+    cheapest = min(variants, key=lambda row: float(row["all s"]))["name"]
+    value = next(row["hr@10 seeds"] for row in variants if row["name"] == cheapest)
     line = f"| tiny/ml100k | {cheapest} | {SEED} | hr@10 {value} / {value}, ndcg@10 "
     assert line in said.out
     runs = made[0] / "again" / "tiny" / "ml100k"
@@ -118,7 +118,7 @@ def test_the_same_code_gives_the_same_ranks(call, made, tables):
 
 
 def test_an_identical_run_of_two_tables_is_made_once(call, made, tables):
-    for table in ("tiny", "some"):  # the same point is the cheapest of both
+    for table in ("tiny", "some"):  # the same variant is the cheapest of both
         rows = read_table(tables / table / "ml100k/table.csv")
         place = rows[0].index("all s")
         for row in rows[1:]:
@@ -166,8 +166,8 @@ def test_a_digest_is_recorded(call, tables, column):
     path = tables / "tiny/ml100k/table.csv"
     want = read_table(path)
     place, cost = want[0].index("ranks"), want[0].index("all s")
-    points = [row for row in want[1:] if row[cost]]
-    max(points, key=lambda row: float(row[cost]))[place] = ""  # is not replayed
+    variants = [row for row in want[1:] if row[cost]]
+    max(variants, key=lambda row: float(row[cost]))[place] = ""  # is not replayed
     if column:
         edit(path, "ranks", lambda value: "")
     else:
@@ -180,7 +180,7 @@ def test_a_digest_is_recorded(call, tables, column):
     assert path.read_text() == to_csv(want)
 
 
-def test_a_point_without_a_hit_is_not_chosen(tables):
+def test_a_variant_without_a_hit_is_not_chosen(tables):
     """Its metrics would be zero of other ranks too."""
     path = tables / "tiny/ml100k/table.csv"
     rows = read_table(path)
@@ -191,7 +191,7 @@ def test_a_point_without_a_hit_is_not_chosen(tables):
             row[head.index("hr@10 seeds")] = row[head.index("ndcg@10 seeds")] = "0.0"
     path.write_text(to_csv(rows))
     found = replay.read_committed(reproduce.TABLES[0], tables)
-    assert found.point == "narrow"
+    assert found.variant == "narrow"
 
 
 def test_a_run_that_fails_is_no_replay(call, monkeypatch):

@@ -20,7 +20,7 @@ def test_every_table_has_a_sweep_and_a_page(table):
 
 @pytest.mark.parametrize("table", reproduce.TABLES, ids=lambda table: table.folder)
 def test_every_table_is_there(table):
-    """With each point of its sweep, as `collect` writes tables now."""
+    """With each variant of its sweep, as `collect` writes tables now."""
     folder = reproduce.HERE / table.folder
     with (folder / "table.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["seeds"]]
@@ -66,7 +66,7 @@ def test_a_table_is_made(sweep_config, tmp_path, monkeypatch, capsys):
 
 
 def test_a_table_of_another_data_set(tmp_path, monkeypatch):
-    """Its name for the config's points, where it lies, and its own published rows."""
+    """Its name for the config's variants, where it lies, and its own published rows."""
     asked = []
     monkeypatch.setattr(reproduce.sweep, "main", asked.append)
     monkeypatch.setattr(reproduce.collect, "main", asked.append)
