@@ -1,4 +1,4 @@
-"""The whole job of an id-only causal transformer against RecBole's SASRec.
+"""Compares training an id-only causal transformer with RecBole's SASRec.
 
     python -m experiments.benchmarks.job
 
@@ -32,11 +32,11 @@ from configs import base
 from experiments.benchmarks import duel
 
 METRIC = "ndcg@10"
-RECIPES = {"ours": "trained to be soon there", "theirs": "trained as RecBole does"}
+RECIPES = {"ours": "our fast recipe", "theirs": "RecBole's recipe"}
 
 
 def config_for(seed: int, recipe: str) -> ConfigDict:
-    """Ids alone, every event a target, full softmax."""
+    """Returns a config with ids only, every event a target, and full softmax."""
     c = base.get_config()
     c.seed = seed
     c.item_tower.sources = ("id",)
@@ -57,7 +57,7 @@ def config_for(seed: int, recipe: str) -> ConfigDict:
 
 
 def work(args: argparse.Namespace) -> None:
-    """Trains until validation reaches what is asked; prints where it stands."""
+    """Trains until validation reaches the goal, and prints the metric of each epoch."""
     from recjax.run.setup import open_run
     from recjax.runtime.signals import PreemptionSync, Signals
     from recjax.training.loop import (
@@ -86,7 +86,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def write_for_peer(folder: Path) -> None:
-    """The events as an atomic file, each user's in our order."""
+    """Writes the events as an atomic file, with each user's in our order."""
     from recjax.data.splits import load_data
 
     test = load_data(config_for(0, "ours")).test
@@ -99,7 +99,7 @@ def write_for_peer(folder: Path) -> None:
 
 
 def peer_epochs(folder: Path, seed: int, minutes: float) -> list[dict[str, Any]]:
-    """What the peer finds after each epoch."""
+    """Returns the peer's validation metric after each epoch."""
     write_for_peer(folder / "events")
     peer = "experiments.benchmarks.peers.recbole_sasrec"
     command = [duel.peer_python("recbole"), "-m", peer, str(folder), str(seed)]
@@ -107,11 +107,11 @@ def peer_epochs(folder: Path, seed: int, minutes: float) -> list[dict[str, Any]]
 
 
 def run(command: list[str], minutes: float = math.inf) -> Iterator[dict[str, Any]]:
-    """What a process prints after its epochs, and the seconds since its start.
+    """Yields what a process prints after each epoch, and the seconds since its start.
 
     Args:
-      command: that trains.
-      minutes: after these it is ended at the next epoch.
+      command: command that trains.
+      minutes: limit, after which it is ended at the next epoch.
     """
     start, ended = time.perf_counter(), False
     with (
@@ -142,7 +142,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
-        "--minutes", type=float, default=math.inf, help="of the peer, for each seed"
+        "--minutes",
+        type=float,
+        default=math.inf,
+        help="limit of the peer for each seed",
     )
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
@@ -178,7 +181,7 @@ def main() -> None:
             continue
         print(
             duel.row(
-                f"whole job of ids to validation NDCG@10 {median:.4f}, ml-100k, "
+                f"training with ids to validation NDCG@10 {median:.4f}, ml-100k, "
                 f"{seeds}, {RECIPES[recipe]}",
                 f"{duel.spread(found.ours)} s",
                 f"RecBole SASRec {duel.spread(found.peer)} s ({how})",
