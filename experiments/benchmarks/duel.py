@@ -58,7 +58,7 @@ class Worker:
         self.about = self._read()
 
     def measure(self) -> dict[str, Any]:
-        """Returns one measurement: `{"seconds": ...}` and other values of the module."""
+        """Returns one measurement: `{"seconds": ...}` and other values."""
         assert self._process.stdin is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()

@@ -73,7 +73,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def product_rate(repeats: int = 20) -> float:
-    """Returns the floating-point operations per second of the encoder's largest product."""
+    """Returns the FLOP/s of the encoder's largest matrix product."""
     a, b = jnp.ones((2048, 384)), jnp.ones((384, 1536))
     product = jax.jit(jnp.matmul)
     product(a, b).block_until_ready()

@@ -3,9 +3,8 @@
     python -m experiments.benchmarks.packing --data=DIR/amazon-industrial
     python -m experiments.benchmarks.packing --data=ml-100k
 
-The whole catalogue is laid out and goes through all layers, about 2,048 tokens at a
-time. Buckets are multiples of eight tokens, and a text is padded to the smallest one
-that holds it.
+The full catalogue is laid out and encoded by all layers, about 2,048 tokens at a time.
+Buckets are multiples of eight tokens; a text is padded to the smallest that fits.
 """
 
 import argparse

@@ -3,9 +3,9 @@
     python -m experiments.benchmarks.rectools --measure=epoch --data=ml-100k
     python -m experiments.benchmarks.rectools --measure=recommend --data=DIR
 
-Same sequences, width, layers, heads and dropout. `epoch` trains one with the full
-softmax. `recommend` ranks the catalogue for every test user without what was seen: ours
-is the whole evaluation with its metrics, theirs the best 20 alone.
+Sequences, width, layers, heads and dropout are the same. `epoch` trains one epoch with
+the full softmax. `recommend` ranks the unseen items for every test user: ours is the
+complete evaluation with its metrics, theirs the top 20 only.
 """
 
 import argparse

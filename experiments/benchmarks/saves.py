@@ -2,12 +2,11 @@
 
     python -m experiments.benchmarks.saves --config=configs/quickstart.py
 
-Twice, because the difference is smaller than what runs differ in anyway:
+Measures in two ways, because the difference is smaller than the noise between runs:
 
-- in pairs, in processes and run directories of their own: a run from command to exit as
-  it is, and with every save left out;
-- a run that waits for each save to be done, with the time that this takes added up. A
-  run saves beside its steps, so that this is the most that it can lose.
+- pairs of complete runs in their own processes, with and without checkpoints;
+- a run that waits for each checkpoint, and adds up the time. A run saves during
+  its steps, so this is an upper bound of the cost.
 """
 
 import argparse
@@ -88,7 +87,7 @@ def wait_for_saves(note: Path) -> None:
     """Makes this process wait for every checkpoint, and records the seconds."""
     waited = 0.0
 
-    def whole(save: Any) -> Any:
+    def blocking(save: Any) -> Any:
         def save_now(self: Checkpoints, number: int, tree: Any, *rest: Any) -> None:
             nonlocal waited
             jax.block_until_ready((tree, *rest))  # running steps do not count
@@ -100,8 +99,8 @@ def wait_for_saves(note: Path) -> None:
 
         return save_now
 
-    Checkpoints.save_last = whole(Checkpoints.save_last)  # type: ignore[method-assign]
-    Checkpoints.save_params = whole(  # type: ignore[method-assign]
+    Checkpoints.save_last = blocking(Checkpoints.save_last)  # type: ignore[method-assign]
+    Checkpoints.save_params = blocking(  # type: ignore[method-assign]
         Checkpoints.save_params
     )
 

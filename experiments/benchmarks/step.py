@@ -37,7 +37,7 @@ BATCHES = 4
 
 
 def config_for(data: str, layers: int, batch_size: int) -> ConfigDict:
-    """Returns a config with text only and in-batch softmax; depth -1 trains all layers."""
+    """Returns a config with text only, in-batch softmax and `depth` trained layers."""
     c = base.get_config()
     if Path(data).name == "amazon-industrial":
         c.data.split, c.data.history_length = "fixed", 10

@@ -99,27 +99,19 @@ def add_legend(figure: Any, kinds: Collection[str]) -> None:
     """Explains the markers below the panels."""
     from matplotlib.lines import Line2D
 
-    blue, no_line = COLORS["variant"], {"ls": ""}
-    handles = [Line2D([], [], color=blue, marker="D", label="variant, 95% interval")]
-    handles.append(
-        Line2D([], [], color=SEED_COLOR, marker="o", label="seed", **no_line)
-    )
-    if "baseline" in kinds:
-        gray, label = COLORS["baseline"], "(baseline), not trained"
-        handles.append(Line2D([], [], color=gray, marker="D", label=label))
-    if "published" in kinds:
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=COLORS["published"],
-                marker="|",
-                ms=14,
-                mew=2.5,
-                label="published",
-                **no_line,
-            )
-        )
+    entries: list[tuple[str, str, dict[str, Any]]] = [
+        ("variant", "variant, 95% interval", {"marker": "D", "ls": "-"}),
+        ("seed", "seed", {"marker": "o", "ls": ""}),
+        ("baseline", "(baseline), not trained", {"marker": "D", "ls": "-"}),
+        ("published", "published", {"marker": "|", "ls": "", "ms": 14, "mew": 2.5}),
+    ]
+    handles = []
+    for kind, text, style in entries:
+        if kind in {"variant", "seed", *kinds}:
+            color = COLORS.get(kind, SEED_COLOR)
+            handle = Line2D([], [], label=text)
+            handle.set(color=color, **style)
+            handles.append(handle)
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
