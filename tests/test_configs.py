@@ -10,7 +10,7 @@ import pytest
 from configs import base
 from configs.ablations import reference
 from configs.ablations.reference import DATA_SETS, read_points
-from experiments.sweeping.load import load_from, resolve
+from experiments.sweeping.load import load_function, resolve
 from recjax.run import train
 from recjax.run.validate_config import check_config
 from tests.conftest import shrink
@@ -126,7 +126,7 @@ def test_phases_refuse_unknown_keys():
 
 @pytest.mark.parametrize("path", sorted(Path("configs/searches").glob("[a-z]*.py")))
 def test_a_search_draws_what_the_config_has(path):
-    space = load_from(str(path), "search")
+    space = load_function(str(path), "search")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(5):
         changes = space(study.ask())
