@@ -2,27 +2,18 @@
 
     python -m experiments.codebase [--repo DIR [DIR ...]]
 
-Prints a Markdown table of metrics with a column for each checkout, so that two states
-of the code can be compared. All metrics are over the .py files under recjax/:
+Prints a Markdown table with a column for each checkout, over the .py files in recjax/:
 
-* A package is a directory directly below recjax/, with all that it contains; a file
-  directly in recjax/ counts as a package of its own. Package A points to package B
-  if a file of A imports a file of B. Cycles are condensed to one node; the number of
-  layers is the number of nodes on the longest path.
-* The longest import chain is the longest path between files, again with cycles
-  condensed. Imports inside functions count, imports under `if TYPE_CHECKING` do not.
-  `from recjax.a import b` imports the file of `recjax.a.b` if there is one, and
-  that of `recjax.a` otherwise.
-* The files opened for one training step are those that define the functions in `STARTS`
-  (top-level functions with one of these names, wherever they are), every symbol that
-  these mention, and every symbol that those mention in turn (`LEVELS` = 2). A symbol
-  is a top-level function, class or assignment of the package. A definition mentions
-  what its source names anywhere: in its signature, its body or, for a class, its
-  methods. Names are resolved through definitions in the same file, imports (also
-  re-exports) and module attributes. A method that is called on an instance is
-  found only if its class is named too, as it is by the annotation of a parameter.
-* The length of a function is the number of lines from `def` to its end, docstring
-  included; methods and nested functions count. The 90th percentile is the nearest rank.
+* A package is a directory directly below recjax/; a file directly in recjax/ counts as
+  its own package. Cycles count as one node of a path. The number of layers and the
+  longest import chain are the longest paths between packages and between files.
+* Imports inside functions count, imports under `if TYPE_CHECKING` do not.
+* The files opened for one training step define the functions in `STARTS`, every symbol
+  that these mention, and every symbol that those mention (`LEVELS` = 2). A symbol is a
+  top-level function, class or assignment. Names are resolved through definitions in the
+  file, imports (also re-exports) and module attributes. A method that is called on an
+  instance is found only if its class is named too.
+* Functions are measured from `def` to their end; methods and nested functions count.
 * A comment line has a `#` comment that consists of more than `noqa` or `type:`.
 * The share of `Any` is among annotated parameters; `list[Any]` is not a bare `Any`.
 """
@@ -36,7 +27,6 @@ import statistics
 import symtable
 import tokenize
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -44,10 +34,7 @@ from typing import NamedTuple
 STARTS = ("train_step", "fit", "train_phase", "run_phase", "train_steps")
 LEVELS = 2  # how far mentions are followed from the functions of a training step
 LONG = 80  # lines; longer functions are counted
-ANY = ("Any", "typing.Any")
-TYPE_CHECKING = ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 DIRECTIVE = re.compile(r"\s*(noqa\b|type:|$)")
-
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 Graph = Mapping[str, set[str]]
 Component = tuple[str, ...]  # nodes on a common cycle; most often a single node
@@ -63,10 +50,7 @@ class Symbol(NamedTuple):
 class Import(NamedTuple):
     """One imported name; for `from a import b as c`: ("c", "a", "b").
 
-    Attributes:
-      name: bound by the import; dotted for `import a.b`.
-      module: absolute name of the module.
-      symbol: empty if the module itself is imported.
+    The name is dotted for `import a.b`, and the symbol is then empty.
     """
 
     name: str
@@ -74,17 +58,8 @@ class Import(NamedTuple):
     symbol: str
 
 
-@dataclass(frozen=True)
-class Report:
-    """Measurements of one checkout.
-
-    Attributes:
-      metrics: table cells by the name of the metric.
-      cycles: groups of packages that import each other.
-      chain: files of the longest import chain, importers first.
-      starts: functions where reading a training step starts, as "path: name".
-      step_files: files opened for one training step.
-    """
+class Report(NamedTuple):
+    """Measurements of one checkout: metrics by name, and what they count."""
 
     metrics: dict[str, str]
     cycles: list[Component]
@@ -94,15 +69,7 @@ class Report:
 
 
 class Codebase:
-    """Source files of the package, and the names in them.
-
-    Args:
-      repo: root of a checkout.
-
-    Attributes:
-      sources: contents of the files by path relative to `repo`.
-      trees: their syntax trees.
-    """
+    """The source files of the package by path relative to the root of a checkout."""
 
     def __init__(self, repo: Path):
         paths = sorted((repo / "recjax").rglob("*.py"))
@@ -119,14 +86,13 @@ class Codebase:
 
     def import_graph(self) -> Graph:
         """Returns the files that each file imports."""
-        graph = {}
-        for path, imports in self._imports.items():
-            files = {
-                self.find_file(f"{x.module}.{x.symbol}") or self.find_file(x.module)
-                for x in imports
-            }
-            graph[path] = {file for file in files if file}
-        return graph
+
+        def imported(each: Import) -> str:
+            submodule = self.find_file(f"{each.module}.{each.symbol}")
+            return submodule or self.find_file(each.module) or ""
+
+        imports = self._imports.items()
+        return {path: {*map(imported, some)} - {""} for path, some in imports}
 
     def step_functions(self) -> list[Symbol]:
         """Returns the functions where reading a training step starts."""
@@ -139,11 +105,10 @@ class Codebase:
 
     def step_files(self) -> list[str]:
         """Returns the files opened for one training step; see the module docstring."""
-        latest = set(self.step_functions())
-        found = set(latest)
+        found = latest = set(self.step_functions())
         for _ in range(LEVELS):
             latest = {x for symbol in latest for x in self._mentions(symbol)} - found
-            found |= latest
+            found = found | latest
         return sorted({symbol.path for symbol in found})
 
     def _mentions(self, symbol: Symbol) -> Iterator[Symbol]:
@@ -151,13 +116,10 @@ class Codebase:
         definition = self._definitions[symbol.path][symbol.name]
         names = find_outer_names(definition)
         for node in ast.walk(definition):
-            if not isinstance(node, ast.Name | ast.Attribute):
-                continue
-            # Parts such as "b(x)" of a.b(x).c name nothing; a.b is a node of its own.
-            chain = ast.unparse(node).split(".")
-            if chain[0] in names:
-                found = self._resolve(symbol.path, chain)
-                if found:
+            if isinstance(node, ast.Name | ast.Attribute):
+                # Parts such as "b(x)" of a.b(x).c name nothing; a.b is its own node.
+                chain = ast.unparse(node).split(".")
+                if chain[0] in names and (found := self._resolve(symbol.path, chain)):
                     yield found
 
     def _resolve(
@@ -165,21 +127,16 @@ class Codebase:
     ) -> Symbol | None:
         """Returns the symbol that `a.b.c` in a file refers to, None if it is not ours.
 
-        Args:
-          path: of the file.
-          chain: ["a", "b", "c"].
-          visited: names followed so far; two files may import a name from each other.
+        `visited` are the names followed so far: files may import a name in a circle.
         """
         if not chain:
             return None  # a module, not a symbol of one
         here = Symbol(path, chain[0])
         if here.name in self._definitions[path]:
             return here
-        if here in visited:
-            return None
         for name, module, symbol in self._imports[path]:
             bound = name.split(".")
-            if chain[: len(bound)] != bound:
+            if here in visited or chain[: len(bound)] != bound:
                 continue
             rest = [*filter(None, [symbol]), *chain[len(bound) :]]
             while rest and self.find_file(f"{module}.{rest[0]}"):
@@ -190,12 +147,7 @@ class Codebase:
 
 
 def find_imports(node: ast.AST, path: str) -> Iterator[Import]:
-    """Yields the imports below a node, except those for type checkers only.
-
-    Args:
-      node: part of a syntax tree.
-      path: of its file, to which relative imports refer.
-    """
+    """Yields the imports below a node of a file, except those for type checkers."""
     children: Sequence[ast.AST] = list(ast.iter_child_nodes(node))
     if isinstance(node, ast.Import):
         for alias in node.names:
@@ -205,7 +157,7 @@ def find_imports(node: ast.AST, path: str) -> Iterator[Import]:
         module = ".".join([*parents, *filter(None, [node.module])])
         for alias in node.names:
             yield Import(alias.asname or alias.name, module, alias.name)
-    elif isinstance(node, ast.If) and ast.unparse(node.test) in TYPE_CHECKING:
+    elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         children = node.orelse
     for child in children:
         yield from find_imports(child, path)
@@ -242,26 +194,18 @@ def package_graph(files: Graph) -> Graph:
     """Returns the packages that each package imports."""
     graph: dict[str, set[str]] = {}
     for path, imported in files.items():
-        packages = graph.setdefault(package_of(path), set())
-        packages |= {package_of(x) for x in imported} - {package_of(path)}
+        package, *others = ("/".join(x.split("/")[:2]) for x in (path, *imported))
+        graph.setdefault(package, set()).update({*others} - {package})
     return graph
-
-
-def package_of(path: str) -> str:
-    """Returns `recjax/a` for recjax/a/b/c.py, and the path itself for recjax/a.py."""
-    return "/".join(PurePosixPath(path).parts[:2])
 
 
 def condense(graph: Graph) -> dict[Component, set[Component]]:
     """Returns the graph with every strongly connected component as one node."""
-    reached: dict[str, set[str]] = {}
-    for node in graph:
-        stack = [node]
-        reached[node] = {node}
-        while stack:
-            new = graph[stack.pop()] - reached[node]
-            reached[node] |= new
-            stack += new
+    reached = {node: {node} | graph[node] for node in graph}
+    for middle in graph:  # Warshall's transitive closure
+        for nodes in reached.values():
+            if middle in nodes:
+                nodes |= reached[middle]
     component = {
         a: tuple(sorted(b for b in reached[a] if a in reached[b])) for a in graph
     }
@@ -291,23 +235,13 @@ def count_comment_lines(source: bytes) -> int:
 
 
 def measure_functions(trees: Sequence[ast.AST]) -> dict[str, str]:
-    """Measures the length of functions, and the annotations of their parameters.
-
-    Args:
-      trees: syntax trees with at least one function and one annotated parameter.
-    """
+    """Measures the length of functions, and the annotations of their parameters."""
     nodes = [node for tree in trees for node in ast.walk(tree)]
-    lengths = sorted(
-        (node.end_lineno or 0) - node.lineno + 1
-        for node in nodes
-        if isinstance(node, FUNCTIONS)
-    )
-    annotations = [
-        ast.unparse(node.annotation)
-        for node in nodes
-        if isinstance(node, ast.arg) and node.annotation
-    ]
-    bare = sum(text in ANY for text in annotations)
+    functions = [node for node in nodes if isinstance(node, FUNCTIONS)]
+    lengths = sorted((x.end_lineno or 0) - x.lineno + 1 for x in functions)
+    parameters = [x for x in nodes if isinstance(x, ast.arg) and x.annotation]
+    annotations = [ast.unparse(x.annotation) for x in parameters if x.annotation]
+    bare = sum(text in ("Any", "typing.Any") for text in annotations)
     return {
         "function length, median": f"{statistics.median(lengths):g}",
         "function length, p90": f"{lengths[math.ceil(0.9 * len(lengths)) - 1]}",
@@ -346,40 +280,30 @@ def measure(repo: Path) -> Report:
 
 
 def to_markdown(reports: Mapping[str, Report]) -> str:
-    """Formats the table, and below it the files and packages that were counted.
-
-    Args:
-      reports: by the title of the column.
-    """
-    lines = ["| metric | " + " | ".join(reports) + " |"]
-    lines.append("|---|" + "---:|" * len(reports))
-    for metric in next(iter(reports.values())).metrics:
-        cells = [report.metrics[metric] for report in reports.values()]
-        lines.append(f"| {metric} | " + " | ".join(cells) + " |")
+    """Formats the table of reports by title, and below it what was counted."""
+    first, *_ = reports.values()
+    lines = [f"| metric | {' | '.join(reports)} |", "|---|" + "---:|" * len(reports)]
+    for metric in first.metrics:
+        cells = (report.metrics[metric] for report in reports.values())
+        lines.append(f"| {metric} | {' | '.join(cells)} |")
     for title, report in reports.items():
         details = {
-            "longest import chain": [", ".join(nodes) for nodes in report.chain],
-            "package cycles": [", ".join(nodes) for nodes in report.cycles],
+            "longest import chain": map(", ".join, report.chain),
+            "package cycles": map(", ".join, report.cycles),
             "functions a training step starts from": report.starts,
             "files opened for one training step": report.step_files,
         }
         for heading, items in details.items():
-            if items:
-                lines += ["", f"{title}, {heading}:", ""]
-                lines += [f"{i}. {item}" for i, item in enumerate(items, 1)]
+            if numbered := [f"{i}. {item}" for i, item in enumerate(items, 1)]:
+                lines += ["", f"{title}, {heading}:", "", *numbered]
     return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the measurements of the checkouts that the command line names."""
     parser = argparse.ArgumentParser(description="Measures the shape of the code.")
-    parser.add_argument(
-        "--repo",
-        nargs="+",
-        default=["."],
-        metavar="DIR",
-        help="checkouts to measure, one column each (default: this directory)",
-    )
+    text = "checkouts to measure, one column each (default: this directory)"
+    parser.add_argument("--repo", nargs="+", default=["."], metavar="DIR", help=text)
     repos = parser.parse_args(argv).repo
     for repo in repos:
         if not any(Path(repo, "recjax").rglob("*.py")):

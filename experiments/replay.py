@@ -1,12 +1,12 @@
-"""Repeats one run of every committed table, and compares it with the table.
+"""Repeats one run of every committed table and compares the results.
 
     python -m experiments.replay --out=runs/replay
 
-Chooses the cheapest point of each table.csv that hits any target, trains it again with
-its first seed, and prints how its test ranks and metrics compare with the committed
-ones. Without `--data=DIR` the tables of MovieLens 100K; with it also those of the
-Amazon data sets in DIR. The same command resumes after an interruption. The table of
-`experiments/protocol` is left out: its states are trained as those of other tables are.
+Chooses the cheapest variant of each table.csv that hits any target, trains it again
+with its first seed, and prints how its test ranks and metrics compare with the
+committed ones. The tables are those of MovieLens 100K, and with `--data=DIR` also those
+of the Amazon data sets in DIR. The same command resumes after an interruption. The
+table of `experiments/protocol` is not replayed: it evaluates runs of another table.
 """
 
 import argparse
@@ -28,10 +28,10 @@ from recjax.common.errors import UserError
 from recjax.common.files import atomic_files
 from recjax.runtime.provenance import CODE
 
-TOLERANCE = 0.002  # what another processor may change in a metric
+TOLERANCE = 0.002  # a metric may differ by this much on another processor
 RANKS_IDENTICAL = "ranks identical"
 METRICS_IDENTICAL = "metrics identical to 6 decimals"
-JOBS = "divides the cores as in the sweep; last bits depend on the cores of a run"
+JOBS = "parallel runs; use that of the sweep, as results depend on cores per run"
 RECORD = (
     "add the digest of the ranks to tables without it, if all metrics are identical"
 )
@@ -42,17 +42,17 @@ class Committed:
     """The run of a committed table that is repeated.
 
     Attributes:
-      table: as `experiments.reproduce` knows it.
-      path: its table.csv.
-      point: the cheapest trained point that hits any target.
-      seed: the first seed of that point.
-      digest: of the test ranks, or empty where the table has none.
-      metrics: values with six decimals, as the table has them.
+      table: the table, as defined in `experiments.reproduce`.
+      path: path of its table.csv.
+      variant: the cheapest trained variant that hits any target.
+      seed: the first seed of this variant.
+      digest: digest of the test ranks; empty if the table has none.
+      metrics: values with six decimals, as in the table.
     """
 
     table: Table
     path: Path
-    point: str
+    variant: str
     seed: int
     digest: str
     metrics: dict[str, str]
@@ -60,12 +60,12 @@ class Committed:
 
 @dataclass(frozen=True)
 class Replay:
-    """The same run, made again.
+    """Results of the repeated run.
 
     Attributes:
-      digest: of its test ranks, or empty where the run failed.
+      digest: digest of its test ranks; empty if the run failed.
       metrics: values with six decimals.
-      seconds: that it took.
+      seconds: duration of the run.
     """
 
     digest: str
@@ -74,21 +74,20 @@ class Replay:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Replays the tables; exit code 1 where one does not hold, 2 at mistakes."""
+    """Replays the tables; exit code 1 if one does not hold, 2 after an error."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/replay"))
-    which = "folders, as pooling or pooling/ml100k; all without"
-    parser.add_argument("--only", nargs="+", help=which)
+    parser.add_argument("--out", type=Path, default=Path("runs/replay"), help="runs")
+    parser.add_argument("--only", nargs="+", help=reproduce.ONLY)
     parser.add_argument("--data", type=Path, help="directory of the Amazon data sets")
     parser.add_argument("--jobs", type=int, default=1, help=JOBS)
-    where_from = "of the tables; those of the repository without"
-    parser.add_argument("--tables", type=Path, default=reproduce.HERE, help=where_from)
+    tables = "directory of the tables (default: experiments)"
+    parser.add_argument("--tables", type=Path, default=reproduce.HERE, help=tables)
     parser.add_argument("--record", action="store_true", help=RECORD)
     args = parser.parse_args(argv)
     with session(args.out):
         rows = replay_all(args)
     lines = [
-        line(["table", "point", "seed", "committed / now", "verdict", "seconds"]),
+        line(["table", "variant", "seed", "committed / now", "verdict", "seconds"]),
         "|---|---|---:|---|---|---:|",
     ]
     print("\n".join(["", *lines, *(describe(*row) for row in rows)]))
@@ -97,61 +96,62 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def replay_all(args: argparse.Namespace) -> list[tuple[Committed, Replay]]:
-    """Replays every chosen table, and records digests where that is asked for.
+    """Replays every chosen table, and records digests with `--record`.
 
     Raises:
-      UserError: a table or data set that is not there, or runs of other code.
+      UserError: a table or data set does not exist, or runs are of other code.
     """
     chosen = reproduce.choose(args.only, args.data)
     if not chosen:
-        raise UserError("--only: these have no runs of their own to replay")
+        raise UserError("--only: these tables have no runs to replay; choose others")
     check_runs(reproduce.DEFAULT_SEEDS, args.jobs)
     check_code(args.out)
-    asked = [read_committed(table, args.tables) for table in chosen]
-    found = []
-    for committed in asked:
-        name = f"{committed.table.folder}: {committed.point}, seed {committed.seed}"
+    # Read all tables first, so that a damaged one ends the program before any run.
+    tables = [read_committed(table, args.tables) for table in chosen]
+    replays = []
+    for committed in tables:
+        name = f"{committed.table.folder}: {committed.variant}, seed {committed.seed}"
         print(f"\n{name}", flush=True)
         now = replay(committed, args)
         unknown = args.record and not committed.digest
         if unknown and verdict(committed, now) == METRICS_IDENTICAL:
             record(committed, now.digest)
-        found.append((committed, now))
-    return found
+        replays.append((committed, now))
+    return replays
 
 
 def check_code(out: Path) -> None:
-    """Raises UserError where runs were made by another state of the code.
+    """Raises UserError if runs were made by a different version of the code.
 
-    The sweep would take them as finished, and nothing would be replayed.
+    The sweep would treat them as finished, and nothing would be replayed.
     """
     for path in sorted(out.glob("**/results.json")):
         if read_results(path.parent)["code"] != CODE:
             raise UserError(
-                f"{path.parent}: was made by another state of the code, so it replays "
-                f"nothing; delete {out}, or choose another --out"
+                f"{path.parent}: was made by a different version of the code, so "
+                f"nothing would be replayed; delete {out}, or choose another --out"
             )
 
 
 def read_committed(table: Table, tables: Path) -> Committed:
-    """Reads the cheapest point of a committed table.
+    """Reads the cheapest variant of a committed table.
 
     Args:
-      table: as `experiments.reproduce` knows it.
+      table: the table, as defined in `experiments.reproduce`.
       tables: directory of the tables.
 
     Raises:
-      UserError: its table.csv is not there, or not as `experiments.collect` writes it.
+      UserError: table.csv does not exist, or `experiments.collect` did not write it.
     """
     path = tables / table.folder / "table.csv"
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            points = [row for row in csv.DictReader(file) if row["seeds"]]
-        # Without a hit the metrics would be zero whatever the ranks are.
-        row = min(points, key=lambda x: (not any_hit(x), float(x["all s"])))
+            variants = [row for row in csv.DictReader(file) if row["seeds"]]
+        # Without a hit all metrics are zero, whatever the ranks are.
+        row = min(variants, key=lambda x: (not any_hit(x), float(x["all s"])))
         metrics = first_values(row)
         first = row.get(RANKS, "").split()[:1]
-        # A table without digests has the seeds of `experiments.reproduce`.
+        # A table without digests does not name its seeds: they are the default ones.
         seed, digest = str(reproduce.DEFAULT_SEEDS[0]), ""
         if first:
             seed, digest = first[0].split(":")
@@ -160,8 +160,8 @@ def read_committed(table: Table, tables: Path) -> Committed:
         raise UserError(f"{path}: {e.strerror}") from None
     except (ValueError, KeyError, IndexError, AttributeError, csv.Error):
         raise UserError(
-            f"{path}: damaged; git has the committed table, and experiments.reproduce "
-            "makes it again"
+            f"{path}: damaged; restore the committed table with git, or run "
+            "experiments.reproduce"
         ) from None
 
 
@@ -175,42 +175,47 @@ def first_values(row: Mapping[str, str]) -> dict[str, str]:
 
 
 def any_hit(row: Mapping[str, str]) -> bool:
-    """Returns whether a metric of the first seed is not zero."""
+    """Returns whether any metric of the first seed is not zero."""
     return any(float(value) for value in first_values(row).values())
 
 
 def replay(committed: Committed, args: argparse.Namespace) -> Replay:
-    """Trains the run again, unless it is finished, and reads what it gives."""
-    point, seed = committed.point, committed.seed
+    """Trains the run again, unless it is finished, and reads its results."""
+    variant, seed = committed.variant, committed.seed
     arguments = reproduce.sweep_arguments(
-        committed.table, args.out, [seed], args.jobs, args.data, [f"--points={point}"]
+        committed.table,
+        args.out,
+        [seed],
+        args.jobs,
+        args.data,
+        [f"--variants={variant}"],
     )
     if not reproduce.run(sweep.main, arguments):
         return Replay("", {}, 0.0)
     folder = args.out / committed.table.folder
     items = items_of(committed.table)
-    # Runs of former calls may be missing, and are not asked for.
-    made = read_sweep(folder, point, partial=True, items=items, points=[point])
-    place = made.seeds(point).index(seed)
+    # The directory may name other runs, of earlier calls, that are not finished.
+    made = read_sweep(folder, variant, partial=True, items=items, variants=[variant])
+    index = made.seeds(variant).index(seed)
     return Replay(
-        rank_digest(made.ranks[point, seed].rank_R),
+        rank_digest(made.ranks[variant, seed].rank_R),
         {
-            metric: f"{made.by_seed(point, metric).mean(axis=1)[place]:.6f}"
+            metric: f"{made.by_seed(variant, metric).mean(axis=1)[index]:.6f}"
             for metric in committed.metrics
         },
-        made.results[point, seed]["seconds"]["total"],
+        made.results[variant, seed]["seconds"]["total"],
     )
 
 
 def items_of(table: Table) -> str:
-    """Returns which test rows count in a table, as `--items` of the collection."""
+    """Returns the value of `--items` with which a table is collected."""
     flag = "--items="
-    asked = [x.removeprefix(flag) for x in table.options if x.startswith(flag)]
-    return asked[-1] if asked else "all"
+    values = [x.removeprefix(flag) for x in table.options if x.startswith(flag)]
+    return values[-1] if values else "all"
 
 
 def largest_difference(committed: Committed, now: Replay) -> float:
-    """Returns the largest difference of a metric, with the six decimals of a table."""
+    """Returns the largest difference of a metric, rounded to six decimals."""
     return max(
         round(abs(float(value) - float(now.metrics[metric])), 6)
         for metric, value in committed.metrics.items()
@@ -218,7 +223,7 @@ def largest_difference(committed: Committed, now: Replay) -> float:
 
 
 def holds(committed: Committed, now: Replay) -> bool:
-    """Returns whether the committed run was repeated, up to the tolerance."""
+    """Returns whether the repeated run agrees with the table within the tolerance."""
     if not now.digest:
         return False
     same = now.digest == committed.digest
@@ -226,9 +231,9 @@ def holds(committed: Committed, now: Replay) -> bool:
 
 
 def verdict(committed: Committed, now: Replay) -> str:
-    """Returns in words how the two runs compare.
+    """Describes how the two runs compare.
 
-    Ranks that differ do not refute a table: another processor rounds otherwise.
+    Different ranks do not refute a table: another processor rounds differently.
     """
     if not now.digest:
         return "differs (the run failed)"
@@ -241,25 +246,25 @@ def verdict(committed: Committed, now: Replay) -> str:
 
 
 def describe(committed: Committed, now: Replay) -> str:
-    """Returns the line of the printed table."""
+    """Returns a line of the printed table."""
     values = [
         f"{metric} {value} / {now.metrics.get(metric, 'none')}"
         for metric, value in committed.metrics.items()
     ]
-    cells = [committed.table.folder, committed.point, str(committed.seed)]
+    cells = [committed.table.folder, committed.variant, str(committed.seed)]
     cells += [", ".join(values), verdict(committed, now), f"{now.seconds:.0f}"]
     return line(cells)
 
 
 def record(committed: Committed, digest: str) -> None:
-    """Adds a digest to a table.csv, and leaves all its other cells as they are.
+    """Adds a digest to a table.csv without changing any other cell.
 
     Args:
       committed: the run, without a digest.
-      digest: of its test ranks.
+      digest: digest of its test ranks.
 
     Raises:
-      UserError: writing the table would change more than that.
+      UserError: writing the table would change other cells.
     """
     path = committed.path
     before = path.read_bytes().decode("utf-8")
@@ -268,11 +273,11 @@ def record(committed: Committed, digest: str) -> None:
         raise UserError(f"{path}: was not written by experiments.collect")
     head = rows[0]
     if RANKS not in head:
-        place = head.index("p") + 1
+        column = head.index("p") + 1
         for row in rows:
-            row.insert(place, "")
-        head[place] = RANKS
-    (row,) = (row for row in rows[1:] if row[0] == committed.point)
+            row.insert(column, "")
+        head[column] = RANKS
+    (row,) = (row for row in rows[1:] if row[0] == committed.variant)
     row[head.index(RANKS)] = f"{committed.seed}:{digest}"
     with atomic_files(path) as (part,):
         part.write_bytes(to_csv(rows).encode("utf-8"))

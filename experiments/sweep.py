@@ -1,10 +1,10 @@
-"""Runs every point of a config's sweep with several seeds.
+"""Runs every variant of a config's sweep with several seeds.
 
     python -m experiments.sweep --config=configs/ablations/pooling.py --out=runs/pooling
 
-A run's directory is OUT/POINT/SEED, what it printed is in OUT/logs. The same command
-goes on after an interruption; what is finished is not run again, and more points and
-seeds can be added. What follows `--` is passed on to every run:
+Each run has the directory OUT/VARIANT/SEED, and its output goes to OUT/logs. The same
+command resumes after an interruption. Finished runs are not repeated, and later
+commands can add variants and seeds. Arguments after `--` are passed to every run:
 `-- --config.data.source=DIR`.
 """
 
@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments.sweeping.board import write_columns
-from experiments.sweeping.command import POLL, make_bar, session, split_arguments
+from experiments.sweeping.command import (
+    POLL,
+    add_variants,
+    make_bar,
+    session,
+    split_arguments,
+)
 from experiments.sweeping.load import is_finished, read_json, read_results, resolve
 from experiments.sweeping.plan import Plan, make_plan, save_plan
 from experiments.sweeping.pool import Pool
@@ -25,48 +31,44 @@ from recjax.common.config import flat_config
 from recjax.runtime.locks import is_locked
 from recjax.runtime.provenance import CODE
 
-SHOWN = ("hr@10", "ndcg@10")  # in TensorBoard's table of a sweep
+BOARD_METRICS = ("hr@10", "ndcg@10")  # columns of TensorBoard's table of a sweep
 REUSE = "directories of other sweeps; their finished runs of the same config are linked"
-DRY = "check every point and say what is left to run; run and write nothing"
+DRY = "check every variant and list the missing runs, without running or writing"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs what is missing; exit code 1 where a run failed, 2 where nothing can run."""
+    """Runs what is missing; exit code 1 if a run failed, 2 if nothing can run."""
     own, arguments = split_arguments(argv)
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--config", required=True, help="file with a `sweep`")
-    parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--points", nargs="+", help="of the sweep; all without")
+    parser.add_argument("--config", required=True, help="config file with a `sweep`")
+    parser.add_argument("--out", required=True, type=Path, help="directory of the runs")
+    add_variants(parser, "variants to run (default: all of the sweep)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--data", default="", help="a data set that the config knows")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="number of parallel runs")
     parser.add_argument("--reuse", nargs="+", type=Path, default=[], help=REUSE)
     parser.add_argument("--dry_run", action="store_true", help=DRY)
     args = parser.parse_args(own)
     with session(args.out, dry=args.dry_run):
         plan = make_plan(args, arguments)
-        same = find_finished(plan, args.reuse)
-        for (point, seed), run_directory in same.items():
-            print(f"{point}/{seed}: the same as {run_directory}")
+        reusable = find_finished(plan, args.reuse)
+        for (variant, seed), run_directory in reusable.items():
+            print(f"{variant}/{seed}: the same as {run_directory}")
         if args.dry_run:
-            show(plan, {*same})
+            print_missing(plan, {*reusable})
             return
         save_plan(plan)
-        link(plan, same)
-        seed = plan.seeds[0]
-        resolved = [resolve(plan.flags(point, seed)) for point in plan.points]
-        shown = [f"test/{metric}" for metric in SHOWN]
-        shown.append(f"valid/kept/{resolved[0].train.metric}")
-        write_columns(args.out, [flat_config(c) for c in resolved], shown)
+        link(plan, reusable)
+        write_board(plan)
         if old := made_by_other_code(plan):
             print(
-                f"note: {len(old)} finished runs were made by another state of the "
-                f"code, {old[0].resolve()} first; to make one again, delete its "
-                "directory"
+                f"note: {len(old)} finished runs were made by a different version of "
+                f"the code, for example {old[0].resolve()}; to repeat a run, delete "
+                "its directory"
             )
         failed = run(plan, args.jobs)
-    for name, why in failed.items():
-        print(f"failed: {name}: {why}", file=sys.stderr)
+    for name, reason in failed.items():
+        print(f"failed: {name}: {reason}", file=sys.stderr)
     if failed:
         sys.exit(1)
     print(
@@ -75,124 +77,152 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-def show(plan: Plan, elsewhere: set[tuple[str, int]]) -> None:
-    """Says which runs are finished, here or elsewhere, and which are left."""
-    here = {each for each in plan.runs() if is_finished(plan.folder(*each))}
+def print_missing(plan: Plan, elsewhere: set[tuple[str, int]]) -> None:
+    """Prints which runs are missing, not counting those that are finished elsewhere."""
+    here = {run for run in plan.runs() if is_finished(plan.folder(*run))}
     finished = here | elsewhere
-    left = [each for each in plan.runs() if each not in finished]
-    left = [(point, seed) for point, seed in left if point not in plan.refused]
-    for point in plan.points:
-        if seeds := [str(seed) for name, seed in left if name == point]:
-            print(f"{point}: to be run with seeds {', '.join(seeds)}")
+    missing = [
+        (variant, seed)
+        for variant, seed in plan.runs()
+        if (variant, seed) not in finished and variant not in plan.refused
+    ]
+    for variant in plan.variants:
+        if seeds := [str(seed) for name, seed in missing if name == variant]:
+            print(f"{variant}: to be run with seeds {', '.join(seeds)}")
     print(
         f"dry run: {len(finished)} of {len(plan.runs())} runs are finished, "
-        f"{len(left)} can be run; nothing was run or written"
+        f"{len(missing)} can be run; nothing was run or written"
     )
 
 
+def write_board(plan: Plan) -> None:
+    """Writes the columns of TensorBoard's table of the sweep."""
+    seed = plan.seeds[0]
+    configs = [resolve(plan.flags(variant, seed)) for variant in plan.variants]
+    metrics = [f"test/{metric}" for metric in BOARD_METRICS]
+    metrics.append(f"valid/kept/{configs[0].train.metric}")
+    write_columns(plan.out, [flat_config(config) for config in configs], metrics)
+
+
 def run(plan: Plan, jobs: int) -> dict[str, str]:
-    """Runs what is not finished; what failed, and what it said last."""
-    course = _SweepRunner(plan, jobs)
+    """Runs what is not finished, and returns the last message of each failed run."""
+    runner = _SweepRunner(plan, jobs)
     try:
-        with course.bar:
-            while course.waiting or course.pool.running:
-                course.start()
+        with runner.bar:
+            while runner.waiting or runner.pool.running:
+                runner.start()
                 time.sleep(POLL)
-                course.reap()
-                course.show()
+                runner.reap()
+                runner.show()
     finally:
-        course.pool.stop()
-    return course.failed
+        runner.pool.stop()
+    return runner.failed
 
 
 class _SweepRunner:
-    """A sweep on its way; see `run`."""
+    """State of a sweep that is running, see `run`.
+
+    Attributes:
+      failed: reasons by the name of the run.
+      elapsed: seconds of the finished runs, by variant.
+      fingerprints: protocol of the first finished run, by the keys that decide it.
+      waiting: runs that have not been started.
+    """
 
     def __init__(self, plan: Plan, jobs: int):
-        self.plan, self.pool, self.jobs = plan, Pool(jobs), jobs
+        self.plan = plan
+        self.pool = Pool(jobs)
+        self.jobs = jobs
         self.failed: dict[str, str] = {}
-        self.took: dict[str, list[float]] = {}  # seconds of the finished runs, by point
-        self.asked: dict[str, str] = {}  # fingerprint of the first, by protocol
+        self.elapsed: dict[str, list[float]] = {}
+        self.fingerprints: dict[str, str] = {}
         self.waiting: list[tuple[str, int]] = []
-        for point, seed in plan.runs():
-            if is_finished(folder := plan.folder(point, seed)):
-                self.count(point, read_results(folder))
-            elif point in plan.refused:
-                self.failed[f"{point} {seed}"] = plan.refused[point]
+        for variant, seed in plan.runs():
+            if is_finished(folder := plan.folder(variant, seed)):
+                self.count(variant, read_results(folder))
+            elif variant in plan.refused:
+                self.failed[f"{variant} {seed}"] = plan.refused[variant]
             else:
-                self.waiting.append((point, seed))
-        self._told = set[Path]()
+                self.waiting.append((variant, seed))
+        self._reported = set[Path]()  # locked directories
         total = len(plan.runs())
         self.bar = make_bar(total - len(self.waiting), total, "runs")
 
     def start(self) -> None:
-        """Gives every free slot a run whose directory is free too.
+        """Starts a run in every free slot, unless its directory is locked.
 
-        Of the last seed the longest runs come first, so that no slot is idle for long
-        at the end.
+        With the last seed the longest runs start first, so that no slot is idle for
+        long at the end.
         """
         if len({seed for _, seed in self.waiting}) == 1:
-            self.waiting.sort(key=lambda each: -self.expected(each[0]))
-        for each in self.waiting[:]:
+            self.waiting.sort(key=lambda run: -self.expected(run[0]))
+        for run in self.waiting[:]:
             if not self.pool.free:
                 return
-            folder = self.plan.folder(*each)
+            folder = self.plan.folder(*run)
             if not is_locked(folder):
-                self.waiting.remove(each)
-                job = self.plan.job(*each)
+                self.waiting.remove(run)
+                job = self.plan.job(*run)
                 self.pool.start(job)
                 self.bar.write(f"{job.name}: started")
-            elif folder not in self._told:
-                self._told.add(folder)
-                self.bar.write(f"{folder}: a run is still in it; waiting for its end")
+            elif folder not in self._reported:
+                # An interrupted sweep may have left a run that is still saving.
+                self._reported.add(folder)
+                self.bar.write(f"{folder}: in use by another run; waiting for its end")
 
     def reap(self) -> None:
-        """Looks for runs that have ended."""
+        """Handles the runs that have ended."""
         for job, code in self.pool.ended():
-            point, seed = job.name.rsplit(" ", 1)
-            folder = self.plan.folder(point, int(seed))
+            variant, seed = job.name.rsplit(" ", 1)
+            folder = self.plan.folder(variant, int(seed))
             if code:
-                said = job.last_line()
-                self.failed[job.name] = f"exit code {code}: {said} ({job.log})"
+                message = job.last_line()
+                self.failed[job.name] = f"exit code {code}: {message} ({job.log})"
                 self.bar.write(f"{job.name}: FAILED with exit code {code}")
             else:
                 self.bar.write(f"{job.name}: {outcome(folder)}")
-                if not self.count(point, read_results(folder)):
+                if not self.count(variant, read_results(folder)):
                     self.bar.write(
-                        f"note: {job.name}: its data are not those of the runs before; "
-                        "no table takes both"
+                        f"note: {job.name}: its data differ from those of earlier "
+                        "runs; no table can hold both"
                     )
             self.bar.update()
 
-    def count(self, point: str, results: dict[str, Any]) -> bool:
-        """Counts a finished run; whether it was asked what those before it were."""
-        self.took.setdefault(point, []).append(results["seconds"]["total"])
-        asked: str = results["fingerprint"]
-        return self.asked.setdefault(self.plan.protocols[point], asked) == asked
+    def count(self, variant: str, results: dict[str, Any]) -> bool:
+        """Counts a finished run; returns whether its data are those of earlier runs."""
+        self.elapsed.setdefault(variant, []).append(results["seconds"]["total"])
+        fingerprint: str = results["fingerprint"]
+        protocol = self.plan.protocols[variant]
+        return self.fingerprints.setdefault(protocol, fingerprint) == fingerprint
 
-    def expected(self, point: str) -> float:
-        """Seconds that a run takes: as those of its point, or of any; 0 before any."""
-        every = [x for some in self.took.values() for x in some]
-        some = self.took.get(point, every)
-        return sum(some) / max(len(some), 1)
+    def expected(self, variant: str) -> float:
+        """Returns the expected seconds of a run.
+
+        This is the mean over the finished runs of the variant, or of all variants if
+        it has none, and 0 before the first run ends.
+        """
+        of_all = [seconds for runs in self.elapsed.values() for seconds in runs]
+        seconds = self.elapsed.get(variant, of_all)
+        return sum(seconds) / max(len(seconds), 1)
 
     def show(self) -> None:
-        """What runs, and what is left by what runs of each point took.
+        """Shows the running jobs and the estimated time that is left.
 
-        A run that goes on after an interruption is taken for one from its beginning.
+        A resumed run is expected to take as long as one from the beginning.
         """
         running = [job for job, _ in self.pool.running.values()]
-        shown = [f"{job.name} for {job.elapsed:.0f} s" for job in running]
+        names = [f"{job.name} for {job.elapsed:.0f} s" for job in running]
         parts = [f"{len(self.failed)} failed"] if self.failed else []
-        if self.took:
-            waiting = [self.expected(point) for point, _ in self.waiting]
+        if self.elapsed:
+            waiting = [self.expected(variant) for variant, _ in self.waiting]
             rest = [
-                self.expected(x.name.rsplit(" ", 1)[0]) - x.elapsed for x in running
+                self.expected(job.name.rsplit(" ", 1)[0]) - job.elapsed
+                for job in running
             ]
             seconds = seconds_left(waiting, rest, self.jobs)
             left = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
             parts.append(f"about {left} left")
-        parts += [f"running {', '.join(shown)}"] if shown else []
+        parts += [f"running {', '.join(names)}"] if names else []
         self.bar.set_postfix_str(", ".join(parts), refresh=False)
         self.bar.update(0)
 
@@ -200,22 +230,23 @@ class _SweepRunner:
 def seconds_left(
     waiting: Sequence[float], running: Sequence[float], jobs: int
 ) -> float:
-    """Until all runs are done, each slot taking the next one as it gets free.
+    """Returns the seconds until all runs end, if each free slot takes the next run.
 
     Args:
-      waiting: what each of these runs will take, in their order.
-      running: what each of these still takes; less than zero is taken for none.
-      jobs: slots.
+      waiting: expected seconds of the runs that have not started, in their order.
+      running: expected remaining seconds of the running ones; negative counts as 0.
+      jobs: number of slots.
     """
-    slots = [max(x, 0.0) for x in running] + [0.0] * (jobs - len(running))
+    slots = [max(seconds, 0.0) for seconds in running]
+    slots += [0.0] * (jobs - len(running))
     for seconds in waiting:
         slots[slots.index(min(slots))] += seconds
     return max(slots)
 
 
 def made_by_other_code(plan: Plan) -> list[Path]:
-    """Finished runs that were, if only by other comments."""
-    folders = [plan.folder(point, seed) for point, seed in plan.runs()]
+    """Returns finished runs made by other code; any change of the source counts."""
+    folders = [plan.folder(variant, seed) for variant, seed in plan.runs()]
     return [
         folder
         for folder in folders
@@ -224,12 +255,12 @@ def made_by_other_code(plan: Plan) -> list[Path]:
 
 
 def outcome(folder: Path) -> str:
-    """A line about a finished run."""
+    """Describes a finished run in one line."""
     results = read_results(folder)
     metric = read_json(folder / "config.json")["train"]["metric"]
     valid, test = (results[split][metric]["value"] for split in ("valid", "test"))
-    took = f"{results['seconds']['total']:.0f} s"
-    return f"{metric} {valid:.4f} on validation, {test:.4f} on the test, {took}"
+    seconds = f"{results['seconds']['total']:.0f} s"
+    return f"{metric} {valid:.4f} on validation, {test:.4f} on the test, {seconds}"
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ import optuna
 import pytest
 
 from configs.ablations import reference
-from configs.ablations.reference import DATA_SETS, read_variants
-from experiments.sweeping.load import load_from, resolve
+from configs.ablations.reference import DATA_SETS
+from experiments.sweeping.load import load_function, read_variants, resolve
 from recjax.config import base
 from recjax.config.validate import check_config
 from recjax.run import train
@@ -109,8 +109,8 @@ def test_a_loop_may_modify_the_changes_that_it_added():
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs/searches").glob("[a-z]*.py")))
-def test_a_search_draws_valid_keys(path):
-    space = load_from(str(path), "search")
+def test_a_search_draws_what_the_config_has(path):
+    space = load_function(str(path), "search")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(5):
         changes = space(study.ask())

@@ -1,4 +1,4 @@
-"""Two tools in two processes, measured in turn, so that both see the same machine."""
+"""Measures two tools in two processes in turn, so that both see the same load."""
 
 import contextlib
 import json
@@ -35,12 +35,12 @@ PEERS: dict[str, Sequence[str]] = {
 
 
 class Worker:
-    """A process that measures on demand: a line in, a JSON line out.
+    """A process that measures on demand: it reads a line and writes a JSON line.
 
     Args:
-      module: in this directory.
-      args: of the module.
-      python: that runs it; default: this one, with the product's own settings.
+      module: name of a module in this directory.
+      args: arguments of the module.
+      python: interpreter; by default this one, with the settings of recjax.
     """
 
     def __init__(self, module: str, *args: str, python: str = ""):
@@ -58,7 +58,7 @@ class Worker:
         self.about = self._read()
 
     def measure(self) -> dict[str, Any]:
-        """One measurement: `{"seconds": ...}` and what else the module says."""
+        """Returns one measurement: `{"seconds": ...}` and other values."""
         assert self._process.stdin is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
@@ -79,14 +79,14 @@ class Worker:
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of both tools, pair by pair."""
+    """Seconds of both tools in each pair."""
 
     ours: list[float]
     peer: list[float]
 
     @property
     def ratio(self) -> float:
-        """How many times faster we are: the median over the pairs."""
+        """The peer's time divided by ours: the median over the pairs."""
         pairs = zip(self.ours, self.peer, strict=True)
         return statistics.median(b / a for a, b in pairs)
 
@@ -95,13 +95,13 @@ class Times:
 def workers(
     module: str, peer: str, env: str, *args: str
 ) -> Iterator[tuple[Worker, Worker]]:
-    """Ours, with this process's arguments and `--folder`, and the peer on the folder.
+    """Starts our worker with this process's arguments, and the peer on its folder.
 
     Args:
-      module: in this directory.
-      peer: in `peers`.
-      env: one of `PEERS`.
-      args: more for ours.
+      module: name of our module in this directory.
+      peer: name of the module in `peers`.
+      env: environment of the peer, a key of `PEERS`.
+      args: further arguments of our module.
     """
     with tempfile.TemporaryDirectory() as folder:
         ours = Worker(module, *sys.argv[1:], *args, f"--folder={folder}")
@@ -112,7 +112,7 @@ def workers(
 
 
 def duel(ours: Worker, peer: Worker, repeats: int = 5) -> Times:
-    """Measures both in turn, after one pair that does not count."""
+    """Measures both in turn, after one pair of warm-up."""
     pairs = [
         (ours.measure()["seconds"], peer.measure()["seconds"])
         for _ in range(repeats + 1)
@@ -122,7 +122,7 @@ def duel(ours: Worker, peer: Worker, repeats: int = 5) -> Times:
 
 
 def peer_python(name: str) -> str:
-    """Python of an environment with the peers of that name, installed at first use."""
+    """Returns the interpreter of a peer's environment, installed at first use."""
     folder = cache_dir() / "peers" / name
     python, done = folder / "bin" / "python", folder / "installed.txt"
     wanted = "\n".join(PEERS[name])
@@ -137,7 +137,7 @@ def peer_python(name: str) -> str:
 
 
 def spread(seconds: Sequence[float]) -> str:
-    """Median, and least and most in brackets."""
+    """Formats the median, with minimum and maximum in brackets."""
     ordered = sorted(seconds)
     low, middle, high = ordered[0], statistics.median(ordered), ordered[-1]
     digits = 0 if middle >= 100 else 1 if middle >= 10 else 2
@@ -145,13 +145,13 @@ def spread(seconds: Sequence[float]) -> str:
 
 
 def row(work: str, ours: str, peer: str, ratio: float, bar: float | None) -> str:
-    """A markdown row; `bar` is the ratio asked for, if any."""
-    asked = "" if bar is None else f"{bar:g}x"
-    return f"| {work} | {ours} | {peer} | **{ratio:.2f}x** | {asked} | {machine()} |"
+    """Returns a Markdown row; `bar` is the goal for the ratio, if any."""
+    goal = "" if bar is None else f"{bar:g}x"
+    return f"| {work} | {ours} | {peer} | **{ratio:.2f}x** | {goal} | {machine()} |"
 
 
 def machine() -> str:
-    """Processor and number of cores."""
+    """Returns the processor and the number of cores."""
     model = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

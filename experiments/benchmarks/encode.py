@@ -1,9 +1,9 @@
-"""The whole catalogue through the encoder against sentence-transformers.
+"""Compares encoding a catalogue with sentence-transformers.
 
     python -m experiments.benchmarks.encode --data=DIR/amazon-industrial
 
-Texts to mean-pooled vectors, tokenization included on both sides. Also prints how much
-of the machine's own rate of float32 matrix products the encoder reaches.
+Measures texts to mean-pooled vectors, including tokenization on both sides. Also prints
+which share of the machine's rate of float32 matrix products the encoder reaches.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from recjax.run.setup import open_run
 
 
 def config_for(data: str, max_tokens: int) -> ConfigDict:
-    """Title, brand and description of amazon-industrial."""
+    """Returns a config with title, brand and description of amazon-industrial."""
     c = base.get_config()
     c.data.source, c.data.split = data, "fixed"
     c.text.template, c.text.title = "{title}. {brand}. {description}", "{title}"
@@ -37,7 +37,7 @@ def config_for(data: str, max_tokens: int) -> ConfigDict:
 
 
 def work(args: argparse.Namespace) -> None:
-    """Our side: writes the texts for the peer, then measures."""
+    """Writes the texts for the peer, then measures our side."""
     c = config_for(args.data, args.max_tokens)
     with open_run(c, args.folder, time.perf_counter()) as (r, params):
         assert r.tokens is not None
@@ -73,7 +73,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def product_rate(repeats: int = 20) -> float:
-    """Multiplications and additions a second in the encoder's largest product."""
+    """Returns the FLOP/s of the encoder's largest matrix product."""
     a, b = jnp.ones((2048, 384)), jnp.ones((384, 1536))
     product = jax.jit(jnp.matmul)
     product(a, b).block_until_ready()

@@ -1,16 +1,16 @@
-"""The whole job of an id-only causal transformer against RecBole's SASRec.
+"""Compares training an id-only causal transformer with RecBole's SASRec.
 
     python -m experiments.benchmarks.job
 
-From the start of the process to the best validation NDCG@10 that RecBole finds before
-its own early stopping or within `--minutes`, on MovieLens 100K: leave-one-out, the
-whole catalogue, seen items not masked, as RecBole does. Width, layers, heads and
-history are the same. For each seed the peer runs, then ours does: once with a recipe
-that gets there soon (attention by age, windows read backwards, label smoothing, a
-larger learning rate; chosen on validation), once with RecBole's own defaults (learning
-rate, dropout, places, no decay, as many targets in a step). There every prefix of a
-history is computed by itself, here all prefixes of a window at once. Ours starts
-without compiled programs.
+Measures the time from the start of the process to the best validation NDCG@10 that
+RecBole finds before its early stopping or within `--minutes`, on MovieLens 100K, with
+RecBole's protocol: leave-one-out, the full catalogue, seen items not masked. Width,
+layers, heads and history length are the same. For each seed the peer runs first, and
+then ours twice: with a fast recipe (attention bias for age, reversed windows, label
+smoothing, a larger learning rate; chosen on validation), and with RecBole's defaults
+(learning rate, dropout, positions, no decay, the same number of targets per step).
+RecBole computes every prefix of a history separately, recjax all prefixes of a window
+at once. Ours starts without compiled programs.
 """
 
 import argparse
@@ -32,11 +32,11 @@ from experiments.benchmarks import duel
 from recjax.config import base
 
 METRIC = "ndcg@10"
-RECIPES = {"ours": "trained to be soon there", "theirs": "trained as RecBole does"}
+RECIPES = {"ours": "our fast recipe", "theirs": "RecBole's recipe"}
 
 
 def config_for(seed: int, recipe: str) -> ConfigDict:
-    """Ids alone, every event a target, full softmax."""
+    """Returns a config with ids only, every event a target, and full softmax."""
     c = base.get_config()
     c.seed = seed
     c.item_tower.sources = ("id",)
@@ -57,7 +57,7 @@ def config_for(seed: int, recipe: str) -> ConfigDict:
 
 
 def work(args: argparse.Namespace) -> None:
-    """Trains until validation reaches what is asked; prints where it stands."""
+    """Trains until validation reaches the goal, and prints the metric of each epoch."""
     from recjax.run.setup import open_run
     from recjax.training.loop import make_train_logger, run_step, start_loop, validate
     from recjax.training.phase import make_phase
@@ -81,7 +81,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def write_for_peer(folder: Path) -> None:
-    """The events as an atomic file, each user's in our order."""
+    """Writes the events as an atomic file, with each user's in our order."""
     from recjax.data.splits import load_data
 
     test = load_data(config_for(0, "ours")).test
@@ -94,7 +94,7 @@ def write_for_peer(folder: Path) -> None:
 
 
 def peer_epochs(folder: Path, seed: int, minutes: float) -> list[dict[str, Any]]:
-    """What the peer finds after each epoch."""
+    """Returns the peer's validation metric after each epoch."""
     write_for_peer(folder / "events")
     peer = "experiments.benchmarks.peers.recbole_sasrec"
     command = [duel.peer_python("recbole"), "-m", peer, str(folder), str(seed)]
@@ -102,11 +102,11 @@ def peer_epochs(folder: Path, seed: int, minutes: float) -> list[dict[str, Any]]
 
 
 def run(command: list[str], minutes: float = math.inf) -> Iterator[dict[str, Any]]:
-    """What a process prints after its epochs, and the seconds since its start.
+    """Yields what a process prints after each epoch, and the seconds since its start.
 
     Args:
-      command: that trains.
-      minutes: after these it is ended at the next epoch.
+      command: command that trains.
+      minutes: limit, after which it is ended at the next epoch.
     """
     start, ended = time.perf_counter(), False
     with (
@@ -137,7 +137,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
-        "--minutes", type=float, default=math.inf, help="of the peer, for each seed"
+        "--minutes",
+        type=float,
+        default=math.inf,
+        help="limit of the peer for each seed",
     )
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
@@ -173,7 +176,7 @@ def main() -> None:
             continue
         print(
             duel.row(
-                f"whole job of ids to validation NDCG@10 {median:.4f}, ml-100k, "
+                f"training with ids to validation NDCG@10 {median:.4f}, ml-100k, "
                 f"{seeds}, {RECIPES[recipe]}",
                 f"{duel.spread(found.ours)} s",
                 f"RecBole SASRec {duel.spread(found.peer)} s ({how})",

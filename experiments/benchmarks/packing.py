@@ -1,11 +1,10 @@
-"""Packed rows with a segment mask against length buckets, in the same encoder.
+"""Compares packed rows with length buckets in the same encoder.
 
     python -m experiments.benchmarks.packing --data=DIR/amazon-industrial
     python -m experiments.benchmarks.packing --data=ml-100k
 
-The whole catalogue is laid out and goes through all layers, about 2,048 tokens at a
-time. Buckets are multiples of eight tokens, and a text is padded to the smallest one
-that holds it.
+The full catalogue is laid out and encoded by all layers, about 2,048 tokens at a time.
+Buckets are multiples of eight tokens; a text is padded to the smallest that fits.
 """
 
 import argparse
@@ -32,14 +31,14 @@ PIECE = 2048  # tokens
 
 
 def packed_rows(tokens: Tokens, width: int) -> Iterator[Any]:
-    """Rows of `width` tokens, each with as many texts as it holds."""
+    """Yields rows of `width` tokens, each with as many texts as fit."""
     packed = pack(tokens, np.arange(len(tokens.lengths)), width=width)
     for _, part in split_rows(packed, PIECE // width):
         yield part
 
 
 def buckets(tokens: Tokens, step: int = 8) -> Iterator[Any]:
-    """Rows with one text each, those of a piece of one width."""
+    """Yields rows with one text each; all rows of a piece have the same width."""
     widths_N = -(-tokens.lengths // step) * step
     for width in np.unique(widths_N):
         (chosen_U,) = np.nonzero(widths_N == width)
@@ -49,7 +48,7 @@ def buckets(tokens: Tokens, step: int = 8) -> Iterator[Any]:
 
 
 def main() -> None:
-    """Prints a markdown row for each width of packed rows."""
+    """Prints a Markdown row for each width of packed rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="name or directory")
     parser.add_argument("--max_tokens", type=int, default=64)
@@ -98,12 +97,12 @@ def main() -> None:
                     took[name].append(found)
         for name in list(ways)[:-1]:
             times = duel.Times(took[name], took["subgroups"])
-            places = sum(part.index_RxL.size for part in ways[name]())
-            full = int(r.tokens.lengths.sum()) / places
+            positions = sum(part.index_RxL.size for part in ways[name]())
+            full = int(r.tokens.lengths.sum()) / positions
             print(
                 duel.row(
                     f"{Path(args.data).name}, {len(r.tokens.lengths):,} texts, "
-                    f"{full:.0%} of places filled",
+                    f"{full:.0%} of positions filled",
                     f"{name}: {duel.spread(times.ours)} s",
                     f"buckets of 8: {duel.spread(times.peer)} s",
                     times.ratio,

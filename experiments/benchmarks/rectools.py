@@ -1,11 +1,11 @@
-"""An id-only causal transformer against RecTools' SASRec.
+"""Compares an id-only causal transformer with RecTools' SASRec.
 
     python -m experiments.benchmarks.rectools --measure=epoch --data=ml-100k
     python -m experiments.benchmarks.rectools --measure=recommend --data=DIR
 
-Same sequences, width, layers, heads and dropout. `epoch` trains one with the full
-softmax. `recommend` ranks the catalogue for every test user without what was seen: ours
-is the whole evaluation with its metrics, theirs the best 20 alone.
+Sequences, width, layers, heads and dropout are the same. `epoch` trains one epoch with
+the full softmax. `recommend` ranks the unseen items for every test user: ours is the
+complete evaluation with its metrics, theirs the top 20 only.
 """
 
 import argparse
@@ -30,7 +30,7 @@ BARS = {"epoch": 2, "recommend": 3}
 
 
 def config_for(data: str) -> ConfigDict:
-    """SASRec: ids, places, two narrow blocks; the newest 51 items of every user."""
+    """Returns SASRec's config: ids, positions, two narrow blocks, 51 recent events."""
     c = base.get_config()
     c.data.source, c.data.windows, c.data.shuffle_ties = data, "last", False
     c.text.title = "{title}" if Path(data).is_dir() else c.text.title
@@ -42,7 +42,7 @@ def config_for(data: str) -> ConfigDict:
 
 
 def work(args: argparse.Namespace) -> None:
-    """Our side: writes what the peer needs into the folder, then measures."""
+    """Writes the input of the peer to the folder, then measures our side."""
     c = config_for(args.data)
     with open_run(c, args.folder, time.perf_counter()) as (r, params):
         phase, state = make_phase(r, 0, c.train.phases[0], params, 0)
@@ -80,7 +80,7 @@ def work(args: argparse.Namespace) -> None:
 def write_for_peer(
     c: ConfigDict, train: Examples, test: Examples, args: argparse.Namespace
 ) -> None:
-    """Events in order, and the settings."""
+    """Writes the ordered events and the settings."""
     if args.measure == "recommend":
         histories = [test.history(row) for row in range(len(test))]
     else:
@@ -105,7 +105,7 @@ def write_for_peer(
 
 
 def main() -> None:
-    """Runs both sides and prints a markdown row."""
+    """Runs both sides and prints a Markdown row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--measure", choices=BARS, required=True)
     parser.add_argument("--data", default="ml-100k", help="name or directory")

@@ -1,13 +1,12 @@
-"""What checkpoints cost a whole run.
+"""Measures the cost of checkpoints.
 
     python -m experiments.benchmarks.saves --config=configs/quickstart.py
 
-Twice, because the difference is smaller than what runs differ in anyway:
+Measures in two ways, because the difference is smaller than the noise between runs:
 
-- in pairs, in processes and run directories of their own: a run from command to exit as
-  it is, and with every save left out;
-- a run that waits for each save to be done, with the time that this takes added up. A
-  run saves beside its steps, so that this is the most that it can lose.
+- pairs of complete runs in their own processes, with and without checkpoints;
+- a run that waits for each checkpoint, and adds up the time. A run saves during
+  its steps, so this is an upper bound of the cost.
 """
 
 import argparse
@@ -30,7 +29,7 @@ NEVER, WAITED = "--never", "--waited"
 
 
 def seconds(config: str, every: float, *how: str) -> tuple[float, int, float]:
-    """Seconds from command to exit, bytes of checkpoints, seconds waited for saves."""
+    """Returns seconds of the run, bytes of checkpoints, and seconds spent in saves."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "experiments.benchmarks.saves", *how]
         command += [f"--config={config}", f"--workdir={folder}/run"]
@@ -45,7 +44,7 @@ def seconds(config: str, every: float, *how: str) -> tuple[float, int, float]:
 
 
 def main() -> None:
-    """Prints a markdown row, and the most that saves can cost."""
+    """Prints a Markdown row, and an upper bound on the cost of checkpoints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/quickstart.py")
     parser.add_argument("--every", type=float, default=60.0, help="seconds")
@@ -66,9 +65,9 @@ def main() -> None:
         print(f"saves add {more.mean():.1%} ± {error:.1%} (standard error)")
         print(
             duel.row(
-                f"{Path(args.config).stem}, saved every {args.every:g} s",
+                f"{Path(args.config).stem}, checkpoint every {args.every:g} s",
                 f"{duel.spread(times.ours)} s, {size / 2**20:,.0f} MiB kept",
-                f"never saved {duel.spread(times.peer)} s",
+                f"no checkpoints {duel.spread(times.peer)} s",
                 times.ratio,
                 0.97,
             )
@@ -79,19 +78,19 @@ def main() -> None:
 
 
 def leave_saves_out() -> None:
-    """In this process a save does nothing."""
+    """Turns checkpoints off in this process."""
     Checkpoints.save_last = lambda self, *_: None  # type: ignore[method-assign]
     Checkpoints.save_params = lambda self, *_: None  # type: ignore[method-assign]
 
 
 def wait_for_saves(note: Path) -> None:
-    """In this process a save is waited for; the seconds are written down."""
+    """Makes this process wait for every checkpoint, and records the seconds."""
     waited = 0.0
 
-    def whole(save: Any) -> Any:
+    def blocking(save: Any) -> Any:
         def save_now(self: Checkpoints, number: int, tree: Any, *rest: Any) -> None:
             nonlocal waited
-            jax.block_until_ready((tree, *rest))  # steps under way are no part of it
+            jax.block_until_ready((tree, *rest))  # running steps do not count
             start = time.perf_counter()
             save(self, number, tree, *rest)
             self.wait()
@@ -100,8 +99,8 @@ def wait_for_saves(note: Path) -> None:
 
         return save_now
 
-    Checkpoints.save_last = whole(Checkpoints.save_last)  # type: ignore[method-assign]
-    Checkpoints.save_params = whole(  # type: ignore[method-assign]
+    Checkpoints.save_last = blocking(Checkpoints.save_last)  # type: ignore[method-assign]
+    Checkpoints.save_params = blocking(  # type: ignore[method-assign]
         Checkpoints.save_params
     )
 

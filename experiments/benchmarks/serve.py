@@ -1,4 +1,4 @@
-"""The measured side of `duel.Worker`. Peers run it too, so it needs no recjax."""
+"""The loop of a process measured by `duel.Worker`; it does not import recjax."""
 
 import json
 import sys
@@ -7,7 +7,9 @@ from typing import Any
 
 
 def serve(about: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> None:
-    """Says what it is, then answers every line with a measurement."""
-    print(f"\n{json.dumps(about)}", flush=True)  # a progress bar may stand in the line
+    """Prints the description, then answers every input line with a measurement."""
+    print(
+        f"\n{json.dumps(about)}", flush=True
+    )  # a progress bar may have begun the line
     for _ in sys.stdin:
         print(f"\n{json.dumps(measure())}", flush=True)

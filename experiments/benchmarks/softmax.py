@@ -1,10 +1,9 @@
-"""Full softmax over a catalogue, in chunks against all scores at once.
+"""Compares full softmax over a catalogue in chunks with a dense one.
 
     python -m experiments.benchmarks.softmax
 
-Value and gradients, as a function of the number of items; both keep freed memory in the
-process, as recjax does. What all scores at once need
-beyond the limit is not run.
+Measures value and gradients by the number of items. Both sides keep freed memory in the
+process, as recjax does. The dense softmax is not run if it needs more than the limit.
 """
 
 import argparse
@@ -33,7 +32,7 @@ def dense(
     targets_P: jax.Array,
     *rest: Any,
 ) -> jax.Array:
-    """As it is usually written: all scores, and autodiff."""
+    """Computes the loss as it is usually written: all scores, and autodiff."""
     del rest
     scores_PxN = queries_PxD @ candidates_NxD.T + bias_N[None]
     target_Px1 = jnp.take_along_axis(scores_PxN, targets_P[:, None], axis=1)
@@ -41,7 +40,7 @@ def dense(
 
 
 def compiled(loss: Callable[..., jax.Array], args: tuple[Any, ...]) -> Any:
-    """Mean loss and its gradients with respect to queries, candidates and bias."""
+    """Compiles the mean loss with gradients of queries, candidates and bias."""
 
     def mean(*args: Any) -> jax.Array:
         return loss(*args).mean()
@@ -50,7 +49,7 @@ def compiled(loss: Callable[..., jax.Array], args: tuple[Any, ...]) -> Any:
 
 
 def inputs(num_items: int) -> tuple[Any, ...]:
-    """Random arguments of a loss."""
+    """Returns random arguments of a loss."""
     rng = np.random.default_rng(0)
     queries = rng.normal(size=(TARGETS, WIDTH)).astype(np.float32)
     candidates = rng.normal(size=(num_items, WIDTH)).astype(np.float32) / 8
@@ -61,14 +60,14 @@ def inputs(num_items: int) -> tuple[Any, ...]:
 
 
 def seconds(run: Any, args: tuple[Any, ...]) -> float:
-    """Of one call."""
+    """Returns the seconds of one call."""
     start = time.perf_counter()
     jax.block_until_ready(run(*args))
     return time.perf_counter() - start
 
 
 def main() -> None:
-    """Prints a markdown row for each catalogue and draws the plot."""
+    """Prints a Markdown row for each catalogue size and draws the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     sizes = [1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000]
     parser.add_argument("--items", type=int, nargs="+", default=sizes)
@@ -103,21 +102,21 @@ def main() -> None:
         work = f"softmax over {num_items:,} items, {TARGETS:,} targets"
         mine = f"{duel.spread(times.ours)} s, {shown[0]}"
         if possible:
-            theirs = f"all at once {duel.spread(times.peer)} s, {shown[1]}"
+            theirs = f"dense {duel.spread(times.peer)} s, {shown[1]}"
             print(duel.row(work, mine, theirs, times.ratio, 0.83), flush=True)
         else:
-            print(f"| {work} | {mine} | all at once: {shown[1]}, not run | | | |")
+            print(f"| {work} | {mine} | dense: {shown[1]}, not run | | | |")
     if args.plot:
         draw(found, args.plot)
 
 
 def draw(found: list[tuple[int, list[int], duel.Times]], path: Path) -> None:
-    """Time and memory against the size of the catalogue."""
+    """Plots time and memory by the size of the catalogue."""
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6))
     sizes = [num_items for num_items, _, _ in found]
-    for k, name in enumerate(("in chunks", "all at once")):
+    for k, name in enumerate(("in chunks", "dense")):
         each = [(times.ours, times.peer)[k] for _, _, times in found]
         middle = [statistics.median(t) for t in each if t]  # the largest may be missing
         left.plot(sizes[: len(middle)], middle, "o-", label=name)

@@ -1,9 +1,9 @@
-"""From the command to the first training step: the second start against the first.
+"""Measures the time to the first training step: the second start and the first.
 
     python -m experiments.benchmarks.start --config=configs/quickstart.py
 
-Both runs have an own run directory and share a cache, which is empty at first but for
-the downloaded data and weights. A run ends as soon as its first step is in
+Both runs have their own directory and share a cache, which at first has only the
+downloaded data and weights. A run ends as soon as its first step is in
 `metrics.jsonl`.
 """
 
@@ -18,11 +18,11 @@ from pathlib import Path
 from experiments.benchmarks import duel
 from recjax.common.files import cache_dir
 
-MADE = ("compiled", "prefix", "peers")  # by runs, in the cache
+MADE = ("compiled", "prefix", "peers")  # what runs add to the cache
 
 
 def seconds(config: str, cache: Path, workdir: Path) -> float:
-    """Until the first step of a run is done."""
+    """Returns the seconds until the first step of a run is done."""
     command = [sys.executable, "-m", "recjax.main", f"--config={config}"]
     command += [f"--workdir={workdir}", "--config.report.every_steps=1"]
     start, records = time.perf_counter(), workdir / "metrics.jsonl"
@@ -43,7 +43,7 @@ def seconds(config: str, cache: Path, workdir: Path) -> float:
 
 
 def main() -> None:
-    """Prints a markdown row."""
+    """Prints a Markdown row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/quickstart.py")
     parser.add_argument("--repeats", type=int, default=5)

@@ -1,9 +1,9 @@
-"""One end-to-end training step against a PyTorch trainer, same weights and batches.
+"""Compares an end-to-end training step with a PyTorch trainer.
 
     python -m experiments.benchmarks.step --data=ml-100k --layers=2
 
-Both compute the same in-batch softmax with logQ; that the losses without dropout agree
-is checked before anything is timed.
+Both compute the same in-batch softmax with logQ, with the same weights and batches. The
+losses without dropout must agree before anything is measured.
 """
 
 import argparse
@@ -36,7 +36,7 @@ BATCHES = 4
 
 
 def config_for(data: str, layers: int, batch_size: int) -> ConfigDict:
-    """Text alone, in-batch softmax; the top layers trained, -1 for all."""
+    """Returns a config with text only, in-batch softmax and `depth` trained layers."""
     c = base.get_config()
     if Path(data).name == "amazon-industrial":
         c.data.split, c.data.history_length = "fixed", 10
@@ -52,7 +52,7 @@ def config_for(data: str, layers: int, batch_size: int) -> ConfigDict:
 
 
 def work(args: argparse.Namespace) -> None:
-    """Our side: writes what the peer needs into the folder, then measures."""
+    """Writes the input of the peer to the folder, then measures our side."""
     (depth,) = args.layers
     c = config_for(args.data, depth, args.batch_size)
     with open_run(c, args.folder, time.perf_counter()) as (r, params):
@@ -96,7 +96,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def plain_loss(r: Run, phase: Phase, params: FlatParams, batch: Batch) -> float:
-    """Of a batch, without dropout."""
+    """Returns the loss of a batch without dropout."""
     assert batch.items is not None
 
     def compute(params: FlatParams, catalogue: Any, batch: Any) -> jax.Array:
@@ -128,7 +128,7 @@ def write_for_peer(
     made: TrainBatches,
     args: argparse.Namespace,
 ) -> None:
-    """Texts, windows, weights and settings."""
+    """Writes texts, windows, weights and settings."""
     assert r.tokens is not None
     c = r.config
     with np.errstate(divide="ignore"):
@@ -170,17 +170,17 @@ def write_for_peer(
 
 
 def main() -> None:
-    """Runs both sides for every depth, prints markdown rows and draws the plot."""
+    """Runs both sides for every depth, prints Markdown rows and draws the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="ml-100k", help="name or directory")
     parser.add_argument(
-        "--layers", type=int, nargs="+", default=[2], help="trained; -1: all"
+        "--layers", type=int, nargs="+", default=[2], help="trained layers; -1 is all"
     )
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument(
         "--skip_padding",
         action="store_true",
-        help="the peer encodes nothing where a history has no item",
+        help="the peer skips positions without an item",
     )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--plot", type=Path, help="a PNG to write")
@@ -189,7 +189,7 @@ def main() -> None:
     if args.folder:
         return work(args)
     name, found = Path(args.data).name, {}
-    how = " without padded places" if args.skip_padding else ""
+    how = " without padded positions" if args.skip_padding else ""
     for depth in args.layers:
         bar = None if len(args.layers) > 1 else 3 if depth < 0 else 10
         layers = "all layers" if depth < 0 else f"top {depth} layers"
@@ -215,7 +215,7 @@ def main() -> None:
 
 
 def draw(found: dict[int, duel.Times], title: str, path: Path) -> None:
-    """Seconds against the number of trained layers."""
+    """Plots seconds by the number of trained layers."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(5.5, 3.6))

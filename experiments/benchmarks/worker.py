@@ -1,4 +1,4 @@
-"""Runs our side of a benchmark as `recjax.main` would: the allocator is set first."""
+"""Runs our side of a benchmark; like `recjax.main` it sets the allocator first."""
 
 import runpy
 import sys

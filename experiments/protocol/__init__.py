@@ -1,1 +1,1 @@
-"""What a figure depends on beside the model."""
+"""Evaluates the same models under several protocols."""

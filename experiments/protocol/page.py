@@ -1,4 +1,4 @@
-"""What the protocols' table, CSV and plot look like."""
+"""Writes the table, the CSV file and the plot of the protocols."""
 
 import csv
 from pathlib import Path
@@ -6,91 +6,93 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.tabling.plots import GRAYED, OKABE_ITO
+from experiments.tabling.plots import GRAY, OKABE_ITO
 from experiments.tabling.statistics import FLIPS, holm, paired_randomisation
 from experiments.tabling.table import line
 from recjax.evaluation.metrics import MetricValues, with_intervals
 
 METRICS = ("hr@10", "ndcg@10")
 TESTED = METRICS[1]
-TRAINED, COUNTED = "trained", "transitions"  # the two that are compared
-RESAMPLES = 1000  # of the bootstrap
+TRAINED, COUNTED = "trained", "transitions"  # the two systems that are compared
+RESAMPLES = 1000  # bootstrap samples
 
 
 class Protocol(NamedTuple):
-    """What a test is.
+    """An evaluation protocol.
 
     Attributes:
-      trained, asked: order of equal times in training, and in what is asked.
-      masked: whether seen items are no candidates.
-      candidates: drawn for each target; 0 = all.
+      trained: order of simultaneous events in training.
+      evaluated: order of simultaneous events in the evaluation.
+      masked: whether seen items are excluded from the candidates.
+      candidates: number of sampled candidates per target; 0 is all items.
     """
 
     trained: str
-    asked: str
+    evaluated: str
     masked: bool
     candidates: int
 
     def cells(self) -> list[str]:
-        """In the table."""
-        other = "" if self.asked == self.trained else ", leaks"
+        """Returns the cells of the table."""
+        leak = "" if self.evaluated == self.trained else ", leaks"
         seen = "masked" if self.masked else "not masked"
-        drawn = f"{self.candidates} drawn" if self.candidates else "all"
-        return [self.trained, self.asked + other, seen, drawn]
+        candidates = f"{self.candidates} sampled" if self.candidates else "all"
+        return [self.trained, self.evaluated + leak, seen, candidates]
 
 
-# Of every test row, one of each user, by protocol, seed, system and metric.
+# Metrics of the test examples, one for each user, by protocol, seed and system.
 Found = dict[Protocol, dict[int, dict[str, MetricValues]]]
 
 
 def names(found: Found) -> list[str]:
-    """The systems."""
+    """Returns the names of the systems."""
     return list(next(iter(next(iter(found.values())).values())))
 
 
 def by_seed(found: Found, protocol: Protocol, name: str, metric: str) -> np.ndarray:
-    """values_SxR of a system, a row for each seed."""
-    return np.stack([x[name][metric] for x in found[protocol].values()])
+    """Returns values_SxR of a system, for each seed and test example."""
+    return np.stack([systems[name][metric] for systems in found[protocol].values()])
 
 
 def page(found: Found, changed: tuple[float, float, float], made: str) -> str:
-    """The table, and what it is.
+    """Returns the table and its description.
 
     Args:
-      found: what was measured.
-      changed: shares of test targets that differ between the orders, of those of the
-        drawn order that the file's training has, and the other way round.
-      made: by which command, and with what.
+      found: the measurements.
+      changed: fractions of the test targets that differ between the orders, that are
+        training events of the file's order while tested in the shuffled one, and the
+        other way round.
+      made: paragraph with the code version and the command.
     """
-    head = ["trained on", "asked in order", "seen items", "candidates", *names(found)]
+    head = ["trained on", "evaluated on", "seen items", "candidates", *names(found)]
     lines = [line([*head, f"{TRAINED} - {COUNTED}", "p"])]
     lines.append("|---|---|---|---|" + "---:|" * (len(names(found)) + 2))
     for protocol, (difference, p) in differences(found).items():
         cells = protocol.cells()
         for name in names(found):
-            each = [by_seed(found, protocol, name, m).mean(axis=1) for m in METRICS]
-            cells.append(" / ".join(map(spread, each)))
+            means = [by_seed(found, protocol, name, m).mean(axis=1) for m in METRICS]
+            cells.append(" / ".join(map(mean_and_deviation, means)))
         lines.append(line([*cells, f"{difference:+.4f}", f"{p:.4f}"]))
     shown = ", ".join(map(str, next(iter(found.values()))))
     num_users = by_seed(found, next(iter(found)), TRAINED, METRICS[0]).shape[1]
     text = (
-        f"Test {' / '.join(METRICS)}: means and, where seeds differ, standard "
-        f"deviations over seeds {shown}; {num_users} users. 95% bootstrap intervals "
-        "over users of every figure are in table.csv. The difference is of "
-        f"{TESTED}, with p of a two-sided paired randomisation test over users "
-        f"({FLIPS:,} sign flips, seeds averaged), corrected by Holm for {len(found)} "
-        "tests; others were not tested. Orders are of events of one time: that of "
-        f"the file, or drawn anew. {changed[0]:.1%} of the test targets differ between "
-        f"the two; {changed[1]:.1%} of those of the drawn order are training events of "
-        f"the file's, {changed[2]:.1%} the other way round, which is what *leaks* "
-        "says: a state asked in an order that it was not trained on."
+        f"Test {' / '.join(METRICS)}: mean and, if seeds differ, standard deviation "
+        f"over seeds {shown}; {num_users} users. table.csv has the 95% bootstrap "
+        f"intervals over users. The difference is in {TESTED}; p is from a two-sided "
+        f"paired randomisation test over users ({FLIPS:,} sign flips, seeds averaged), "
+        f"with Holm's correction for {len(found)} tests; other pairs were not tested. "
+        "The order is that of simultaneous events: as in the file, or shuffled. "
+        f"{changed[0]:.1%} of the test targets differ between the two orders; "
+        f"{changed[1]:.1%} of the targets of the shuffled order are training events of "
+        f"the file's order, and {changed[2]:.1%} the other way round. This is marked "
+        "as *leaks*: the model is evaluated on another order than it was trained on."
     )
-    title = "# MovieLens 100K: the same states under several protocols"
+    title = "# MovieLens 100K: the same models under several protocols"
     return "\n".join([title, "", *lines, "", text, "", made])
 
 
 def differences(found: Found) -> dict[Protocol, tuple[float, float]]:
-    """The tested metric's mean difference between the two, and its p."""
+    """Returns the mean difference of the tested metric between the two, and its p."""
     means, tests = [], []
     for protocol in found:
         a_SxR, b_SxR = (by_seed(found, protocol, x, TESTED) for x in (TRAINED, COUNTED))
@@ -100,14 +102,14 @@ def differences(found: Found) -> dict[Protocol, tuple[float, float]]:
     return dict(zip(found, zip(means, holm(tests), strict=True), strict=True))
 
 
-def spread(means_S: np.ndarray) -> str:
-    """Mean and deviation over seeds."""
-    more = f" ± {np.std(means_S, ddof=1):.4f}" if len(set(means_S)) > 1 else ""
-    return f"{np.mean(means_S):.4f}{more}"
+def mean_and_deviation(means_S: np.ndarray) -> str:
+    """Returns the mean and, if they differ, the standard deviation over seeds."""
+    deviation = f" ± {np.std(means_S, ddof=1):.4f}" if len(set(means_S)) > 1 else ""
+    return f"{np.mean(means_S):.4f}{deviation}"
 
 
 def write_csv(path: Path, found: Found) -> None:
-    """Means over users, of each seed, the bounds of the seeds' mean, and the test."""
+    """Writes means over users, intervals, the values of all seeds, and the test."""
     parts = ("", " low", " high", " seeds")
     with path.open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
@@ -118,35 +120,36 @@ def write_csv(path: Path, found: Found) -> None:
             for name in names(found):
                 cells: list[object] = [*protocol, name]
                 for metric in METRICS:
-                    cells += figures(by_seed(found, protocol, name, metric))
+                    cells += format_values(by_seed(found, protocol, name, metric))
                 cells += [f"{x:.6f}" if name == TRAINED else "" for x in test]
                 out.writerow(cells)
 
 
-def figures(values_SxR: np.ndarray) -> list[str]:
-    """Mean, its interval over users, and the mean of each seed."""
-    users_R, mean_R = np.arange(values_SxR.shape[1]), values_SxR.mean(axis=0)
+def format_values(values_SxR: np.ndarray) -> list[str]:
+    """Returns the mean, its interval over users, and the mean of each seed."""
+    users_R = np.arange(values_SxR.shape[1])  # each user has one test example
+    mean_R = values_SxR.mean(axis=0)
     bounds = with_intervals({"x": mean_R}, users_R, bootstrap_samples=RESAMPLES)["x"]
     shown = [f"{bounds[key]:.6f}" for key in ("value", "low", "high")]
     return [*shown, " ".join(f"{x:.6f}" for x in values_SxR.mean(axis=1))]
 
 
 def plot(path: Path, found: Found) -> None:
-    """The tested metric by protocol; all items and drawn ones on their own scales."""
+    """Plots the tested metric by protocol, sampled candidates with their own scale."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
-    colors = dict(zip(names(found), (GRAYED, *OKABE_ITO), strict=False))
-    for side, drawn in zip(axes, (False, True), strict=True):
-        shown = [p for p in found if bool(p.candidates) == drawn]
+    colors = dict(zip(names(found), (GRAY, *OKABE_ITO), strict=False))
+    for side, sampled in zip(axes, (False, True), strict=True):
+        shown = [x for x in found if bool(x.candidates) == sampled]
         for name, color in colors.items():
             means = [by_seed(found, p, name, TESTED).mean() for p in shown]
             side.plot(means, range(len(shown)), "D", color=color, label=name)
         cells = [protocol.cells() for protocol in shown]
-        labels = [f"{trained} / {asked}, {seen}" for trained, asked, seen, _ in cells]
+        labels = [f"{trained} / {order}, {seen}" for trained, order, seen, _ in cells]
         side.set_yticks(range(len(shown)), labels)
         side.invert_yaxis()
         side.set_xlabel(f"test {TESTED}")
@@ -157,7 +160,7 @@ def plot(path: Path, found: Found) -> None:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     figure.suptitle(
-        "MovieLens 100K: order of events of one time, trained on / asked in"
+        "MovieLens 100K: order of simultaneous events in training / evaluation"
     )
     figure.savefig(path, dpi=100)
     plt.close(figure)

@@ -1,11 +1,11 @@
-"""The same trained states under several protocols: what a figure depends on.
+"""Evaluates the same trained models under several protocols.
 
     python -m experiments.protocol.run runs/protocol --out=experiments/protocol/ml100k
 
-MovieLens 100K in two orders of events of one time: the file's, and one drawn anew. A
-model is trained on each, with three seeds, and all are asked under both orders, with
-seen items masked or not, with all items or 100 drawn ones as candidates. Writes
-table.md, table.csv and plot.png. What is trained is not trained again.
+MovieLens 100K has many simultaneous events. A model is trained on the order of the
+file and on a shuffled order of these, with three seeds. Each is evaluated on both
+orders, with seen items masked or not, and with all items or 100 sampled ones as
+candidates. Writes table.md, table.csv and plot.png. Finished runs are not repeated.
 """
 
 import argparse
@@ -45,94 +45,93 @@ from recjax.evaluation.metrics import MetricValues
 from recjax.run.setup import open_run
 from recjax.training.phase import make_phase
 
-CONFIG, POINT = "configs/ablations/sources.py", "both_sum"
+CONFIG, VARIANT = "configs/ablations/sources.py", "both_sum"
 DATA, FILE, SHUFFLED = "ml-100k", "file", "shuffled"
 ORDERS = FILE, SHUFFLED
-BESIDE = ("popularity", "transitions", "item_knn", "ease")
+COMPARED = ("popularity", "transitions", "item_knn", "ease")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Trains what is missing, asks everything, writes the three files.
+    """Trains the missing models, evaluates all, and writes the files.
 
-    Exit code 1 where a run failed, 2 where that cannot be, `STOPPED` where a signal
-    came.
+    The exit code is 1 if a run failed, 2 after an error and `STOPPED` after a signal.
     """
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("runs", type=Path, help="directory of the two sweeps")
-    parser.add_argument("--out", type=Path, help="of the files; RUNS without")
+    parser.add_argument("--out", type=Path, help="directory to write (default: RUNS)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="number of parallel runs")
     parser.add_argument("--reuse", nargs="+", type=Path, default=[], help=sweep.REUSE)
     args = parser.parse_args(argv)
     with session(args.runs):
         check_plots()
         (out := args.out or args.runs).mkdir(parents=True, exist_ok=True)
-        shuffle_data(copy_of(args.runs))
+        shuffle_data(shuffled_data(args.runs))
         for order in ORDERS:
             train(args, order)
         print(compare(args.runs, out, args.seeds))
 
 
-def copy_of(runs: Path) -> Path:
-    """Where the data lie in the other order."""
+def shuffled_data(runs: Path) -> Path:
+    """Returns the directory of the data in the shuffled order."""
     return runs / "data" / SHUFFLED
 
 
-def shuffle_data(here: Path) -> None:
-    """Copies the data set with its events in an order drawn anew.
+def shuffle_data(folder: Path) -> None:
+    """Copies the data set with its lines shuffled.
 
-    The order of rows decides among events of one time.
+    The order of the lines decides the order of simultaneous events.
     """
-    here.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for path in locate(DATA).glob(f"{DATA}.*"):
-        shutil.copyfile(path, here / path.name)
-    path = here / f"{DATA}.inter"
+        shutil.copyfile(path, folder / path.name)
+    path = folder / f"{DATA}.inter"
     head, *rows = path.read_text(encoding="utf-8").splitlines()
-    drawn = np.random.default_rng(0).permutation(len(rows))
-    shuffled = [head, *(rows[i] for i in drawn)]
+    order = np.random.default_rng(0).permutation(len(rows))
+    shuffled = [head, *(rows[i] for i in order)]
     path.write_text("\n".join(shuffled) + "\n", encoding="utf-8")
 
 
 def flags(runs: Path, order: str) -> list[str]:
-    """What runs on an order are told beside point and seed."""
+    """Returns the flags of the runs on an order, without variant and seed."""
     if order == FILE:
         return []
-    source = f"--config.data.source={copy_of(runs).resolve()}"
+    source = f"--config.data.source={shuffled_data(runs).resolve()}"
     return [source, f"--config.data.file_prefix={DATA}"]
 
 
 def train(args: argparse.Namespace, order: str) -> None:
-    """A sweep of the one point on an order."""
-    command = [f"--config={CONFIG}", f"--points={POINT}", f"--jobs={args.jobs}"]
+    """Runs a sweep with one variant on an order."""
+    command = [f"--config={CONFIG}", f"--variants={VARIANT}", f"--jobs={args.jobs}"]
     command += [f"--out={args.runs / order}", "--seeds", *map(str, args.seeds)]
     command += ["--reuse", *map(str, args.reuse)] if args.reuse else []
     sweep.main([*command, "--", *flags(args.runs, order)])
 
 
 def make_config(runs: Path, order: str, seed: int) -> ConfigDict:
-    """Of a run on an order."""
-    made = [f"--config={CONFIG}:{POINT}", f"--config.seed={seed}"]
-    config: ConfigDict = resolve([*made, *flags(runs, order)]).unlock()
+    """Returns the config of a run on an order."""
+    own = [f"--config={CONFIG}:{VARIANT}", f"--config.seed={seed}"]
+    config: ConfigDict = resolve([*own, *flags(runs, order)]).unlock()
     return config
 
 
 def compare(runs: Path, out: Path, seeds: Sequence[int]) -> str:
-    """Asks and writes; the page."""
+    """Evaluates, writes the files, and returns the page."""
     found: Found = {}
     for order, seed in itertools.product(ORDERS, seeds):
-        baselines = fit(make_config(runs, order, seed))
-        for asked, masked, candidates in itertools.product(
+        baselines = fit_baselines(make_config(runs, order, seed))
+        for evaluated, masked, candidates in itertools.product(
             ORDERS, (True, False), (0, 100)
         ):
-            protocol = Protocol(order, asked, masked, candidates)
-            config = make_config(runs, asked, seed)
+            protocol = Protocol(order, evaluated, masked, candidates)
+            config = make_config(runs, evaluated, seed)
             config.eval.mask_seen, config.eval.candidates = masked, candidates
-            values = ask(config, baselines, runs / order / POINT / str(seed))
+            values = evaluate(config, baselines, runs / order / VARIANT / str(seed))
             found.setdefault(protocol, {})[seed] = values
             hr = values[TRAINED][METRICS[0]].mean()
             print(protocol, f"seed {seed}: {hr:.4f}")
     changed = compare_orders(*(make_config(runs, order, seeds[0]) for order in ORDERS))
-    text = page(found, changed, made_by(runs, seeds))
+    text = page(found, changed, describe_runs(runs, seeds))
     with atomic_files(*(out / name for name in TABLE_FILES)) as (
         written,
         numbers,
@@ -144,38 +143,39 @@ def compare(runs: Path, out: Path, seeds: Sequence[int]) -> str:
     return text
 
 
-def made_by(runs: Path, seeds: Sequence[int]) -> str:
-    """The command, and what made the states."""
-    folders = [runs / x / POINT / str(seed) for x in ORDERS for seed in seeds]
+def describe_runs(runs: Path, seeds: Sequence[int]) -> str:
+    """Returns the protocol, the code version and the command of the runs."""
+    folders = [runs / x / VARIANT / str(seed) for x in ORDERS for seed in seeds]
     results = [read_results(folder) for folder in folders]
-    codes = sorted({r.get("code", "unknown") for r in results})
+    codes = sorted({run.get("code", "unknown") for run in results})
     fingerprint = results[0]["fingerprint"]
     shown = " ".join(map(str, seeds))
     return (
-        f"Of the first row the protocol is {fingerprint}. Digest of the code that made "
-        f"the states: {', '.join(codes)}.\n\n"
+        f"The protocol of the first row is {fingerprint}. The models were made with "
+        f"code digest {', '.join(codes)}.\n\n"
         f"    python -m experiments.protocol.run RUNS --seeds {shown}"
     )
 
 
-def fit(config: ConfigDict) -> dict[str, Baseline]:
-    """The baselines, on a run's training."""
-    data, fitted = load_data(config), {}
-    for name in BESIDE:
+def fit_baselines(config: ConfigDict) -> dict[str, Baseline]:
+    """Fits the baselines on the training events of a run."""
+    data = load_data(config)
+    fitted = {}
+    for name in COMPARED:
         fitted[name] = BASELINES[name](config.seed)
         fitted[name].fit(data.train, data.num_items)
     return fitted
 
 
-def ask(
+def evaluate(
     config: ConfigDict, baselines: Mapping[str, Baseline], run: Path
 ) -> dict[str, MetricValues]:
-    """Test rows' metrics of the baselines and of a run's parameters under a protocol.
+    """Returns the metrics of all test examples under a protocol, by system.
 
     Args:
-      config: says what is asked.
-      baselines: fitted.
-      run: a finished run with one phase.
+      config: config with the protocol.
+      baselines: fitted baselines.
+      run: directory of a finished run with one phase.
     """
     found, began = {}, time.perf_counter()
     with (
@@ -193,17 +193,20 @@ def ask(
 
 
 def compare_orders(one: ConfigDict, other: ConfigDict) -> tuple[float, float, float]:
-    """Shares of test targets: that differ, of the other's that are in the one's
-    training, and the other way round."""
-    a, b = load_data(one), load_data(other)
-    differ = float((a.test.targets_R != b.test.targets_R).mean())
-    return differ, leaked(a, b), leaked(b, a)
+    """Returns the fractions of the test targets that differ and that leak.
+
+    The last two are the fraction of `other`'s test targets in `one`'s training, and the
+    other way round.
+    """
+    first, second = load_data(one), load_data(other)
+    differ = float((first.test.targets_R != second.test.targets_R).mean())
+    return differ, leaked(first, second), leaked(second, first)
 
 
-def leaked(trained: Data, asked: Data) -> float:
-    """Share of the asked test events that are in training."""
+def leaked(trained: Data, evaluated: Data) -> float:
+    """Returns the fraction of the test events that are training events."""
     known = set(zip(*map(np.ndarray.tolist, trained.train.pairs()), strict=True))
-    test = asked.test
+    test = evaluated.test
     pairs = zip(test.users_R.tolist(), test.targets_R.tolist(), strict=True)
     return float(np.mean([pair in known for pair in pairs]))
 

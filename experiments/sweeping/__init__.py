@@ -1,1 +1,1 @@
-"""Plans and runs sweeps."""
+"""Plans and runs sweeps of config variants."""

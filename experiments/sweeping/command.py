@@ -1,5 +1,6 @@
-"""What the programs that start runs have alike: their command line, and their end."""
+"""Shared command-line handling of the programs that start runs."""
 
+import argparse
 import contextlib
 import signal
 import sys
@@ -12,11 +13,37 @@ from tqdm import tqdm
 from recjax.common.errors import STOPPED, UserError
 from recjax.runtime.locks import directory_lock
 
-POLL = 0.2  # seconds between looks at what runs
+POLL = 0.2  # seconds between two checks of the running processes
+
+
+class RenamedFlag(argparse.Action):
+    """Rejects a flag that has a new name, which is given as `const`."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Ends the program with an error that names the new flag."""
+        parser.error(f"{option_string} is now called {self.const}")
+
+
+def add_variants(parser: argparse.ArgumentParser, text: str) -> None:
+    """Adds `--variants`, and an error for the name that it had before."""
+    parser.add_argument("--variants", nargs="+", metavar="VARIANT", help=text)
+    parser.add_argument(
+        "--points",
+        nargs="*",
+        action=RenamedFlag,
+        const="--variants",
+        help=argparse.SUPPRESS,
+    )
 
 
 def split_arguments(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """The program's own arguments, and what follows `--`, for every run."""
+    """Splits a command line at `--`: the program's arguments, and those of the runs."""
     given = list(sys.argv[1:] if argv is None else argv)
     split = given.index("--") if "--" in given else len(given)
     return given[:split], given[split + 1 :]
@@ -24,26 +51,28 @@ def split_arguments(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
 
 @contextlib.contextmanager
 def session(out: Path, *, dry: bool = False) -> Iterator[None]:
-    """Keeps others out of the directory; ends with one line where it cannot go on.
+    """Locks the output directory, and turns errors into one line and an exit code.
 
-    Exit code 2 after a `UserError` or `OSError`, `STOPPED` after SIGINT or SIGTERM.
+    The exit code is 2 after a `UserError` or `OSError`, and `STOPPED` after SIGINT or
+    SIGTERM.
 
     Args:
-      out: made where it is not there.
-      dry: whether nothing is written, and nobody kept out.
+      out: directory of the output, created if it does not exist.
+      dry: whether nothing is written, so that no lock is needed.
     """
+    # SIGTERM takes the path of Ctrl-C, so that running jobs can save.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if dry:
             yield
             return
         out.mkdir(parents=True, exist_ok=True)
-        with directory_lock(out, f"--out {out}: another program is in it"):
+        with directory_lock(out, f"--out {out}: another program is using it"):
             yield
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)
-    except OSError as e:  # a full disk, a directory that may not be written
+    except OSError as e:  # a full disk, a directory without write permission
         print(f"error: {e.filename or out}: {e.strerror or e}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -54,13 +83,13 @@ def session(out: Path, *, dry: bool = False) -> Iterator[None]:
 
 
 def make_bar(done: int, total: int, unit: str) -> tqdm:
-    """Progress on standard output, seldom where that is no terminal."""
+    """Returns a progress bar on standard output; outside a terminal it prints less."""
     return tqdm(
         total=total,
         initial=done,
         bar_format=f"{{n_fmt}}/{{total_fmt}} {unit}{{postfix}}",
         mininterval=0.5 if sys.stdout.isatty() else 30,
-        miniters=0,  # what runs changes though nothing is done
+        miniters=0,  # the list of running jobs changes while the count does not
         file=sys.stdout,
     )
 
@@ -68,10 +97,10 @@ def make_bar(done: int, total: int, unit: str) -> tqdm:
 def check_same_arguments(
     before: Mapping[str, Any], now: Mapping[str, Any], out: Path
 ) -> None:
-    """Raises UserError at what a directory was begun with and is not now."""
+    """Raises UserError if a directory was started with other arguments."""
     for key, value in now.items():
         if key in before and before[key] != value:
             raise UserError(
-                f"--out {out}: was begun with {key} {before[key]!r}, not {value!r}; "
+                f"--out {out}: was started with {key} {before[key]!r}, not {value!r}; "
                 "choose another --out"
             )

@@ -1,24 +1,25 @@
-"""Config files and what their flags make, read without a traceback."""
+"""Loads config files and the files of a run, and reports problems in one line."""
 
 import importlib.util
 import json
+import re
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
-from configs.ablations.reference import Changes
-from configs.ablations.reference import read_variants as read_points
 from recjax.common.errors import UserError
 from recjax.config.load import explain
 from recjax.reporting.results_file import check_results_version
 
 PLAN = "sweep.json"
-STUDY = "study.db"  # of a search
-AGAIN = "delete the run directory, and the sweep makes it again"
-NEEDED = (  # of results, by what reads them here
+STUDY = "study.db"  # the trials of a search
+RERUN = "delete the run directory, and the next sweep runs it again"
+VARIANT_NAME = re.compile(r"\w[^/@]*")  # also the name of a directory
+RESULT_KEYS = (  # the keys of results.json that sweeps and tables read
     "baselines",
     "code",
     "cores",
@@ -33,32 +34,56 @@ NEEDED = (  # of results, by what reads them here
     "test",
     "valid",
 )
+Changes = Mapping[str, Any]  # config values by flat key
 
 
 def load_sweep(path: str) -> dict[str, Changes]:
-    """The points of a config file.
+    """Loads the variants of a config file.
 
     Raises:
-      UserError: it cannot be read, or has no sweep.
+      UserError: the file cannot be read, or has no usable `sweep`.
     """
-    sweep = load_from(path, "sweep")
+    sweep = load_function(path, "sweep")
     try:
-        return read_points(sweep)
+        return read_variants(sweep)
     except (Exception, SystemExit) as e:  # a config file may raise anything
         raise UserError(f"--config: {path}: {' '.join(explain(e))}") from None
 
 
-def load_from(path: str, name: str) -> Any:
-    """What a config file calls so.
+def read_variants(sweep: Callable[[Callable[..., None]], None]) -> dict[str, Changes]:
+    """Calls `sweep(add)` and returns the variants in their order, the reference first.
 
     Raises:
-      UserError: it cannot be read, or has no such thing.
+      ValueError: there is no variant, or a name is invalid or appears twice.
+    """
+    variants: dict[str, Changes] = {}
+
+    def add(name: str, changes: Changes) -> None:
+        if not (isinstance(name, str) and VARIANT_NAME.fullmatch(name)):
+            raise ValueError(
+                f"{name!r} is not a variant name; use a word without / and @"
+            )
+        if name in variants:
+            raise ValueError(f"variant {name!r} appears twice")
+        variants[name] = dict(changes)  # a loop in `sweep` may modify its own dict
+
+    sweep(add)
+    if not variants:
+        raise ValueError("the sweep has no variants")
+    return variants
+
+
+def load_function(path: str, name: str) -> Any:
+    """Imports a function of a config file.
+
+    Raises:
+      UserError: the file cannot be read, or has no such function.
     """
     if not Path(path).exists():
-        raise UserError(f"--config: {path} is not there")
+        raise UserError(f"--config: {path} does not exist")
     spec = importlib.util.spec_from_file_location("sweep_config", path)
     if spec is None or spec.loader is None:
-        raise UserError(f"--config: {path} is no Python file")
+        raise UserError(f"--config: {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -70,15 +95,16 @@ def load_from(path: str, name: str) -> Any:
 
 
 def resolve(arguments: list[str]) -> Any:
-    """The config that a run's flags make.
+    """Returns the config that the flags of a run give.
 
     Raises:
-      UserError: they make none.
+      UserError: the config cannot be built from these flags.
     """
     values, argv = flags.FlagValues(), ["sweep", *arguments]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     try:
-        with warnings.catch_warnings():  # of how config_flags imports a file
+        with warnings.catch_warnings():
+            # config_flags imports the file through a deprecated function.
             warnings.simplefilter("ignore", DeprecationWarning)
             values(argv)
             config = values.config
@@ -89,17 +115,23 @@ def resolve(arguments: list[str]) -> Any:
 
 
 def check_arguments(arguments: list[str]) -> None:
-    """Raises UserError at what is no change of a config, or would be all runs' seed."""
-    for each in arguments:
-        if not each.startswith("--config.") or each.startswith("--config.seed"):
-            raise UserError(f"{each!r} after --: only --config.KEY=..., without seed")
+    """Raises UserError at arguments after `--` that do not change the config.
+
+    The seed is refused too, because it would be the same in all runs.
+    """
+    for argument in arguments:
+        if not argument.startswith("--config.") or argument.startswith("--config.seed"):
+            raise UserError(
+                f"{argument!r} after --: only --config.KEY=... is allowed, and not the "
+                "seed"
+            )
 
 
 def read_json(path: Path) -> Any:
-    """A file of JSON.
+    """Reads a JSON file.
 
     Raises:
-      UserError: it is not there, or none.
+      UserError: the file cannot be read, or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -110,39 +142,47 @@ def read_json(path: Path) -> Any:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run has its results."""
+    """Returns whether a run has written its results."""
     return (folder / "results.json").exists()
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """The `results.json` of a finished run.
+    """Reads the `results.json` of a finished run.
 
     Raises:
-      UserError: it cannot be read, or is not whole.
+      UserError: the file cannot be read, or misses one of `RESULT_KEYS`.
     """
     path = folder / "results.json"
     try:
-        found = read_json(path)
+        results = read_json(path)
     except UserError as e:
-        raise UserError(f"{e}; {AGAIN}") from None
-    check_results_version(path, found)
-    for key in NEEDED:
-        if not isinstance(found, dict) or key not in found:
-            raise UserError(f"{path}: damaged or too old, no {key!r}; {AGAIN}")
-    return found
+        raise UserError(f"{e}; {RERUN}") from None
+    check_results_version(path, results)
+    for key in RESULT_KEYS:
+        if not isinstance(results, dict) or key not in results:
+            raise UserError(f"{path}: damaged or too old, no {key!r}; {RERUN}")
+    return results
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
-    """The `sweep.json` of a directory.
+    """Reads the `sweep.json` of a directory.
 
     Raises:
-      UserError: it is not there, or not whole.
+      UserError: the file is missing, damaged or of an older version.
     """
-    if not (path := folder / PLAN).exists():
-        raise UserError(f"{folder}: no {PLAN}; experiments.sweep fills a directory")
-    found = read_json(path)
-    known = found if isinstance(found, dict) else {}
-    for key in ("config", "data", "arguments", "points", "seeds"):
+    path = folder / PLAN
+    if not path.exists():
+        raise UserError(
+            f"{folder}: no {PLAN}; use a directory that experiments.sweep filled"
+        )
+    plan = read_json(path)
+    known = plan if isinstance(plan, dict) else {}
+    if "points" in known:
+        raise UserError(
+            f"{path}: written by an older version (it has 'points', not 'variants'); "
+            "run the sweep again with another --out"
+        )
+    for key in ("config", "data", "arguments", "variants", "seeds"):
         if key not in known:
             raise UserError(f"{path}: damaged, no {key!r}")
     return known

@@ -1,4 +1,4 @@
-"""What a sweep is to run, and what of that cannot run or cannot be compared."""
+"""Plans the runs of a sweep, and finds those that cannot run or be compared."""
 
 import argparse
 import json
@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from configs.ablations.reference import Changes
 from experiments.sweeping.command import check_same_arguments
 from experiments.sweeping.load import (
     PLAN,
     STUDY,
+    Changes,
     check_arguments,
     is_finished,
     load_sweep,
@@ -29,28 +29,30 @@ from recjax.run.workdir import check_same_config
 from recjax.runtime.provenance import usable_cores
 
 OTHER_RUN = "delete that run, or choose another --out"
-# Keys of `data` that change no protocol.
-TRAINING = {
+# Keys of `data` that affect training only, not the protocol.
+TRAINING_KEYS = {
     f"data.{x}" for x in ("shuffle_ties", "reverse", "windows", "strict", "user_table")
 }
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run.
+    """The runs of a sweep.
 
     Attributes:
-      config: file.
-      data: a data set of the config, or "".
-      points: changes by name, the reference first.
-      arguments: for every run.
-      protocols: what decides about each point's protocol, as text.
-      refused: why, of points that cannot run.
+      config: path of the config file.
+      data: name of a data set that the config knows, or "".
+      variants: config changes by name, the reference first.
+      seeds: each variant is run with each of them.
+      arguments: flags that all runs have in common.
+      out: directory of the sweep.
+      protocols: the config keys that decide the protocol, as text by variant.
+      refused: reasons by name, for variants that cannot run.
     """
 
     config: str
     data: str
-    points: dict[str, Changes]
+    variants: dict[str, Changes]
     seeds: list[int]
     arguments: list[str]
     out: Path
@@ -58,170 +60,182 @@ class Plan:
     refused: dict[str, str] = field(default_factory=dict)
 
     def runs(self) -> list[tuple[str, int]]:
-        """All points with one seed, then with the next."""
-        return [(point, seed) for seed in self.seeds for point in self.points]
+        """Returns all variants with the first seed, then with the next."""
+        return [(variant, seed) for seed in self.seeds for variant in self.variants]
 
-    def folder(self, point: str, seed: int) -> Path:
-        """The run directory."""
-        return self.out / point / str(seed)
+    def folder(self, variant: str, seed: int) -> Path:
+        """Returns the run directory."""
+        return self.out / variant / str(seed)
 
-    def flags(self, point: str, seed: int) -> list[str]:
-        """The flags of a run that make its config."""
-        at = f"@{self.data}" if self.data else ""
-        made = [f"--config={self.config}:{point}{at}", f"--config.seed={seed}"]
-        return [*made, *self.arguments]
+    def flags(self, variant: str, seed: int) -> list[str]:
+        """Returns the flags that give the config of a run."""
+        data = f"@{self.data}" if self.data else ""
+        config = f"--config={self.config}:{variant}{data}"
+        return [config, f"--config.seed={seed}", *self.arguments]
 
-    def job(self, point: str, seed: int) -> Job:
-        """The run as a process."""
-        command = [sys.executable, "-m", "recjax.main", *self.flags(point, seed)]
-        command.append(f"--workdir={self.folder(point, seed)}")
+    def job(self, variant: str, seed: int) -> Job:
+        """Returns the command of a run."""
+        command = [sys.executable, "-m", "recjax.main", *self.flags(variant, seed)]
+        command.append(f"--workdir={self.folder(variant, seed)}")
         return Job(
-            f"{point} {seed}", command, self.out / "logs" / f"{point}-{seed}.txt"
+            f"{variant} {seed}", command, self.out / "logs" / f"{variant}-{seed}.txt"
         )
 
 
 def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
-    """Checks what is asked, together with what the directory has, `sweep.json`.
+    """Checks the arguments, and adds the variants and seeds in `sweep.json`, if any.
 
     Raises:
-      UserError: what can run in no point, or does not fit what was run here.
+      UserError: no variant can run, or the directory holds runs of other arguments.
     """
     known = load_sweep(args.config)
-    if unknown := [point for point in args.points or () if point not in known]:
+    if unknown := [variant for variant in args.variants or () if variant not in known]:
         raise UserError(
-            f"--points: no {unknown[0]!r} in {args.config}; there are "
+            f"--variants: no {unknown[0]!r} in {args.config}; choose from "
             f"{', '.join(known)}"
         )
     check_runs(args.seeds, args.jobs)
     check_arguments(arguments)
     if (args.out / STUDY).exists():
         raise UserError(f"--out {args.out}: holds a search; choose another")
-    asked, seeds = set(args.points or known), set(args.seeds)
+    chosen = set(args.variants or known)
+    seeds = set(args.seeds)
     same = {"config": args.config, "data": args.data, "arguments": arguments}
     if (args.out / PLAN).exists():
         before = read_plan(args.out)
         check_same_arguments(before, same, args.out)
-        if gone := [name for name in before["points"] if name not in known]:
-            print(f"note: {args.config} has no {', '.join(gone)} any more; left out")
-        asked, seeds = asked | set(before["points"]), seeds | set(before["seeds"])
-    points = {name: changes for name, changes in known.items() if name in asked}
-    plan = Plan(args.config, args.data, points, sorted(seeds), arguments, args.out)
-    configs = {each: resolve(plan.flags(*each)) for each in plan.runs()}
-    for (point, _), config in configs.items():
-        plan.protocols[point] = str(protocol_of(config))
-    for each, config in configs.items():
-        check_same_config(config, plan.folder(*each), OTHER_RUN)
+        if gone := [name for name in before["variants"] if name not in known]:
+            print(f"note: {args.config} no longer has {', '.join(gone)}; skipped")
+        chosen |= set(before["variants"])
+        seeds |= set(before["seeds"])
+    variants = {name: changes for name, changes in known.items() if name in chosen}
+    plan = Plan(args.config, args.data, variants, sorted(seeds), arguments, args.out)
+    configs = {run: resolve(plan.flags(*run)) for run in plan.runs()}
+    for (variant, _), config in configs.items():
+        plan.protocols[variant] = str(protocol_of(config))
+    for run, config in configs.items():
+        check_same_config(config, plan.folder(*run), OTHER_RUN)
         try:
             check_config(config)
         except UserError as e:
-            plan.refused[each[0]] = str(e)
-    left = {x: c for x, c in configs.items() if not is_finished(plan.folder(*x))}
-    check_data(plan, left)
-    if len(plan.refused) == len(points):
-        raise UserError(why_all(plan.refused))
-    print_plan(plan, {point: config for (point, _), config in configs.items()})
+            plan.refused[run[0]] = str(e)
+    missing = [run for run in configs if not is_finished(plan.folder(*run))]
+    check_data(plan, {run: configs[run] for run in missing})
+    if len(plan.refused) == len(variants):
+        raise UserError(join_reasons(plan.refused))
+    print_plan(plan, {variant: config for (variant, _), config in configs.items()})
     return plan
 
 
 def check_data(plan: Plan, configs: Mapping[tuple[str, int], Any]) -> None:
-    """Notes which points have data, or texts, that cannot be read.
+    """Refuses the variants whose data or texts cannot be read.
 
     Args:
-      plan: of the sweep.
-      configs: resolved, of the runs that are left.
+      plan: the sweep; its `refused` is updated.
+      configs: configs of the runs that are not finished.
     """
-    known: dict[str, str] = {}
-    for (point, _), config in configs.items():
-        if point in plan.refused:
+    errors: dict[str, str] = {}  # runs that read the same data are checked once
+    for (variant, _), config in configs.items():
+        if variant in plan.refused:
             continue
         text = "text" in config.item_tower.sources
         template = config.text.template if text else ""
         key = config.data.to_json() + template
-        if key not in known:
-            known[key] = ""
+        if key not in errors:
+            errors[key] = ""
             try:
                 load_data(config).render(template)
             except UserError as e:
-                known[key] = str(e)
-        if known[key]:
-            plan.refused[point] = known[key]
+                errors[key] = str(e)
+        if errors[key]:
+            plan.refused[variant] = errors[key]
 
 
-def why_all(refused: Mapping[str, str]) -> str:
-    """Why no point can run, once where it is the same of all."""
-    if len(why := {*refused.values()}) == 1:
-        return f"{', '.join(refused)}: {why.pop()}"
-    return "; ".join(f"{k}: {why}" for k, why in refused.items())
+def join_reasons(refused: Mapping[str, str]) -> str:
+    """Returns why no variant can run; a reason that all share is given once."""
+    reasons = {*refused.values()}
+    if len(reasons) == 1:
+        return f"{', '.join(refused)}: {reasons.pop()}"
+    return "; ".join(f"{name}: {reason}" for name, reason in refused.items())
 
 
 def save_plan(plan: Plan) -> None:
     """Writes `sweep.json`."""
-    points = {
-        name: {key: _plain(x) for key, x in changes.items()}
-        for name, changes in plan.points.items()
+    variants = {
+        name: {key: _to_json(value) for key, value in changes.items()}
+        for name, changes in plan.variants.items()
     }
-    found = {
+    content = {
         "config": plan.config,
         "data": plan.data,
         "arguments": plan.arguments,
-        "points": points,
+        "variants": variants,
         "seeds": plan.seeds,
     }
     with atomic_files(plan.out / PLAN) as (path,):
-        path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def check_runs(seeds: Sequence[int], jobs: int) -> None:
-    """Raises UserError at seeds, or a number of runs at a time, that cannot be."""
+    """Raises UserError at invalid seeds, or at an invalid number of parallel runs."""
     cores = len(usable_cores())
     if not 1 <= jobs <= cores:
-        raise UserError(f"--jobs: {jobs} is not between 1 and {cores} cores")
+        raise UserError(
+            f"--jobs: {jobs} is not between 1 and {cores}, the number of cores"
+        )
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise UserError(f"--seeds: {list(seeds)} are not different and at least 0")
+        raise UserError(f"--seeds: {list(seeds)} have to be different and at least 0")
 
 
 def print_plan(plan: Plan, configs: Mapping[str, Any]) -> None:
-    """Says which points cannot run, are one, or cannot stand beside the first.
+    """Prints which variants cannot run, are identical, or do not compare to the first.
 
     Args:
-      plan: with what was refused.
-      configs: resolved, by point.
+      plan: the checked sweep.
+      configs: configs by variant.
     """
-    for point, why in plan.refused.items():
-        print(f"note: {point} cannot run: {why}")
+    for variant, reason in plan.refused.items():
+        print(f"note: {variant} cannot run: {reason}")
     same: dict[str, str] = {}
-    for point, config in configs.items():
-        other = same.setdefault(config.to_json(), point)
-        if other != point:
-            print(f"note: {point} and {other} are the same config, so the same run")
-    asked = {point: protocol_of(config) for point, config in configs.items()}
-    first = next(iter(plan.points))
-    for point in plan.points:
-        a, b = asked[point], asked[first]
-        if differ := [k for k in {**b, **a} if a.get(k) != b.get(k)]:
+    for variant, config in configs.items():
+        other = same.setdefault(config.to_json(), variant)
+        if other != variant:
             print(
-                f"note: {point} and {first} differ in {', '.join(differ)}: their "
-                "figures cannot be compared, if that changes the data or what is asked"
+                f"note: {variant} and {other} have the same config, so their runs "
+                "are the same"
+            )
+    protocols = {name: protocol_of(config) for name, config in configs.items()}
+    first = next(iter(plan.variants))
+    for variant in plan.variants:
+        if differ := changed_keys(protocols[variant], protocols[first]):
+            print(
+                f"note: {variant} and {first} differ in {', '.join(differ)}: their "
+                "results cannot be compared if this changes the data or the test"
             )
 
 
+def changed_keys(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
+    """Returns the keys whose values differ, or that only one of the two has."""
+    return [key for key in {**old, **new} if new.get(key) != old.get(key)]
+
+
 def protocol_of(config: Any) -> dict[str, Any]:
-    """The keys that decide a run's protocol, and what its epoch is chosen by."""
-    c, e, flat = config.data, config.eval, flat_config(config)
-    keys = {key for key in flat if key.startswith("data.")} - TRAINING
-    if c.split not in ("ratio", "time", "user"):
+    """Returns the config values that decide the protocol and choose the epoch."""
+    data, flat = config.data, flat_config(config)
+    keys = {key for key in flat if key.startswith("data.")} - TRAINING_KEYS
+    if data.split not in ("ratio", "time", "user"):
         keys.remove("data.split_fractions")
-    if not (c.split == "user" or c.cold_items or e.candidates):
+    if not (data.split == "user" or data.cold_items or config.eval.candidates):
         keys.remove("data.split_seed")
     keys |= {"eval.mask_seen", "eval.candidates", "train.metric"}
-    keys |= {"eval.like_threshold"} if c.rating else set()
+    keys |= {"eval.like_threshold"} if data.rating else set()
     return {key: flat[key] for key in sorted(keys)}
 
 
-def _plain(value: Any) -> Any:
-    """A config value as JSON."""
+def _to_json(value: Any) -> Any:
+    """Converts a config value to what JSON can hold."""
     if hasattr(value, "to_dict"):
-        return _plain(value.to_dict())
+        return _to_json(value.to_dict())
     if isinstance(value, dict):
-        return {key: _plain(x) for key, x in value.items()}
-    return [_plain(x) for x in value] if isinstance(value, tuple | list) else value
+        return {key: _to_json(x) for key, x in value.items()}
+    return [_to_json(x) for x in value] if isinstance(value, tuple | list) else value

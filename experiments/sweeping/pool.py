@@ -1,7 +1,7 @@
-"""Several processes at a time, each on cores of its own.
+"""Runs several processes at a time, each on its own cores.
 
-As a program, `python -m experiments.pool CORES PARENT COMMAND ...`, it becomes the
-command, on these cores and to end with that parent.
+As a program, `python -m experiments.sweeping.pool CORES PARENT COMMAND ...` replaces
+itself by the command, which runs on these cores and ends when the parent ends.
 """
 
 import ctypes
@@ -21,42 +21,41 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 @dataclass
 class Job:
-    """A command, its output, and how it went.
+    """A command and its log.
 
     Attributes:
-      log: what it prints is added to this file.
-      began: when it was started, by `time.monotonic`.
-      printed: bytes that the log had by then, of earlier attempts.
+      log: file to which the output is appended.
+      start_time: `time.monotonic()` at the start.
+      log_offset: size of the log at the start; earlier attempts wrote these bytes.
     """
 
     name: str
     command: Sequence[str]
     log: Path
-    began: float = 0.0
-    printed: int = 0
+    start_time: float = 0.0
+    log_offset: int = 0
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it was started."""
-        return time.monotonic() - self.began
+        """Seconds since the start."""
+        return time.monotonic() - self.start_time
 
     def last_line(self) -> str:
-        """What it has printed last."""
-        text = self.log.read_bytes()[self.printed :].decode(errors="replace")
-        said = [x.strip() for x in text.replace("\r", "\n").split("\n") if x.strip()]
-        return said[-1] if said else "(said nothing)"
+        """Returns the last line that the command printed."""
+        text = self.log.read_bytes()[self.log_offset :].decode(errors="replace")
+        lines = [x.strip() for x in text.replace("\r", "\n").split("\n") if x.strip()]
+        return lines[-1] if lines else "(no output)"
 
 
 @dataclass
 class Pool:
-    """Runs jobs; each has an equal share of the cores, whatever else runs.
+    """Runs jobs, each on an equal share of the cores, however many jobs are running.
 
-    So the number of threads, on which the last bits of a result depend, is always the
-    same. The jobs end with this process, however it ends, where the system is Linux:
-    they get SIGTERM.
+    The number of threads is therefore constant; the last bits of a result depend on it.
+    On Linux the jobs receive SIGTERM when this process ends, for whatever reason.
 
     Args:
-      slots: jobs at a time.
+      slots: number of jobs at a time.
     """
 
     slots: int
@@ -71,34 +70,40 @@ class Pool:
 
     @property
     def free(self) -> list[int]:
-        """Slots without a job."""
+        """Slots that have no job."""
         return [slot for slot in range(self.slots) if slot not in self.running]
 
     def start(self, job: Job) -> None:
         """Starts a job in a free slot."""
         slot = self.free[0]
         job.log.parent.mkdir(parents=True, exist_ok=True)
-        job.began = time.monotonic()
+        job.start_time = time.monotonic()
         with job.log.open("ab") as log:
-            job.printed = log.tell()
+            job.log_offset = log.tell()
             process = subprocess.Popen(
                 [*self._prefix(slot), *job.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for us alone, who pass it on once
+                start_new_session=True,  # Ctrl-C reaches us only; `stop` forwards it
             )
         self.running[slot] = job, process
 
     def _prefix(self, slot: int) -> list[str]:
-        """What turns into a job's command."""
+        """Returns the command that pins a job to its cores, see `main`."""
         if sys.platform != "linux":
             return []
         cores = ",".join(map(str, sorted(self._shares[slot])))
-        return [sys.executable, "-m", "experiments.pool", cores, str(os.getpid())]
+        return [
+            sys.executable,
+            "-m",
+            "experiments.sweeping.pool",
+            cores,
+            str(os.getpid()),
+        ]
 
     def ended(self) -> list[tuple[Job, int]]:
-        """Jobs that have ended since this was asked last, with their exit codes."""
+        """Removes the jobs that have ended, and returns them with their exit codes."""
         found = []
         for slot, (job, process) in list(self.running.items()):
             if (code := process.poll()) is not None:
@@ -107,7 +112,7 @@ class Pool:
         return found
 
     def stop(self) -> None:
-        """Asks all jobs to save and leave, and waits until they have."""
+        """Asks all jobs to save and exit, and waits for them."""
         for _, process in self.running.values():
             process.send_signal(signal.SIGTERM)
         for _, process in self.running.values():
@@ -116,11 +121,14 @@ class Pool:
 
 
 def main() -> None:
-    """Becomes the command; doing this in a fork is not safe where there are threads."""
+    """Replaces this process by the command.
+
+    A `preexec_fn` of `Popen` could do the same, but is not safe with threads.
+    """
     cores, parent, *command = sys.argv[1:]
     os.sched_setaffinity(0, map(int, cores.split(",")))
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(parent):  # it ended before we asked
+    if os.getppid() != int(parent):  # the parent ended before prctl
         sys.exit(1)
     os.execv(command[0], command)
 

@@ -1,4 +1,4 @@
-"""Finished runs of other sweeps, taken where they are of the same config."""
+"""Links finished runs of other sweeps that have the same config."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -11,27 +11,28 @@ from recjax.run.workdir import check_same_config
 
 
 def find_finished(plan: Plan, others: Iterable[Path]) -> dict[tuple[str, int], Path]:
-    """Finished runs of the same config, in the place of those that are not here.
+    """Finds finished runs of other sweeps for the runs that this sweep has not started.
 
-    A run's result depends on its config, seed included, on the files that this names
-    and on the code; the table refuses runs whose data differ, and says which points are
-    of other weights or code.
+    The result of a run depends on its config, which includes the seed, on the files
+    that the config names, and on the code. `experiments.collect` refuses runs whose
+    data differ, and reports which variants have other weights or were made by other
+    code.
 
     Args:
-      plan: of the sweep.
-      others: directories of other sweeps, or that hold some.
+      plan: the sweep.
+      others: directories of other sweeps, or directories that contain such.
 
     Returns:
-      Run directories by point and seed.
+      Run directories by variant and seed.
 
     Raises:
-      UserError: a directory that is not there.
+      UserError: a directory does not exist.
     """
     known: dict[str, Path] = {}
     for other in others:
         if not other.is_dir():
-            raise UserError(f"--reuse {other}: is no directory")
-        runs = {*other.glob("**/results.json")}  # which does not look behind links
+            raise UserError(f"--reuse {other}: is not a directory")
+        runs = {*other.glob("**/results.json")}  # does not follow links
         for sweep in other.glob(f"**/{PLAN}"):
             runs |= {*sweep.parent.glob("*/*/results.json")}
         for results in sorted(runs):
@@ -41,29 +42,29 @@ def find_finished(plan: Plan, others: Iterable[Path]) -> dict[tuple[str, int], P
                     config.read_text(encoding="utf-8"), results.parent.resolve()
                 )
     found = {}
-    for each in plan.runs():
-        folder = plan.folder(*each)
+    for run in plan.runs():
+        folder = plan.folder(*run)
         if not known or folder.exists():
             continue
-        text = check_same_config(resolve(plan.flags(*each)), folder, OTHER_RUN)
+        text = check_same_config(resolve(plan.flags(*run)), folder, OTHER_RUN)
         if text in known:
-            found[each] = known[text]
+            found[run] = known[text]
     return found
 
 
 def link(plan: Plan, found: Mapping[tuple[str, int], Path]) -> None:
-    """Links to finished runs, and drops links to what is gone.
+    """Creates the links to finished runs, and removes links whose target is gone.
 
     Args:
-      plan: of the sweep.
-      found: see `find_finished`.
+      plan: the sweep.
+      found: run directories as returned by `find_finished`.
     """
-    for each in plan.runs():
-        folder = plan.folder(*each)
+    for run in plan.runs():
+        folder = plan.folder(*run)
         if folder.is_symlink() and not folder.exists():
             folder.unlink()
-        if each in found:
+        if run in found:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            # Relative, so that both can be moved together.
-            there = os.path.relpath(found[each], folder.parent.resolve())
-            folder.symlink_to(there, target_is_directory=True)
+            # Relative links survive moving both directories together.
+            target = os.path.relpath(found[run], folder.parent.resolve())
+            folder.symlink_to(target, target_is_directory=True)

@@ -1,1 +1,1 @@
-"""Finished runs as tables and plots."""
+"""Makes tables and plots of finished runs."""

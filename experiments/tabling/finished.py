@@ -1,4 +1,4 @@
-"""The finished runs of a sweep, as far as they can stand in one table."""
+"""Reads the finished runs of a sweep, and checks that they fit in one table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from experiments.sweeping.load import (
-    AGAIN,
+    RERUN,
     is_finished,
     read_json,
     read_plan,
@@ -27,15 +27,14 @@ class Sweep:
     """The finished runs of a sweep.
 
     Attributes:
-      plan: its `sweep.json`.
-      results: of each run, by point and seed.
-      ranks: `ranks.parquet`, likewise.
-      configs: `config.json`, likewise.
-      missing: runs that are not finished.
-      reference: the point to compare with, or what was not trained in each run, as
-        `(name)`.
-      base: run that the baselines are of, of the reference if that is a point.
-      mask_R: test rows that count.
+      plan: content of `sweep.json`.
+      results: content of `results.json` by variant and seed.
+      ranks: content of `ranks.parquet` by variant and seed.
+      configs: content of `config.json` by variant and seed.
+      missing: names of the runs that are not finished.
+      reference: the variant to compare with, or `(name)` for a baseline of each run.
+      base: run whose baselines are shown; a run of the reference if it is a variant.
+      mask_R: test examples that count.
     """
 
     plan: dict[str, Any]
@@ -49,62 +48,62 @@ class Sweep:
 
     @property
     def first(self) -> dict[str, Any]:
-        """Results of the run that the baselines are of."""
+        """Results of the run whose baselines are shown."""
         return self.results[self.base]
 
     @property
     def config(self) -> dict[str, Any]:
-        """Config of the run that the baselines are of."""
+        """Config of the run whose baselines are shown."""
         return self.configs[self.base]
 
-    def keeps(self, point: str) -> str:
-        """Which state the last phase of a point's runs leaves, `best` or `last`."""
-        run = point, self.seeds(point)[0]
+    def keeps(self, variant: str) -> str:
+        """Returns which epoch the last phase of a variant keeps, `best` or `last`."""
+        run = variant, self.seeds(variant)[0]
         *_, last = self.results[run]["phases"]
         phases = {x["name"]: x for x in self.configs[run]["train"]["phases"]}
         kept: str = phases[last]["keep"]
         return kept
 
-    def seeds(self, point: str) -> list[int]:
-        """Those of a point's finished runs."""
-        return [seed for name, seed in self.results if name == point]
+    def seeds(self, variant: str) -> list[int]:
+        """Returns the seeds of the finished runs of a variant."""
+        return [seed for name, seed in self.results if name == variant]
 
-    def points(self) -> list[str]:
-        """Those that have a finished run, in the order of the sweep."""
-        return [point for point in self.plan["points"] if self.seeds(point)]
+    def variants(self) -> list[str]:
+        """Returns the variants with a finished run, in the order of the sweep."""
+        return [variant for variant in self.plan["variants"] if self.seeds(variant)]
 
-    def values(self, point: str, metric: str) -> np.ndarray:
-        """values_R of a metric, means over the seeds of a point."""
-        means_R: np.ndarray = np.mean(self.by_seed(point, metric), axis=0)
+    def values(self, variant: str, metric: str) -> np.ndarray:
+        """Returns values_R of a metric, averaged over the seeds of a variant."""
+        means_R: np.ndarray = np.mean(self.by_seed(variant, metric), axis=0)
         return means_R
 
-    def by_seed(self, point: str, metric: str) -> np.ndarray:
-        """values_SxR of a metric, for each seed of a point."""
-        ranks = [self.ranks[point, seed].rank_R for seed in self.seeds(point)]
+    def by_seed(self, variant: str, metric: str) -> np.ndarray:
+        """Returns values_SxR of a metric for each seed of a variant."""
+        ranks = [self.ranks[variant, seed].rank_R for seed in self.seeds(variant)]
         return np.stack([rank_metric(rank_R[self.mask_R], metric) for rank_R in ranks])
 
-    def difference(self, point: str, metric: str) -> tuple[np.ndarray, list[float]]:
-        """difference_R from the reference, both means over their seeds.
+    def difference(self, variant: str, metric: str) -> tuple[np.ndarray, list[float]]:
+        """Returns difference_R from the reference, each averaged over its seeds.
 
-        Also its mean over the rows for each seed that both have.
+        Also returns the mean difference for each seed that both have.
         """
-        own_SxR = self.by_seed(point, metric)
-        if self.reference in self.plan["points"]:
+        own_SxR = self.by_seed(variant, metric)
+        if self.reference in self.plan["variants"]:
             base_SxR = self.by_seed(self.reference, metric)
             base_seeds = self.seeds(self.reference)
-        else:  # of each run its own: some are drawn, or depend on the encoder
-            base_seeds, name = self.seeds(point), self.reference[1:-1]
-            runs = [self.ranks[point, seed].untrained_ranks for seed in base_seeds]
+        else:  # each run has its own: some depend on the seed or on the encoder
+            base_seeds, name = self.seeds(variant), self.reference[1:-1]
+            runs = [self.ranks[variant, seed].untrained_ranks for seed in base_seeds]
             base_SxR = np.stack(
                 [rank_metric(x[name][self.mask_R], metric) for x in runs]
             )
         base = dict(zip(base_seeds, base_SxR.mean(axis=1), strict=True))
-        own = dict(zip(self.seeds(point), own_SxR.mean(axis=1), strict=True))
+        own = dict(zip(self.seeds(variant), own_SxR.mean(axis=1), strict=True))
         each = [float(own[seed] - base[seed]) for seed in own if seed in base]
         return own_SxR.mean(axis=0) - base_SxR.mean(axis=0), each
 
     def untrained(self, metric: str) -> dict[str, np.ndarray]:
-        """values_R of the baselines, and of the encoder before training."""
+        """Returns values_R of the baselines and of the zero-shot encoder."""
         found = self.ranks[self.base].untrained_ranks
         return {
             k: rank_metric(rank_R[self.mask_R], metric) for k, rank_R in found.items()
@@ -112,44 +111,46 @@ class Sweep:
 
     @property
     def users_R(self) -> np.ndarray:
-        """Whose the rows are, the same of every run."""
+        """Users of the test examples, which are the same in every run."""
         own_R: np.ndarray = self.ranks[self.base].users_R[self.mask_R]
         return own_R
 
     @property
-    def rows_per_user(self) -> float:
-        """Test rows of a user, in the mean."""
+    def examples_per_user(self) -> float:
+        """Mean number of test examples per user."""
         return len(self.users_R) / len(np.unique(self.users_R))
 
 
 class Ranks:
-    """What the last phase of a run made of the test rows.
+    """Ranks of the test targets in a run.
 
     Attributes:
-      users_R: whose rows they are.
-      events_R: how many training events the target has, where that is known.
-      rank_R: by the last phase.
-      untrained_ranks: rank_R by the baselines and before training.
+      users_R: user of each test example.
+      events_R: number of training events of the target; None if it is not recorded.
+      rank_R: ranks by the last phase.
+      untrained_ranks: rank_R of each baseline and of the zero-shot encoder.
 
     Args:
       folder: the run directory.
-      results: of the run.
+      results: content of its `results.json`.
 
     Raises:
-      UserError: they cannot be read, or are not those that the results are of.
+      UserError: the ranks cannot be read, or do not fit the results.
     """
 
     def __init__(self, folder: Path, results: dict[str, Any]):
         path, phase = folder / "ranks.parquet", f"phase-{list(results['phases'])[-1]}"
-        before = {"zero_shot": results["zero_shot"]} if "zero_shot" in results else {}
-        untrained = {**results["baselines"], **before}
+        zero_shot = (
+            {"zero_shot": results["zero_shot"]} if "zero_shot" in results else {}
+        )
+        untrained = {**results["baselines"], **zero_shot}
         try:
             table = pl.read_parquet(path)
             self.users_R = table["user"].to_numpy()
             self.rank_R = table[phase].to_numpy()
             self.untrained_ranks = {x: table[x].to_numpy() for x in untrained}
         except (OSError, pl.exceptions.PolarsError) as e:
-            raise UserError(f"{path}: {' '.join(str(e).split())}; {AGAIN}") from None
+            raise UserError(f"{path}: {' '.join(str(e).split())}; {RERUN}") from None
         self.events_R = table["events"].to_numpy() if "events" in table else None
         for name, metrics in untrained.items():
             check_ranks(path, name, self.untrained_ranks[name], metrics)
@@ -159,21 +160,21 @@ class Ranks:
 def check_ranks(
     path: Path, name: str, rank_R: np.ndarray, metrics: dict[str, Any]
 ) -> None:
-    """Raises UserError where the metrics are not of these ranks."""
+    """Raises UserError if the metrics were not computed from these ranks."""
     for metric, found in metrics.items():
         if "@" in metric and not np.isclose(
             rank_metric(rank_R, metric).mean(), found["value"], rtol=0, atol=1e-6
         ):
             raise UserError(
-                f"{path}: not the ranks of the results ({name}, {metric}); {AGAIN}"
+                f"{path}: does not fit results.json ({name}, {metric}); {RERUN}"
             )
 
 
 def rank_digest(rank_R: np.ndarray) -> str:
-    """Returns a digest of test ranks, by which two runs are known to be identical.
+    """Returns a digest of test ranks, which identical runs share.
 
     Args:
-      rank_R: the rank of the target in every test row.
+      rank_R: rank of the target in every test example.
 
     Returns:
       The first 16 hexadecimal digits of SHA-256 over the ranks as little-endian int32.
@@ -186,93 +187,96 @@ def read_sweep(
     reference: str | None,
     partial: bool,
     items: str = "all",
-    points: Sequence[str] | None = None,
+    variants: Sequence[str] | None = None,
 ) -> Sweep:
-    """The runs of a sweep.
+    """Reads the runs of a sweep.
 
     Args:
-      folder: of the sweep.
-      reference: point to compare with, or a baseline, or what was before training,
-        as `(name)`, that of each run; None is the first point.
+      folder: directory of the sweep.
+      reference: variant to compare with, or `(name)` for a baseline or the zero-shot
+        encoder of each run; None is the first variant.
       partial: whether runs may be missing.
-      items: rows that count: those whose targets are in this group of
-        `recjax.buckets.ITEMS`, or all.
-      points: those that stand in the table; None is all.
+      items: group of targets that count, a key of `ITEM_BINS`, or `all`.
+      variants: variants of the table; None is all.
 
     Raises:
-      UserError: runs that are missing, rows that there are none of, runs of
-        different protocols or other test rows.
+      UserError: runs are missing or differ in protocol or test examples, or no
+        example has such a target.
     """
     plan = read_plan(folder)
-    if unknown := [point for point in points or () if point not in plan["points"]]:
-        known = ", ".join(plan["points"])
-        raise UserError(f"--points: no {unknown[0]!r} among {known}")
-    if points:
-        kept = {k: x for k, x in plan["points"].items() if k in points}
-        plan = {**plan, "points": kept}
-    points = list(plan["points"])
-    reference = reference or points[0]
+    if unknown := [
+        variant for variant in variants or () if variant not in plan["variants"]
+    ]:
+        known = ", ".join(plan["variants"])
+        raise UserError(f"--variants: no {unknown[0]!r}; choose from {known}")
+    if variants:
+        known = plan["variants"].items()
+        plan = {**plan, "variants": {k: x for k, x in known if k in variants}}
+    variants = list(plan["variants"])
+    reference = reference or variants[0]
     untrained = reference.startswith("(") and reference.endswith(")")
-    if reference not in points and not untrained:
+    if reference not in variants and not untrained:
         raise UserError(
-            f"--reference: no {reference!r} among {', '.join(points)}; a baseline is "
-            "asked for as '(name)'"
+            f"--reference: no {reference!r}; choose from {', '.join(variants)}, or "
+            "write '(NAME)' for a baseline"
         )
-    there, missing = find_runs(folder, plan)
+    runs, missing = find_runs(folder, plan)
     if missing and not partial:
         raise UserError(
-            f"{folder}: {len(missing)} of {len(missing) + len(there)} runs are not "
-            f"finished: {', '.join(missing)}; --partial leaves them out"
+            f"{folder}: {len(missing)} of {len(missing) + len(runs)} runs are not "
+            f"finished: {', '.join(missing)}; --partial makes the table without them"
         )
-    base = next((each for each in there if untrained or each[0] == reference), None)
+    base = next((run for run in runs if untrained or run[0] == reference), None)
     if base is None:
-        raise UserError(f"{folder}: no run of the reference {reference!r} is finished")
-    results = {each: read_results(run) for each, run in there.items()}
-    check_same_protocol({str(there[each]): results[each] for each in there})
-    ranks = {each: Ranks(there[each], results[each]) for each in there}
-    for each in ranks if untrained else ():
-        asides = [f"({name})" for name in ranks[each].untrained_ranks]
-        if reference not in asides:
+        raise UserError(f"{folder}: the reference {reference!r} has no finished run")
+    results = {run: read_results(path) for run, path in runs.items()}
+    check_same_protocol({str(path): results[run] for run, path in runs.items()})
+    ranks = {run: Ranks(path, results[run]) for run, path in runs.items()}
+    for run in ranks if untrained else ():
+        names = [f"({name})" for name in ranks[run].untrained_ranks]
+        if reference not in names:
             raise UserError(
-                f"--reference: {there[each]} has no {reference}, but "
-                f"{', '.join(asides)}"
+                f"--reference: {runs[run]} has no {reference}; choose from "
+                f"{', '.join(names)}"
             )
-    configs = {each: read_json(run / "config.json") for each, run in there.items()}
-    for each, run in there.items():
-        both = f"{run} and {there[base]}"
-        if not np.array_equal(ranks[each].users_R, ranks[base].users_R):
-            raise UserError(f"{both}: test rows of other users")
-        if configs[each]["train"]["metric"] != configs[base]["train"]["metric"]:
-            raise UserError(f"{both}: the epoch was chosen by different metrics")
-    mask_R = choose_rows(ranks[base], items, there[base])
+    configs = {run: read_json(path / "config.json") for run, path in runs.items()}
+    for run, path in runs.items():
+        both = f"{path} and {runs[base]}"
+        if not np.array_equal(ranks[run].users_R, ranks[base].users_R):
+            raise UserError(f"{both}: the test examples are of different users")
+        if configs[run]["train"]["metric"] != configs[base]["train"]["metric"]:
+            raise UserError(f"{both}: different metrics chose the epoch")
+    mask_R = choose_examples(ranks[base], items, runs[base])
     return Sweep(plan, results, ranks, configs, missing, reference, base, mask_R)
 
 
 def find_runs(
     folder: Path, plan: dict[str, Any]
 ) -> tuple[dict[tuple[str, int], Path], list[str]]:
-    """Directories of the finished runs by point and seed, and names of the others."""
-    there, missing = {}, []
-    for point in plan["points"]:
+    """Returns the directories of the finished runs, and the names of the others."""
+    finished, missing = {}, []
+    for variant in plan["variants"]:
         for seed in plan["seeds"]:
-            if is_finished(run := folder / point / str(seed)):
-                there[point, seed] = run
+            if is_finished(run := folder / variant / str(seed)):
+                finished[variant, seed] = run
             else:
-                missing.append(f"{point}/{seed}")
-    return there, missing
+                missing.append(f"{variant}/{seed}")
+    return finished, missing
 
 
-def choose_rows(ranks: Ranks, items: str, run: Path) -> np.ndarray:
-    """mask_R of the rows whose targets are in a group of `recjax.buckets.ITEMS`.
+def choose_examples(ranks: Ranks, items: str, run: Path) -> np.ndarray:
+    """Returns mask_R of the examples whose targets are in a group of `ITEM_BINS`.
 
     Raises:
-      UserError: there are none, or it is not known.
+      UserError: there are none, or the groups are not recorded.
     """
     if items == "all":
         return np.ones(len(ranks.users_R), bool)
     if ranks.events_R is None:
-        raise UserError(f"{run}: its ranks.parquet has no training events of targets")
+        raise UserError(
+            f"{run}: ranks.parquet has no column with the training events of targets"
+        )
     mask_R = bin_masks(ranks.events_R, ITEM_BINS)[items]
     if not mask_R.any():
-        raise UserError(f"{run}: no test row has a target that is {items}")
+        raise UserError(f"{run}: no test example has a {items} target")
     return mask_R

@@ -1,7 +1,8 @@
-"""Plots of a table's rows."""
+"""Plots the rows of a table: quality with intervals, and quality against cost."""
 
 import itertools
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,19 +12,21 @@ import numpy as np
 from experiments.tabling.table import Row
 from recjax.common.errors import UserError
 
-# Okabe and Ito, 2008: told apart by the colour-blind.
+# Okabe and Ito, 2008: distinguishable with colour blindness.
 OKABE_ITO = ("#0072B2", "#D55E00", "#56B4E9", "#009E73", "#E69F00")
-GRAYED = "#555555"
-COLORS = {"point": OKABE_ITO[0], "baseline": GRAYED, "published": OKABE_ITO[1]}
-SEED = OKABE_ITO[2]
-# Where a point's name may stand: points of distance and degrees, in order.
-FAR = (8, 16, 26, 38, 52, 68, 86)
-ROOM = 1.3  # what is published and above so many times our best is at the edge
-ANGLES = (0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240)
+GRAY = "#555555"
+COLORS = {"variant": OKABE_ITO[0], "baseline": GRAY, "published": OKABE_ITO[1]}
+SEED_COLOR = OKABE_ITO[2]
+# Candidate positions of a variant's label, nearest first: distance in typographic
+# points, and angle in degrees.
+LABEL_DISTANCES = (8, 16, 26, 38, 52, 68, 86)
+LABEL_WIDTH = 32  # characters of a line; longer labels would squeeze the panels
+EDGE = 1.3  # published values above this multiple of our best are drawn at the edge
+LABEL_ANGLES = (0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240)
 
 
 class Axis(NamedTuple):
-    """What quality can be shown against: a column of points, and its name."""
+    """A cost that quality is plotted against: a column of variants and its label."""
 
     column: str
     label: str
@@ -36,9 +39,9 @@ AXES = {
 
 
 def check_plots() -> None:
-    """Raises UserError where there is nothing to draw with."""
+    """Raises UserError if matplotlib is not installed."""
     if find_spec("matplotlib") is None:
-        raise UserError("needs matplotlib: pip install -e '.[experiments]'")
+        raise UserError("matplotlib is missing; run pip install -e '.[experiments]'")
 
 
 def plot(
@@ -50,92 +53,124 @@ def plot(
     x: str = "seconds",
     title: str = "",
 ) -> None:
-    """Every row's metrics with intervals and seeds; beside it, the last against a cost.
+    """Draws the metrics of every row, and the last metric against a cost.
 
     Args:
-      path: of a PNG, 1500 pixels wide.
-      rows: of the table, in its order.
-      metrics: one or two, a panel each; rows without any are not shown.
-      reference: label of the row at whose mean there is a line.
-      x: of `AXES`.
-      title: of the whole.
+      path: the PNG to write, 1500 pixels wide.
+      rows: rows of the table, drawn from top to bottom.
+      metrics: one or two, with a panel each; rows without any of them are omitted.
+      reference: label of the row whose mean is marked by a dotted line.
+      x: a key of `AXES`.
+      title: title of the figure.
     """
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams["text.parse_math"] = False  # of titles and names with $
+    matplotlib.rcParams["text.parse_math"] = False  # titles and names may contain $
     from matplotlib import pyplot as plt
 
     shown = [row for row in rows if row.values.keys() & {*metrics}]
-    points = [row for row in shown if row.kind == "point"]
-    height, ratios = max(1.4 + 0.34 * len(shown), 4), [2] * len(metrics) + [3]
+    variants = [row for row in shown if row.kind == "variant"]
+    height, ratios = max(1.8 + 0.34 * len(shown), 4), [2] * len(metrics) + [3]
     figure, (*lefts, right) = plt.subplots(
         1, len(ratios), figsize=(15, height), width_ratios=ratios, layout="constrained"
     )
     if title:
         figure.suptitle(title)
+    add_legend(figure, {row.kind for row in shown})
     for axes, metric in zip(lefts, metrics, strict=True):
         draw_rows(axes, shown, metric, reference)
     for axes in lefts[1:]:
         axes.set_yticklabels([])
     last = metrics[-1]
-    draw_costs(right, points, last, AXES[x])
+    draw_costs(right, variants, last, AXES[x])
     for axes in (*lefts, right):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.draw_without_rendering()  # places the axes
+    figure.draw_without_rendering()  # lays out the axes, for `label`
     figure.set_layout_engine("none")
-    costs = [row.cost[AXES[x].column] for row in points]
-    label(right, costs, [middle(row, last) for row in points], [r.name for r in points])
+    costs = [row.cost[AXES[x].column] for row in variants]
+    means = [mean_over_seeds(row, last) for row in variants]
+    label(right, costs, means, [row.name for row in variants])
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
 
-def middle(row: Row, metric: str) -> float:
-    """The mean over the seeds."""
+def add_legend(figure: Any, kinds: Collection[str]) -> None:
+    """Explains the markers below the panels."""
+    from matplotlib.lines import Line2D
+
+    entries: list[tuple[str, str, dict[str, Any]]] = [
+        ("variant", "variant, 95% interval", {"marker": "D", "ls": "-"}),
+        ("seed", "seed", {"marker": "o", "ls": ""}),
+        ("baseline", "(baseline), not trained", {"marker": "D", "ls": "-"}),
+        ("published", "published", {"marker": "|", "ls": "", "ms": 14, "mew": 2.5}),
+    ]
+    handles = []
+    for kind, text, style in entries:
+        if kind in {"variant", "seed", *kinds}:
+            color = COLORS.get(kind, SEED_COLOR)
+            handle = Line2D([], [], label=text)
+            handle.set(color=color, **style)
+            handles.append(handle)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+
+
+def mean_over_seeds(row: Row, metric: str) -> float:
+    """Returns the mean of a metric over the seeds."""
     return float(np.mean(row.values[metric]))
 
 
 def draw_rows(axes: Any, rows: Sequence[Row], metric: str, reference: str) -> None:
-    """Means, intervals and seeds, a row below the other.
+    """Draws the mean, the interval and the seeds of each row, from top to bottom.
 
-    A published figure far above ours stands as a number at the edge.
+    A published value far above ours is written as a number at the right edge, so that
+    it does not squeeze the scale.
     """
     own = [row for row in rows if row.kind != "published" and metric in row.values]
-    edge = ROOM * max(max(row.values[metric]) for row in own)
+    edge = EDGE * max(max(row.values[metric]) for row in own)
     for place, row in enumerate(rows):
         if metric not in row.values:
             continue
         color = COLORS[row.kind]
         if row.label == reference:
-            axes.axvline(middle(row, metric), color=color, lw=1, ls=":", zorder=0)
+            axes.axvline(
+                mean_over_seeds(row, metric), color=color, lw=1, ls=":", zorder=0
+            )
         if metric in row.intervals:
             axes.plot(row.intervals[metric], [place, place], color=color, lw=1.5)
-        if row.kind == "published" and middle(row, metric) > edge:
-            number = f"{middle(row, metric):.4f} "
+        if row.kind == "published" and mean_over_seeds(row, metric) > edge:
+            number = f"{mean_over_seeds(row, metric):.4f} "
             axes.plot(edge, place, ">", color=color, ms=6)
             axes.text(edge, place, number, color=color, ha="right", va="center")
         elif row.kind == "published":
-            axes.plot(middle(row, metric), place, "|", color=color, ms=14, mew=2.5)
+            axes.plot(
+                mean_over_seeds(row, metric), place, "|", color=color, ms=14, mew=2.5
+            )
         else:
-            axes.plot(middle(row, metric), place, "D", color=color, ms=6)
-        if len(values := row.values[metric]) > 1:  # below, so that each can be seen
-            axes.plot(values, [place + 0.25] * len(values), "o", color=SEED, ms=4)
-    axes.set_yticks(range(len(rows)), [row.label for row in rows])
+            axes.plot(mean_over_seeds(row, metric), place, "D", color=color, ms=6)
+        if (
+            len(values := row.values[metric]) > 1
+        ):  # drawn below the mean, so that each is visible
+            axes.plot(values, [place + 0.25] * len(values), "o", color=SEED_COLOR, ms=4)
+    axes.set_yticks(
+        range(len(rows)), [textwrap.fill(row.label, LABEL_WIDTH) for row in rows]
+    )
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"test {metric}")
-    axes.set_title("means, 95% intervals, seeds", fontsize=10)
     axes.grid(axis="x", alpha=0.3)
 
 
 def draw_costs(axes: Any, rows: Sequence[Row], metric: str, axis: Axis) -> None:
-    """A point for each row; a log axis where the costs differ much, else from 0."""
+    """Plots quality against cost; on a log axis if costs differ by more than 4x."""
     from matplotlib import ticker
 
-    costs, color = [row.cost[axis.column] for row in rows], COLORS["point"]
+    costs, color = [row.cost[axis.column] for row in rows], COLORS["variant"]
     for cost, row in zip(costs, rows, strict=True):
         if metric in row.intervals:
             axes.plot([cost, cost], row.intervals[metric], color=color, lw=1, alpha=0.3)
-    axes.plot(costs, [middle(row, metric) for row in rows], "D", color=color, ms=6)
+    axes.plot(
+        costs, [mean_over_seeds(row, metric) for row in rows], "D", color=color, ms=6
+    )
     axes.margins(x=0.15, y=0.12)
     if 0 < 4 * min(costs) < max(costs):
         axes.set_xscale("log")
@@ -159,9 +194,10 @@ def draw_costs(axes: Any, rows: Sequence[Row], metric: str, axis: Axis) -> None:
 def label(
     axes: Any, x: Sequence[float], y: Sequence[float], names: Sequence[str]
 ) -> list[Any]:
-    """Names beside points, each at the nearest place that is free.
+    """Writes a name next to each marker, at the nearest free position.
 
-    Where none is, the name stands over others. The axes must have their place.
+    A name without a free position is drawn over the others. The axes must have been
+    laid out, because positions are compared in pixels.
 
     Returns:
       The texts.
@@ -174,20 +210,21 @@ def label(
     taken = [Bbox.from_extents(*(p - 8), *(p + 8)) for p in at_Px2]
     inside, texts = axes.get_window_extent(renderer), []
     for i in np.argsort(-at_Px2[:, 1], kind="stable"):
-        for far, angle in itertools.product(FAR, np.radians(ANGLES)):
+        for far, angle in itertools.product(LABEL_DISTANCES, np.radians(LABEL_ANGLES)):
             text = axes.annotate(
                 names[i],
                 (x[i], y[i]),
                 xytext=(far * np.cos(angle), far * np.sin(angle)),
                 textcoords="offset points",
                 fontsize=8,
+                bbox={"fc": "white", "ec": "none", "alpha": 0.7, "pad": 0.5},
                 ha=("center", "left", "right")[round(np.cos(angle))],
                 va="center",
                 arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "#999999"},
             )
-            text.arrow_patch.set_visible(far > FAR[0])
+            text.arrow_patch.set_visible(far > LABEL_DISTANCES[0])
             text.update_positions(renderer)
-            # Of the words alone: their line may pass where it will.
+            # The box of the text alone: its connecting line may cross other labels.
             box = Text.get_window_extent(text, renderer)
             within = inside.contains(*box.min) and inside.contains(*box.max)
             if within and not any(box.padded(1).overlaps(other) for other in taken):

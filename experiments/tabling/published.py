@@ -1,4 +1,4 @@
-"""Published figures, from a CSV file."""
+"""Reads published results from a CSV file."""
 
 import csv
 import re
@@ -12,12 +12,12 @@ METRIC = re.compile(r"[a-z]+@[1-9][0-9]*")
 
 
 def read_published(path: Path, metrics: Sequence[str]) -> list[Row]:
-    """Rows of a CSV with the columns name, source, metrics, and maybe note.
+    """Reads a CSV with the columns name, source, metrics and optionally note.
 
-    Cells of metrics are fractions, or empty. Metrics that are not asked are not read.
+    Cells of metrics are fractions or empty. Other metrics than the given are ignored.
 
     Raises:
-      UserError: it cannot be read as that; says in which row, the header being row 1.
+      UserError: the file is invalid; the message has the row, the header being row 1.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -25,12 +25,12 @@ def read_published(path: Path, metrics: Sequence[str]) -> list[Row]:
     except OSError as e:
         raise UserError(f"--published {path}: {e.strerror}") from None
     except (ValueError, csv.Error) as e:
-        raise UserError(f"--published {path}: no CSV ({e})") from None
+        raise UserError(f"--published {path}: is not a CSV file ({e})") from None
     (_, head), *rows = [(i, row) for i, row in numbered if row] or [(1, [])]
     if missing := [x for x in ("name", "source") if x not in head]:
         raise UserError(f"--published {path}: has no column {missing[0]!r}")
     if len(set(head)) < len(head):
-        raise UserError(f"--published {path}: two columns have one name")
+        raise UserError(f"--published {path}: two columns have the same name")
     for column in head:
         if column not in ("name", "source", "note") and not METRIC.fullmatch(column):
             raise UserError(
@@ -62,7 +62,7 @@ def _read_row(
             except ValueError:
                 value = float("nan")
             if not 0 <= value <= 1:
-                raise UserError(f"{where}, column {metric}: {text!r} is no fraction")
+                raise UserError(f"{where}, column {metric}: {text!r} is not a fraction")
             values[metric] = [value]
     name, source, note = cells["name"], cells["source"], cells.get("note", "")
     return Row(name, "published", values, source=source, note=note)

@@ -1,16 +1,23 @@
-"""Files that are there whole or not at all."""
+"""Formats tables as Markdown and CSV."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from recjax.common.errors import UserError
+
+PARTS = ("", " sd", " low", " high", " seeds")  # columns of each metric
+COMPARISON = ("difference", "difference seeds", "p")
 TABLE_FILES = ("table.md", "table.csv", "plot.png")
 
-RANKS = "ranks"  # the CSV's column of digests, each as `seed:digest`
+RANKS = "ranks"  # column of table.csv with digests, each as `seed:digest`
+
+
+PUBLISHED = " (published)"  # ends the labels of published rows
 
 
 @dataclass(frozen=True)
@@ -18,20 +25,20 @@ class Row:
     """A row of the table.
 
     Attributes:
-      kind: what was not trained is a baseline.
-      values: by metric, the mean over the test rows for each seed.
-      intervals: by metric, 95% over users of the means of the seeds.
-      cost: other columns, of points.
-      difference: from the reference, where this is another point.
-      by_seed: that difference, for each seed that both have.
-      p: of that difference, corrected for the number of tests.
-      ranks: by seed, the digest of the test ranks, of trained points.
-      source: of a published row.
-      note: on a published row.
+      kind: a trained variant; a baseline, if nothing was trained; or published.
+      values: for each metric the mean over the test examples, one per seed.
+      intervals: for each metric the 95% interval over users of the mean over seeds.
+      cost: the other columns; variants only.
+      difference: from the reference; None for the reference itself.
+      by_seed: the difference for each seed that both have.
+      p: p-value of the difference, corrected for the number of tests.
+      ranks: digest of the test ranks by seed; variants only.
+      source: origin of a published row.
+      note: remark on a published row.
     """
 
     name: str
-    kind: Literal["baseline", "point", "published"]
+    kind: Literal["baseline", "variant", "published"]
     values: dict[str, list[float]]
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     cost: dict[str, float] = field(default_factory=dict)
@@ -44,16 +51,20 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The name as it is shown."""
-        if self.kind == "point":
+        """The name as shown in tables and plots."""
+        if self.kind == "variant":
             return self.name
-        return {"baseline": "({})", "published": "{} (published)"}[self.kind].format(
-            self.name
-        )
+        return f"({self.name})" if self.kind == "baseline" else self.name + PUBLISHED
 
 
 def markdown(rows: Sequence[Row], metrics: Sequence[str], difference: str) -> str:
-    """The rows; `difference` heads that column."""
+    """Returns the Markdown table.
+
+    Args:
+      rows: rows of the table, at least one of them a variant.
+      metrics: columns.
+      difference: heading of the column of differences.
+    """
     costs = costs_of(rows)
     head = ["", *metrics, difference, "p", *costs]
     lines = [line(head), "|---|" + "---:|" * (len(head) - 1)]
@@ -68,22 +79,22 @@ def markdown(rows: Sequence[Row], metrics: Sequence[str], difference: str) -> st
 
 
 def line(cells: Sequence[str]) -> str:
-    """A line of markdown's."""
+    """Returns one line of a Markdown table."""
     plain = [" ".join(x.split()).replace("|", r"\|") for x in cells]
     return "| " + " | ".join(plain) + " |"
 
 
 def costs_of(rows: Sequence[Row]) -> list[str]:
-    """Names of the columns that only points have."""
+    """Returns the names of the columns that only variants have."""
     return next(list(row.cost) for row in rows if row.cost)
 
 
 def cell(row: Row, metric: str) -> str:
-    """Mean, deviation and interval."""
+    """Returns mean, standard deviation and interval of a metric."""
     if not (values := row.values.get(metric)):
         return ""
     mean = float(np.mean(values))
-    # Four decimals, but not of what they make nothing of.
+    # Four decimals, except for values that these would round to zero.
     text = f"{mean:.4f}" if mean == 0 or mean >= 5e-5 else f"{mean:.1e}"
     if len(values) > 1:
         text += f" ± {np.std(values, ddof=1):.4f}"
@@ -93,29 +104,28 @@ def cell(row: Row, metric: str) -> str:
 
 
 def difference_cell(row: Row) -> str:
-    """The difference, and in how many of several seeds it has this sign."""
+    """Returns the difference and, with several seeds, how many have the same sign."""
     if row.difference is None:
         return ""
-    alike = sum(x * row.difference > 0 for x in row.by_seed)
-    seeds = f" ({alike}/{len(row.by_seed)})" if len(row.by_seed) > 1 else ""
+    same_sign = sum(value * row.difference > 0 for value in row.by_seed)
+    seeds = f" ({same_sign}/{len(row.by_seed)})" if len(row.by_seed) > 1 else ""
     return f"{row.difference:+.4f}{seeds if row.difference else ''}"
 
 
 def number(column: str, value: float) -> str:
-    """A number of a cost column."""
+    """Formats a number of a cost column."""
     if column.startswith("valid"):
         return f"{value:.4f}"
     return f"{value:,.1f}".removesuffix(".0") if column == "epochs" else f"{value:,.0f}"
 
 
 def write_csv(path: Path, rows: Sequence[Row], metrics: Sequence[str]) -> None:
-    """The table's numbers, every seed's too."""
-    costs, parts = costs_of(rows), ("", " sd", " low", " high", " seeds")
+    """Writes the numbers of the table, including those of every seed."""
+    costs = costs_of(rows)
     with path.open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
-        head = [m + part for m in metrics for part in parts]
-        more = ["difference", "difference seeds", "p", RANKS, *costs, "source", "note"]
-        out.writerow(["name", *head, *more])
+        head = [metric + part for metric in metrics for part in PARTS]
+        out.writerow(["name", *head, *COMPARISON, RANKS, *costs, "source", "note"])
         for row in rows:
             cells: list[Any] = [row.label]
             for m in metrics:
@@ -131,3 +141,38 @@ def write_csv(path: Path, rows: Sequence[Row], metrics: Sequence[str]) -> None:
             cells.append(" ".join(f"{seed}:{x}" for seed, x in row.ranks.items()))
             cells += [row.cost.get(c, "") for c in costs]
             out.writerow([*cells, row.source, row.note])
+
+
+def read_csv(path: Path, metrics: Sequence[str]) -> list[Row]:
+    """Reads the rows of a table.csv, as far as plots need them.
+
+    Raises:
+      UserError: the file cannot be read, or `write_csv` did not write it.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [_read_row(cells, metrics) for cells in csv.DictReader(file)]
+    except OSError as e:
+        raise UserError(f"{path}: {e.strerror}") from None
+    except (ValueError, KeyError, AttributeError, TypeError, csv.Error):
+        raise UserError(f"{path}: damaged, or not written by this program") from None
+
+
+def _read_row(cells: Mapping[str, str], metrics: Sequence[str]) -> Row:
+    values = {m: [float(x) for x in cells[f"{m} seeds"].split()] for m in metrics}
+    intervals = {
+        m: (float(cells[f"{m} low"]), float(cells[f"{m} high"]))
+        for m in metrics
+        if cells[f"{m} low"]
+    }
+    label = cells["name"]
+    values = {m: of_seeds for m, of_seeds in values.items() if of_seeds}
+    if cells["source"]:
+        name = label.removesuffix(PUBLISHED)
+        return Row(name, "published", values, source=cells["source"])
+    if not cells["seeds"]:
+        return Row(label[1:-1], "baseline", values, intervals)
+    # The costs are the columns between the comparison and the source.
+    columns = list(cells)[list(cells).index("p") + 1 : list(cells).index("source")]
+    cost = {column: float(cells[column]) for column in columns if column != RANKS}
+    return Row(label, "variant", values, intervals, cost)

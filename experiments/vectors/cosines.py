@@ -1,8 +1,9 @@
-"""How alike an encoder's vectors of a catalogue are: the mean cosine of two items.
+"""Measures the mean cosine similarity of two items' text vectors.
 
     python -m experiments.vectors.cosines --config=configs/ablations/vectors.py
 
-The encoder is as it came; its vectors as they are, and whitened over the catalogue.
+The encoder is not trained. The cosine is printed without and with whitening over the
+catalogue.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from recjax.run.setup import open_run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the two means; exit code 2 at a config without texts."""
+    """Prints the two means; exit code 2 if the config has no texts."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--config", required=True)
     args, changes = parser.parse_known_args(argv)
@@ -36,21 +37,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     num_items, width = vectors_NxE.shape
     plain, white = mean_cosine(vectors_NxE), mean_cosine(whiten(vectors_NxE))
     print(
-        f"{num_items:,} items, {width} numbers each: mean cosine of two items "
+        f"{num_items:,} items, {width} dimensions: mean cosine of two items "
         f"{plain:.2f}, whitened {white:.2f}"
     )
 
 
 def encode(flags: list[str]) -> np.ndarray:
-    """vectors_NxE of a config's items, before any training.
+    """Returns vectors_NxE of a config's items, before any training.
 
     Raises:
-      UserError: the config cannot run, or has no texts.
+      UserError: the config is invalid, or has no texts.
     """
     config = resolve(flags)
     check_config(config)
     if "text" not in config.item_tower.sources:
-        raise UserError("item_tower.sources: without 'text' there is no vector")
+        raise UserError(
+            "item_tower.sources: add 'text'; items without text have no text vectors"
+        )
     with (
         tempfile.TemporaryDirectory() as folder,
         open_run(config, Path(folder), time.perf_counter()) as (r, params),
@@ -59,7 +62,11 @@ def encode(flags: list[str]) -> np.ndarray:
 
 
 def mean_cosine(vectors_NxE: np.ndarray) -> float:
-    """Over all pairs of different rows, of which no N x N is held."""
+    """Returns the mean cosine over all pairs of different items.
+
+    The squared norm of the sum of unit vectors is the sum over all pairs, so that no
+    N x N matrix is needed.
+    """
     total_E = np.sum(unit_vectors(vectors_NxE), axis=0, dtype=np.float64)
     num_rows = len(vectors_NxE)
     return float((np.sum(total_E**2) - num_rows) / (num_rows * (num_rows - 1)))

@@ -1,4 +1,4 @@
-"""A sweep of seconds."""
+"""A sweep that takes seconds."""
 
 import json
 
@@ -8,16 +8,16 @@ CONFIG = """
 from pathlib import Path
 
 from recjax.config import base
-from configs.ablations.reference import read_variants
+from experiments.sweeping.load import read_variants
 from tests.conftest import shrink
 
 
-def get_config(point="narrow"):
+def get_config(variant="narrow"):
     c = shrink(base.get_config(), Path({data!r})).unlock()
     c.item_tower.sources = ("id",)
     c.train.phases = (base.phase("p", epochs={epochs}, lr=0.01, patience=0),)
     c.train.checkpoint_seconds = 0.1
-    c.update_from_flattened_dict(dict(read_variants(sweep)[point]))
+    c.update_from_flattened_dict(dict(read_variants(sweep)[variant]))
     return c.lock()
 
 
@@ -30,7 +30,7 @@ def sweep(add):
 
 @pytest.fixture
 def sweep_config(tmp_path, atomic_dir):
-    """Writes the config; the point `odd` cannot run."""
+    """Writes the config; the variant `odd` cannot run."""
 
     def write(epochs=1):
         path = tmp_path / "tiny.py"
@@ -41,7 +41,7 @@ def sweep_config(tmp_path, atomic_dir):
 
 
 def results(out):
-    """Of all runs, without what no two runs have alike."""
+    """Results of all runs, without the values that differ between two equal runs."""
     found = {}
     for path in sorted(out.glob("*/*/results.json")):
         final = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""A table of runs that were made up, so that every number in it is known."""
+"""Tables of made-up runs, in which every number is known."""
 
 import csv
 import hashlib
@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 
 from experiments import collect
+from experiments.tabling import caption
 
-# Ranks of four rows of three users, by point and seed.
+# Ranks of four examples of three users, by variant and seed.
 RANKS = {
     ("plain", 0): [1, 2, 11, 1],
     ("plain", 1): [1, 11, 11, 1],
@@ -28,10 +29,11 @@ PROTOCOL = {
     "ties": "against the model",
     "history": 5,
 }
-# By hand: of the popularity a alone gets something, and is drawn three times in one
-# sample of 27, more than the 2.5% beyond a bound. Every row counts, so that "plain" has
-# an HR@10 of 3/4 and 2/4. Only b, one of three users, gets better: from .1577, the
-# lower bound, to .9077. One sample in 27 is b alone; (2/3)^3 are without b.
+# By hand: with popularity only user a has a hit, and a is drawn three times in one of
+# 27 samples, which is more than the 2.5% beyond a bound. Every example counts, so
+# "plain" has an HR@10 of 3/4 and 2/4. Only b, one of three users, gets
+# better: from .1577, the lower bound, to .9077. One sample in 27 is b alone; (2/3)^3
+# are without b.
 TABLE = """\
 |  | hr@10 | ndcg@10 | difference, ndcg@10 | p | seeds | valid ndcg@10 | \
 epochs | train s | all s | trained | MiB |
@@ -43,21 +45,21 @@ epochs | train s | all s | trained | MiB |
 | better | 1.0000 ± 0.0000 [1.0000, 1.0000] | 0.9539 ± 0.0652 [0.9077, 1.0000] \
 | +0.3750 (2/2) | 1.0000 | 2 | 0.5000 | 5.5 | 10 | 20 | 1,234 | 700 |
 
-Test: means of seeds 0, 1 ± their standard deviation, with 95% percentile bootstrap \
-intervals over users of the seeds' mean; 4 rows of 3 users. The epoch is chosen on \
-validation ndcg@10. Difference from `plain` (in parentheses: in how many of the seeds \
-it has this sign), with p of a two-sided paired \
+Test: mean over seeds 0, 1 ± standard deviation, with 95% percentile bootstrap \
+intervals of this mean over users; 4 examples of 3 users. The epoch is chosen on \
+validation ndcg@10. Differences are from `plain` (in parentheses: the number of seeds \
+with the same sign); p is from a two-sided paired \
 randomisation test over users (10,000 sign flips of the users' differences in ndcg@10, \
-averaged over seeds and summed over each user's rows), corrected by Holm for 1 test; \
-the least that so many flips can give is 0.0001. It asks what other users would make \
-of these trained states, not what other seeds would give. Rows in parentheses are not \
-trained, of the run plain/0 alone, and not tested.
+averaged over seeds and summed over each user's examples), with Holm's correction \
+for 1 test; the smallest possible p is 0.0001. It generalises to other users of these \
+trained models, not to other seeds. Rows in parentheses are not trained; they come \
+from the run plain/0 and are not tested.
 
 Protocol abc: leave_one_out, all items ranked, seen items masked, ties against the \
-model, history of 5. Made at commit abc1234. Cores of a run: 1.
+model, history length 5. Made at commit abc1234. Cores per run: 1.
 
-    python -m experiments.sweep --config=c.py --data=d --out=RUNS --seeds 0 1 --points \
-plain better -- --config.data.source=DIR
+    python -m experiments.sweep --config=c.py --data=d --out=RUNS --seeds 0 1 \
+--variants plain better -- --config.data.source=DIR
     python -m experiments.collect RUNS
 """
 
@@ -106,12 +108,12 @@ def write_run(folder, ranks, seed, users=USERS):
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(collect, "current_commit", lambda: "abc1234")
+    monkeypatch.setattr(caption, "current_commit", lambda: "abc1234")
     out = tmp_path / "runs"
-    for (point, seed), ranks in RANKS.items():
-        write_run(out / point / str(seed), ranks, seed)
+    for (variant, seed), ranks in RANKS.items():
+        write_run(out / variant / str(seed), ranks, seed)
     plan = {"config": "c.py", "data": "d", "seeds": [0, 1]}
-    plan |= {"points": {"plain": {}, "better": {}}}
+    plan |= {"variants": {"plain": {}, "better": {}}}
     plan["arguments"] = ["--config.data.source=x"]
     (out / "sweep.json").write_text(json.dumps(plan))
     return out
@@ -169,8 +171,8 @@ def test_some_targets_alone(runs, capsys):
     """Those of b have 3 and 4 training events, the others none and 9."""
     collect.main([str(runs), "--items=cold"])
     text = capsys.readouterr().out
-    assert "The validation figures are over all its rows." in text
-    assert "; 2 rows of 1 user whose targets are cold (recjax/buckets.py)." in text
+    assert "The validation metric covers all items." in text
+    assert "; 2 examples of 1 user with cold targets (1 to 4 training events)." in text
     assert "experiments.collect RUNS --items=cold" in text
     rows = read_rows(runs)
     digests = rows["plain"]["ranks"]
@@ -183,17 +185,17 @@ def test_some_targets_alone(runs, capsys):
     assert read_rows(runs)["plain"]["ranks"] == digests  # of all rows
 
 
-def test_targets_that_there_are_none_of(runs, capsys):
+def test_missing_targets(runs, capsys):
     path = runs / "plain" / "0" / "ranks.parquet"
     table = pl.read_parquet(path)
     table.with_columns(events=pl.lit(7)).write_parquet(path)
     with pytest.raises(SystemExit, match="2"):
         collect.main([str(runs), "--items=new"])
-    assert "no test row has a target that is new" in capsys.readouterr().err
+    assert "no test example has a new target" in capsys.readouterr().err
     table.drop("events").write_parquet(path)
     with pytest.raises(SystemExit, match="2"):
         collect.main([str(runs), "--items=new"])
-    assert "has no training events of targets" in capsys.readouterr().err
+    assert "has no column with the training events" in capsys.readouterr().err
 
 
 def test_the_rows_of_a_user_are_flipped_together(tmp_path, capsys):
@@ -203,9 +205,9 @@ def test_the_rows_of_a_user_are_flipped_together(tmp_path, capsys):
     """
     users = [f"u{i}" for i in range(10)] + ["many"] * 30
     ranks = {"plain": [3] * 10 + [1] * 30, "better": [1] * 10 + [2] * 30}
-    for point, each in ranks.items():
-        write_run(tmp_path / point / "0", each[:4], 0)
-        folder = tmp_path / point / "0"
+    for variant, each in ranks.items():
+        write_run(tmp_path / variant / "0", each[:4], 0)
+        folder = tmp_path / variant / "0"
         change(folder / "results.json", "baselines", value={})
         for name, value in (("hr@10", 1), ("mrr@10", np.mean(1 / np.array(each)))):
             change(folder / "results.json", "test", name, "value", value=value)
@@ -214,7 +216,7 @@ def test_the_rows_of_a_user_are_flipped_together(tmp_path, capsys):
         table = pl.DataFrame({"user": users, "phase-q": each})
         table.write_parquet(folder / "ranks.parquet")
     plan = {"config": "c.py", "data": None, "seeds": [0], "arguments": []}
-    plan["points"] = {"plain": {}, "better": {}}
+    plan["variants"] = {"plain": {}, "better": {}}
     (tmp_path / "sweep.json").write_text(json.dumps(plan))
     collect.main([str(tmp_path)])
     out = capsys.readouterr().out
@@ -231,13 +233,13 @@ def test_several_tests_are_corrected(runs):
     for seed in (0, 1):
         write_run(runs / "worse" / str(seed), [11, 11, 11, 11], seed)
     change(
-        runs / "sweep.json", "points", value={"plain": {}, "better": {}, "worse": {}}
+        runs / "sweep.json", "variants", value={"plain": {}, "better": {}, "worse": {}}
     )
     collect.main([str(runs)])
     rows = read_rows(runs)
     assert float(rows["worse"]["p"]) == pytest.approx(2 * 2 / 8, abs=0.03)
     assert float(rows["better"]["p"]) == 1.0
-    assert "corrected by Holm for 2 tests" in (runs / "table.md").read_text()
+    assert "Holm's correction for 2 tests" in (runs / "table.md").read_text()
 
 
 def test_another_reference_metric_title_and_axis(runs, capsys):
@@ -249,7 +251,7 @@ def test_another_reference_metric_title_and_axis(runs, capsys):
         "    python -m experiments.collect RUNS --reference=better "
         "'--title=A | B'\"'\"'s' --x=params --metrics mrr@10\n"
     )
-    assert "of the run better/0 alone" in out
+    assert "come from the run better/0" in out
     rows = read_rows(runs)
     assert rows["better"]["p"] == ""
     assert float(rows["plain"]["difference"]) < 0
@@ -257,22 +259,22 @@ def test_another_reference_metric_title_and_axis(runs, capsys):
 
 
 def test_a_baseline_as_reference(runs, capsys):
-    """Asked for as the table names it; every point is tested against it."""
+    """Asked for as the table names it; every variant is tested against it."""
     collect.main([str(runs), "--reference=(popularity)", "--tested=hr@10"])
     out = capsys.readouterr().out
     assert "| difference, hr@10 | p |" in out
-    assert "Difference from `(popularity)` (in parentheses" in out
+    assert "Differences are from `(popularity)` (in parentheses" in out
     assert "differences in hr@10, averaged" in out
-    assert "Holm for 2 tests" in out
+    assert "Holm's correction for 2 tests" in out
     assert "RUNS '--reference=(popularity)' --tested=hr@10\n" in out
     rows = read_rows(runs)
     assert float(rows["plain"]["difference"]) == pytest.approx(2.5 / 4 - 1 / 4)
     each = [float(x) for x in rows["plain"]["difference seeds"].split()]
     assert each == [0.5, 0.25]
     for flag, said in (
-        ("--reference=(counts)", "plain/0 has no (counts), but (popularity)"),
-        ("--reference=counts", "among plain, better; a baseline is asked for as"),
-        ("--tested=auc", "--tested: no 'auc' among"),
+        ("--reference=(counts)", "plain/0 has no (counts); choose from (popularity)"),
+        ("--reference=counts", "choose from plain, better, or write"),
+        ("--tested=auc", "--tested: no metric 'auc'; choose from"),
     ):
         with pytest.raises(SystemExit, match="2"):
             collect.main([str(runs), flag])
@@ -280,7 +282,7 @@ def test_a_baseline_as_reference(runs, capsys):
 
 
 def test_a_baseline_is_of_each_run(runs, capsys):
-    """One that is drawn, or depends on the point, is not that of another run."""
+    """One that is drawn, or depends on the variant, is not that of another run."""
     run = runs / "better" / "1"
     ranks = pl.read_parquet(run / "ranks.parquet")
     ranks = ranks.with_columns(popularity=pl.Series([11, 11, 11, 11]))
@@ -326,7 +328,7 @@ def test_a_table_is_written_whole_or_not_at_all(runs, monkeypatch, capsys):
     assert after == before
 
 
-def test_what_is_plotted(runs, monkeypatch):
+def test_plotted_metrics(runs, monkeypatch):
     asked = []
 
     def plot(path, *args, **more):
@@ -344,10 +346,10 @@ def test_what_is_plotted(runs, monkeypatch):
     assert [row.name for row in second[1]] == ["popularity", "plain", "better"]
 
 
-def test_an_epoch_chosen_by_what_ranks_do_not_give(runs, capsys):
+def test_an_epoch_chosen_by_another_metric_than_ranks_give(runs, capsys):
     """AUC needs the number of candidates: the first metric is tested instead."""
-    for point, seed in RANKS:
-        path = runs / point / str(seed) / "config.json"
+    for variant, seed in RANKS:
+        path = runs / variant / str(seed) / "config.json"
         change(path, "train", "metric", value="auc")
     collect.main([str(runs)])
     out = capsys.readouterr().out
@@ -355,20 +357,20 @@ def test_an_epoch_chosen_by_what_ranks_do_not_give(runs, capsys):
     assert "differences in hr@10" in out
 
 
-def test_no_epoch_is_chosen_where_the_last_phase_keeps_its_last(runs, capsys):
-    def keep(point, *kept):
+def test_variants_that_keep_the_last_epoch_are_named(runs, capsys):
+    def keep(variant, *kept):
         phases = [{"name": k, "keep": x} for k, x in zip("pqr", kept, strict=True)]
         for seed in (0, 1):
-            path = runs / point / str(seed) / "config.json"
+            path = runs / variant / str(seed) / "config.json"
             change(path, "train", "phases", value=phases)
         collect.main([str(runs)])
         return capsys.readouterr().out
 
-    assert "ndcg@10, but in better it is the last." in keep("better", *["last"] * 3)
+    assert "ndcg@10; better use the last epoch." in keep("better", *["last"] * 3)
     out = keep("plain", "best", "last", "best")
-    assert "The state is that after the last epoch." in out
+    assert "The parameters after the last epoch are tested." in out
     assert "The epoch is chosen" not in out
-    assert "validation ndcg@10, but in better" in keep("plain", "last", "best", "last")
+    assert "validation ndcg@10; better" in keep("plain", "last", "best", "last")
 
 
 def test_published_rows(runs, tmp_path, capsys):
@@ -377,29 +379,29 @@ def test_published_rows(runs, tmp_path, capsys):
     collect.main([str(runs), "--published", str(path)])
     out = capsys.readouterr().out
     assert r"| Old (published), Me 2020; a \| b | 0.5000 |  |  |" in out
-    assert "Published rows are as their sources give them" in out
+    assert "Published rows are copied from their sources" in out
     row = read_rows(runs)["Old (published)"]
     assert (row["hr@10"], row["ndcg@10"], row["p"]) == ("0.500000", "", "")
     assert (row["source"], row["note"]) == ("Me 2020", "a | b")
 
 
-def test_published_figures_of_next_to_nothing(runs, tmp_path, capsys):
-    """Four decimals would make them nothing."""
+def test_a_published_value_near_zero(runs, tmp_path, capsys):
+    """Four decimals would round it to zero."""
     path = tmp_path / "published.csv"
     path.write_text("name,source,hr@10,ndcg@10\nOld,Me 2020,0.00004,0\n")
     collect.main([str(runs), "--published", str(path)])
     assert "| Old (published), Me 2020 | 4.0e-05 | 0.0000 |" in capsys.readouterr().out
 
 
-def test_other_cores_are_said_to_be(runs, capsys):
+def test_different_cores_are_named(runs, capsys):
     change(last(runs), "cores", value=2)
     collect.main([str(runs)])
-    said = "Made at commit abc1234. Cores of a run: 1 (plain, better); 2 (better).\n"
+    said = "Made at commit abc1234. Cores per run: 1 (plain, better); 2 (better).\n"
     assert said in capsys.readouterr().out
 
 
 def test_the_commit_of_the_page(tmp_path, monkeypatch):
-    """Of the checkout, with what results depend on that is not committed."""
+    """Uncommitted changes count in the package and the configs only."""
 
     def git(*arguments):
         names = ("-c", "user.name=a", "-c", "user.email=a@b")
@@ -409,31 +411,31 @@ def test_the_commit_of_the_page(tmp_path, monkeypatch):
     for name in ("recjax", "configs", "experiments"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").touch()
-    monkeypatch.setattr(collect.recjax, "__file__", str(tmp_path / "recjax/a.py"))
-    assert collect.current_commit() == ""
+    monkeypatch.setattr(caption.recjax, "__file__", str(tmp_path / "recjax/a.py"))
+    assert caption.current_commit() == ""
     git("init")
-    assert collect.current_commit() == ""  # nothing is committed
+    assert caption.current_commit() == ""  # nothing is committed
     git("add", ".")
     git("commit", "-m", "first")
-    commit = collect.current_commit()
+    commit = caption.current_commit()
     head = subprocess.check_output(["git", "-C", str(tmp_path), "rev-parse", "HEAD"])
     assert head.decode().startswith(commit)
     assert len(commit) == 7
     (tmp_path / "experiments" / "__init__.py").write_text("1")
-    assert collect.current_commit() == commit
+    assert caption.current_commit() == commit
     (tmp_path / "configs" / "new.py").touch()
-    assert collect.current_commit() == f"{commit}, with uncommitted changes"
+    assert caption.current_commit() == f"{commit}, with uncommitted changes"
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert collect.current_commit() == ""
+    assert caption.current_commit() == ""
 
 
 def test_a_page_outside_a_checkout(runs, monkeypatch, capsys):
-    monkeypatch.setattr(collect, "current_commit", lambda: "")
+    monkeypatch.setattr(caption, "current_commit", lambda: "")
     collect.main([str(runs)])
-    assert "history of 5. Cores of a run: 1.\n" in capsys.readouterr().out
+    assert "history length 5. Cores per run: 1.\n" in capsys.readouterr().out
 
 
-def test_other_pretrained_weights_are_said_to_be(runs, capsys):
+def test_different_pretrained_weights_are_named(runs, capsys):
     collect.main([str(runs)])
     assert "pretrained" not in capsys.readouterr().out
     change(last(runs), "pretrained", value="b")
@@ -442,16 +444,16 @@ def test_other_pretrained_weights_are_said_to_be(runs, capsys):
     assert said in capsys.readouterr().out
 
 
-def test_some_points_alone(runs, capsys):
+def test_some_variants_alone(runs, capsys):
     for seed in (0, 1):
         write_run(runs / "worse" / str(seed), [11, 11, 11, 11], seed)
     every = {"plain": {}, "odd": {}, "better": {}, "worse": {}}
-    change(runs / "sweep.json", "points", value=every)
-    collect.main([str(runs), "--points", "worse", "better"])  # odd never ran
+    change(runs / "sweep.json", "variants", value=every)
+    collect.main([str(runs), "--variants", "worse", "better"])  # odd never ran
     said = capsys.readouterr().out
     assert list(read_rows(runs)) == ["(popularity)", "better", "worse"]
-    assert "Difference from `better`" in said
-    assert said.endswith("experiments.collect RUNS --points worse better\n")
+    assert "Differences are from `better`" in said
+    assert said.endswith("experiments.collect RUNS --variants worse better\n")
 
 
 def test_missing_runs_are_named(runs, capsys):
@@ -465,15 +467,15 @@ def test_missing_runs_are_named(runs, capsys):
     collect.main([str(runs), "--partial"])
     out = capsys.readouterr().out
     assert "2 of 4 runs are not finished and not in the table: plain/0, better/1" in out
-    assert "of the run plain/1 alone" in out
+    assert "come from the run plain/1" in out
     assert "--partial" in out.splitlines()[-1]
-    assert "Test: one seed (1) (better: of 0), with" in out
+    assert "Test: one seed (1) (better: 0), with" in out
 
 
-def test_points_of_fewer_seeds_are_named(runs, capsys):
+def test_variants_of_fewer_seeds_are_named(runs, capsys):
     (runs / "better" / "1" / "results.json").unlink()
     collect.main([str(runs), "--partial"])
-    means = "means of seeds 0, 1 ± their standard deviation (better: of 0), with"
+    means = "mean over seeds 0, 1 ± standard deviation (better: 0), with"
     assert means in capsys.readouterr().out
     (runs / "plain" / "1" / "results.json").unlink()
     collect.main([str(runs), "--partial"])
@@ -507,17 +509,17 @@ def last(runs, name="results.json"):
         (
             lambda runs: spoil_ranks(runs, user=["a", "b", "c", "c"]),
             [],
-            "better/1 and {runs}/plain/0: test rows of other users",
+            "better/1 and {runs}/plain/0: the test examples are of different users",
         ),
         (
             lambda runs: spoil_ranks(runs, phase_q=[1, 1, 3, 1]),
             [],
-            "better/1/ranks.parquet: not the ranks of the results (phase-q, ndcg@10)",
+            "better/1/ranks.parquet: does not fit results.json (phase-q, ndcg@10)",
         ),
         (
             lambda runs: spoil_ranks(runs, popularity=[1, 1, 11, 11]),
             [],
-            "not the ranks of the results (popularity, hr@10)",
+            "does not fit results.json (popularity, hr@10)",
         ),
         (
             lambda runs: change(last(runs), "baselines", value={"ease": {}}),
@@ -529,7 +531,7 @@ def last(runs, name="results.json"):
                 last(runs, "config.json"), "train", "metric", value="hr@10"
             ),
             [],
-            "the epoch was chosen by different metrics",
+            "different metrics chose the epoch",
         ),
         (
             lambda runs: change(last(runs), "phases", value={"r": {"epochs": 1}}),
@@ -537,7 +539,7 @@ def last(runs, name="results.json"):
             "better/1/ranks.parquet: ",
         ),
         (lambda runs: last(runs, "ranks.parquet").unlink(), [], "ranks.parquet: "),
-        (lambda runs: last(runs).write_text("{"), [], "the sweep makes it again"),
+        (lambda runs: last(runs).write_text("{"), [], "the next sweep runs it again"),
         (lambda runs: last(runs).write_text("{}"), [], "damaged or too old, no 'base"),
         (lambda runs: (runs / "sweep.json").unlink(), [], "runs: no sweep.json; "),
         (
@@ -548,17 +550,17 @@ def last(runs, name="results.json"):
         (
             lambda runs: shutil.rmtree(runs / "plain"),
             ["--partial"],
-            "no run of the reference 'plain' is finished",
+            "the reference 'plain' has no finished run",
         ),
-        (None, ["--reference", "worse"], "no 'worse' among plain, better"),
-        (None, ["--points", "worse"], "--points: no 'worse' among plain, better"),
-        (None, ["--metrics", "hr@11"], "no 'hr@11' among hr@10, ndcg@10, mrr@10"),
-        (None, ["--metrics", "hr@10", "auc"], "--metrics: no 'auc'"),
+        (None, ["--reference", "worse"], "no 'worse'; choose from plain, better"),
+        (None, ["--variants", "worse"], "--variants: no 'worse'; choose from plain"),
+        (None, ["--metrics", "hr@11"], "no metric 'hr@11'; choose from hr@10, ndcg@10"),
+        (None, ["--metrics", "hr@10", "auc"], "--metrics: no metric 'auc'"),
         (None, ["--published", "no.csv"], "--published no.csv: No such file"),
         (None, ["--out", "setup.cfg"], "--out setup.cfg: File exists"),
     ],
 )
-def test_what_cannot_be_is_one_line(runs, capsys, spoil, arguments, message):
+def test_errors_are_one_line(runs, capsys, spoil, arguments, message):
     if spoil:
         spoil(runs)
     with pytest.raises(SystemExit) as e:
@@ -567,3 +569,42 @@ def test_what_cannot_be_is_one_line(runs, capsys, spoil, arguments, message):
     (line,) = capsys.readouterr().err.splitlines()
     assert message.format(runs=runs) in line
     assert not (runs / "table.md").exists()
+
+
+def test_a_plot_is_drawn_again(runs, tmp_path, monkeypatch, capsys):
+    """From the files alone: the rows, metrics and options are those of the table."""
+    plots = []
+
+    def plot(path, rows, metrics, **options):
+        path.touch()
+        shown = [(x.label, x.kind, {m: x.values.get(m) for m in metrics}) for x in rows]
+        plots.append((shown, metrics, options))
+        costs.append([{"train s": x.cost["train s"]} for x in rows if x.cost])
+
+    costs = []
+    monkeypatch.setattr(collect, "plot", plot)
+    published = tmp_path / "published.csv"
+    published.write_text("name,source,hr@10,ndcg@10\nOld,Me 2020,0.5,\n")
+    asked = [f"--published={published}", "--title=A", "--reference=better"]
+    collect.main([str(runs), *asked, "--metrics", "mrr@10", "hr@10", "ndcg@10"])
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("table.md", "table.csv"):
+        shutil.copy(runs / name, out)
+    collect.main([str(out), "--redraw"])
+    assert sorted(x.name for x in out.iterdir()) == [
+        "plot.png",
+        "table.csv",
+        "table.md",
+    ]
+    (first, *more), (second, *again) = plots
+    assert more == again
+    assert costs[0] == costs[1]
+    for (*own, values), (*other, read) in zip(first, second, strict=True):
+        assert own == other
+        for metric, x in values.items():
+            assert read[metric] == (x and pytest.approx(x, abs=1e-6))
+    (out / "table.csv").write_text("name\nplain\n")
+    with pytest.raises(SystemExit, match="2"):
+        collect.main([str(out), "--redraw"])
+    assert "table.csv: damaged" in capsys.readouterr().err

@@ -27,11 +27,11 @@ def test_vectors_of_a_config(sweep_config, capsys):
     flags = ["--config", sweep_config()]
     with pytest.raises(SystemExit, match="2"):
         cosines.main(flags)
-    assert "item_tower.sources: without 'text'" in capsys.readouterr().err
+    assert "item_tower.sources: add 'text'" in capsys.readouterr().err
     cosines.main([*flags, "--config.item_tower.sources=('text',)"])
     said = capsys.readouterr().out
     found = re.search(
-        r"\d+ items, \d+ numbers each: .* (-?\d\.\d\d), .* (-?0\.\d\d)\n", said
+        r"\d+ items, \d+ dimensions: .* (-?\d\.\d\d), .* (-?0\.\d\d)\n", said
     )
     assert found
-    assert float(found[1]) > abs(float(found[2])) + 0.1  # a cone, and none
+    assert float(found[1]) > abs(float(found[2])) + 0.1  # a narrow cone, and none

@@ -1,4 +1,4 @@
-"""What a run's parameters give when they are asked anew."""
+"""Evaluation of finished runs under other protocols."""
 
 import csv
 import json
@@ -10,28 +10,27 @@ import pytest
 from experiments import sweep
 from experiments.protocol import run as run_lib
 from experiments.protocol.page import METRICS, Protocol, page, plot, write_csv
-from experiments.protocol.run import BESIDE, ask
-from recjax.data.ingest import sources
+from experiments.protocol.run import COMPARED, evaluate
 from recjax.data.splits import load_data
 from recjax.run import train
 
 
-def test_what_is_asked_is_what_is_answered(config, tmp_path):
-    """Asked as in training, a run's own results; asked otherwise, others.
+def test_a_protocol_gives_the_results_of_training_with_it(config, tmp_path):
+    """The protocol of the run gives its own results, and another protocol others.
 
-    The baselines do not depend on the run, so theirs are those of the other run then.
+    Baselines do not depend on the run, so they give those of the other run.
     """
-    c = config.copy_and_resolve_references().unlock()
-    c.eval.baselines = BESIDE
-    asked, finals = {"masked": (True, 0), "drawn": (False, 7)}, {}
-    for name, (c.eval.mask_seen, c.eval.candidates) in asked.items():
-        train.run(c.copy_and_resolve_references().lock(), str(tmp_path / name))
+    config = config.copy_and_resolve_references().unlock()
+    config.eval.baselines = COMPARED
+    protocols, finals = {"masked": (True, 0), "drawn": (False, 7)}, {}
+    for name, (config.eval.mask_seen, config.eval.candidates) in protocols.items():
+        train.run(config.copy_and_resolve_references().lock(), str(tmp_path / name))
         text = (tmp_path / name / "results.json").read_text()
         finals[name] = json.loads(text)
-    fitted = run_lib.fit(c)
-    for name, (c.eval.mask_seen, c.eval.candidates) in asked.items():
-        for run in asked:
-            found = ask(c, fitted, tmp_path / run)
+    fitted = run_lib.fit_baselines(config)
+    for name, (config.eval.mask_seen, config.eval.candidates) in protocols.items():
+        for run in protocols:
+            found = evaluate(config, fitted, tmp_path / run)
             trained = found.pop("trained")
             for metric in METRICS:
                 for baseline, values in found.items():
@@ -67,11 +66,11 @@ def test_the_page_and_the_csv(tmp_path):
     assert (
         "| file | file | masked | all | 0.5000 / 0.2500 | 0.6250 ± 0.1768 / 0.5000 | "
         "+0.2500 | 0.0002 |\n"
-        "| file | drawn, leaks | not masked | 100 drawn | 0.5000 / 0.2500 | "
+        "| file | drawn, leaks | not masked | 100 sampled | 0.5000 / 0.2500 | "
         "0.1000 / 0.2500 | +0.0000 | 1.0000 |\n"
     ) in text
     assert "over seeds 3, 5; 40 users." in text
-    assert "25.0% of the test targets differ between the two; 12.5% of" in text
+    assert "25.0% of the test targets differ between the two orders; 12.5% of" in text
     assert "37.5% the other way round" in text
     write_csv(tmp_path / "table.csv", found)
     _, *lines = (tmp_path / "table.csv").read_text().splitlines()
@@ -89,17 +88,14 @@ def test_the_page_and_the_csv(tmp_path):
 
 @pytest.fixture
 def tiny(sweep_config, atomic_dir, monkeypatch):
-    """The experiment on a data set of seconds."""
-    found = sources.locate
-    monkeypatch.setattr(
-        sources, "locate", lambda name: atomic_dir if name == "tiny" else found(name)
-    )
+    """Replaces the data set by one that takes seconds."""
+    monkeypatch.setattr(run_lib, "locate", lambda name: {"tiny": atomic_dir}[name])
     monkeypatch.setattr(run_lib, "DATA", "tiny")
     monkeypatch.setattr(run_lib, "CONFIG", sweep_config())
-    monkeypatch.setattr(run_lib, "POINT", "narrow")
+    monkeypatch.setattr(run_lib, "VARIANT", "narrow")
 
 
-def test_the_orders_have_the_same_rows(tmp_path, tiny, atomic_dir):
+def test_the_orders_have_the_same_lines(tmp_path, tiny, atomic_dir):
     run_lib.shuffle_data(tmp_path)
     one, other = [(x / "tiny.inter").read_text() for x in (atomic_dir, tmp_path)]
     assert one != other
@@ -110,10 +106,10 @@ def test_the_orders_have_the_same_rows(tmp_path, tiny, atomic_dir):
     ).read_text()
 
 
-def test_all_is_trained_and_asked(tmp_path, tiny):
-    """A run of another sweep stands for one of the two; own results are repeated."""
+def test_all_protocols_are_evaluated(tmp_path, tiny):
+    """One of the two runs is linked; the protocol of training gives its results."""
     other, runs, out = (tmp_path / name for name in ("other", "runs", "out"))
-    asked = [f"--config={run_lib.CONFIG}", "--points=narrow", "--seeds", "4"]
+    asked = [f"--config={run_lib.CONFIG}", "--variants=narrow", "--seeds", "4"]
     sweep.main([*asked, f"--out={other}"])
     asked = [str(runs), f"--out={out}", "--seeds", "4", f"--reuse={other}"]
     run_lib.main(asked)
@@ -127,24 +123,24 @@ def test_all_is_trained_and_asked(tmp_path, tiny):
         (own,) = (
             row
             for row in rows
-            if (row["trained"], row["asked"], row["masked"], row["candidates"])
+            if (row["trained"], row["evaluated"], row["masked"], row["candidates"])
             == (order, order, "True", "0")
         )
         want = final["test"]["ndcg@10"]["value"]
         assert float(own["ndcg@10"]) == pytest.approx(want, abs=1e-6)
     text = (out / "table.md").read_text()
     assert "over seeds 4; " in text
-    assert f"the protocol is {final['fingerprint']}" not in text  # of the other order
+    assert f"first row is {final['fingerprint']}" not in text  # of the other order
     final = json.loads((runs / "file" / "narrow/4/results.json").read_text())
-    assert f"the protocol is {final['fingerprint']}. Digest of the code that" in text
-    assert f"the states: {final['code']}.\n\n    python -m experiments.prot" in text
+    assert f"first row is {final['fingerprint']}. The models were made" in text
+    assert f"code digest {final['code']}.\n\n    python -m experiments.prot" in text
     assert (out / "plot.png").exists()
 
 
-def test_what_training_has_of_the_test(config):
+def test_the_fraction_of_leaked_targets(config):
     data = load_data(config)
     targets_R = data.test.targets_R.copy()
-    targets_R[:10] = data.num_items  # which nobody had
+    targets_R[:10] = data.num_items  # no user has it
 
     def asking(targets_R):
         return replace(data, test=replace(data.test, targets_R=targets_R))

@@ -10,7 +10,7 @@ import pytest
 from experiments import replay, reproduce
 from experiments.replay import to_csv
 from experiments.reproduce import Table
-from experiments.sweeping.load import NEEDED
+from experiments.sweeping.load import RESULT_KEYS
 from tests.experiments.conftest import CONFIG
 
 SEED = 4
@@ -18,7 +18,7 @@ SEED = 4
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, atomic_dir):
-    """Two tables of the same two runs, of which one counts some rows alone."""
+    """Two tables of the same two runs; one counts only some examples."""
     folder = tmp_path_factory.mktemp("replay")
     config = folder / "tiny.py"
     text = CONFIG.format(data=str(atomic_dir), epochs=1)
@@ -74,7 +74,7 @@ def read_table(path):
 
 
 def drop_digests(path):
-    """As tables were written before there were digests."""
+    """Removes the digests, which older tables do not have."""
     rows = read_table(path)
     place = rows[0].index("ranks")
     path.write_text(to_csv([row[:place] + row[place + 1 :] for row in rows]))
@@ -103,9 +103,9 @@ def test_the_same_code_gives_the_same_ranks(call, made, tables):
     assert (code, found) == (0, dict.fromkeys(["tiny", "some"], "ranks identical"))
     path = tables / "tiny/ml100k/table.csv"
     with path.open() as file:
-        points = [row for row in csv.DictReader(file) if row["seeds"]]
-    cheapest = min(points, key=lambda row: float(row["all s"]))["name"]
-    value = next(row["hr@10 seeds"] for row in points if row["name"] == cheapest)
+        variants = [row for row in csv.DictReader(file) if row["seeds"]]
+    cheapest = min(variants, key=lambda row: float(row["all s"]))["name"]
+    value = next(row["hr@10 seeds"] for row in variants if row["name"] == cheapest)
     line = f"| tiny/ml100k | {cheapest} | {SEED} | hr@10 {value} / {value}, ndcg@10 "
     assert line in said.out
     runs = made[0] / "again" / "tiny" / "ml100k"
@@ -118,7 +118,7 @@ def test_the_same_code_gives_the_same_ranks(call, made, tables):
 
 
 def test_an_identical_run_of_two_tables_is_made_once(call, made, tables):
-    for table in ("tiny", "some"):  # the same point is the cheapest of both
+    for table in ("tiny", "some"):  # the same variant is the cheapest of both
         rows = read_table(tables / table / "ml100k/table.csv")
         place = rows[0].index("all s")
         for row in rows[1:]:
@@ -140,7 +140,7 @@ def test_an_identical_run_of_two_tables_is_made_once(call, made, tables):
     ],
 )
 def test_other_ranks_hold_by_their_metrics(call, tables, digest, amount, code, verdict):
-    """Whether the committed digest is another, as of another processor, or missing."""
+    """The digest may differ, as on another processor, or be missing."""
     for table in ("tiny", "some"):
         path = tables / table / "ml100k/table.csv"
         if digest:
@@ -155,19 +155,19 @@ def test_other_ranks_hold_by_their_metrics(call, tables, digest, amount, code, v
 
 
 def test_identical_ranks_hold_alone(call, tables):
-    """Metrics may be edited: the digest is of the ranks that they are made of."""
+    """Edited metrics do not matter: they are computed from the ranks."""
     edit(tables / "tiny/ml100k/table.csv", "hr@10 seeds", shift(0.01))
     assert call("--only", "tiny")[:2] == (0, {"tiny": "ranks identical"})
 
 
 @pytest.mark.parametrize("column", [True, False])
 def test_a_digest_is_recorded(call, tables, column):
-    """In its cell alone, whether the table has the column or not."""
+    """Only its cell changes, whether the table has the column or not."""
     path = tables / "tiny/ml100k/table.csv"
     want = read_table(path)
     place, cost = want[0].index("ranks"), want[0].index("all s")
-    points = [row for row in want[1:] if row[cost]]
-    max(points, key=lambda row: float(row[cost]))[place] = ""  # is not replayed
+    variants = [row for row in want[1:] if row[cost]]
+    max(variants, key=lambda row: float(row[cost]))[place] = ""  # is not replayed
     if column:
         edit(path, "ranks", lambda value: "")
     else:
@@ -180,8 +180,8 @@ def test_a_digest_is_recorded(call, tables, column):
     assert path.read_text() == to_csv(want)
 
 
-def test_a_point_without_a_hit_is_not_chosen(tables):
-    """Its metrics would be zero of other ranks too."""
+def test_a_variant_without_a_hit_is_not_chosen(tables):
+    """Its metrics would be zero for other ranks too."""
     path = tables / "tiny/ml100k/table.csv"
     rows = read_table(path)
     head = rows[0]
@@ -191,10 +191,10 @@ def test_a_point_without_a_hit_is_not_chosen(tables):
             row[head.index("hr@10 seeds")] = row[head.index("ndcg@10 seeds")] = "0.0"
     path.write_text(to_csv(rows))
     found = replay.read_committed(reproduce.TABLES[0], tables)
-    assert found.point == "narrow"
+    assert found.variant == "narrow"
 
 
-def test_a_run_that_fails_is_no_replay(call, monkeypatch):
+def test_a_failed_run_is_no_replay(call, monkeypatch):
     def fail(arguments):
         raise SystemExit(1)
 
@@ -205,14 +205,14 @@ def test_a_run_that_fails_is_no_replay(call, monkeypatch):
 
 
 def test_runs_of_other_code_are_refused(call, tables, tmp_path):
-    """They would be taken for finished."""
+    """They would count as finished."""
     run = tmp_path / "old" / "tiny" / "narrow" / str(SEED)
     run.mkdir(parents=True)
-    old = {**dict.fromkeys(NEEDED), "code": ""}
+    old = {**dict.fromkeys(RESULT_KEYS), "code": ""}
     (run / "results.json").write_text(json.dumps(old))
     code, _, said = call(f"--out={tmp_path / 'old'}")
     assert code == 2
-    assert f"{run}: was made by another state of the code" in said.err
+    assert f"{run}: was made by a different version of the code" in said.err
 
 
 @pytest.mark.parametrize(
@@ -222,8 +222,8 @@ def test_runs_of_other_code_are_refused(call, tables, tmp_path):
         (lambda path: path.write_text(""), [], "table.csv: damaged"),
         (lambda path: path.write_text("name\na\n"), [], "table.csv: damaged"),
         (lambda path: edit(path, "ranks", lambda x: "x"), [], "table.csv: damaged"),
-        (None, ["--only", "nothing"], "no 'nothing' among tiny/ml100k, some/ml100k"),
-        (None, ["--only", "protocol"], "--only: these have no runs of their own"),
+        (None, ["--only", "nothing"], "no 'nothing'; choose from tiny/ml100k, some"),
+        (None, ["--only", "protocol"], "--only: these tables have no runs"),
         (None, ["--jobs", "0"], "--jobs: 0 is not between 1 and"),
     ],
 )
@@ -236,7 +236,7 @@ def test_mistakes_are_one_line(call, tables, spoil, arguments, message):
     assert message in line
 
 
-def test_a_table_of_another_hand_is_not_rewritten(call, tables):
+def test_a_table_edited_by_hand_is_not_rewritten(call, tables):
     path = tables / "tiny/ml100k/table.csv"
     drop_digests(path)
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))

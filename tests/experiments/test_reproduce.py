@@ -1,4 +1,4 @@
-"""All tables by one command: what it runs, and that it can be run."""
+"""The command that makes all tables: which programs it runs, and with what."""
 
 import csv
 import re
@@ -20,7 +20,7 @@ def test_every_table_has_a_sweep_and_a_page(table):
 
 @pytest.mark.parametrize("table", reproduce.TABLES, ids=lambda table: table.folder)
 def test_every_table_is_there(table):
-    """With each point of its sweep, as `collect` writes tables now."""
+    """Each has the variants of its sweep, and the captions that `collect` writes."""
     folder = reproduce.HERE / table.folder
     with (folder / "table.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["seeds"]]
@@ -35,13 +35,13 @@ def test_every_table_is_there(table):
 
 
 def test_a_table_is_made(sweep_config, tmp_path, monkeypatch, capsys):
-    """By a sweep and a collection, beside the claim's published figures."""
+    """A sweep and a collection make it, with the published results of its folder."""
     path = Path(sweep_config())
     path.write_text(path.read_text().replace('    add("odd"', '    # add("odd"'))
     tables = [reproduce.Table("tiny", "a title", config=str(path))]
     monkeypatch.setattr(reproduce, "TABLES", tables)
     monkeypatch.setattr(reproduce, "HERE", tmp_path / "here")
-    monkeypatch.setattr(reproduce.protocol, "main", lambda arguments: None)
+    monkeypatch.setattr(reproduce.run_lib, "main", lambda arguments: None)
     folder = tmp_path / "here" / "tiny"
     folder.mkdir(parents=True)
     (folder / "published.csv").write_text("name,source,hr@10\nbest,paper,.5\n")
@@ -66,7 +66,7 @@ def test_a_table_is_made(sweep_config, tmp_path, monkeypatch, capsys):
 
 
 def test_a_table_of_another_data_set(tmp_path, monkeypatch):
-    """Its name for the config's points, where it lies, and its own published rows."""
+    """It has its own config argument, data source and published rows."""
     asked = []
     monkeypatch.setattr(reproduce.sweep, "main", asked.append)
     monkeypatch.setattr(reproduce.collect, "main", asked.append)
@@ -75,7 +75,7 @@ def test_a_table_of_another_data_set(tmp_path, monkeypatch):
         (data / name).mkdir(parents=True)
     arguments = ["--only", "pooling", "headlines", f"--out={out}", "--seeds", "5"]
     reproduce.main(arguments)
-    assert len(asked) == 4  # of MovieLens alone
+    assert len(asked) == 4  # MovieLens only
     asked.clear()
     reproduce.main([*arguments, f"--data={data}", "--jobs=2"])
     _, _, swept, _, _, _, headline, collected, _, _ = asked
@@ -85,7 +85,7 @@ def test_a_table_of_another_data_set(tmp_path, monkeypatch):
     config = "--config=configs/ablations/pooling.py"
     of = "--data=amazon_industrial"
     assert swept == [config, f"--out={folder}", *seeds, of, *source]
-    # The headline's config is of its data set alone.
+    # The config of a headline knows one data set only.
     folder = out / "headlines" / "amazon_industrial"
     config = "--config=configs/amazon_industrial.py"
     assert headline == [config, f"--out={folder}", *seeds, *source]
@@ -95,7 +95,7 @@ def test_a_table_of_another_data_set(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("code", "tables"), [(1, 2), (STOPPED, 1)])
-def test_the_next_table_comes_unless_it_was_stopped(
+def test_a_failure_does_not_stop_the_next_table_but_a_signal_does(
     code, tables, tmp_path, monkeypatch
 ):
     asked = []
@@ -113,7 +113,7 @@ def test_the_next_table_comes_unless_it_was_stopped(
 @pytest.mark.parametrize("name", ["protocol", "protocol/ml100k"])
 def test_the_protocols_are_the_last_table(name, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(reproduce.protocol, "main", asked.append)
+    monkeypatch.setattr(reproduce.run_lib, "main", asked.append)
     reproduce.main(["--only", name, "--out", str(tmp_path), "--seeds", "5"])
     (arguments,) = asked
     there = f"--out={reproduce.HERE / 'protocol' / 'ml100k'}"
@@ -121,10 +121,10 @@ def test_the_protocols_are_the_last_table(name, tmp_path, monkeypatch):
     assert arguments[2:] == ["--jobs=1", "--seeds", "5", f"--reuse={tmp_path}"]
 
 
-def test_data_that_are_not_there_are_told_before_all_else(tmp_path, capsys):
+def test_missing_data_are_reported_first(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         reproduce.main([f"--data={tmp_path}", "--out", str(tmp_path / "out")])
-    assert "no amazon-industrial in it" in capsys.readouterr().err
+    assert "has no directory amazon-industrial" in capsys.readouterr().err
 
 
 def test_one_data_set_of_a_table(tmp_path, monkeypatch, capsys):
@@ -138,15 +138,15 @@ def test_one_data_set_of_a_table(tmp_path, monkeypatch, capsys):
     assert out == f"--out={tmp_path / 'out' / 'pooling' / 'amazon_industrial'}"
     with pytest.raises(SystemExit, match="2"):
         reproduce.main(only)
-    assert "pooling/amazon_industrial: needs --data" in capsys.readouterr().err
+    assert "pooling/amazon_industrial: needs the Amazon data" in capsys.readouterr().err
     assert len(asked) == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--only", "nothing"], "no 'nothing' among freezing/ml100k, pooling/ml100k"),
-        (["--seeds", "0", "0"], "--seeds: [0, 0] are not different"),
+        (["--only", "nothing"], "no 'nothing'; choose from freezing/ml100k, pooling"),
+        (["--seeds", "0", "0"], "--seeds: [0, 0] have to be different"),
         (["--jobs", "0"], "--jobs: 0 is not between 1 and"),
         (["--tables", "setup.cfg"], "setup.cfg: File exists"),
     ],

@@ -1,4 +1,4 @@
-"""A search of seconds: what it draws, ends early, goes on with, and refuses."""
+"""Searches that take seconds: sampling, pruning, resuming and mistakes."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def test_the_best_on_validation_comes_first(space, tmp_path, capsys):
     assert f"'--config.train.phases[0].lr={best.params['rate']}'" in text
 
 
-def test_what_does_worse_is_ended(space, tmp_path, capsys, monkeypatch):
+def test_a_worse_trial_is_pruned(space, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(search, "STARTUP", 1)
     monkeypatch.setattr(search, "WARM_UP", 2)
     asked = ["--config", space(60, idle=1), "--out", str(tmp_path), "--trials", "2"]
@@ -76,10 +76,10 @@ def test_what_does_worse_is_ended(space, tmp_path, capsys, monkeypatch):
     assert second.state.name == "PRUNED"
     assert len(second.intermediate_values) < 60
     assert not (tmp_path / "1" / "results.json").exists()
-    assert "| 1 (ended early) |" in capsys.readouterr().out
+    assert "| 1 (pruned) |" in capsys.readouterr().out
 
 
-def test_a_config_that_cannot_run_begins_no_search(space, tmp_path, capsys):
+def test_an_invalid_config_starts_no_search(space, tmp_path, capsys):
     asked = ["--config", space(), "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit, match="2"):
         search.main([*asked, "--", "--config.user_tower.num_heads=3"])
@@ -88,7 +88,7 @@ def test_a_config_that_cannot_run_begins_no_search(space, tmp_path, capsys):
     assert not (tmp_path / "out" / "study.db").exists()
 
 
-def test_one_that_cannot_run_after_others_that_could(space, tmp_path, capsys):
+def test_an_invalid_trial_counts_as_failed(space, tmp_path, capsys):
     path = Path(space())
     text = path.read_text().replace(
         'width": width', 'width": width if trial.number < 1 else 9'
@@ -101,8 +101,10 @@ def test_one_that_cannot_run_after_others_that_could(space, tmp_path, capsys):
 
 
 def test_a_run_that_goes_wrong_ends_the_search(space, tmp_path, capsys):
-    """Killed it is tried again by the next one, and counted as failed if killed again;
-    one that crashes ends it. The next search goes on with another trial."""
+    """A killed trial is repeated by the next search, and has failed if killed again.
+
+    A trial that crashes ends the search, and the next search starts another trial.
+    """
     folder, path = tmp_path / "out", Path(space())
     asked = ["--config", str(path), "--out", str(folder), "--trials"]
     search.main([*asked, "1"])
@@ -120,7 +122,7 @@ def test_a_run_that_goes_wrong_ends_the_search(space, tmp_path, capsys):
             search.main([*asked, str(len(states))])
         said = capsys.readouterr().err
         assert f": trial {len(states) - 1}: exit code " in said
-        assert ("tries it again" in said) == (states[-1] == "RUNNING")
+        assert ("repeats it" in said) == (states[-1] == "RUNNING")
         assert [x.state.name for x in trials(folder)] == states
         assert "| 0 | " in (folder / "search.md").read_text()
     path.write_text(config)
@@ -129,8 +131,8 @@ def test_a_run_that_goes_wrong_ends_the_search(space, tmp_path, capsys):
     assert [x.state.name for x in trials(folder)] == [*states, "COMPLETE"]
 
 
-def test_two_trials_in_a_row_that_cannot_run_end_the_search(space, tmp_path, capsys):
-    """By what no config says: on devices that are not there."""
+def test_two_failed_runs_in_a_row_end_the_search(space, tmp_path, capsys):
+    """They fail on missing devices, which no check of a config finds."""
     path = Path(space())
     asked = ["--config", str(path), "--out", str(tmp_path / "out"), "--trials"]
     search.main([*asked, "1"])
@@ -144,9 +146,9 @@ def test_two_trials_in_a_row_that_cannot_run_end_the_search(space, tmp_path, cap
     assert "needs 77 devices" in capsys.readouterr().err
 
 
-def test_draws_that_are_refused_are_no_failed_runs(space, tmp_path, capsys):
-    """One beside a failed run ends nothing, and one between two of them changes
-    nothing."""
+def test_refused_trials_are_no_failed_runs(space, tmp_path, capsys):
+    """A refused trial after a failed run does not end the search; between two it is
+    ignored."""
     path = Path(space())
     text = path.read_text().replace(
         '"item_tower.width": width',
@@ -162,7 +164,7 @@ def test_draws_that_are_refused_are_no_failed_runs(space, tmp_path, capsys):
     assert "error: trial 4: exit code " in capsys.readouterr().err
 
 
-def test_it_says_what_runs(space, tmp_path, capsys, monkeypatch):
+def test_the_running_trial_is_shown(space, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     search.main(["--config", space(), "--out", str(tmp_path), "--trials", "1"])
     assert re.search(r"0/1 trials, trial 0 for \d+ s", capsys.readouterr().out)
@@ -174,11 +176,13 @@ def test_it_says_what_runs(space, tmp_path, capsys, monkeypatch):
         ('"item_tower.widht"', "trial 1: config of .*no key 'widht'"),
         (
             '"data.min_rating": 2.0, "item_tower.width"',
-            "trial 1: data.min_rating: what",
+            "trial 1: data.min_rating: a search cannot",
         ),
     ],
 )
-def test_what_no_draw_mends_ends_the_search(space, tmp_path, capsys, changed, message):
+def test_an_error_of_all_trials_ends_the_search(
+    space, tmp_path, capsys, changed, message
+):
     path, out = Path(space()), tmp_path / "out"
     asked = ["--config", str(path), "--out", str(out), "--trials"]
     search.main([*asked, "1"])
@@ -200,12 +204,14 @@ def test_other_data_end_the_search(space, atomic_dir, tmp_path, capsys):
     path.write_text("\n".join([head, *rest, first]) + "\n")
     with pytest.raises(SystemExit, match="2"):
         search.main([*asked, "5"])
-    assert "trial 1: data are not as they were" in capsys.readouterr().err
+    assert (
+        "trial 1: the data differ from those of earlier trials"
+        in capsys.readouterr().err
+    )
 
 
-def test_trials_of_other_seeds_draw_otherwise(space, tmp_path, monkeypatch):
-    """Also those of the neighbouring ones: what trial 1 of seed 0 draws is not what
-    trial 0 of seed 1 does."""
+def test_seeds_sample_differently(space, tmp_path, monkeypatch):
+    """Trial 1 of seed 0 does not sample what trial 0 of seed 1 does."""
     monkeypatch.setattr(search, "Job", stop_here)
     drawn = {}
     for seed in (0, 1):
@@ -220,7 +226,7 @@ def test_trials_of_other_seeds_draw_otherwise(space, tmp_path, monkeypatch):
 
 
 def stop_here(name, command, log):
-    """In place of a job: fails after the draw."""
+    """Replaces `Job`: fails after the trial has sampled its values."""
     return Job(name, [sys.executable, "-c", "raise SystemExit(3)"], log)
 
 
@@ -229,7 +235,7 @@ def stop_here(name, command, log):
     [
         ({"--config": "configs/quickstart.py"}, "has no function 'search'"),
         ({"--": "--config.user_tower.nme=1"}, "no key 'nme'; did you mean \"name\"?"),
-        ({"--": "stray"}, "'stray' after --: only --config.KEY=..., without seed"),
+        ({"--": "stray"}, "'stray' after --: only --config.KEY=... is allowed"),
         ({"--trials": "1", "--out": "damaged"}, "study.db: "),
     ],
 )
@@ -245,11 +251,11 @@ def test_mistakes_are_one_line(space, tmp_path, capsys, changes, message):
     assert message in line
 
 
-def test_what_cannot_be_a_search(space, tmp_path, capsys):
+def test_invalid_searches(space, tmp_path, capsys):
     asked = ["--config", space(), "--out", str(tmp_path / "out"), "--trials"]
     with pytest.raises(SystemExit, match="2"):
         search.main([*asked, "-1"])
-    assert "--trials: -1 is not at least 0" in capsys.readouterr().err
+    assert "--trials: -1 has to be at least 0" in capsys.readouterr().err
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sweep.json").touch()
     with pytest.raises(SystemExit, match="2"):
@@ -262,10 +268,10 @@ def test_another_search_is_refused(space, tmp_path, capsys):
     search.main(asked)
     with pytest.raises(SystemExit, match="2"):
         search.main([*asked, "--seed", "1"])
-    assert "was begun with seed 0, not 1" in capsys.readouterr().err
+    assert "was started with seed 0, not 1" in capsys.readouterr().err
     path = space()
     text = Path(path).read_text()
-    Path(path).write_text(text.replace("lr=0.01", "lr=0.02"))  # another start
+    Path(path).write_text(text.replace("lr=0.01", "lr=0.02"))  # another base config
     with pytest.raises(SystemExit, match="2"):
         search.main(asked)
     said = capsys.readouterr().err
@@ -274,7 +280,7 @@ def test_another_search_is_refused(space, tmp_path, capsys):
 
 @pytest.mark.faults
 def test_killed_it_makes_the_same_trials(space, tmp_path):
-    """kill -9 in the middle of a trial, and again; beside a search left alone."""
+    """A search that is killed twice is compared with an uninterrupted one."""
     path, command = space(40), [sys.executable, "-m", "experiments.search"]
     command += ["--config", path, "--trials", "3"]
     subprocess.run([*command, "--out", tmp_path / "alone"], check=True)

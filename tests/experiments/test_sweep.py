@@ -1,4 +1,4 @@
-"""Points times seeds: run once, gone on with, and told of what is wrong."""
+"""Sweeps: each run is made once, interruptions are resumed, mistakes are reported."""
 
 import json
 import os
@@ -23,13 +23,15 @@ from recjax.common.errors import STOPPED
 from recjax.runtime.locks import directory_lock
 from tests.experiments.conftest import results
 
-TWO = ("--points", "narrow", "wide")
+TWO = ("--variants", "narrow", "wide")
 
 
-def test_runs_each_point_with_each_seed_once(
+def test_runs_each_variant_with_each_seed_once(
     sweep_config, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)  # where it says what runs
+    monkeypatch.setattr(
+        sys.stdout, "isatty", lambda: True
+    )  # a terminal shows the running jobs
     asked = ["--config", sweep_config(), "--out", str(tmp_path / "out"), *TWO]
     sweep.main([*asked, "--seeds", "4"])
     first = results(tmp_path / "out")
@@ -39,14 +41,14 @@ def test_runs_each_point_with_each_seed_once(
     assert re.search(r"0/2 runs, running narrow 4 for \d+ s", said)
     assert re.search(r"1/2 runs, about \d+ s left, running wide 4 for \d+ s", said)
     assert "narrow 4: ndcg@10 0." in said
-    sweep.main([*asked, "--seeds", "3"])  # more seeds, beside those that were
+    sweep.main([*asked, "--seeds", "3"])  # adds a seed
     said = capsys.readouterr().out
     assert "wide 3: started" in said
     assert "wide 4: started" not in said
     assert len(results(tmp_path / "out")) == 4
     plan = json.loads((tmp_path / "out" / "sweep.json").read_text())
     assert plan["seeds"] == [3, 4]
-    assert plan["points"] == {"narrow": {}, "wide": {"item_tower.width": 16}}
+    assert plan["variants"] == {"narrow": {}, "wide": {"item_tower.width": 16}}
     wide = json.loads((tmp_path / "out/wide/3/config.json").read_text())
     assert wide["item_tower"]["width"] == 16
     # TensorBoard's hparams tab: the keys that differ, and the runs with their values.
@@ -69,10 +71,12 @@ def test_runs_each_point_with_each_seed_once(
             sweep.main(asked)
         (line,) = capsys.readouterr().err.splitlines()
         assert "wide/3/results.json: " in line
-        assert line.endswith("delete the run directory, and the sweep makes it again")
+        assert line.endswith(
+            "delete the run directory, and the next sweep runs it again"
+        )
 
 
-def test_a_dry_run_says_what_is_left(sweep_config, tmp_path, capsys):
+def test_a_dry_run_lists_the_missing_runs(sweep_config, tmp_path, capsys):
     out = tmp_path / "out"
     asked = ["--config", sweep_config(), "--out", str(out), "--dry_run"]
     sweep.main([*asked, "--seeds", "0", "1"])
@@ -82,9 +86,9 @@ def test_a_dry_run_says_what_is_left(sweep_config, tmp_path, capsys):
     assert "odd: to be run" not in said
     assert "dry run: 0 of 6 runs are finished, 4 can be run" in said
     assert not out.exists()
-    sweep.main([*asked[:-1], "--points", "wide", "--seeds", "0"])
+    sweep.main([*asked[:-1], "--variants", "wide", "--seeds", "0"])
     before = sorted(out.rglob("*"))
-    with directory_lock(out, "not free"):  # a sweep that runs may be looked at
+    with directory_lock(out, "not free"):  # a dry run needs no lock
         sweep.main([*asked, *TWO, "--seeds", "1"])
     said = capsys.readouterr().out
     assert "wide: to be run with seeds 1\n" in said
@@ -98,15 +102,15 @@ def test_a_dry_run_says_what_is_left(sweep_config, tmp_path, capsys):
     assert "dry run: 1 of 2 runs are finished, 1 can be run" in said
     assert not (tmp_path / "other").exists()
     with pytest.raises(SystemExit, match="2"):
-        sweep.main([*asked, "--points", "nowhere"])
-    assert "--points: no 'nowhere'" in capsys.readouterr().err
+        sweep.main([*asked, "--variants", "nowhere"])
+    assert "--variants: no 'nowhere'" in capsys.readouterr().err
 
 
-def test_runs_of_other_code_are_told(sweep_config, tmp_path, capsys):
-    asked = ["--config", sweep_config(), "--out", str(tmp_path), "--points", "narrow"]
+def test_runs_of_other_code_are_reported(sweep_config, tmp_path, capsys):
+    asked = ["--config", sweep_config(), "--out", str(tmp_path), "--variants", "narrow"]
     sweep.main([*asked, "--seeds", "0"])
     sweep.main([*asked, "--seeds", "0"])
-    assert "another state of the code" not in capsys.readouterr().out
+    assert "a different version of the code" not in capsys.readouterr().out
     path = tmp_path / "narrow" / "0" / "results.json"
     final = json.loads(path.read_text())
     assert final["versions"]["jax"]
@@ -114,27 +118,28 @@ def test_runs_of_other_code_are_told(sweep_config, tmp_path, capsys):
     sweep.main([*asked, "--seeds", "0"])
     said = capsys.readouterr().out
     assert (
-        f"1 finished runs were made by another state of the code, {path.parent}" in said
-    )
+        "1 finished runs were made by a different version of the code, for example "
+        f"{path.parent}"
+    ) in said
 
 
-def test_the_time_that_is_left():
+def test_seconds_left():
     assert sweep.seconds_left([], [5.0, -3.0], 2) == 5.0
-    assert sweep.seconds_left([10.0], [5.0, 7.0], 2) == 15.0  # in the slot free first
-    assert sweep.seconds_left([10.0], [30.0], 2) == 30.0  # beside it
+    assert sweep.seconds_left([10.0], [5.0, 7.0], 2) == 15.0  # the slot free first
+    assert sweep.seconds_left([10.0], [30.0], 2) == 30.0  # in parallel
     assert sweep.seconds_left([10.0, 10.0, 10.0], [], 2) == 20.0
 
 
 def test_the_longest_runs_of_the_last_seed_come_first(tmp_path):
     started = []
-    for took in ({"a": [1.0], "b": [5.0]}, {"b": [5.0], "c": [9.0]}):
+    for elapsed in ({"a": [1.0], "b": [5.0]}, {"b": [5.0], "c": [9.0]}):
         plan = Plan("c.py", "", {"a": {}, "b": {}, "c": {}}, [0, 1], [], tmp_path)
-        course = sweep._SweepRunner(plan, 1)
-        course.took = took
-        course.pool = SimpleNamespace(free=[0], start=started.append)
-        course.start()  # of two seeds
-        course.waiting = [("a", 1), ("b", 1), ("c", 1)]
-        course.start()
+        runner = sweep._SweepRunner(plan, 1)
+        runner.elapsed = elapsed
+        runner.pool = SimpleNamespace(free=[0], start=started.append)
+        runner.start()  # two seeds are left
+        runner.waiting = [("a", 1), ("b", 1), ("c", 1)]
+        runner.start()
     assert [job.name for job in started[:6]] == [
         "a 0",
         "b 0",
@@ -147,7 +152,7 @@ def test_the_longest_runs_of_the_last_seed_come_first(tmp_path):
     assert [job.name for job in started[-3:]] == ["c 1", "a 1", "b 1"]
 
 
-def test_a_directory_that_may_not_be_written(sweep_config, tmp_path, capsys):
+def test_a_directory_without_write_permission(sweep_config, tmp_path, capsys):
     (tmp_path / "out" / ".lock").mkdir(parents=True)
     with pytest.raises(SystemExit) as e:
         sweep.main(["--config", sweep_config(), "--out", str(tmp_path / "out")])
@@ -156,13 +161,13 @@ def test_a_directory_that_may_not_be_written(sweep_config, tmp_path, capsys):
     assert line == f"error: {tmp_path}/out/.lock: Is a directory"
 
 
-def test_what_fails_does_not_keep_the_others(
+def test_a_failed_run_does_not_stop_the_others(
     sweep_config, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     asked = ["--config", sweep_config(), "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as e:
-        sweep.main([*asked, "--points", "odd", "narrow", "--seeds", "0", "1"])
+        sweep.main([*asked, "--variants", "odd", "narrow", "--seeds", "0", "1"])
     assert e.value.code == 1
     said = capsys.readouterr()
     assert "note: odd cannot run: item_tower.width" in said.out
@@ -176,14 +181,14 @@ def test_what_fails_does_not_keep_the_others(
     assert list(results(tmp_path / "out")) == made
 
 
-def test_data_that_cannot_be_read_are_told_first(sweep_config, tmp_path, capsys):
-    """And texts; of a dry run too."""
+def test_unreadable_data_are_reported_first(sweep_config, tmp_path, capsys):
+    """Unreadable texts too, and also by a dry run."""
     path = Path(sweep_config())
     elsewhere = 'add("elsewhere", {"data.source": "/nowhere"})'
     texts = '{"item_tower.sources": ("text",), "text.template": "{nam}"}'
     path.write_text(path.read_text() + f'    {elsewhere}\n    add("texts", {texts})\n')
     asked = ["--config", str(path), "--out", str(tmp_path / "out"), "--dry_run"]
-    asked += ["--seeds", "0", "--points"]
+    asked += ["--seeds", "0", "--variants"]
     sweep.main([*asked, "narrow", "elsewhere", "texts"])
     said = capsys.readouterr().out
     assert "note: elsewhere cannot run: " in said
@@ -209,58 +214,60 @@ def test_a_directory_of_a_search_is_refused(sweep_config, tmp_path, capsys):
     assert "holds a search" in capsys.readouterr().err
 
 
-def test_points_of_one_config_are_told(sweep_config, tmp_path, capsys):
+def test_variants_with_the_same_config_are_reported(sweep_config, tmp_path, capsys):
     asked = ["--config", sweep_config(), "--out", str(tmp_path / "out"), "--dry_run"]
     sweep.main([*asked, *TWO])
     assert "the same config" not in capsys.readouterr().out
     sweep.main([*asked, *TWO, "--", "--config.item_tower.width=8"])
     said = capsys.readouterr().out
-    assert "note: wide and narrow are the same config, so the same run" in said
+    assert (
+        "note: wide and narrow have the same config, so their runs are the same" in said
+    )
 
 
-def test_data_that_have_changed_are_told(sweep_config, atomic_dir, tmp_path, capsys):
+def test_changed_data_are_reported(sweep_config, atomic_dir, tmp_path, capsys):
     config, data = Path(sweep_config()), tmp_path / atomic_dir.name
     shutil.copytree(atomic_dir, data)
     config.write_text(config.read_text().replace(str(atomic_dir), str(data)))
     asked = ["--config", str(config), "--out", str(tmp_path / "out")]
-    asked += ["--seeds", "0", "--points"]
+    asked += ["--seeds", "0", "--variants"]
     sweep.main([*asked, "narrow"])
-    assert "its data are not those" not in capsys.readouterr().out
+    assert "its data differ" not in capsys.readouterr().out
     path = data / f"{data.name}.inter"
     head, first, *rest = path.read_text().splitlines()
     path.write_text("\n".join([head, *rest, first]) + "\n")
     sweep.main([*asked, "wide"])
     said = capsys.readouterr().out
-    assert "note: wide 0: its data are not those of the runs before" in said
+    assert "note: wide 0: its data differ from those of earlier runs" in said
 
 
-def test_points_that_no_table_takes_are_told(sweep_config, tmp_path, capsys):
+def test_variants_with_other_protocols_are_reported(sweep_config, tmp_path, capsys):
     path = Path(sweep_config())
     longer = 'add("longer", {"data.history_length": 5, "eval.mask_seen": False})'
     same = 'add("same", {"data.reverse": 0.5, "data.split_seed": 3})'
     path.write_text(path.read_text() + f"    {longer}\n    {same}\n")
-    points = ["--points", "narrow", "longer", "same", "--seeds", "0"]
-    sweep.main(["--config", str(path), "--out", str(tmp_path / "out"), *points])
+    variants = ["--variants", "narrow", "longer", "same", "--seeds", "0"]
+    sweep.main(["--config", str(path), "--out", str(tmp_path / "out"), *variants])
     said = capsys.readouterr().out
     differ = "data.history_length, eval.mask_seen"
-    assert f"note: longer and narrow differ in {differ}: their figures" in said
+    assert f"note: longer and narrow differ in {differ}: their results" in said
     assert said.count("differ in") == 1
     with pytest.raises(SystemExit, match="2"):
         collect.main([str(tmp_path / "out")])
     assert "cannot be compared" in capsys.readouterr().err
 
 
-def test_points_that_the_config_has_no_more_are_left_out(
+def test_variants_that_the_config_no_longer_has_are_skipped(
     sweep_config, tmp_path, capsys
 ):
     path, out = Path(sweep_config()), tmp_path / "out"
-    asked = ["--config", str(path), "--out", str(out), "--seeds", "0", "--points"]
+    asked = ["--config", str(path), "--out", str(out), "--seeds", "0", "--variants"]
     sweep.main([*asked, "narrow", "wide"])
     path.write_text(path.read_text().replace('add("wide"', 'add("wider"'))
     sweep.main([*asked, "narrow"])
     said = capsys.readouterr().out
-    assert f"note: {path} has no wide any more; left out" in said
-    assert list(json.loads((out / "sweep.json").read_text())["points"]) == ["narrow"]
+    assert f"note: {path} no longer has wide; skipped" in said
+    assert list(json.loads((out / "sweep.json").read_text())["variants"]) == ["narrow"]
 
 
 @pytest.mark.parametrize("where", ["raise SystemExit(0)", "def sweep(add): exit()"])
@@ -285,15 +292,15 @@ def test_files_that_a_config_misses_are_not_the_config(sweep_config, tmp_path, c
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"--config": "no.py"}, "--config: no.py is not there"),
+        ({"--config": "no.py"}, "--config: no.py does not exist"),
         ({"--config": "configs/quickstart.py"}, "has no function 'sweep'"),
-        ({"--points": "round"}, "--points: no 'round' in .*; there are narrow, wide"),
-        ({"--points": "odd"}, "^error: odd: item_tower.width"),
+        ({"--variants": "round"}, "--variants: no 'round' in .*; choose from narrow"),
+        ({"--variants": "odd"}, "^error: odd: item_tower.width"),
         ({"--jobs": "1000"}, "--jobs: 1000 is not between 1 and"),
-        ({"--seeds": "-1"}, "--seeds: .-1. are not different and at least 0"),
+        ({"--seeds": "-1"}, "--seeds: .-1. have to be different and at least 0"),
         ({"--": "--config.user_tower.nme=1"}, "no key 'nme'; did you mean \"name\"?"),
         ({"--": "--config.seed=4"}, "'--config.seed=4' after --: only"),
-        ({"--": "stray"}, "'stray' after --: only --config.KEY=..., without seed"),
+        ({"--": "stray"}, "'stray' after --: only --config.KEY=... is allowed"),
     ],
 )
 def test_mistakes_are_one_line(sweep_config, tmp_path, capsys, changes, message):
@@ -309,12 +316,12 @@ def test_mistakes_are_one_line(sweep_config, tmp_path, capsys, changes, message)
 def test_another_sweep_is_refused(sweep_config, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
-    asked = ["--config", sweep_config(), "--out", str(out), "--points", "narrow"]
-    other = {"config": "b.py", "data": "", "arguments": [], "points": {}, "seeds": []}
+    asked = ["--config", sweep_config(), "--out", str(out), "--variants", "narrow"]
+    other = {"config": "b.py", "data": "", "arguments": [], "variants": {}, "seeds": []}
     (out / "sweep.json").write_text(json.dumps(other))
     with pytest.raises(SystemExit):
         sweep.main(asked)
-    assert "was begun with config 'b.py', not" in capsys.readouterr().err
+    assert "was started with config 'b.py', not" in capsys.readouterr().err
     (out / "sweep.json").unlink()
     run = out / "narrow" / "1"
     run.mkdir(parents=True)
@@ -329,11 +336,11 @@ def test_another_sweep_is_refused(sweep_config, tmp_path, capsys):
     (run / "results.json").unlink()
     with directory_lock(out, ""), pytest.raises(SystemExit):
         sweep.main(asked)
-    assert "another program is in it" in capsys.readouterr().err
+    assert "another program is using it" in capsys.readouterr().err
 
 
 def start(config, out):
-    """A sweep in a process of its own."""
+    """Starts a sweep in its own process."""
     command = [sys.executable, "-m", "experiments.sweep", "--config", config]
     command += ["--out", str(out), *TWO, "--seeds", "0", "1"]
     return subprocess.Popen(
@@ -346,7 +353,7 @@ def start(config, out):
 
 
 @pytest.mark.faults
-def test_killed_twice_it_gives_the_same(sweep_config, tmp_path):
+def test_a_sweep_killed_twice_gives_the_same(sweep_config, tmp_path):
     config, rng = sweep_config(epochs=60), random.Random(0)
     alone = start(config, tmp_path / "alone")
     began = time.monotonic()
@@ -386,3 +393,16 @@ def test_a_signal_saves_the_runs_and_stops(sweep_config, tmp_path, number):
     assert process.returncode == STOPPED
     assert "stopped: the same command resumes" in said
     assert "stopped: the same command resumes" in log.read_text()
+
+
+def test_names_of_older_versions(sweep_config, tmp_path, capsys):
+    """The flag `--points`, and a directory with that key in its sweep.json."""
+    asked = ["--config", sweep_config(), "--out", str(tmp_path)]
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main([*asked, "--points", "narrow"])
+    assert "--points is now called --variants" in capsys.readouterr().err
+    (tmp_path / "sweep.json").write_text('{"points": {}}')
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main(asked)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "sweep.json: written by an older version" in line

@@ -1,1 +1,1 @@
-"""The other tools; they run in environments of their own, without recjax."""
+"""The other tools, which run in their own environments without recjax."""

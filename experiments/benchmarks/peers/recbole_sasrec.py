@@ -1,4 +1,4 @@
-"""The whole job of RecBole's SASRec; FOLDER holds the data set `events`.
+"""Trains RecBole's SASRec; FOLDER has the data set `events`.
 
 Prints the validation NDCG@10 after every epoch, until RecBole's own early stopping.
 """
@@ -18,7 +18,7 @@ from recbole.utils import init_seed
 def main() -> None:
     """Trains with the library's defaults for this model."""
     folder, seed = sys.argv[1], int(sys.argv[2])
-    os.chdir(folder)  # the library writes logs where it stands
+    os.chdir(folder)  # the library writes its logs to the current directory
     settings = {
         "data_path": folder,
         "load_col": {"inter": ["user_id", "item_id", "timestamp"]},

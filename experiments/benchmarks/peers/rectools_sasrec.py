@@ -1,4 +1,4 @@
-"""RecTools' SASRec; FOLDER holds `events.npz` and `about.json`.
+"""Measures RecTools' SASRec; FOLDER has `events.npz` and `about.json`.
 
 Measures training epochs or `recommend` for every user, as `about.json` says.
 """
@@ -23,14 +23,14 @@ from experiments.benchmarks.serve import serve
 
 
 class Clock(pytorch_lightning.Callback):
-    """Seconds of the last epoch, its batches included."""
+    """Measures the seconds of the last epoch, including its batches."""
 
     def on_train_epoch_start(self, *args) -> None:
-        """Starts."""
+        """Starts the timer."""
         self.start = time.perf_counter()
 
     def on_train_epoch_end(self, *args) -> None:
-        """Stops."""
+        """Stops the timer."""
         self.seconds = time.perf_counter() - self.start
 
 

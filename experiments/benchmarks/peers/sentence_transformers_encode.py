@@ -1,4 +1,4 @@
-"""Encodes texts with sentence-transformers; FOLDER holds `texts.json`."""
+"""Encodes texts with sentence-transformers; FOLDER has `texts.json`."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from experiments.benchmarks.serve import serve
 
 
 def main() -> None:
-    """Chooses the best batch size on a part, then measures all."""
+    """Chooses the best batch size on some texts, then measures all."""
     folder = Path(sys.argv[1])
     c = json.loads((folder / "texts.json").read_text())
     transformer = models.Transformer(c["encoder"], max_seq_length=c["max_tokens"])

@@ -1,4 +1,4 @@
-"""End-to-end fine-tuning as it is written in PyTorch.
+"""Fine-tunes end to end, as public PyTorch trainers do.
 
 Reads a recommender and its batches from FOLDER (written by `step.py`) and measures one
 optimizer step. Hugging Face's `BertModel` encodes the item of every position of every
@@ -70,7 +70,7 @@ class Recommender(nn.Module):
 
 
 def load(model: Recommender, folder: Path) -> None:
-    """Sets the towers to the weights that the other tool begins with."""
+    """Sets the towers to the initial weights of the other tool."""
     w = {k: torch.from_numpy(v) for k, v in np.load(folder / "weights.npz").items()}
     linear = {"mlp_up": "linear1", "mlp_down": "linear2"}
     linear["attention/output"] = "self_attn.out_proj"
@@ -105,7 +105,7 @@ def load(model: Recommender, folder: Path) -> None:
 def compute_loss(model: Recommender, texts: list, batch: dict) -> torch.Tensor:
     """Mean in-batch softmax over all targets of the batch."""
     window, mask = batch["window"], batch["mask"]  # history and last target
-    # As IDvs.MoRec's public trainer does, a place without an item has a text too.
+    # As IDvs.MoRec's public trainer does, a position without an item has a text too.
     place = mask if batch["skip_padding"] else torch.ones_like(mask)
     pad = torch.zeros(1, dtype=torch.long)
     each = zip(window[place].tolist(), mask[place].tolist(), strict=True)
@@ -133,7 +133,7 @@ def compute_loss(model: Recommender, texts: list, batch: dict) -> torch.Tensor:
 
 
 def main() -> None:
-    """Measures steps over the batches, one after the other."""
+    """Measures one step after the other over the batches."""
     folder = Path(sys.argv[1])
     c = json.loads((folder / "about.json").read_text())
     torch.manual_seed(0)
@@ -160,7 +160,7 @@ def main() -> None:
     top = c["trained_layers"]
     if top is not None:
         model.bert.requires_grad_(False)
-        model.bert.embeddings.eval()  # what is frozen is constant
+        model.bert.embeddings.eval()  # frozen layers have no dropout
         layers = model.bert.encoder.layer
         for layer in layers[: len(layers) - top]:
             layer.eval()

@@ -1,18 +1,18 @@
-"""What points have to have alike to stand in one table."""
+"""The config keys that variants of one table have in common."""
 
 from experiments.sweeping.plan import protocol_of
 from recjax.config import base
 
 
-def test_what_decides_about_the_protocol():
+def test_keys_that_decide_the_protocol():
     before = base.get_config()
-    asked = protocol_of(before)
+    protocol = protocol_of(before)
     for key, value, same in (
-        ("data.user_table", not before.data.user_table, True),  # of groups alone
+        ("data.user_table", not before.data.user_table, True),  # only defines subgroups
         ("data.reverse", 0.5, True),
         ("data.history_length", 7, False),
         ("eval.mask_seen", not before.eval.mask_seen, False),
     ):
-        c = base.get_config()
-        c.update_from_flattened_dict({key: value})
-        assert (protocol_of(c) == asked) == same, key
+        config = base.get_config()
+        config.update_from_flattened_dict({key: value})
+        assert (protocol_of(config) == protocol) == same, key

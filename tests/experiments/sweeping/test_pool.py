@@ -1,4 +1,4 @@
-"""Jobs: their cores, their output, and their end."""
+"""Jobs: their cores, their output and their end."""
 
 import contextlib
 import json
@@ -13,9 +13,9 @@ from experiments.sweeping.pool import Job, Pool
 from recjax.runtime.provenance import usable_cores
 
 
-def test_what_a_job_says_is_of_this_attempt(tmp_path):
+def test_the_last_line_is_from_this_attempt(tmp_path):
     pool = Pool(1)
-    for code, last in (("print('first')", "first"), ("", "(said nothing)")):
+    for code, last in (("print('first')", "first"), ("", "(no output)")):
         job = Job("x", [sys.executable, "-c", code], tmp_path / "log")
         pool.start(job)
         while not pool.ended():
@@ -24,7 +24,7 @@ def test_what_a_job_says_is_of_this_attempt(tmp_path):
 
 
 @pytest.mark.skipif(len(usable_cores()) < 2, reason="needs two cores")
-def test_jobs_have_cores_of_their_own(tmp_path):
+def test_jobs_have_their_own_cores(tmp_path):
     said = "import os; print(sorted(os.sched_getaffinity(0)))"
     pool = Pool(2)
     for name in "ab":
@@ -41,11 +41,11 @@ def test_jobs_have_cores_of_their_own(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
 def test_jobs_end_with_the_sweep(tmp_path):
-    """However that ends."""
+    """Even if the sweep is killed."""
     sleeper = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     code = (
         "import sys, time; from pathlib import Path; "
-        "from experiments.pool import Job, Pool; "
+        "from experiments.sweeping.pool import Job, Pool; "
         f"Pool(1).start(Job('x', [sys.executable, '-c', {sleeper!r}], "
         f"Path({str(tmp_path / 'log')!r}))); time.sleep(60)"
     )

@@ -1,4 +1,4 @@
-"""Runs of other sweeps."""
+"""Reuse of the runs of other sweeps."""
 
 import pytest
 
@@ -6,10 +6,10 @@ from experiments import sweep
 from tests.experiments.conftest import results
 
 
-def test_a_run_of_another_sweep_is_taken(sweep_config, tmp_path, capsys):
-    """Of the same config, under whatever name; none of another seed."""
+def test_a_run_of_another_sweep_is_linked(sweep_config, tmp_path, capsys):
+    """A run of the same config, whatever its name, but not of another seed."""
     path, one, other = sweep_config(), tmp_path / "one", tmp_path / "other"
-    asked = ["--config", path, "--points", "narrow", "--seeds"]
+    asked = ["--config", path, "--variants", "narrow", "--seeds"]
     sweep.main([*asked, "0", "--out", str(one)])
     sweep.main([*asked, "0", "1", "--out", str(other), "--reuse", str(one)])
     said = capsys.readouterr().out
@@ -20,7 +20,7 @@ def test_a_run_of_another_sweep_is_taken(sweep_config, tmp_path, capsys):
     assert not (other / "narrow" / "1").is_symlink()
     found = results(other)
     assert found["narrow/0/results.json"] == results(one)["narrow/0/results.json"]
-    one.rename(tmp_path / "moved")  # the link leads nowhere: run anew
+    one.rename(tmp_path / "moved")  # a dead link: the run is repeated
     sweep.main([*asked, "0", "1", "--out", str(other)])
     assert "narrow 0: started" in capsys.readouterr().out
     assert results(other) == found
@@ -29,9 +29,17 @@ def test_a_run_of_another_sweep_is_taken(sweep_config, tmp_path, capsys):
     assert "--reuse" in capsys.readouterr().err
 
 
-def test_a_run_that_was_taken_is_taken_again(sweep_config, tmp_path, capsys):
-    """Behind a link, of the sweep that made it."""
-    asked = ["--config", sweep_config(), "--points", "narrow", "--seeds", "0", "--out"]
+def test_a_linked_run_is_linked_again(sweep_config, tmp_path, capsys):
+    """The new link leads to the sweep that made the run."""
+    asked = [
+        "--config",
+        sweep_config(),
+        "--variants",
+        "narrow",
+        "--seeds",
+        "0",
+        "--out",
+    ]
     one, two, three = (tmp_path / name for name in ("one", "two", "three"))
     sweep.main([*asked, str(one)])
     sweep.main([*asked, str(two), "--reuse", str(one)])

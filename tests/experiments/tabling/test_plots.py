@@ -17,14 +17,14 @@ ROWS = [
     Row("popularity", "baseline", {"hr@10": [0.1]}, {"hr@10": (0.05, 0.15)}),
     Row(
         "plain",
-        "point",
+        "variant",
         {"hr@10": [0.2, 0.3]},
         {"hr@10": (0.22, 0.28)},
         {"train s": 10.0, "trained": 1000.0},
     ),
     Row(
         "other",
-        "point",
+        "variant",
         {"hr@10": [0.4]},
         {"hr@10": (0.35, 0.45)},
         {"train s": 90.0, "trained": 1000.0},
@@ -58,11 +58,11 @@ def test_rows(axes):
     assert names == ["(popularity)", "plain", "other", "Old (published)"]
 
 
-def test_what_is_published_far_above_ours_does_not_squeeze_it(axes):
+def test_a_high_published_value_does_not_squeeze_the_scale(axes):
     rows = [*ROWS[:3], Row("Far", "published", {"hr@10": [0.9]})]
     plots.draw_rows(axes, rows, "hr@10", "plain")
     assert not lines(axes, "|")
-    assert lines(axes, ">") == [[[pytest.approx(0.4 * plots.ROOM), 3]]]
+    assert lines(axes, ">") == [[[pytest.approx(0.4 * plots.EDGE), 3]]]
     assert [text.get_text() for text in axes.texts] == ["0.9000 "]
 
 
@@ -100,14 +100,14 @@ def test_what_looks_like_mathematics_is_none(tmp_path):
     assert path.exists()
 
 
-def test_names_of_near_points_do_not_touch(axes):
-    """Twelve points in a place of a few pixels, and one at the right edge."""
+def test_labels_of_close_markers_do_not_overlap(axes):
+    """Twelve markers within a few pixels, and one at the right edge."""
     rng = np.random.default_rng(0)
     x, y = rng.uniform(0.5, 0.52, 12), rng.uniform(0.5, 0.52, 12)
     x, y = np.append(x, 1.0), np.append(y, 0.9)
     axes.set(xlim=(0, 1.01), ylim=(0, 1))
     axes.figure.draw_without_rendering()
-    names = [f"point number {i}" for i in range(13)]
+    names = [f"marker number {i}" for i in range(13)]
     texts = plots.label(axes, x, y, names)
     assert sorted(text.get_text() for text in texts) == sorted(names)
     axes.figure.draw_without_rendering()

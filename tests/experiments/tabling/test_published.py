@@ -28,17 +28,17 @@ def test_rows(tmp_path):
         ("", "has no column 'name'"),
         ("name,hr@10\nA,0.1\n", "has no column 'source'"),
         ("name,source,HR@10\nA,B,0.1\n", "column 'HR@10' is neither"),
-        ("name,source,hr@10,hr@10\nA,B,0.1,0.2\n", "two columns have one name"),
+        ("name,source,hr@10,hr@10\nA,B,0.1,0.2\n", "two columns have the same name"),
         ("name,source,hr@5\nA,B,0.1\n", "has none of hr@10, ndcg@10"),
         ("name,source,hr@10\n", "has no rows"),
         ("name,source,hr@10\nA,B,0.1\nC,D\n", "row 3: 2 cells under 3 columns"),
         ("name,source,hr@10\n\nC,D\n", "row 3: 2 cells under 3 columns"),
         ("name,source,hr@10\nA,B,0.1,0.2\n", "row 2: 4 cells under 3 columns"),
         ("name,source,hr@10\nA,,0.1\n", "row 2: needs a name and a source"),
-        ("name,source,hr@10\nA,B,x\n", "row 2, column hr@10: 'x' is no fraction"),
-        ("name,source,hr@10\nA,B,nan\n", "column hr@10: 'nan' is no fraction"),
-        ("name,source,hr@10\nA,B,15.9\n", "column hr@10: '15.9' is no fraction"),
-        ('name,source,hr@10\n"A,B,0.1\n', "no CSV"),
+        ("name,source,hr@10\nA,B,x\n", "row 2, column hr@10: 'x' is not a fraction"),
+        ("name,source,hr@10\nA,B,nan\n", "column hr@10: 'nan' is not a fraction"),
+        ("name,source,hr@10\nA,B,15.9\n", "column hr@10: '15.9' is not a fraction"),
+        ('name,source,hr@10\n"A,B,0.1\n', "is not a CSV file"),
     ],
 )
 def test_a_slip_is_named(tmp_path, text, message):
@@ -49,5 +49,5 @@ def test_a_slip_is_named(tmp_path, text, message):
 def test_what_is_no_text(tmp_path):
     path = tmp_path / "published.csv"
     path.write_bytes(b"\xff\xfe\x00name")
-    with pytest.raises(UserError, match="no CSV"):
+    with pytest.raises(UserError, match="is not a CSV file"):
         read_published(path, ["hr@10"])
