@@ -31,15 +31,17 @@ from recjax.training.initial_params import trace_init
 from tests.conftest import TINY_BERT
 
 ROOT = Path(__file__).parent.parent
-CONTRIBUTING = "CONTRIBUTING.md"
 PAGES = [
     "README.md",
-    CONTRIBUTING,
+    "CONTRIBUTING.md",
     "configs/README.md",
     "tests/faults/README.md",
     *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("recjax/**/README.md")),
 ]
-LINKED = [*PAGES, *map(str, Path("experiments").glob("**/README.md")), "CHANGELOG.md"]
+EXPERIMENTS = [
+    str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("experiments/**/README.md"))
+]
+LINKED = [*PAGES, *EXPERIMENTS, "CHANGELOG.md"]
 # Number of code blocks by page; each has a test in this file.
 NUM_BLOCKS = {
     "README.md": 2,
@@ -86,6 +88,10 @@ def run_block(tmp_path, monkeypatch):
 
 
 # --- All pages ------------------------------------------------------------------------
+
+
+def test_the_first_page_is_short():
+    assert len(read("README.md").splitlines()) <= 200
 
 
 def test_every_block_of_code_has_a_test():
