@@ -1,122 +1,264 @@
-"""The code on the README's page runs as it stands there."""
+"""The code, commands, config keys and links on the README pages work as written.
 
-import ast
+Each block of code is imported as a module of its own, from a temporary directory, and
+names that it registers are removed after the test.
+"""
+
+import contextlib
+import importlib.util
 import re
+import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+import pytest
 
 from experiments.sweeping.load import load_sweep, resolve
-from recjax import baselines
+from recjax.baselines import BASELINES
+from recjax.common.param_paths import match_rules
 from recjax.config import base
+from recjax.config.keys import PHASE, SECTIONS
 from recjax.config.validate import check_config
 from recjax.data.splits import load_data
-from recjax.losses import LOSSES, softmax
-from recjax.models import users
+from recjax.losses import LOSSES
 from recjax.models.encoders.huggingface import load_config
-from recjax.models.items.text_source import count_frozen_blocks
+from recjax.models.items.tower import SOURCES
 from recjax.models.recommender import make_model
+from recjax.models.users import USER_TOWERS
 from recjax.run import train
-from recjax.training import optimizer
 from recjax.training.initial_params import trace_init
+from tests.conftest import TINY_BERT
 
-BLOCKS = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.S)
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "configs/README.md",
+    "tests/faults/README.md",
+    *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("recjax/**/README.md")),
+]
+EXPERIMENTS = [
+    str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("experiments/**/README.md"))
+]
+LINKED = [*PAGES, *EXPERIMENTS, "CHANGELOG.md"]
+# Number of code blocks by page; each has a test in this file.
+NUM_BLOCKS = {
+    "README.md": 2,
+    "configs/README.md": 3,
+    "recjax/baselines/README.md": 1,
+    "recjax/checkpointing/README.md": 1,
+    "recjax/losses/README.md": 1,
+    "recjax/models/README.md": 2,
+}
+REGISTRIES = (BASELINES, LOSSES, SOURCES, USER_TOWERS)
 
 
-def block(start):
-    (code,) = [b for b in BLOCKS if start in b]
-    return code
+def read(page):
+    return (ROOT / page).read_text(encoding="utf-8")
 
 
-def test_own_tower_and_loss(config, tmp_path, monkeypatch):
-    monkeypatch.setitem(users.USER_TOWERS, "max", None)  # taken out again afterwards
-    monkeypatch.setitem(LOSSES, "focal", None)
-    exec(block("class MaxTower"), vars(users))
-    exec(block("def focal"), vars(softmax))
-    c = config.unlock()
-    c.user_tower.name, c.loss.name = "max", "focal"
-    c.item_tower.sources = ("id", "text")
-    c.train.phases = (base.phase("p", epochs=8, lr=1e-2),)
-    final = train.run(c.lock(), str(tmp_path))
-    assert final["test"]["auc"]["value"] > 0.7
+def blocks(page):
+    return re.findall(r"^```python\n(.*?)^```", read(page), re.DOTALL | re.MULTILINE)
 
 
-def test_own_baseline(config, tmp_path, monkeypatch):
-    monkeypatch.setitem(baselines.BASELINES, "again", None)
-    exec(block("class Again"), vars(baselines))
-    c = config.unlock()
-    c.item_tower.sources, c.eval.mask_seen = ("id",), False
-    c.eval.baselines = ("again",)
-    c.train.phases = (base.phase("p", epochs=1),)
-    found = train.run(c.lock(), str(tmp_path))["baselines"]["again"]
-    data = load_data(c)
-    length = c.data.history_length
+@pytest.fixture(autouse=True)
+def _restore_registries():
+    with contextlib.ExitStack() as stack:
+        for registry in REGISTRIES:
+            stack.enter_context(mock.patch.dict(registry))
+        yield
+
+
+@pytest.fixture
+def run_block(tmp_path, monkeypatch):
+    """Writes the block of a page that contains a text to a file, and imports it."""
+
+    def run(page, text, name="page_code"):
+        (code,) = [block for block in blocks(page) if text in block]
+        path = tmp_path / f"{name}.py"
+        path.write_text(code)
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return run
+
+
+# --- All pages ------------------------------------------------------------------------
+
+
+def test_the_first_page_is_short():
+    assert len(read("README.md").splitlines()) <= 200
+
+
+def test_every_block_of_code_has_a_test():
+    found = {page: len(blocks(page)) for page in PAGES if blocks(page)}
+    assert found == NUM_BLOCKS
+
+
+@pytest.mark.parametrize("page", LINKED)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", read(page)):
+        assert (ROOT / page).parent.joinpath(link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_config_keys_exist(page):
+    sections = "|".join(name for name in SECTIONS if name)
+    pattern = rf"(?:`|--config\.)({sections})\.(\w+)(?=[`= ])"
+    for section, key in re.findall(pattern, read(page)):
+        assert key in SECTIONS[section] or key == "phases", f"{section}.{key}"
+    for key in re.findall(r"train\.phases\[\d\]\.(\w+)", read(page)):
+        assert key in PHASE, key
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_exist(page):
+    for module in re.findall(r"python -m ([\w.]+)", read(page)):
+        if importlib.util.find_spec(module).submodule_search_locations:  # a package
+            module += ".__main__"
+        assert importlib.util.find_spec(module), module
+
+
+# --- README.md ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """The files of the page's shop, with its header lines and more rows."""
+    header, item_header = (
+        re.search(rf"^    ({first},.*)$", read("README.md"), re.MULTILINE)[1]
+        for first in ("customer", "sku")
+    )
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    events = [
+        f"c{user},s{(user + 2 * day) % 12},2024-05-{day + 1:02}"
+        for user in range(12)
+        for day in reversed(range(5))
+    ]
+    items = [f's{i},"thing, {i}",Acme' for i in range(12)]
+    (folder / "shop.inter.csv").write_text("\n".join([header, *events]))
+    (folder / "shop.item.csv").write_text("\n".join([item_header, *items]))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_own_data(run_block, shop):
+    config = run_block("README.md", "bought_at").get_config()
+    data = load_data(config)
+    assert data.item_ids[data.test.sequence(0)].tolist() == [
+        f"s{2 * i}" for i in range(5)
+    ]
+    assert data.render(config.text.template)[1] == "thing, 1. Acme"
+
+
+def test_ablation_on_own_data(run_block, shop, tmp_path):
+    file = run_block("README.md", "bought_at").__file__
+    configs = {
+        variant: resolve([f"--config={file}:{variant}"]) for variant in load_sweep(file)
+    }
+    for config in configs.values():
+        check_config(config)
+    assert {name: config.item_tower.sources for name, config in configs.items()} == {
+        "both": ("id", "text"),
+        "id": ("id",),
+        "text": ("text",),
+    }
+
+
+def test_using_what_was_trained(run_block, shop, capsys):
+    config = run_block("README.md", "bought_at").get_config().unlock()
+    config.text.encoder, config.text.max_tokens = str(TINY_BERT), 12
+    config.text.cache_disk_gib, config.item_tower.width = 0.0, 8
+    config.eval.bootstrap_samples = 20
+    config.train.phases[0].epochs = 1
+    results = train.run(config.lock(), "runs/shop")
+    capsys.readouterr()
+    module = run_block("README.md", "read_params", "using")
+    ndcg, hit_rate = capsys.readouterr().out.splitlines()
+    assert ndcg == str(results["test"]["ndcg@10"])
+    assert float(hit_rate) == pytest.approx(results["test"]["hr@10"]["value"])
+    assert module.vectors["s3"].shape == (8,)
+
+
+# --- configs/README.md ----------------------------------------------------------------
+
+
+def test_config_file(run_block):
+    config = run_block("configs/README.md", '"gru"').get_config()
+    check_config(config)
+    assert config.user_tower.name == "gru"
+
+
+def test_freezing_by_phases(run_block, config, six_layers):
+    """Each example trains the encoder's parameters that the page says."""
+    module = run_block("configs/README.md", 'freeze("lora")')
+    assert module.config.train.phases == module.gradual
+    config.text.lora_rank = 8
+    model = make_model(config, 25, load_config(six_layers))
+    paths = list(trace_init(config, model).shapes)
+
+    def trained(phase):
+        mults = match_rules(phase.lr_mults, paths, "lr_mults")
+        encoder = [p for p in paths if p.startswith(base.ENCODER) and mults[p]]
+        return {path.removeprefix(base.ENCODER) for path in encoder}
+
+    for phase, layers in zip(module.gradual, (2, 4, 6), strict=True):
+        top = {path.split("/")[0] for path in trained(phase)} - {"pool"}
+        assert top == {f"layer_{layer}" for layer in range(6 - layers, 6)}
+    assert {path.split("/")[-1] for path in trained(module.lora[0])} == {
+        "lora_a",
+        "lora_b",
+    }
+    assert {path.split("/")[-1] for path in trained(module.biases[0])} == {"bias"}
+
+
+def test_sweep(run_block):
+    file = run_block("configs/README.md", "def sweep").__file__
+    configs = {name: resolve([f"--config={file}:{name}"]) for name in load_sweep(file)}
+    assert list(configs) == ["mean", "cls", "slow"]
+    assert configs["cls"].item_tower.pooling == "cls"
+    assert configs["slow"].train.phases[0].lr == 1e-4
+
+
+# --- Own parts ------------------------------------------------------------------------
+
+
+def test_own_tower_loss_and_source(run_block, config, tmp_path):
+    run_block("recjax/models/README.md", "class MaxTower", "own_tower")
+    run_block("recjax/models/README.md", "class HashedSource", "own_source")
+    run_block("recjax/losses/README.md", "def focal", "own_loss")
+    config.unlock()
+    config.user_tower.name = "max"
+    config.loss.name = "focal"
+    config.item_tower.sources = ("hashed", "id", "text")
+    config.train.phases = (base.phase("p", epochs=8, lr=1e-2),)
+    results = train.run(config.lock(), str(tmp_path / "run"))
+    assert results["test"]["auc"]["value"] > 0.7
+
+
+def test_own_baseline_and_reading_params(run_block, config, tmp_path, monkeypatch):
+    run_block("recjax/baselines/README.md", "class Again")
+    config.unlock()
+    config.item_tower.sources, config.eval.mask_seen = ("id",), False
+    config.eval.baselines = ("again",)
+    config.train.phases = (base.phase("p", epochs=1),)
+    monkeypatch.chdir(tmp_path)
+    results = train.run(config.lock(), "runs/quickstart")
+    data = load_data(config)
+    length = config.data.history_length
     again = [
         data.test.targets_R[row] in data.test.history(row)[-length:]
         for row in range(len(data.test))
     ]
-    assert found["hr@10"]["value"] == np.mean(again)
+    assert results["baselines"]["again"]["hr@10"]["value"] == np.mean(again)
+    params = run_block("recjax/checkpointing/README.md", "read_params", "reading")
+    assert "items/id/vectors/embedding" in params.changed
 
 
-def test_own_data(config, tmp_path, monkeypatch):
-    days = [f"2024-05-{1 + i:02}" for i in range(4)]
-    (tmp_path / "shop").mkdir()
-    (tmp_path / "shop" / "shop.inter.csv").write_text(
-        "customer,sku,bought_at\n"
-        + "".join(f"ann,s{i},{day}\n" for i, day in enumerate(reversed(days)))
-    )
-    (tmp_path / "shop" / "shop.item.csv").write_text(
-        "sku,name,brand\n" + "".join(f's{i},"thing, {i}",acme\n' for i in range(4))
-    )
-    monkeypatch.chdir(tmp_path)
-    space: dict = {}
-    exec(block("def get_config():"), space)
-    c = space["get_config"]()
-    assert c.is_locked
-    data = load_data(c)
-    assert data.test.sequence(0).tolist() == [3, 2, 1, 0]
-    assert data.render(c.text.template)[1] == "thing, 1. acme"
-
-
-def test_freezing_by_phases(config, six_layers):
-    """Each line of it, and how much of the encoder's chain it keeps frozen."""
-    c, encoder = config.unlock(), load_config(six_layers)
-    blocks = []
-    for line in ast.parse(block('freeze("lora")')).body:
-        exec(ast.unparse(line), {"base": base, "c": c})
-        if "phases" not in ast.unparse(line):
-            continue
-        model = make_model(c, 25, encoder)
-        shapes = trace_init(c, model).shapes
-        rules = [
-            optimizer.resolve_rules(c.optim, p, list(shapes)) for p in c.train.phases
-        ]
-        trained = [each.split(shapes)[0] for each in rules]
-        blocks.append([count_frozen_blocks(encoder, paths) for paths in trained])
-    assert blocks == [[5, 3, 1], [1], [0]]
-
-
-def test_links_lead_somewhere():
-    for path in re.findall(r"\]\(([^)#:]+)\)", Path("README.md").read_text()):
-        assert Path(path).exists(), path
-
-
-def test_a_config_with_a_sweep():
-    space = {}
-    exec(block("reference.make(variant, sweep)"), space)
-    assert space["get_config"]("cls").item_tower.pooling == "cls"
-    industrial = space["get_config"]("mean@amazon_industrial")
-    assert industrial.data.source == "amazon-industrial"
-
-
-def test_a_sweep_on_own_data(tmp_path):
-    code = block("reference.pick(c, variant, sweep)")
-    (tmp_path / "shop.py").write_text(code)
-    made = {}
-    for point in load_sweep(str(tmp_path / "shop.py")):
-        made[point] = resolve([f"--config={tmp_path / 'shop.py'}:{point}"])
-        check_config(made[point])
-    assert list(made) == ["text", "id", "fast"]
-    assert made["id"].item_tower.sources == ("id",)
-    assert made["fast"].train.phases[0].lr == 1e-2
-    assert {c.data.source for c in made.values()} == {"shop"}
+def test_registrations_do_not_leak():
+    own = {"again", "focal", "hashed", "max"}
+    assert not own & {name for registry in REGISTRIES for name in registry}
