@@ -58,7 +58,7 @@ def encode(flags: list[str]) -> np.ndarray:
         tempfile.TemporaryDirectory() as folder,
         open_run(config, Path(folder), time.perf_counter()) as (r, params),
     ):
-        return References(r, params).texts_NxE
+        return References(r, params).vectors_NxE
 
 
 def mean_cosine(vectors_NxE: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""A run as it would be: everything is checked and nothing is trained or written."""
+"""A dry run: checks everything, trains nothing and writes nothing."""
 
 import os
 import tempfile
@@ -20,11 +20,11 @@ from recjax.training.train_step import TrainState
 
 
 def dry_run(config: Any, workdir: str) -> None:
-    """Reads and checks the data and the weights, and says what every phase would take.
+    """Checks data and weights, and logs what every phase would take.
 
     Args:
-      config: a locked config as `configs/base.py` declares it.
-      workdir: where the run would write; its disk is looked at.
+      config: a locked config.
+      workdir: where the run would write; its disk is checked.
 
     Raises:
       UserError: anything that would stop the run before its first step.
@@ -32,33 +32,38 @@ def dry_run(config: Any, workdir: str) -> None:
     check_config(config)
     check_same_config(config, Path(workdir))
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        with open_run(config, Path(folder), began, Path(workdir)) as (r, params):
+        start_time = time.perf_counter()
+        with open_run(config, Path(folder), start_time, Path(workdir)) as (run, params):
             for index, each in enumerate(trained_phases(config)):
-                phase, state = make_phase(r, index, each, params, 0)
-                r.reporter.log(describe(r, phase, state))
-            r.reporter.log("dry run: all fits; nothing was trained or written")
+                phase, state = make_phase(run, index, each, params, 0)
+                run.reporter.log(describe_phase(run, phase, state))
+            run.reporter.log("dry run: all fits; nothing was trained or written")
 
 
-def describe(r: Run, phase: Phase, state: TrainState) -> str:
-    """Steps of a phase, and the memory that one takes."""
+def describe_phase(run: Run, phase: Phase, state: TrainState) -> str:
+    """Describes the steps of a phase, and the memory that one of them takes.
+
+    Raises:
+      UserError: a step needs more memory than the machine has.
+    """
     batches = phase.batches
     size = min(batches.batch_size, len(batches.windows))
     batch = batches.make_batch(np.arange(size))
-    catalogue, placed = phase.place(r, batch)
+    catalogue, placed = phase.place(run, batch)
     if batches.negatives.is_stale:
-        shape = r.data.num_items, r.config.item_tower.width
-        table = jax.ShapeDtypeStruct(shape, jnp.dtype(r.config.train.dtype))
+        shape = run.data.num_items, run.config.item_tower.width
+        table = jax.ShapeDtypeStruct(shape, jnp.dtype(run.config.train.dtype))
         catalogue = {**catalogue, "stale": {"vectors_NxD": table}}
-    memory = phase.step.memory(state, phase.frozen, catalogue, placed, r.dropout_key)
-    have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if jax.devices()[0].platform == "cpu" and memory > have:
+    needed = phase.step.memory(state, phase.frozen, catalogue, placed, run.dropout_key)
+    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # The memory of other devices is not known here; they say so themselves.
+    if jax.devices()[0].platform == "cpu" and needed > available:
         raise UserError(
-            f"phase {phase.config.name}: a step needs {memory / 2**30:.1f} GiB, the "
-            f"machine has {have / 2**30:.1f}; try a smaller train.batch_size"
+            f"phase {phase.config.name}: a step needs {needed / 2**30:.1f} GiB, the "
+            f"machine has {available / 2**30:.1f}; try a smaller train.batch_size"
         )
-    steps = batches.steps_per_epoch
     return (
-        f"phase {phase.config.name}: at most {phase.config.epochs} epochs of {steps:,} "
-        f"steps; a step takes {memory / 2**20:,.0f} MiB of a device"
+        f"phase {phase.config.name}: at most {phase.config.epochs} epochs of "
+        f"{batches.steps_per_epoch:,} steps; a step takes {needed / 2**20:,.0f} MiB of "
+        "a device"
     )

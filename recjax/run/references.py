@@ -1,4 +1,4 @@
-"""What stands beside a trained model, in its tables or in its scores."""
+"""Reference scores for a trained model: baselines and the zero-shot encoder."""
 
 import functools
 from typing import Any
@@ -10,6 +10,7 @@ from recjax.baselines.score_fusion import ScoreFusion
 from recjax.baselines.text import TextSimilarity
 from recjax.catalogue.whitening import whiten
 from recjax.common.param_paths import FlatParams
+from recjax.evaluation.evaluator import Evaluation
 from recjax.evaluation.results import reference_results
 from recjax.training.context import Run
 
@@ -17,66 +18,70 @@ WHITENING_POWER = 0.5  # half-way: cosines of pretrained vectors are all large b
 
 
 class References:
-    """The baselines, and the encoder without a gradient step.
+    """The baselines, and the pretrained encoder without a gradient step.
 
     Args:
-      r: the run.
+      run: the run.
       params: all parameters before any training.
     """
 
-    def __init__(self, r: Run, params: FlatParams):
-        self.r, self.params = r, params
-        self._memory: dict[str, Baseline] = {}
+    def __init__(self, run: Run, params: FlatParams):
+        self.run = run
+        self.params = params
+        self._fused: dict[str, Baseline] = {}
 
     def fit_score_fusion(self) -> None:
-        """Fits the baselines of `head.fusion` and adds them to the evaluator."""
-        start, head = self.r.timer.start(), self.r.config.head
-        self._memory = {name: self._fitted(name) for name in head.fusion}
-        if self._memory:
-            named = list(self._memory.items())
-            self.r.evaluator.set_score_fusion(ScoreFusion(named, head.fusion_floor))
-        self.r.timer.add_since("baselines", start)
+        """Fits the baselines of `head.fusion`, whose scores are added to the model."""
+        start, head = self.run.timer.start(), self.run.config.head
+        self._fused = {name: self._fit(name) for name in head.fusion}
+        if self._fused:
+            fusion = ScoreFusion(list(self._fused.items()), head.fusion_floor)
+            self.run.evaluator.set_score_fusion(fusion)
+        self.run.timer.add_since("baselines", start)
 
     def baselines(self) -> dict[str, dict[str, Any]]:
-        """Fits and tests every baseline that the config names."""
-        r, results = self.r, {}
-        start = r.timer.start()
-        for name in r.config.eval.baselines:
-            baseline = self._memory.get(name) or self._fitted(name)
-            evaluation = r.evaluator.by_baseline(baseline, r.data.test)
-            r.reporter.ranks(name, evaluation.rank_R)
-            results[name] = reference_results(r.config, r.data, evaluation)
-        r.timer.add_since("baselines", start)
+        """Fits and tests every baseline of `eval.baselines`."""
+        start, results = self.run.timer.start(), {}
+        for name in self.run.config.eval.baselines:
+            baseline = self._fused.get(name) or self._fit(name)
+            test = self.run.evaluator.by_baseline(baseline, self.run.data.test)
+            results[name] = self._report(name, test)
+        self.run.timer.add_since("baselines", start)
         return results
 
     def zero_shot(self) -> dict[str, Any]:
         """Tests the pretrained encoder without a gradient step."""
-        r = self.r
-        start = r.timer.start()
-        vectors_NxE = r.replicate(self.texts_NxE)
-        evaluation = r.evaluator.by_text(vectors_NxE, r.data.test)
-        r.reporter.ranks("zero_shot", evaluation.rank_R)
-        r.timer.add_since("zero_shot", start)
-        return reference_results(r.config, r.data, evaluation)
-
-    def _fitted(self, name: str) -> Baseline:
-        if name == TEXT:
-            return TextSimilarity(whiten(self.texts_NxE, WHITENING_POWER))
-        baseline = BASELINES[name](self.r.config.seed)
-        baseline.fit(self.r.data.train, self.r.data.num_items)
-        return baseline
+        start = self.run.timer.start()
+        vectors_NxE = self.run.replicate(self.vectors_NxE)
+        test = self.run.evaluator.by_text(vectors_NxE, self.run.data.test)
+        results = self._report("zero_shot", test)
+        self.run.timer.add_since("zero_shot", start)
+        return results
 
     @functools.cached_property
-    def texts_NxE(self) -> np.ndarray:
-        """The items' texts by the encoder as it came.
+    def vectors_NxE(self) -> np.ndarray:
+        """The item texts' vectors by the pretrained encoder.
 
-        A pooling that has to be learned is replaced by the mean.
+        Attention pooling has to be learned, so the mean replaces it here.
         """
-        r, pooling = self.r, self.r.config.item_tower.pooling
-        pooling = "mean" if pooling == "attention" else pooling
-        model = r.model.with_pooling(pooling)
+        pooling = self.run.config.item_tower.pooling
+        model = self.run.model.with_pooling(
+            "mean" if pooling == "attention" else pooling
+        )
         assert model.encoder_config is not None
-        blocks = model.encoder_config.num_blocks
-        encoder = r.catalogue.prefix_encoder
+        encoder = self.run.catalogue.prefix_encoder
         assert encoder is not None
+        blocks = model.encoder_config.num_blocks
         return np.asarray(encoder.encode(model, self.params, blocks))
+
+    def _fit(self, name: str) -> Baseline:
+        if name == TEXT:
+            return TextSimilarity(whiten(self.vectors_NxE, WHITENING_POWER))
+        baseline = BASELINES[name](self.run.config.seed)
+        baseline.fit(self.run.data.train, self.run.data.num_items)
+        return baseline
+
+    def _report(self, name: str, test: Evaluation) -> dict[str, Any]:
+        """Keeps the test ranks for `ranks.parquet`, and returns the metrics."""
+        self.run.reporter.ranks(name, test.rank_R)
+        return reference_results(self.run.config, self.run.data, test)

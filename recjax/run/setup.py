@@ -2,9 +2,9 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,10 +21,12 @@ from recjax.config.validate_model import (
     check_phases,
     find_untrained_gaps,
 )
+from recjax.data.dataset import Data
 from recjax.data.ingest.sources import locate
 from recjax.data.splits import load_data
-from recjax.data.text.tokenize import tokenize
+from recjax.data.text.tokenize import Tokens, tokenize
 from recjax.evaluation.evaluator import Evaluator
+from recjax.models.encoders.base import EncoderConfig
 from recjax.models.encoders.huggingface import WEIGHTS, load_config
 from recjax.models.recommender import make_model
 from recjax.reporting.data_report import data_report, protocol_warnings
@@ -43,36 +45,51 @@ from recjax.training.initial_params import init_params, trace_init
 from recjax.training.optimizer import resolve_rules
 
 
+class Text(NamedTuple):
+    """The text source's encoder, and the tokenised texts of all items.
+
+    Attributes:
+      folder: directory of the encoder.
+      encoder: static description of the encoder.
+      tokens: of all items.
+      pretrained: digest of the weights; None if they are drawn at random.
+    """
+
+    folder: Path
+    encoder: EncoderConfig
+    tokens: Tokens
+    pretrained: str | None
+
+
 @contextlib.contextmanager
 def open_run(
-    config: Any, folder: Path, began: float, planned: Path | None = None
+    config: Any, folder: Path, start_time: float, planned: Path | None = None
 ) -> Iterator[tuple[Run, FlatParams]]:
-    """Everything a run needs, and its initial parameters.
+    """Builds everything that a run needs, and its initial parameters.
 
     Args:
-      config: checked.
+      config: a checked config.
       folder: the run directory, which exists.
-      began: when the process began, by `time.perf_counter`.
-      planned: where a run would write, if this is none: nothing is computed that
-        takes long.
+      start_time: when the process began, by `time.perf_counter`.
+      planned: for a dry run, the directory that the real run would write to; nothing
+        is computed that takes long.
 
     Raises:
       UserError: data, weights or names that do not fit, or too small a disk.
     """
-    # Dropout bits cost a third of a small step otherwise; the stream they come from
-    # is the same on every mesh.
-    jax.config.update("jax_threefry_partitionable", False)
-    # `train.dtype` alone decides: some devices round the products of float32.
-    jax.config.update("jax_default_matmul_precision", "float32")
-    keep_compiled()
+    configure_jax()
     mesh = make_mesh(config.mesh)
     with contextlib.ExitStack() as stack:
+        # Only the first process writes.
         reporter = Reporter(folder, active=jax.process_index() == 0)
         checkpoints = Checkpoints(folder, reporter.log, config.train.keep)
         stack.enter_context(contextlib.closing(checkpoints))
         try:
-            r, params = _make_run(config, mesh, checkpoints, reporter, began, planned)
-            if changes := checkpoints.check_identity(run_identity(r)):
+            run, params = make_run(
+                config, mesh, checkpoints, reporter, start_time, planned
+            )
+            # A checkpoint of another run is refused before anything is overwritten.
+            if changes := checkpoints.check_identity(run_identity(run)):
                 reporter.log(
                     f"note: changed since the checkpoint: {changes}; results will not "
                     "be bit-identical"
@@ -83,68 +100,82 @@ def open_run(
                 flat = flat_config(config)
                 reporter.mirror = WandbWriter(folder, config.report.wandb, flat)
             reporter.text("config", f"```json\n{config.to_json(indent=2)}\n```")
-            yield r, params
+            yield run, params
         except jax.errors.JaxRuntimeError as e:
+            # Collectives fail with many errors when another process is gone.
             exit_if_peer_lost(e)
             raise
 
 
-def _make_run(
+def configure_jax() -> None:
+    """Sets JAX's global options, and keeps compiled programs on the disk."""
+    # The default stream costs a third of a small step for dropout bits alone; this one
+    # is the same on every mesh too.
+    jax.config.update("jax_threefry_partitionable", False)
+    # `train.dtype` alone decides: some devices round the products of float32.
+    jax.config.update("jax_default_matmul_precision", "float32")
+    keep_compiled()
+
+
+def load_text(config: Any, texts: Sequence[str]) -> Text:
+    """Reads the text encoder's description and tokenises the texts of all items.
+
+    Raises:
+      UserError: no such encoder, or one that does not support the config.
+    """
+    folder = locate(config.text.encoder, hub=True)
+    encoder = load_config(folder)
+    check_encoder(config, encoder)
+    tokens = tokenize(
+        texts,
+        folder,
+        max_tokens=config.text.max_tokens,
+        vocab_size=encoder.vocab_size,
+    )
+    digest = file_sha256(folder / WEIGHTS)[:12] if config.text.pretrained else None
+    return Text(folder, encoder, tokens, digest)
+
+
+def make_run(
     config: Any,
     mesh: Mesh,
     checkpoints: Checkpoints,
     reporter: Reporter,
-    began: float,
+    start_time: float,
     planned: Path | None,
 ) -> tuple[Run, FlatParams]:
-    say = reporter.log
+    """Builds the parts of a run and its initial parameters, see `open_run`."""
+    log, workdir = reporter.log, planned or reporter.workdir
+    # Data and texts.
     data = load_data(config)
     check_catalogue(config, data.num_items)
-    encoder_dir, encoder_config, tokens = None, None, None
+    text = None
     if "text" in config.item_tower.sources:
-        encoder_dir = locate(config.text.encoder, hub=True)
-        encoder_config = load_config(encoder_dir)
-        texts = data.render(config.text.template)
-        check_encoder(config, encoder_config)
-        tokens = tokenize(
-            texts,
-            encoder_dir,
-            max_tokens=config.text.max_tokens,
-            vocab_size=encoder_config.vocab_size,
-        )
-    titles = data.item_ids.tolist()
-    if config.data.item_table:
-        titles = data.render(config.text.title)
-    say(f"\ndata: {config.data.source}, {config.data.split}")
-    say(data_report(data, tokens, config))
-    for odd in protocol_warnings(data, config.eval):
-        say(f"warning: {odd}")
-    workdir = planned or reporter.workdir
+        text = load_text(config, data.render(config.text.template))
+    tokens = text.tokens if text else None
+    log_data(config, data, tokens, log)
     where = "" if planned else f", in {workdir / 'config.json'}"
-    say(f"\nconfig, resolved{where}:")
-    say(compact_config(config))
+    log(f"\nconfig, resolved{where}:\n{compact_config(config)}")
 
-    model = make_model(config, data.num_items, encoder_config)
-    compiler = Compiler(say, mesh)
-    timer = Timer(compiler, began)
-    traced = trace_init(config, model)
-    phases = trained_phases(config)
-    paths = list(traced.shapes)
+    # Model and parameters. The rules of all phases are checked before the first one
+    # starts, so that no run ends with a typo after hours.
+    compiler = Compiler(log, mesh)
+    timer = Timer(compiler, start_time)
+    model = make_model(config, data.num_items, text.encoder if text else None)
+    trace = trace_init(config, model)
+    phases, paths = trained_phases(config), list(trace.shapes)
     rules = [resolve_rules(config.optim, phase, paths) for phase in phases]
     check_phases(config, phases, rules)
-    if encoder_config is not None:
-        for gap in find_untrained_gaps(phases, rules, encoder_config):
-            say(f"warning: {gap}")
-    check_disk(config, phases, rules, traced.shapes, workdir, say)
-    params = init_params(config, traced, encoder_dir, mesh, compiler)
-    pretrained = None
-    if encoder_dir is not None and config.text.pretrained:
-        pretrained = file_sha256(encoder_dir / WEIGHTS)[:12]
-    evaluator = Evaluator(config, data, mesh, compiler)
-    r = Run(
+    for gap in find_untrained_gaps(phases, rules, text.encoder) if text else ():
+        log(f"warning: {gap}")
+    check_disk(config, phases, rules, trace.shapes, workdir, log)
+    folder = text.folder if text else None
+    params = init_params(config, trace, folder, mesh, compiler)
+
+    run = Run(
         config=config,
         data=data,
-        titles=titles,
+        titles=item_titles(config, data),
         tokens=tokens,
         catalogue=make_catalogue_builder(
             tokens,
@@ -152,47 +183,74 @@ def _make_run(
             config.text,
             mesh,
             compiler,
-            reporter.log,
+            log,
             reporter.bar,
             shapes_only=planned is not None,
         ),
         model=model,
         mesh=mesh,
         compiler=compiler,
-        evaluator=evaluator,
+        evaluator=Evaluator(config, data, mesh, compiler),
         reporter=reporter,
         checkpoints=checkpoints,
         signals=Signals(),
         rules=rules,
-        pretrained=pretrained,
+        pretrained=text.pretrained if text else None,
         timer=timer,
     )
     timer.add_since("load", timer.process_start)
-    return r, params
+    return run, params
+
+
+def log_data(
+    config: Any, data: Data, tokens: Tokens | None, log: Callable[[str], None]
+) -> None:
+    """Logs the data report, and warnings about misleading evaluation settings."""
+    log(f"\ndata: {config.data.source}, {config.data.split}")
+    log(data_report(data, tokens, config))
+    for warning in protocol_warnings(data, config.eval):
+        log(f"warning: {warning}")
+
+
+def item_titles(config: Any, data: Data) -> list[str]:
+    """Returns how items are called in the output, by item index."""
+    if config.data.item_table:
+        return data.render(config.text.title)
+    ids: list[str] = data.item_ids.tolist()
+    return ids
 
 
 def trained_phases(config: Any) -> list[Any]:
-    """Phases with epochs."""
+    """Returns the phases with epochs."""
     return [phase for phase in config.train.phases if phase.epochs]
 
 
-def run_identity(r: Run) -> dict[str, dict[str, Any]]:
-    """What a save has to be of to be resumed, and what may differ."""
-    texts = [] if r.tokens is None else [("ids", r.tokens.ids)]
-    items = "\n".join(map(str, r.data.item_ids)).encode()
-    users = "\n".join(map(str, r.data.user_ids)).encode()
-    must = {
-        **flat_config(r.config),
-        "data": r.data.fingerprint,
-        "pretrained": r.pretrained,
+def run_identity(run: Run) -> dict[str, dict[str, Any]]:
+    """Describes what a checkpoint belongs to, as JSON values.
+
+    `required` has to be the same to resume from it; if `informational` has changed,
+    the results are not bit-identical.
+    """
+    texts = [] if run.tokens is None else [("ids", run.tokens.ids)]
+    items = "\n".join(map(str, run.data.item_ids)).encode()
+    users = "\n".join(map(str, run.data.user_ids)).encode()
+    required = {
+        **flat_config(run.config),
+        "data": run.data.fingerprint,
+        "pretrained": run.pretrained,
         "catalogue": hash_arrays([("items", np.frombuffer(items, np.uint8)), *texts]),
         "users": hash_arrays([("users", np.frombuffer(users, np.uint8))]),
     }
-    may: dict[str, Any] = {"code": CODE, **versions()}
-    may |= {"processes": jax.process_count(), "mesh": dict(r.mesh.shape)}
-    may |= {"device": jax.devices()[0].device_kind, "processor": platform_key()}
-    may["cores"] = len(usable_cores())
-    return {
-        "required": json.loads(json.dumps(must)),
-        "informational": json.loads(json.dumps(may)),
+    informational = {
+        "code": CODE,
+        **versions(),
+        "processes": jax.process_count(),
+        "mesh": dict(run.mesh.shape),
+        "device": jax.devices()[0].device_kind,
+        "processor": platform_key(),
+        "cores": len(usable_cores()),
     }
+    # Through JSON, so that tuples compare equal to the lists of a saved identity.
+    identity = {"required": required, "informational": informational}
+    parsed: dict[str, dict[str, Any]] = json.loads(json.dumps(identity))
+    return parsed

@@ -1,4 +1,4 @@
-"""What a training phase is made of: the schedule says what is frozen, and the rest."""
+"""Builds a training phase: what is frozen, what is trained, and on which batches."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -34,19 +34,19 @@ from recjax.training.train_step import STEP_METRICS, LossMonitor, TrainState, tr
 
 @dataclass(frozen=True)
 class Phase:
-    """What a phase is made of; nothing in it changes while the phase runs.
+    """The parts of a phase; nothing in it changes while the phase runs.
 
     Attributes:
-      index: of the phase among those with epochs.
-      config: of the phase, one of `config.train.phases`.
+      index: number of the phase among those with epochs.
+      config: config of the phase, one of `config.train.phases`.
       first_step: global step at its start.
-      params: all parameters as they enter it.
-      frozen: those of them that stay.
-      rules: what is frozen, and the multipliers of the others.
-      optimizer: the optimizer of the others.
-      batches: of training rows.
-      catalogue: what the item tower reads of all items.
-      candidates: catalogue and items of every batch, where these are all there are.
+      params: all parameters as they enter the phase.
+      frozen: the parameters that the phase does not train.
+      rules: which parameters are frozen, and the multipliers of the others.
+      optimizer: optimizer of the trainable parameters.
+      batches: training batches.
+      catalogue: per-item arrays that the item tower reads.
+      candidates: arrays and items of every batch, if all items are candidates.
       scorer: ranks by a parameter state.
       step: the compiled train step.
       refresh_steps: steps between two encodings of the stale table.
@@ -67,17 +67,17 @@ class Phase:
     refresh_steps: int
 
     def step_of(self, epoch: int, step: int) -> int:
-        """The run's step after so many epochs of the phase and steps of the next."""
+        """Global step after some epochs of the phase, and some steps of the next."""
         return self.first_step + epoch * self.batches.steps_per_epoch + step
 
-    def place(self, r: Run, batch: Batch) -> tuple[Any, Batch]:
-        """What a step reads of the catalogue for a batch, and the batch itself."""
+    def place(self, run: Run, batch: Batch) -> tuple[Any, Batch]:
+        """Puts a batch, and the item arrays that it reads, on the devices."""
         if self.candidates is not None:
             catalogue, items = self.candidates
         else:
             assert batch.items is not None
             catalogue, items = self.catalogue.take(batch.items)
-        placed: Batch = r.shard_batch(batch._replace(items=None, examples_B=None))
+        placed: Batch = run.shard_batch(batch._replace(items=None, examples_B=None))
         return catalogue, placed._replace(items=items)
 
     def is_refresh_step(self, step: int) -> bool:
@@ -85,149 +85,164 @@ class Phase:
         return self.batches.negatives.is_stale and step % self.refresh_steps == 0
 
     def nested(self, trainable: FlatParams) -> dict[str, Any]:
-        """All parameters as the model wants them."""
+        """Nests all parameters as the model reads them."""
         return unflatten_params({**trainable, **self.frozen})
 
 
 def make_phase(
-    r: Run, index: int, config: Any, params: FlatParams, step: int
+    run: Run, index: int, config: Any, params: FlatParams, first_step: int
 ) -> tuple[Phase, TrainState]:
-    """A phase ready to train, and the state that it begins with.
+    """Builds a phase that is ready to train, and the state that it starts from.
 
-    The schedule says what is frozen; what is frozen says what to compute once.
+    The rules say what is frozen, and what is frozen says what is computed only once.
 
     Args:
-      r: the run.
-      index: of the phase; with the seed it decides the order of batches.
-      config: of the phase.
-      params: all, by path.
-      step: that it begins with.
+      run: the run.
+      index: number of the phase; with the seed it decides the order of batches.
+      config: config of the phase.
+      params: all parameters by path.
+      first_step: global step at its start.
 
     Raises:
-      UserError: batches, rates or candidates that cannot be.
+      UserError: batches, learning rates or candidates that are impossible.
     """
-    c, name, say = r.config, config.name, r.reporter.log
-    batches = make_batches(r, config, seed=c.seed + index)
-    total = config.epochs * batches.steps_per_epoch
-    rules = r.rules[index]
-    opt = make_optimizer(c.optim, config, rules, total)
+    batches = make_batches(run, config, seed=run.config.seed + index)
+    rules = run.rules[index]
+    steps = config.epochs * batches.steps_per_epoch
+    optimizer = make_optimizer(run.config.optim, config, rules, steps)
     trainable, frozen = rules.split(params)
-    say(f"\nphase {name}: at most {config.epochs} epochs of {c.optim.name}")
-    say(param_table(params, rules, config.lr))
-    full = full_param_table(params, rules, config.lr)
-    r.reporter.text(f"params/{name}", full)
-    say(f"{count_params(trainable):,} of {count_params(params):,} parameters trained")
+    log_params(run, config, rules, params)
 
-    start = r.timer.start()
-    blocks = count_frozen_blocks(r.model.encoder_config, trainable)
-    model = r.model.with_frozen_blocks(blocks)
-    catalogue = r.catalogue.build(model, params, blocks, batches.negatives)
+    # The leading frozen blocks of the encoder run once over the catalogue, not in every
+    # step; the model of this phase starts behind them.
+    start = run.timer.start()
+    blocks = count_frozen_blocks(run.model.encoder_config, trainable)
+    model = run.model.with_frozen_blocks(blocks)
+    catalogue = run.catalogue.build(model, params, blocks, batches.negatives)
     batches.packing = catalogue.packing
     graph = candidates = None
     if model.graph_layers:
-        users_E, items_E = r.data.train.pairs()
-        graph = r.replicate(make_graph(users_E, items_E, r.data.num_items))
+        users_E, items_E = run.data.train.pairs()
+        graph = run.replicate(make_graph(users_E, items_E, run.data.num_items))
     if batches.negatives.needs_whole_catalogue:
+        # Every step reads the same candidates, so they are placed once.
         arrays, items = catalogue.take(batches.all_items())
-        arrays = {**arrays, "graph": graph} if graph else arrays
-        candidates = arrays, items
-    r.timer.add_since("prefix", start)
+        candidates = {**arrays, "graph": graph} if graph else arrays, items
+    run.timer.add_since("prefix", start)
 
-    state = init_state(r, opt, trainable, step, average=config.ema > 0)
+    state = init_state(run, optimizer, trainable, first_step, average=config.ema > 0)
+    scorer = ModelScorer(
+        model,
+        catalogue,
+        catalogue.positions_N(),
+        run.evaluator.k,
+        run.compiler,
+        graph,
+    )
     return Phase(
         index=index,
         config=config,
-        first_step=step,
+        first_step=first_step,
         params=params,
         frozen=frozen,
         rules=rules,
-        optimizer=opt,
+        optimizer=optimizer,
         batches=batches,
         catalogue=catalogue,
         candidates=candidates,
-        scorer=ModelScorer(
-            model,
-            catalogue,
-            catalogue.positions_N(),
-            r.evaluator.k,
-            r.compiler,
-            graph,
-        ),
-        step=make_step(r, model, opt, state, config.ema),
-        refresh_steps=c.loss.refresh_steps,
+        scorer=scorer,
+        step=make_step(run, model, optimizer, state, config.ema),
+        refresh_steps=run.config.loss.refresh_steps,
     ), state
 
 
-def make_batches(r: Run, phase: Any, seed: int) -> TrainBatches:
-    """The training batches that the config and its phase ask for."""
-    c = r.config
-    size, devices = phase.batch_size or c.train.batch_size, r.mesh.shape["data"]
-    if size % devices:
-        r.reporter.log(
-            f"batches of {round_up(size, devices)} users, not {size}: the same number "
-            f"on each of {devices} devices"
+def log_params(run: Run, config: Any, rules: PhaseRules, params: FlatParams) -> None:
+    """Logs which parameters a phase trains, and at which rates."""
+    log, (trainable, _) = run.reporter.log, rules.split(params)
+    log(
+        f"\nphase {config.name}: at most {config.epochs} epochs of "
+        f"{run.config.optim.name}"
+    )
+    log(param_table(params, rules, config.lr))
+    full = full_param_table(params, rules, config.lr)
+    run.reporter.text(f"params/{config.name}", full)
+    log(f"{count_params(trainable):,} of {count_params(params):,} parameters trained")
+
+
+def make_batches(run: Run, phase: Any, seed: int) -> TrainBatches:
+    """Builds the training batches of a phase."""
+    config, num_devices = run.config, run.mesh.shape["data"]
+    size = phase.batch_size or config.train.batch_size
+    even = round_up(size, num_devices)
+    if size != even:
+        run.reporter.log(
+            f"batches of {even} users, not {size}: the same number on each of "
+            f"{num_devices} devices"
         )
-    windows = make_windows(c, r.data.train)
-    if len(windows.examples) < (num_rows := len(r.data.train)):
-        r.reporter.log(
-            f"{num_rows:,} rows, read as {len(windows.examples):,} sequences"
+    windows = make_windows(config, run.data.train)
+    if len(windows.examples) < (num_examples := len(run.data.train)):
+        run.reporter.log(
+            f"{num_examples:,} examples, read as {len(windows.examples):,} sequences"
         )
     return TrainBatches(
         windows,
-        batch_size=round_up(size, devices),
+        batch_size=even,
         epoch_steps=phase.epoch_steps,
-        negatives=phase.negatives or c.loss.negatives,
-        logq=c.loss.logq,
-        num_items=r.data.num_items,
-        held_out_N=r.data.held_out_N,
-        num_negatives=c.loss.num_negatives,
-        multiple=row_multiple(r.mesh),
-        like=c.eval.like_threshold if c.loss.name == "rating" else None,
+        negatives=phase.negatives or config.loss.negatives,
+        logq=config.loss.logq,
+        num_items=run.data.num_items,
+        held_out_N=run.data.held_out_N,
+        num_negatives=config.loss.num_negatives,
+        multiple=row_multiple(run.mesh),
+        like=config.eval.like_threshold if config.loss.name == "rating" else None,
         seed=seed,
     )
 
 
-def make_windows(c: Any, rows: Examples) -> NextItem:
-    """What the user tower is asked: the next item, or those that are hidden from it.
+def make_windows(config: Any, examples: Examples) -> NextItem:
+    """Cuts histories into windows: next-item targets, or masked items (BERT4Rec).
 
     Raises:
-      UserError: there is nothing before any target.
+      UserError: no example has a history.
     """
+    data = config.data
+    if not examples.lengths().any():
+        raise UserError("data.split: no training example has a history to learn from")
+    if data.windows == "all":
+        examples = merge_prefixes(examples, data.history_length)
     options = {
-        "windows": c.data.windows,
-        "shuffle_ties": c.data.shuffle_ties,
-        "reverse": c.data.reverse,
+        "windows": data.windows,
+        "shuffle_ties": data.shuffle_ties,
+        "reverse": data.reverse,
     }
-    if not rows.lengths().any():
-        raise UserError("data.split: no training row has a history to learn from")
-    if c.data.windows == "all":
-        rows = merge_prefixes(rows, c.data.history_length)
-    if c.user_tower.name in BIDIRECTIONAL:
-        share = c.user_tower.mask_share
-        return MaskedItem(rows, c.data.history_length, share=share, **options)
-    return NextItem(rows, c.data.history_length, **options)
+    if config.user_tower.name in BIDIRECTIONAL:
+        share = config.user_tower.mask_share
+        return MaskedItem(examples, data.history_length, share=share, **options)
+    return NextItem(examples, data.history_length, **options)
 
 
 def init_state(
-    r: Run, opt: Optimizer, trainable: FlatParams, step: int, *, average: bool
+    run: Run, optimizer: Optimizer, trainable: FlatParams, step: int, *, average: bool
 ) -> TrainState:
-    """The state at the start of a phase; optimizer state placed like the weights."""
-    trainable = jax.tree.map(jnp.copy, trainable)  # the step gives its memory away
+    """Builds the state at the start of a phase."""
+    # Copies, because the train step reuses the memory of its inputs.
+    trainable = jax.tree.map(jnp.copy, trainable)
+    # Moments are placed like their weights; scalars lie on every device.
     opt_state = jax.tree.map(
-        lambda x: x if isinstance(x.sharding, NamedSharding) else r.replicate(x),
-        opt.tx.init(trainable),
+        lambda x: x if isinstance(x.sharding, NamedSharding) else run.replicate(x),
+        optimizer.tx.init(trainable),
     )
     mean = jax.tree.map(jnp.copy, trainable) if average else {}
     monitor = LossMonitor(np.float32(0), np.int32(0), np.int32(0))
-    step_, monitor = r.replicate((np.int32(step), monitor))
-    return TrainState(step_, trainable, mean, opt_state, monitor)
+    placed_step, monitor = run.replicate((np.int32(step), monitor))
+    return TrainState(placed_step, trainable, mean, opt_state, monitor)
 
 
 def make_step(
-    r: Run, model: Recommender, opt: Optimizer, state: TrainState, ema: float
+    run: Run, model: Recommender, optimizer: Optimizer, state: TrainState, ema: float
 ) -> Compiled:
-    """The compiled train step; state comes back placed as it went in."""
-    loss = LOSSES[r.config.loss.name](r.config.loss, r.data.num_items)
+    """Compiles the train step; the state comes back placed as it went in."""
+    loss = LOSSES[run.config.loss.name](run.config.loss, run.data.num_items)
 
     def step(state: TrainState, *inputs: Any) -> Any:
         return train_step(
@@ -235,11 +250,11 @@ def make_step(
             *inputs,
             model=model,
             loss=loss,
-            tx=opt.tx,
+            tx=optimizer.tx,
             ema=ema,
-            spike=r.config.train.spike,
+            spike=run.config.train.spike,
         )
 
     placed = jax.tree.map(lambda x: x.sharding, state)
-    metrics = dict.fromkeys(STEP_METRICS, replicated(r.mesh))
-    return r.compiler("train_step", step, (0,), (placed, metrics))
+    metrics = dict.fromkeys(STEP_METRICS, replicated(run.mesh))
+    return run.compiler("train_step", step, (0,), (placed, metrics))
