@@ -10,6 +10,8 @@ from recjax.runtime import mesh as mesh_lib
 from recjax.runtime.compiler import Compiler
 from tests.conftest import BASELINES_HERE
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize("split", ["leave_one_out", "fixed"])
 @pytest.mark.parametrize("name", BASELINES_HERE)

@@ -14,6 +14,8 @@ from recjax.runtime import mesh as mesh_lib
 from recjax.runtime.compiler import Compiler
 from tests.baselines import naive
 
+pytestmark = pytest.mark.unit
+
 
 def test_beats_random(config):
     pytest.importorskip("implicit", reason="pip install implicit")

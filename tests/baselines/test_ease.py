@@ -1,9 +1,12 @@
 """The closed form against one ridge regression per item."""
 
 import numpy as np
+import pytest
 
 from recjax.baselines.ease import Ease
 from tests.baselines import naive
+
+pytestmark = pytest.mark.unit
 
 
 def test_is_the_ridge_regression_of_an_item_on_the_others(data, batches):

@@ -7,6 +7,8 @@ from recjax.baselines import ials
 from recjax.baselines.ials import Ials
 from tests.baselines import naive
 
+pytestmark = pytest.mark.unit
+
 ALPHA, L2, WIDTH, EPOCHS = 7.0, 0.5, 4, 3
 
 

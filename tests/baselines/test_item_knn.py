@@ -6,6 +6,8 @@ import pytest
 from recjax.baselines.item_knn import ItemKnn
 from tests.baselines import naive
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize(("neighbours", "shrinkage"), [(3, 2.0), (100, 0.5)])
 def test_against_loops(data, batches, neighbours, shrinkage):

@@ -1,9 +1,12 @@
 """The sparse matrices against dense ones that are filled one by one."""
 
 import numpy as np
+import pytest
 
 from recjax.baselines import matrix
 from tests.baselines import naive
+
+pytestmark = pytest.mark.unit
 
 
 def test_interactions(data):

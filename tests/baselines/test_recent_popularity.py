@@ -6,6 +6,8 @@ import pytest
 from recjax.baselines.recent_popularity import RecentPopularity
 from recjax.data.splits import load_data
 
+pytestmark = pytest.mark.unit
+
 
 def counts(data, half_life):
     baseline = RecentPopularity(0, half_life=half_life)

@@ -134,7 +134,7 @@ def test_weights_that_every_phase_freezes_are_refused(config, tmp_path):
     rules = (("head/.*|users/.*|items/id/.*", 1.0), (".*", None))
     c = with_fusion(config, "transitions", lr_mults=rules)
     with pytest.raises(
-        UserError, match="every phase freezes its weights, late_fusion/w"
+        UserError, match="every phase freezes the fusion weights, late_fusion/w"
     ):
         train.run(c, str(tmp_path))
 

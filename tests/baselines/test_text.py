@@ -7,6 +7,8 @@ from recjax.baselines.text import TextSimilarity
 from recjax.catalogue.whitening import whiten
 from tests.baselines import naive
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def vectors(data):

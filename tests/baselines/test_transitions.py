@@ -6,6 +6,8 @@ import pytest
 from recjax.baselines import BASELINES
 from tests.baselines import naive
 
+pytestmark = pytest.mark.unit
+
 
 def rule(all_positions):
     """Returns the six numbers of `transitions.Rule`, as published."""

@@ -19,6 +19,8 @@ from recjax.runtime.compiler import Compiler
 from recjax.runtime.mesh import make_mesh
 from tests.conftest import TINY_BERT
 
+pytestmark = pytest.mark.unit
+
 NUM_ITEMS = 3
 
 

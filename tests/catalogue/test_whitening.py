@@ -6,6 +6,8 @@ import pytest
 from recjax.catalogue import whitening
 from recjax.catalogue.whitening import whiten
 
+pytestmark = pytest.mark.unit
+
 
 def crowded(num, width):
     """Vectors in a narrow cone, with variances that differ a hundredfold."""

@@ -13,6 +13,8 @@ from recjax.checkpointing.checkpoints import Checkpoints, read_params
 from recjax.checkpointing.manifest import NAME
 from recjax.common.errors import UserError
 
+pytestmark = pytest.mark.unit
+
 IDENTITY = {"required": {"train.lr": 1.0, "data": "a"}, "informational": {"jax": "1"}}
 FILES_DAMAGED = 30
 

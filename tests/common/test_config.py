@@ -4,6 +4,8 @@ import pytest
 
 from recjax.common.config import describe_changes
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize(
     ("before", "now", "text"),

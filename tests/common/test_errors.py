@@ -4,6 +4,8 @@ import pytest
 
 from recjax.common.errors import UserError
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize(
     ("message", "given", "key"),

@@ -6,6 +6,8 @@ import pytest
 
 from recjax.common.files import atomic_files, file_sha256, sha256, write_text_atomically
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize("sync", [False, True])
 def test_a_file_is_replaced_when_it_is_complete(tmp_path, sync):

@@ -6,6 +6,8 @@ import pytest
 from recjax.common import param_paths
 from recjax.common.errors import UserError
 
+pytestmark = pytest.mark.unit
+
 PATHS = ["items/text/encoder/layer_0/mlp_up/kernel", "head/bias"]
 
 

@@ -10,6 +10,8 @@ from recjax.config.keys import PHASE, declared_keys
 from recjax.config.validate import check_config, check_value
 from recjax.models import users
 
+pytestmark = pytest.mark.unit
+
 KEYS = {**declared_keys(), **{f"phase.{name}": key for name, key in PHASE.items()}}
 
 

@@ -14,6 +14,8 @@ from recjax.data.dataset import Examples
 from recjax.data.splits import load_data
 from recjax.reporting import data_report
 
+pytestmark = pytest.mark.unit
+
 
 def write(folder, inter, item=None, **more):
     folder.mkdir(parents=True, exist_ok=True)

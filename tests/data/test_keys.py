@@ -8,7 +8,6 @@ import pytest
 
 from recjax.config import base
 from recjax.run.setup import open_run, trained_phases
-from recjax.runtime.signals import PreemptionSync
 from recjax.training.phase import make_phase
 
 
@@ -22,7 +21,6 @@ def first_step(config, folder):
         inputs = (
             catalogue,
             placed,
-            PreemptionSync(r.signals, r.mesh, 1e9).request(),
             r.dropout_key,
         )
         _, values = phase.step(state, phase.frozen, *inputs)

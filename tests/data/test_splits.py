@@ -11,6 +11,8 @@ from recjax.data.batching.eval_batches import make_queries, sample_candidates
 from recjax.data.splits import load_data
 from tests.data.test_filters import open_config, write
 
+pytestmark = pytest.mark.unit
+
 NUM_ITEMS = 12
 INTER = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
 ITEM = ["item_id:token\ttitle:token_seq", *(f"i{i:02}\tx" for i in range(NUM_ITEMS))]

@@ -8,6 +8,8 @@ import pytest
 
 from recjax.evaluation import beyond_accuracy
 
+pytestmark = pytest.mark.unit
+
 TOP = np.array([[0, 1], [0, 2], [0, -1]])  # of four items
 EVENTS = np.array([6, 2, 0, 0])
 

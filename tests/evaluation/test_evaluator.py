@@ -19,6 +19,8 @@ from recjax.retrieval.index import make_index
 from recjax.runtime import mesh as mesh_lib
 from recjax.runtime.compiler import Compiler
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def data(config):

@@ -7,6 +7,8 @@ from ir_measures import RR, R, nDCG
 
 from recjax.evaluation import metrics
 
+pytestmark = pytest.mark.unit
+
 
 def test_against_ir_measures():
     rng = np.random.default_rng(0)

@@ -9,6 +9,8 @@ from recjax.evaluation.ranking import rank, rank_queries
 from recjax.retrieval.index import make_index
 from recjax.retrieval.top_k import top_k
 
+pytestmark = pytest.mark.unit
+
 
 def run(scores, seen, target, k=2):
     r = rank(

@@ -12,6 +12,8 @@ from recjax.data.dataset import Examples
 from recjax.data.splits import load_data
 from recjax.evaluation import metrics, subgroups
 
+pytestmark = pytest.mark.unit
+
 
 def make_rows(lengths, targets, users=None, all_positions=False):
     """Rows whose histories hold item 0 alone."""

@@ -4,6 +4,8 @@ import pytest
 
 from experiments.codebase import main, measure
 
+pytestmark = pytest.mark.unit
+
 LOOP = '''\
 """The loop of a phase."""
 

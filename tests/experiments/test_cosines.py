@@ -7,6 +7,8 @@ import pytest
 
 from experiments.vectors import cosines
 
+pytestmark = pytest.mark.unit
+
 
 def test_the_mean_is_over_pairs_of_different_rows():
     rng = np.random.default_rng(0)

@@ -275,7 +275,7 @@ def test_another_search_is_refused(space, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         search.main(asked)
     said = capsys.readouterr().err
-    assert re.search(r"another base config \(train\.phases.*lr: 0.01 there", said)
+    assert re.search(r"another base config \(train\.phases.*lr: 0.01 before", said)
 
 
 @pytest.mark.faults

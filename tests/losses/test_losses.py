@@ -13,6 +13,8 @@ from recjax.losses.base import LossInputs
 from recjax.losses.bce import bce, gbce_beta
 from recjax.losses.softmax import softmax as loss_of
 
+pytestmark = pytest.mark.unit
+
 
 def softmax(*args, **options):
     return loss_of(LossInputs(*args), **options)

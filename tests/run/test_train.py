@@ -194,7 +194,7 @@ def test_resumed_equals_uninterrupted(whole, tmp_path, monkeypatch, capsys, kill
     with pytest.raises(KilledError):
         train.run(whole.config, str(tmp_path))
     resumed = train.run(whole.config, str(tmp_path))
-    said = "was saved yet: it starts anew" in capsys.readouterr().out
+    said = "has no checkpoint yet: it starts again" in capsys.readouterr().out
     assert said == (killed_at == 6)  # killed before a step was saved
 
     for what in ("test", "valid", "baselines", "zero_shot", "phases"):

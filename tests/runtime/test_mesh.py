@@ -12,7 +12,6 @@ from recjax.config import base
 from recjax.run.setup import open_run, trained_phases
 from recjax.run.train import run
 from recjax.runtime import mesh as mesh_lib
-from recjax.runtime.signals import PreemptionSync
 from recjax.training.phase import make_phase
 from tests.conftest import TOP, records
 
@@ -64,7 +63,6 @@ def test_a_device_has_its_share_of_a_run(config, tmp_path):
             phase.frozen,
             catalogue,
             placed,
-            PreemptionSync(r.signals, r.mesh, 1e9).request(),
             r.dropout_key,
         )
 

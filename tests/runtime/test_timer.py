@@ -3,8 +3,12 @@
 import time
 from types import SimpleNamespace
 
+import pytest
+
 from recjax.runtime import timer as timer_lib
 from recjax.runtime.timer import Timer
+
+pytestmark = pytest.mark.unit
 
 
 def test_compilation_is_counted_separately(monkeypatch):

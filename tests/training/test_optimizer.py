@@ -10,6 +10,8 @@ from recjax.common.errors import UserError
 from recjax.config import base
 from recjax.training import optimizer
 
+pytestmark = pytest.mark.unit
+
 ENCODER = base.ENCODER
 PARAMS = {
     ENCODER + "embeddings/word/embedding": jnp.ones((3, 2)),

@@ -1,9 +1,12 @@
 """Queries: seen items, and batches by length."""
 
 import numpy as np
+import pytest
 
 from recjax.data.batching.eval_batches import make_queries
 from tests.data.batching.test_train_batches import sequences
+
+pytestmark = pytest.mark.unit
 
 
 def test_queries():

@@ -8,6 +8,8 @@ from recjax.data.batching.windows import NextItem
 from recjax.data.dataset import Examples
 from recjax.data.splits import load_data
 
+pytestmark = pytest.mark.unit
+
 
 def cut(*tasks, ratings=None):
     """Examples of (user, history, target)."""

@@ -15,6 +15,8 @@ from recjax.data.splits import load_data
 from recjax.data.text.packing import Packing, pack, split_rows
 from recjax.data.text.tokenize import Tokens
 
+pytestmark = pytest.mark.unit
+
 
 def batches(examples, history_length=3, windows="last", **changes):
     options = {k: changes.pop(k) for k in ("shuffle_ties", "reverse") if k in changes}

@@ -9,6 +9,8 @@ from recjax.common.errors import UserError
 from recjax.data.ingest.parsing import parse_csv, parse_lines
 from recjax.data.ingest.tables import read_table
 
+pytestmark = pytest.mark.unit
+
 HEADER = b"user_id:token\titem_id:token\ttimestamp:float\n"
 
 

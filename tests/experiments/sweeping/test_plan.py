@@ -1,7 +1,11 @@
 """The config keys that variants of one table have in common."""
 
+import pytest
+
 from experiments.sweeping.plan import protocol_of
 from recjax.config import base
+
+pytestmark = pytest.mark.unit
 
 
 def test_keys_that_decide_the_protocol():

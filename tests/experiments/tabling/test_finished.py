@@ -4,9 +4,12 @@ import json
 
 import numpy as np
 import polars as pl
+import pytest
 
 from experiments.tabling.finished import Ranks
 from recjax.evaluation.metrics import rank_metric, ranking_values
+
+pytestmark = pytest.mark.unit
 
 
 def test_values_are_those_of_the_results(tmp_path):

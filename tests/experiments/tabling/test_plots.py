@@ -12,6 +12,8 @@ from matplotlib.text import Text
 from experiments.tabling import plots
 from experiments.tabling.table import Row
 
+pytestmark = pytest.mark.unit
+
 matplotlib.use("Agg")
 ROWS = [
     Row("popularity", "baseline", {"hr@10": [0.1]}, {"hr@10": (0.05, 0.15)}),

@@ -5,6 +5,8 @@ import pytest
 from experiments.tabling.published import read_published
 from recjax.common.errors import UserError
 
+pytestmark = pytest.mark.unit
+
 
 def read(tmp_path, text, metrics=("hr@10", "ndcg@10")):
     path = tmp_path / "published.csv"

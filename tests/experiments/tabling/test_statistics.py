@@ -7,6 +7,8 @@ import pytest
 
 from experiments.tabling.statistics import by_user, holm, paired_randomisation
 
+pytestmark = pytest.mark.unit
+
 
 def test_sums_of_each_user():
     users = np.array(["b", "a", "b"])

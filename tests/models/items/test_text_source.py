@@ -13,6 +13,8 @@ from recjax.models.encoders.huggingface import load_config
 from recjax.models.items.text_source import TextSource, block_of, count_frozen_blocks
 from tests.conftest import TINY_BERT
 
+pytestmark = pytest.mark.unit
+
 
 @dataclasses.dataclass(frozen=True)
 class StaticConfig:

@@ -8,6 +8,8 @@ import pytest
 from recjax.models.layers.attention import Attention
 from recjax.models.layers.dropout import Dropout
 
+pytestmark = pytest.mark.unit
+
 KEY = {"dropout": jax.random.key(0)}
 
 

@@ -8,6 +8,8 @@ import pytest
 from recjax.models.layers.graph import make_graph, propagate
 from recjax.models.users import USER_TOWERS
 
+pytestmark = pytest.mark.unit
+
 EVENTS = np.array(
     [(0, 0), (0, 1), (0, 3), (1, 1), (1, 2), (2, 0), (2, 3), (2, 4), (5, 4), (5, 1)]
 )
