@@ -31,7 +31,7 @@ class UserError(Exception):
 
 
 class Stopped(BaseException):
-    """A signal asked the run to end.
+    """Ends a run after a signal.
 
     Not an `Exception`, so that no handler mistakes it for a failure.
 

@@ -1,4 +1,4 @@
-"""The run directory: whose it is, who is in it, whether its disk has room."""
+"""The run directory: its config, its lock, and the room on its disk."""
 
 import contextlib
 import json
@@ -23,12 +23,12 @@ from recjax.training.optimizer import PhaseRules, make_optimizer
 def check_same_config(
     config: Any, folder: Path, instead: str = "choose another --workdir"
 ) -> str:
-    """The config as a run directory keeps it.
+    """Checks that a run directory is free or has the same config; returns it as text.
 
     Args:
-      config: resolved.
-      folder: the run directory, which may not be there yet.
-      instead: what helps where it is of another config.
+      config: the resolved config.
+      folder: the run directory, which may not exist yet.
+      instead: the remedy to name if the directory has another config.
 
     Raises:
       UserError: the directory belongs to another config, or holds a damaged file.
@@ -44,8 +44,7 @@ def check_same_config(
     saved = params.is_dir() and any(p.name.isdigit() for p in params.iterdir())
     if results.exists() and not path.exists():
         raise UserError(
-            f"{folder}: holds results and no config.json that says of what; delete "
-            f"them, or {instead}"
+            f"{folder}: has results but no config.json; delete them, or {instead}"
         )
     if (
         (saved or results.exists())
@@ -60,9 +59,9 @@ def check_same_config(
 
 
 def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
-    """Takes a claimed run directory; returns the results of a finished run.
+    """Writes the config into a locked run directory; returns results if it is finished.
 
-    A directory where nothing was trained yet takes the new config.
+    A directory in which nothing was trained yet accepts another config.
 
     Raises:
       UserError: the directory cannot be written, belongs to another config, or holds
@@ -80,7 +79,9 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
         done = _load(results)
         check_results_version(results, done)
         if not isinstance(done, dict) or not {"baselines", "phases", "test"} <= {*done}:
-            raise UserError(f"{results}: damaged; delete it to write it anew")
+            raise UserError(
+                f"{results}: damaged; delete it and run the same command again"
+            )
         if not first:
             return done
         print(f"{folder} holds a finished run:\n")
@@ -95,30 +96,32 @@ def check_disk(
     rules: Sequence[PhaseRules],
     shapes: FlatParams,
     folder: Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
-    """Refuses to begin what would fill the disk.
+    """Checks that the disk has room for the checkpoints of a run.
 
     Args:
-      config: of the run.
-      phases: those with epochs.
-      rules: of these phases.
-      shapes: of all parameters.
-      folder: the run directory, which may not be there yet.
-      say: receives a line about it.
+      config: the whole config.
+      phases: the phases with epochs.
+      rules: the resolved rules of these phases.
+      shapes: shapes of all parameters.
+      folder: the run directory, which may not exist yet.
+      log: receives a line with the sizes.
 
     Raises:
-      UserError: the checkpoints will take more than there is, or may not be written.
+      UserError: too little room, or a directory that cannot be written.
     """
+    # The initial parameters are saved once, the trained ones after each phase.
     needs, state, trained = tree_bytes(shapes), 0, set[str]()
     for phase, phase_rules in zip(phases, rules, strict=True):
         opt = make_optimizer(config.optim, phase, phase_rules, steps=1)
         trainable, _ = phase_rules.split(shapes)
         moments = tree_bytes(jax.eval_shape(opt.tx.init, trainable))
-        copies = 3 if phase.ema else 2
+        copies = 3 if phase.ema else 2  # current, best and averaged parameters
         state = max(state, moments + copies * tree_bytes(trainable))
         trained |= set(trainable)
         needs += tree_bytes({path: shapes[path] for path in trained})
+    # One more than are kept: the oldest is deleted after the newest is complete.
     needs += (config.train.keep + 1) * state
     written = (folder / "checkpoints").rglob("*")
     needs -= sum(p.stat().st_size for p in written if p.is_file())
@@ -127,7 +130,7 @@ def check_disk(
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"--workdir {folder}: may not be written")
     free = shutil.disk_usage(folder).free
-    say(f"checkpoints: at most {needs / 2**20:,.0f} MiB, {free / 2**20:,.0f} are free")
+    log(f"checkpoints: at most {needs / 2**20:,.0f} MiB, {free / 2**20:,.0f} are free")
     if needs > free:
         raise UserError(
             f"--workdir {folder}: the checkpoints need {needs / 2**20:,.0f} "
@@ -137,16 +140,16 @@ def check_disk(
 
 @contextlib.contextmanager
 def lock_workdir(folder: Path) -> Iterator[None]:
-    """Makes the run directory, and keeps other runs out of it.
+    """Creates the run directory and locks it against other runs.
 
     Raises:
-      UserError: another one is in it, or it cannot be made.
+      UserError: another run has the lock, or the directory cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise UserError(f"--workdir {folder}: {e.strerror}") from None
-    if jax.process_index():
+    if jax.process_index():  # the first process holds the lock for all
         yield
         return
     with directory_lock(folder, f"--workdir {folder}: another run is in it"):
@@ -157,4 +160,6 @@ def _load(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as e:  # no JSON, or no UTF-8
-        raise UserError(f"{path}: damaged ({e}); delete it to write it anew") from None
+        raise UserError(
+            f"{path}: damaged ({e}); delete it to create it again"
+        ) from None
