@@ -28,7 +28,7 @@ from recjax.data.text.tokenize import Tokens, tokenize
 from recjax.evaluation.evaluator import Evaluator
 from recjax.models.encoders.base import EncoderConfig
 from recjax.models.encoders.huggingface import WEIGHTS, load_config
-from recjax.models.recommender import make_model
+from recjax.models.recommender import Recommender, make_model
 from recjax.reporting.data_report import data_report, protocol_warnings
 from recjax.reporting.wandb import WandbWriter
 from recjax.reporting.writer import Reporter
@@ -42,7 +42,7 @@ from recjax.runtime.signals import Signals
 from recjax.runtime.timer import Timer
 from recjax.training.context import Run
 from recjax.training.initial_params import init_params, trace_init
-from recjax.training.optimizer import resolve_rules
+from recjax.training.optimizer import PhaseRules, resolve_rules
 
 
 class Text(NamedTuple):
@@ -157,21 +157,10 @@ def make_run(
     where = "" if planned else f", in {workdir / 'config.json'}"
     log(f"\nconfig, resolved{where}:\n{compact_config(config)}")
 
-    # Model and parameters. The rules of all phases are checked before the first one
-    # starts, so that no run ends with a typo after hours.
     compiler = Compiler(log, mesh)
     timer = Timer(compiler, start_time)
     model = make_model(config, data.num_items, text.encoder if text else None)
-    trace = trace_init(config, model)
-    phases, paths = trained_phases(config), list(trace.shapes)
-    rules = [resolve_rules(config.optim, phase, paths) for phase in phases]
-    check_phases(config, phases, rules)
-    for gap in find_untrained_gaps(phases, rules, text.encoder) if text else ():
-        log(f"warning: {gap}")
-    check_disk(config, phases, rules, trace.shapes, workdir, log)
-    folder = text.folder if text else None
-    params = init_params(config, trace, folder, mesh, compiler)
-
+    params, rules = build_params(config, model, text, mesh, compiler, workdir, log)
     run = Run(
         config=config,
         data=data,
@@ -200,6 +189,32 @@ def make_run(
     )
     timer.add_since("load", timer.process_start)
     return run, params
+
+
+def build_params(
+    config: Any,
+    model: Recommender,
+    text: Text | None,
+    mesh: Mesh,
+    compiler: Compiler,
+    workdir: Path,
+    log: Callable[[str], None],
+) -> tuple[FlatParams, list[PhaseRules]]:
+    """Builds the initial parameters, and resolves the rules of all phases.
+
+    The rules and the disk are checked before the first phase starts, so that no run
+    ends with a typo or a full disk after hours.
+    """
+    trace = trace_init(config, model)
+    phases, paths = trained_phases(config), list(trace.shapes)
+    rules = [resolve_rules(config.optim, phase, paths) for phase in phases]
+    check_phases(config, phases, rules)
+    if text is not None:
+        for gap in find_untrained_gaps(phases, rules, text.encoder):
+            log(f"warning: {gap}")
+    check_disk(config, phases, rules, trace.shapes, workdir, log)
+    folder = text.folder if text else None
+    return init_params(config, trace, folder, mesh, compiler), rules
 
 
 def log_data(
