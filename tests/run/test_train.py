@@ -364,7 +364,7 @@ def test_histories_of_nothing_are_refused(config, tmp_path):
     (folder / "x.inter").write_text("\n".join(lines) + "\n")
     c = config.unlock()
     c.data.source, c.data.item_table, c.item_tower.sources = str(folder), False, ("id",)
-    with pytest.raises(UserError, match="no training row has a history"):
+    with pytest.raises(UserError, match="no training example has a history"):
         train.run(c, str(tmp_path / "run"))
 
 
