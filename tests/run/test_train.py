@@ -283,7 +283,7 @@ def test_another_config_in_the_same_directory_is_refused(config, tmp_path):
         with pytest.raises(UserError, match=f"{file}: damaged"):
             train.run(config, str(tmp_path))
     (tmp_path / "config.json").unlink()
-    with pytest.raises(UserError, match="holds results and no config"):
+    with pytest.raises(UserError, match="has results but no config"):
         train.run(other, str(tmp_path))
     assert not (tmp_path / "config.json").exists()
 
