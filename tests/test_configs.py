@@ -8,8 +8,8 @@ import optuna
 import pytest
 
 from configs.ablations import reference
-from configs.ablations.reference import DATA_SETS
-from experiments.sweeping.load import load_function, read_variants, resolve
+from configs.ablations.reference import DATA_SETS, read_variants
+from experiments.sweeping.load import load_function, resolve
 from recjax.config import base
 from recjax.config.validate import check_config
 from recjax.run import train

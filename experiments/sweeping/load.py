@@ -2,15 +2,14 @@
 
 import importlib.util
 import json
-import re
 import warnings
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
+from configs.ablations.reference import Changes, read_variants
 from recjax.common.errors import UserError
 from recjax.config.load import explain
 from recjax.reporting.results_file import check_results_version
@@ -18,7 +17,6 @@ from recjax.reporting.results_file import check_results_version
 PLAN = "sweep.json"
 STUDY = "study.db"  # the trials of a search
 RERUN = "delete the run directory, and the next sweep runs it again"
-VARIANT_NAME = re.compile(r"\w[^/@]*")  # also the name of a directory
 RESULT_KEYS = (  # the keys of results.json that sweeps and tables read
     "baselines",
     "code",
@@ -34,7 +32,6 @@ RESULT_KEYS = (  # the keys of results.json that sweeps and tables read
     "test",
     "valid",
 )
-Changes = Mapping[str, Any]  # config values by flat key
 
 
 def load_sweep(path: str) -> dict[str, Changes]:
@@ -48,29 +45,6 @@ def load_sweep(path: str) -> dict[str, Changes]:
         return read_variants(sweep)
     except (Exception, SystemExit) as e:  # a config file may raise anything
         raise UserError(f"--config: {path}: {' '.join(explain(e))}") from None
-
-
-def read_variants(sweep: Callable[[Callable[..., None]], None]) -> dict[str, Changes]:
-    """Calls `sweep(add)` and returns the variants in their order, the reference first.
-
-    Raises:
-      ValueError: there is no variant, or a name is invalid or appears twice.
-    """
-    variants: dict[str, Changes] = {}
-
-    def add(name: str, changes: Changes) -> None:
-        if not (isinstance(name, str) and VARIANT_NAME.fullmatch(name)):
-            raise ValueError(
-                f"{name!r} is not a variant name; use a word without / and @"
-            )
-        if name in variants:
-            raise ValueError(f"variant {name!r} appears twice")
-        variants[name] = dict(changes)  # a loop in `sweep` may modify its own dict
-
-    sweep(add)
-    if not variants:
-        raise ValueError("the sweep has no variants")
-    return variants
 
 
 def load_function(path: str, name: str) -> Any:

@@ -8,7 +8,7 @@ CONFIG = """
 from pathlib import Path
 
 from recjax.config import base
-from experiments.sweeping.load import read_variants
+from configs.ablations.reference import read_variants
 from tests.conftest import shrink
 
 
