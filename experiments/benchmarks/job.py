@@ -37,46 +37,48 @@ RECIPES = {"ours": "our fast recipe", "theirs": "RecBole's recipe"}
 
 def config_for(seed: int, recipe: str) -> ConfigDict:
     """Returns a config with ids only, every event a target, and full softmax."""
-    c = base.get_config()
-    c.seed = seed
-    c.item_tower.sources = ("id",)
-    c.eval.mask_seen = False
-    c.report.every_steps = 10**9
+    config = base.get_config()
+    config.seed = seed
+    config.item_tower.sources = ("id",)
+    config.eval.mask_seen = False
+    config.report.every_steps = 10**9
     if recipe == "theirs":  # of what is a matter of training, RecBole's defaults
-        c.train.batch_size = 40  # windows of 50 targets; there 2,048 targets
-        c.user_tower.position, c.user_tower.dropout = "absolute", 0.5
-        c.data.shuffle_ties = False
-        c.optim.weight_decay, c.optim.clip_norm = 0.0, 0.0
-        c.train.phases = (base.phase("towers", epochs=300, lr=1e-3),)
+        config.train.batch_size = 40  # windows of 50 targets; there 2,048 targets
+        config.user_tower.position, config.user_tower.dropout = "absolute", 0.5
+        config.data.shuffle_ties = False
+        config.optim.weight_decay, config.optim.clip_norm = 0.0, 0.0
+        config.train.phases = (base.phase("towers", epochs=300, lr=1e-3),)
     else:
-        c.train.batch_size = 32
-        c.data.reverse = 0.3
-        c.loss.smoothing = 0.2
-        c.train.phases = (base.phase("towers", epochs=80, lr=4e-3, ema=0.95),)
-    return c
+        config.train.batch_size = 32
+        config.data.reverse = 0.3
+        config.loss.smoothing = 0.2
+        config.train.phases = (base.phase("towers", epochs=80, lr=4e-3, ema=0.95),)
+    return config
 
 
 def work(args: argparse.Namespace) -> None:
     """Trains until validation reaches the goal, and prints the metric of each epoch."""
+    from recjax.run.phases import make_train_logger
     from recjax.run.setup import open_run
-    from recjax.training.loop import make_train_logger, run_step, start_loop, validate
-    from recjax.training.phase import make_phase
+    from recjax.training.callbacks import RunCallbacks
+    from recjax.training.make_phase import make_phase
 
-    c = config_for(args.seed, args.recipe)
-    with open_run(c, args.folder, time.perf_counter()) as (run_, params):
-        phase, state = make_phase(run_, 0, c.train.phases[0], params, 0)
-        loop = start_loop(run_, phase, state)
-        logger = make_train_logger(run_, phase, loop.progress)
+    config = config_for(args.seed, args.recipe)
+    with open_run(config, args.folder, time.perf_counter()) as (run, params):
+        phase, state = make_phase(run, 0, config.train.phases[0], params, 0)
+        callbacks = RunCallbacks(run, phase)
+        loop = callbacks.start(state)
+        logger = make_train_logger(run, phase, loop.progress)
         value, epoch = 0.0, 0
         while value < args.until and epoch < phase.config.epochs:
             logger.start_epoch(value)
             for _ in range(phase.batches.steps_per_epoch):
                 batch = next(loop.batches)
-                loop.state, metrics = run_step(run_, phase, loop.state, {}, batch)
+                loop.state, metrics = phase.run_step(loop.state, {}, batch)
                 logger.add(metrics, batch)
             logger.flush()
-            values = validate(run_, phase, loop)
-            value, epoch = float(values[METRIC].mean()), epoch + 1
+            value = callbacks.validate(loop)
+            epoch += 1
             print(json.dumps({"epoch": epoch, METRIC: value}), flush=True)
 
 

@@ -22,63 +22,68 @@ from experiments.benchmarks import duel
 from experiments.benchmarks.serve import serve
 from recjax.config import base
 from recjax.data.dataset import Examples
+from recjax.run.phases import make_train_logger
 from recjax.run.setup import open_run
-from recjax.training.loop import make_train_logger, run_step, start_loop
-from recjax.training.phase import make_phase
+from recjax.training.callbacks import RunCallbacks
+from recjax.training.make_phase import make_phase
 
 BARS = {"epoch": 2, "recommend": 3}
 
 
 def config_for(data: str) -> ConfigDict:
     """Returns SASRec's config: ids, positions, two narrow blocks, 51 recent events."""
-    c = base.get_config()
-    c.data.source, c.data.windows, c.data.shuffle_ties = data, "last", False
-    c.text.title = "{title}" if Path(data).is_dir() else c.text.title
-    c.item_tower.sources = ("id",)
-    c.user_tower.position, c.user_tower.mlp_ratio = "absolute", 1
-    c.train.batch_size = 128
-    c.report.every_steps = 10**9
-    return c
+    config = base.get_config()
+    config.data.source, config.data.windows, config.data.shuffle_ties = (
+        data,
+        "last",
+        False,
+    )
+    config.text.title = "{title}" if Path(data).is_dir() else config.text.title
+    config.item_tower.sources = ("id",)
+    config.user_tower.position, config.user_tower.mlp_ratio = "absolute", 1
+    config.train.batch_size = 128
+    config.report.every_steps = 10**9
+    return config
 
 
 def work(args: argparse.Namespace) -> None:
     """Writes the input of the peer to the folder, then measures our side."""
-    c = config_for(args.data)
-    with open_run(c, args.folder, time.perf_counter()) as (r, params):
-        phase, state = make_phase(r, 0, c.train.phases[0], params, 0)
-        write_for_peer(c, r.data.train, r.data.test, args)
+    config = config_for(args.data)
+    with open_run(config, args.folder, time.perf_counter()) as (run, params):
+        phase, state = make_phase(run, 0, config.train.phases[0], params, 0)
+        write_for_peer(config, run.data.train, run.data.test, args)
         if args.measure == "recommend":
-            rows = r.data.test
+            rows = run.data.test
 
             def recommend() -> dict[str, Any]:
                 start = time.perf_counter()
                 nested = phase.nested(state.result)
-                r.evaluator.by_model(phase.scorer, nested, rows)
+                run.evaluator.by_model(phase.scorer, nested, rows)
                 return {"seconds": time.perf_counter() - start}
 
             recommend()  # compiles all shapes
             return serve({"users": len(rows)}, recommend)
 
-        loop = start_loop(r, phase, state)
-        logger = make_train_logger(r, phase, loop.progress)
+        loop = RunCallbacks(run, phase).start(state)
+        logger = make_train_logger(run, phase, loop.progress)
 
         def epoch() -> dict[str, Any]:
             start = time.perf_counter()
             logger.start_epoch(0.0)
             for _ in range(phase.batches.steps_per_epoch):
                 batch = next(loop.batches)
-                loop.state, metrics = run_step(r, phase, loop.state, {}, batch)
+                loop.state, metrics = phase.run_step(loop.state, {}, batch)
                 logger.add(metrics, batch)
             logger.flush()
             return {"seconds": time.perf_counter() - start}
 
         epoch()
         weights = sum(x.size for x in loop.state.trainable.values())
-        serve({"weights": weights, "users": len(r.data.train)}, epoch)
+        serve({"weights": weights, "users": len(run.data.train)}, epoch)
 
 
 def write_for_peer(
-    c: ConfigDict, train: Examples, test: Examples, args: argparse.Namespace
+    config: ConfigDict, train: Examples, test: Examples, args: argparse.Namespace
 ) -> None:
     """Writes the ordered events and the settings."""
     if args.measure == "recommend":
@@ -90,16 +95,16 @@ def write_for_peer(
     np.savez(args.folder / "events.npz", allow_pickle=False, users=users, items=items)
     about = {
         "measure": args.measure,
-        "layers": c.user_tower.num_layers,
-        "heads": c.user_tower.num_heads,
-        "width": c.item_tower.width,
-        "dropout": c.user_tower.dropout,
-        "history": c.data.history_length,
-        "batch_size": c.train.batch_size,
-        "lr": c.train.phases[0].lr,
+        "layers": config.user_tower.num_layers,
+        "heads": config.user_tower.num_heads,
+        "width": config.item_tower.width,
+        "dropout": config.user_tower.dropout,
+        "history": config.data.history_length,
+        "batch_size": config.train.batch_size,
+        "lr": config.train.phases[0].lr,
         # What the weights are does not matter for ranking: one cheap epoch.
         "loss": "softmax" if args.measure == "epoch" else "BCE",
-        "k": max(c.eval.ks),
+        "k": max(config.eval.ks),
     }
     (args.folder / "about.json").write_text(json.dumps(about))
 

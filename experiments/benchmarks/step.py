@@ -30,34 +30,35 @@ from recjax.losses import LOSSES
 from recjax.losses.base import LossInputs
 from recjax.run.setup import open_run
 from recjax.training.context import Run
-from recjax.training.phase import Phase, make_phase
+from recjax.training.make_phase import make_phase
+from recjax.training.phase import Phase
 
 BATCHES = 4
 
 
 def config_for(data: str, layers: int, batch_size: int) -> ConfigDict:
     """Returns a config with text only, in-batch softmax and `depth` trained layers."""
-    c = base.get_config()
+    config = base.get_config()
     if Path(data).name == "amazon-industrial":
-        c.data.split, c.data.history_length = "fixed", 10
-        c.text.template, c.text.max_tokens = "{title}", 64
-    c.data.source = data
-    c.text.title = c.text.template
-    c.user_tower.position = "absolute"
-    c.loss.negatives = "in_batch"
-    c.train.batch_size = batch_size
+        config.data.split, config.data.history_length = "fixed", 10
+        config.text.template, config.text.max_tokens = "{title}", 64
+    config.data.source = data
+    config.text.title = config.text.template
+    config.user_tower.position = "absolute"
+    config.loss.negatives = "in_batch"
+    config.train.batch_size = batch_size
     rules = base.freeze("none") if layers < 0 else base.freeze(layers, layers=6)
-    c.train.phases = (base.phase("top", epochs=1, lr_mults=rules),)
-    return c
+    config.train.phases = (base.phase("top", epochs=1, lr_mults=rules),)
+    return config
 
 
 def work(args: argparse.Namespace) -> None:
     """Writes the input of the peer to the folder, then measures our side."""
     (depth,) = args.layers
-    c = config_for(args.data, depth, args.batch_size)
-    with open_run(c, args.folder, time.perf_counter()) as (r, params):
+    config = config_for(args.data, depth, args.batch_size)
+    with open_run(config, args.folder, time.perf_counter()) as (run, params):
         start = time.perf_counter()
-        phase, state = make_phase(r, 0, c.train.phases[0], params, 0)
+        phase, state = make_phase(run, 0, config.train.phases[0], params, 0)
         prefix = time.perf_counter() - start
         rng = np.random.default_rng(0)
         windows = len(phase.batches.windows)
@@ -65,29 +66,17 @@ def work(args: argparse.Namespace) -> None:
             rng.choice(windows, args.batch_size, replace=False) for _ in range(BATCHES)
         ]
         batches = [phase.batches.make_batch(some) for some in chosen]
-        write_for_peer(r, params, batches, phase.batches, args)
-        plain = plain_loss(r, phase, params, batches[0])
+        write_for_peer(run, params, batches, phase.batches, args)
+        plain = plain_loss(run, phase, params, batches[0])
         for batch in batches:  # compiles all shapes
-            state, _ = phase.step(
-                state,
-                phase.frozen,
-                phase.catalogue.by_source,
-                r.shard_batch(batch),
-                r.dropout_key,
-            )
+            state, _ = phase.run_step(state, {}, batch)
         turn = itertools.cycle(chosen)
 
         def step() -> dict[str, Any]:
             nonlocal state
             start = time.perf_counter()
-            batch = r.shard_batch(phase.batches.make_batch(next(turn)))
-            state, values = phase.step(
-                state,
-                phase.frozen,
-                phase.catalogue.by_source,
-                batch,
-                r.dropout_key,
-            )
+            batch = phase.batches.make_batch(next(turn))
+            state, values = phase.run_step(state, {}, batch)
             value = float(values["loss"])
             return {"seconds": time.perf_counter() - start, "loss": value}
 
@@ -95,7 +84,7 @@ def work(args: argparse.Namespace) -> None:
         serve({"loss": plain, "prefix": prefix, "distinct": items}, step)
 
 
-def plain_loss(r: Run, phase: Phase, params: FlatParams, batch: Batch) -> float:
+def plain_loss(run: Run, phase: Phase, params: FlatParams, batch: Batch) -> float:
     """Returns the loss of a batch without dropout."""
     assert batch.items is not None
 
@@ -112,30 +101,28 @@ def plain_loss(r: Run, phase: Phase, params: FlatParams, batch: Batch) -> float:
             mask_P,
             batch.items.log_weight_U,
         )
-        loss = LOSSES[r.config.loss.name](r.config.loss, r.data.num_items)
+        loss = LOSSES[run.config.loss.name](run.config.loss, run.data.num_items)
         loss_P = loss(scored)
         return loss_P.sum() / mask_P.sum()
 
-    return float(
-        jax.jit(compute)(params, phase.catalogue.by_source, r.shard_batch(batch))
-    )
+    return float(jax.jit(compute)(params, *phase.place(batch)))
 
 
 def write_for_peer(
-    r: Run,
+    run: Run,
     params: FlatParams,
     batches: list[Batch],
     made: TrainBatches,
     args: argparse.Namespace,
 ) -> None:
     """Writes texts, windows, weights and settings."""
-    assert r.tokens is not None
-    c = r.config
+    assert run.tokens is not None
+    config = run.config
     with np.errstate(divide="ignore"):
         expected_N = np.log(made.target_freq_N * args.batch_size).astype(np.float32)
     data = {
-        "ids": r.tokens.ids,
-        "offsets": r.tokens.offsets,
+        "ids": run.tokens.ids,
+        "offsets": run.tokens.offsets,
         "log_expected": expected_N,
     }
     for i, b in enumerate(batches):
@@ -152,17 +139,17 @@ def write_for_peer(
     towers = {p: np.asarray(x) for p, x in params.items() if "/encoder/" not in p}
     np.savez(args.folder / "weights.npz", allow_pickle=False, **towers)
     about = {
-        "encoder": str(locate(c.text.encoder, hub=True)),
-        "width": c.item_tower.width,
-        "history": c.data.history_length,
-        "heads": c.user_tower.num_heads,
-        "layers": c.user_tower.num_layers,
-        "mlp_ratio": c.user_tower.mlp_ratio,
-        "dropout": c.user_tower.dropout,
-        "items": r.data.num_items,
+        "encoder": str(locate(config.text.encoder, hub=True)),
+        "width": config.item_tower.width,
+        "history": config.data.history_length,
+        "heads": config.user_tower.num_heads,
+        "layers": config.user_tower.num_layers,
+        "mlp_ratio": config.user_tower.mlp_ratio,
+        "dropout": config.user_tower.dropout,
+        "items": run.data.num_items,
         "num_targets": made.windows.max_targets,
         "trained_layers": args.layers[0] if args.layers[0] >= 0 else None,
-        "lr": c.train.phases[0].lr,
+        "lr": config.train.phases[0].lr,
         "skip_padding": args.skip_padding,
         "batches": BATCHES,
     }

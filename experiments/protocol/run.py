@@ -43,7 +43,7 @@ from recjax.data.ingest.sources import locate
 from recjax.data.splits import load_data
 from recjax.evaluation.metrics import MetricValues
 from recjax.run.setup import open_run
-from recjax.training.phase import make_phase
+from recjax.training.make_phase import make_phase
 
 CONFIG, VARIANT = "configs/ablations/sources.py", "both_sum"
 DATA, FILE, SHUFFLED = "ml-100k", "file", "shuffled"
@@ -181,14 +181,16 @@ def evaluate(
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.redirect_stdout(io.StringIO()),
-        open_run(config, Path(folder), began) as (r, params),
+        open_run(config, Path(folder), began) as (opened, params),
     ):
         for name, baseline in baselines.items():
-            found[name] = r.evaluator.by_baseline(baseline, r.data.test)
-        params |= r.replicate(read_params(run))
-        phase, state = make_phase(r, 0, config.train.phases[0], params, 0)
+            found[name] = opened.evaluator.by_baseline(baseline, opened.data.test)
+        params |= opened.replicate(read_params(run))
+        phase, state = make_phase(opened, 0, config.train.phases[0], params, 0)
         nested = phase.nested(state.trainable)
-        (found[TRAINED],) = r.evaluator.by_model(phase.scorer, nested, r.data.test)
+        (found[TRAINED],) = opened.evaluator.by_model(
+            phase.scorer, nested, opened.data.test
+        )
     return {name: {m: x.values[m] for m in METRICS} for name, x in found.items()}
 
 

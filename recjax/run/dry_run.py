@@ -15,7 +15,8 @@ from recjax.config.validate import check_config
 from recjax.run.setup import open_run, trained_phases
 from recjax.run.workdir import check_same_config
 from recjax.training.context import Run
-from recjax.training.phase import Phase, make_phase
+from recjax.training.make_phase import make_phase
+from recjax.training.phase import Phase
 from recjax.training.train_step import TrainState
 
 
@@ -49,12 +50,14 @@ def describe_phase(run: Run, phase: Phase, state: TrainState) -> str:
     batches = phase.batches
     size = min(batches.batch_size, len(batches.windows))
     batch = batches.make_batch(np.arange(size))
-    catalogue, placed = phase.place(run, batch)
+    catalogue, placed = phase.place(batch)
     if batches.negatives.is_stale:
         shape = run.data.num_items, run.config.item_tower.width
         table = jax.ShapeDtypeStruct(shape, jnp.dtype(run.config.train.dtype))
         catalogue = {**catalogue, "stale": {"vectors_NxD": table}}
-    needed = phase.step.memory(state, phase.frozen, catalogue, placed, run.dropout_key)
+    needed = phase.step.memory(
+        state, phase.frozen, catalogue, placed, phase.dropout_key
+    )
     available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     # The memory of other devices is not known here; they say so themselves.
     if jax.devices()[0].platform == "cpu" and needed > available:

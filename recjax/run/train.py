@@ -13,12 +13,12 @@ from recjax.config.validate import check_config
 from recjax.data.dataset import count_events
 from recjax.evaluation.results import phase_results
 from recjax.reporting.results_page import results_text
+from recjax.run.phases import complete_phase
 from recjax.run.references import References
 from recjax.run.setup import open_run, trained_phases
 from recjax.run.workdir import lock_workdir, open_workdir
 from recjax.runtime.provenance import CODE, usable_cores, versions
 from recjax.training.context import Run
-from recjax.training.loop import train_phase
 
 
 def run(config: Any, workdir: str) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def _train(run: Run, params: FlatParams) -> dict[str, Any]:
     phases = trained_phases(run.config)
     for index in range(progress.index, len(phases)):
         config = phases[index]
-        result = train_phase(run, index, config, progress.params, progress.step)
+        result = complete_phase(run, index, config, progress.params, progress.step)
         progress.index = index + 1
         progress.step = result.step
         progress.params = progress.params | result.trained
@@ -140,10 +140,8 @@ def _save(run: Run, progress: RunProgress) -> None:
     trained = {k: x for k, x in progress.params.items() if k in progress.trained}
     meta = {
         "step": progress.step,
-        **run.reporter.resume_state(),
         "results": progress.results,
-        "seconds": run.timer.totals(),
-        "peak_memory_mib": run.peak_memory(),
+        **run.resume_metadata(),
     }
     with run.signals.defer_signals():
         run.checkpoints.save_params(progress.index, trained, meta)

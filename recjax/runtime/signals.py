@@ -15,7 +15,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from recjax.common.errors import Stopped
-from recjax.runtime.mesh import replicated
 from recjax.runtime.processes import all_processes
 
 NOTHING, SAVE, STOP = range(3)  # requests; of several the largest wins
@@ -122,7 +121,9 @@ class PreemptionSync:
         self.signals, self.seconds = signals, seconds
         self._several = jax.process_count() > 1
         self._requests = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-        self._largest = jax.jit(jnp.max, out_shardings=replicated(mesh))
+        self._largest = jax.jit(
+            jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec())
+        )
         self._num_devices = mesh.size
         self.reset()
 

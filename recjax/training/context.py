@@ -1,10 +1,8 @@
 """The parts of a run, built once by `run.setup.open_run` and read everywhere else."""
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from recjax.catalogue.arrays import CatalogueBuilder
@@ -52,11 +50,6 @@ class Run:
     timer: Timer
     peak_before: int = 0
 
-    @functools.cached_property
-    def dropout_key(self) -> jax.Array:
-        """The key from which every step derives its own."""
-        return self.replicate(jax.random.key(self.config.seed + 1))
-
     def shard_batch(self, tree: Any) -> Any:
         """Puts arrays on the devices, first dimensions sharded over the data axis."""
         return place(tree, batch_sharding(self.mesh, tree))
@@ -64,6 +57,14 @@ class Run:
     def replicate(self, tree: Any) -> Any:
         """Puts arrays on every device."""
         return place(tree, replicated(self.mesh))
+
+    def resume_metadata(self) -> dict[str, Any]:
+        """Returns what a checkpoint says about the run so far, beside its arrays."""
+        return {
+            **self.reporter.resume_state(),
+            "seconds": self.timer.totals(),
+            "peak_memory_mib": self.peak_memory(),
+        }
 
     def peak_memory(self) -> int:
         """Largest memory, in MiB, of any process of the run so far."""

@@ -11,15 +11,6 @@ from recjax.common.param_paths import FlatParams, unflatten_params
 from recjax.common.vectors import unit_vectors
 from recjax.losses.base import Loss, LossInputs
 
-STEP_METRICS = (
-    "loss",
-    "grad_norm",
-    "targets",
-    "spread/users",
-    "spread/items",
-    "accepted",
-    "skipped",
-)
 MIN_VECTORS = 2  # fewer give no meaningful variance
 SPIKE_AFTER = 100  # accepted batches, before which no loss is called a spike
 
@@ -88,61 +79,62 @@ def train_step(
       spike: a loss above this multiple of the mean so far is skipped; 0 = never.
 
     Returns:
-      The state after the step, and the scalar metrics of `STEP_METRICS`.
+      The state after the step, and scalar metrics by name.
     """
     # Derived from the step, so that a resumed run draws the same dropout masks.
     rngs = {"dropout": jax.random.fold_in(key, state.step)}
-    mask_P = batch.position_P >= 0
-    targets = jnp.maximum(mask_P.sum(), 1)
 
-    def mean_loss(trainable: FlatParams) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    def loss_of(trainable: FlatParams) -> tuple[jax.Array, dict[str, jax.Array]]:
         params = unflatten_params({**trainable, **frozen})
-        queries_PxD, candidates_UxD, bias_U = model.apply(
-            {"params": params}, catalogue, batch, True, rngs=rngs
-        )
-        loss_P = loss(
-            LossInputs(
-                queries_PxD,
-                candidates_UxD,
-                bias_U,
-                batch.targets_P,
-                mask_P,
-                batch.items.log_weight_U,
-                batch.label_P,
-            )
-        )
-        vectors = queries_PxD, candidates_UxD[batch.targets_P]
-        spreads = tuple(directional_variance(x_PxD, mask_P) for x_PxD in vectors)
-        return loss_P.sum() / targets, spreads
+        return mean_loss(params, catalogue, batch, rngs, model, loss)
 
     # Only the trainable parameters are differentiated: frozen layers cost no backward
     # pass and no memory for their gradients.
-    (value, spreads), grads = jax.value_and_grad(mean_loss, has_aux=True)(
-        state.trainable
-    )
+    differentiate = jax.value_and_grad(loss_of, has_aux=True)
+    (value, metrics), grads = differentiate(state.trainable)
     grad_norm = optax.tree.norm(grads)
-    monitor = state.monitor
     accepted = jnp.isfinite(value) & jnp.isfinite(grad_norm)
     if spike:
-        is_early = monitor.accepted < SPIKE_AFTER
-        accepted &= is_early | (value < spike * monitor.mean)
+        is_early = state.monitor.accepted < SPIKE_AFTER
+        accepted &= is_early | (value < spike * state.monitor.mean)
     # Both states are computed and one is chosen: a branch would split the program.
     after = _update(state, value, grads, tx, ema)
     after = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), after, state)
-    skipped = monitor.skipped + jnp.where(accepted, 0, 1)
+    skipped = state.monitor.skipped + jnp.where(accepted, 0, 1)
     after = after.replace(
         step=state.step + 1, monitor=after.monitor.replace(skipped=skipped)
     )
-    metrics = {
-        "loss": value,
-        "grad_norm": grad_norm,
+    metrics |= {"loss": value, "grad_norm": grad_norm}
+    return after, {**metrics, "accepted": accepted, "skipped": skipped}
+
+
+def mean_loss(
+    params: Any, catalogue: Any, batch: Any, rngs: Any, model: Any, loss: Loss
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns the mean loss over the targets of a batch, and metrics of its vectors."""
+    queries_PxD, candidates_UxD, bias_U = model.apply(
+        {"params": params}, catalogue, batch, True, rngs=rngs
+    )
+    # Padding has position -1 and takes no part in the mean.
+    mask_P = batch.position_P >= 0
+    targets = jnp.maximum(mask_P.sum(), 1)
+    loss_P = loss(
+        LossInputs(
+            queries_PxD,
+            candidates_UxD,
+            bias_U,
+            batch.targets_P,
+            mask_P,
+            batch.items.log_weight_U,
+            batch.label_P,
+        )
+    )
+    items_PxD = candidates_UxD[batch.targets_P]
+    return loss_P.sum() / targets, {
         "targets": targets,
-        "spread/users": spreads[0],
-        "spread/items": spreads[1],
-        "accepted": accepted,
-        "skipped": skipped,
+        "spread/users": directional_variance(queries_PxD, mask_P),
+        "spread/items": directional_variance(items_PxD, mask_P),
     }
-    return after, metrics
 
 
 def _update(

@@ -17,7 +17,7 @@ from recjax.evaluation import ranking
 from recjax.evaluation.evaluator import Evaluator
 from recjax.models.heads import FUSION_WEIGHTS
 from recjax.run import train
-from recjax.training.loop import train_phase
+from recjax.run.phases import complete_phase
 
 
 def with_fusion(config, *names, weights=(0.0, 0.5, 100.0), **changes):
@@ -113,7 +113,7 @@ def test_a_resumed_run_fuses_the_untrained_encoder(config, tmp_path, monkeypatch
     c.train.phases = (*c.train.phases, base.phase("more", epochs=1))
     c = c.lock()
     whole = train.run(c, str(tmp_path / "whole"))
-    plain, phases = train_phase, []
+    plain, phases = complete_phase, []
 
     def killed(r, index, *args):
         phases.append(index)
@@ -121,7 +121,7 @@ def test_a_resumed_run_fuses_the_untrained_encoder(config, tmp_path, monkeypatch
             raise KeyboardInterrupt
         return plain(r, index, *args)
 
-    monkeypatch.setattr(train, "train_phase", killed)
+    monkeypatch.setattr(train, "complete_phase", killed)
     with pytest.raises(KeyboardInterrupt):
         train.run(c, str(tmp_path / "cut"))
     resumed = train.run(c, str(tmp_path / "cut"))

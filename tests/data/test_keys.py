@@ -8,7 +8,7 @@ import pytest
 
 from recjax.config import base
 from recjax.run.setup import open_run, trained_phases
-from recjax.training.phase import make_phase
+from recjax.training.make_phase import make_phase
 
 
 def first_step(config, folder):
@@ -17,14 +17,14 @@ def first_step(config, folder):
     with open_run(config, folder, time.perf_counter()) as (r, params):
         phase, state = make_phase(r, 0, trained_phases(config)[0], params, 0)
         batch = next(iter(phase.batches))
-        catalogue, placed = phase.place(r, batch)
+        catalogue, placed = phase.place(batch)
         inputs = (
             catalogue,
             placed,
-            r.dropout_key,
+            phase.dropout_key,
         )
         _, values = phase.step(state, phase.frozen, *inputs)
-        key = jax.random.key_data(r.dropout_key)
+        key = jax.random.key_data(phase.dropout_key)
         params = {path: np.asarray(x) for path, x in params.items()}
         return float(values["loss"]), params, batch.examples_B.tolist(), key.tolist()
 

@@ -12,7 +12,7 @@ from recjax.config import base
 from recjax.run.setup import open_run, trained_phases
 from recjax.run.train import run
 from recjax.runtime import mesh as mesh_lib
-from recjax.training.phase import make_phase
+from recjax.training.make_phase import make_phase
 from tests.conftest import TOP, records
 
 
@@ -57,13 +57,13 @@ def test_a_device_has_its_share_of_a_run(config, tmp_path):
     c.mesh.data, c.mesh.model = 4, 2
     with open_run(c.lock(), tmp_path, time.perf_counter()) as (r, params):
         phase, state = make_phase(r, 0, trained_phases(c)[0], params, 0)
-        catalogue, placed = phase.place(r, next(iter(phase.batches)))
+        catalogue, placed = phase.place(next(iter(phase.batches)))
         step = phase.step(
             state,
             phase.frozen,
             catalogue,
             placed,
-            r.dropout_key,
+            phase.dropout_key,
         )
 
     def share(x):

@@ -1,0 +1,127 @@
+"""Builds, trains and evaluates one phase of a run."""
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+from recjax.common.param_paths import FlatParams, max_change
+from recjax.data.batching.types import Batch
+from recjax.evaluation.evaluator import Evaluation
+from recjax.reporting.progress import TrainLogger
+from recjax.runtime.signals import PreemptionSync
+from recjax.training.callbacks import RunCallbacks
+from recjax.training.context import Run
+from recjax.training.loop import PhaseProgress, train_phase
+from recjax.training.make_phase import make_phase
+from recjax.training.param_report import change_report
+from recjax.training.phase import Phase
+
+
+@dataclass(frozen=True)
+class PhaseResult:
+    """The parameters that a phase keeps, and their evaluation.
+
+    Attributes:
+      trained: parameters by path; frozen ones are not among them.
+      step: global step at the end of the phase.
+      epochs: epochs that were trained.
+    """
+
+    trained: FlatParams
+    step: int
+    epochs: int
+    valid: Evaluation
+    test: Evaluation
+
+
+def complete_phase(
+    run: Run, index: int, config: Any, params: FlatParams, first_step: int
+) -> PhaseResult:
+    """Trains a phase, from its newest checkpoint if it has one, and evaluates it.
+
+    Args:
+      run: the run.
+      index: number of the phase among those with epochs.
+      config: config of the phase, one of `config.train.phases`.
+      params: all parameters as they enter the phase.
+      first_step: global step at its start.
+
+    Raises:
+      Stopped: a signal came; the state was saved.
+      UserError: too many batches were skipped; the state was saved.
+    """
+    phase, state = make_phase(run, index, config, params, first_step)
+    callbacks = RunCallbacks(run, phase)
+    loop = callbacks.start_or_resume(state)
+    logger = make_train_logger(run, phase, loop.progress)
+    sync = PreemptionSync(run.signals, run.mesh, run.config.train.checkpoint_seconds)
+    # Signals wait for the end of a step, where the state can be saved.
+    with contextlib.closing(logger), run.signals.defer_signals():
+        kept = train_phase(phase, loop, callbacks, logger, sync)
+    return evaluate_phase(run, phase, params, kept, loop.progress)
+
+
+def evaluate_phase(
+    run: Run,
+    phase: Phase,
+    params: FlatParams,
+    kept: FlatParams,
+    progress: PhaseProgress,
+) -> PhaseResult:
+    """Logs what training changed and evaluates the parameters that are kept.
+
+    Args:
+      run: the run.
+      phase: the trained phase.
+      params: all parameters as they entered it.
+      kept: the trainable parameters that it keeps.
+      progress: how far it has come.
+    """
+    start, log, metric = run.timer.start(), run.reporter.log, run.config.train.metric
+    last = f", epoch {progress.epoch} is kept" if phase.config.keep == "last" else ""
+    log(
+        f"best validation {metric} {progress.best:.4f} after epoch "
+        f"{progress.best_epoch}{last}; train_step was compiled {len(phase.step)} "
+        "time(s)"
+    )
+    # In the order of the initial parameters, which is that of the report.
+    after = {path: kept.get(path, x) for path, x in params.items()}
+    changes = change_report(max_change(params, after), run.rules[phase.index])
+    log(changes)
+    run.reporter.text(f"changes/{phase.config.name}", changes)
+    valid, test = run.evaluator.by_model(
+        phase.scorer, phase.nested(kept), run.data.valid, run.data.test
+    )
+    step = phase.step_of(progress.epoch, 0)
+    scalars = {f"test/{name}": test.mean(name) for name in test.values}
+    run.reporter.scalars(step, {f"valid/kept/{metric}": valid.mean(metric), **scalars})
+    run.timer.add_since("test", start)
+    return PhaseResult(kept, step, progress.epoch, valid, test)
+
+
+def make_train_logger(run: Run, phase: Phase, progress: PhaseProgress) -> TrainLogger:
+    """Builds the progress bar and the log of training scalars of a phase."""
+    steps_per_epoch = phase.batches.steps_per_epoch
+
+    def learning_rates(step: int) -> dict[str, float]:
+        rates = phase.learning_rates(step).items()
+        return {f"optim/lr/{group}": rate for group, rate in rates}
+
+    def user_names(batch: Batch) -> list[str]:
+        assert batch.examples_B is not None
+        examples_B = batch.examples_B[batch.examples_B >= 0]
+        users_B = phase.batches.windows.examples.users_R[examples_B]
+        return [str(name) for name in run.data.user_ids[users_B]]
+
+    return TrainLogger(
+        run.reporter,
+        name=phase.config.name,
+        metric=run.config.train.metric,
+        total=phase.config.epochs * steps_per_epoch,
+        done=progress.epoch * steps_per_epoch + progress.step,
+        first_step=phase.first_step,
+        log_every=run.config.report.every_steps,
+        learning_rates=learning_rates,
+        user_names=user_names,
+        min_spread=run.config.train.min_spread,
+    )

@@ -1,0 +1,138 @@
+"""What the loop of a phase calls back: validation, checkpoints, and the log."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import jax
+import numpy as np
+
+from recjax.evaluation.metrics import MetricValues
+from recjax.models.heads import FUSION_WEIGHTS
+from recjax.training.context import Run
+from recjax.training.loop import LoopState, PhaseProgress, copy_params
+from recjax.training.phase import Phase
+from recjax.training.train_step import TrainState
+
+STALE_TABLE = "more:stale:vectors_NxD"  # its name among a checkpoint's arrays
+
+
+class RunCallbacks:
+    """The `PhaseCallbacks` of a run, and where the loop of a phase starts."""
+
+    def __init__(self, run: Run, phase: Phase):
+        self.run = run
+        self.phase = phase
+        self.log = run.reporter.log
+        self._timed = run.timer.start()  # the seconds before are counted already
+        self._saved: tuple[int, int] | None = None  # epoch and step of the newest save
+
+    def start_or_resume(self, state: TrainState) -> LoopState:
+        """Returns the loop at the newest checkpoint of the phase, or at its first step.
+
+        Args:
+          state: a new state, which says where each restored array is placed.
+        """
+        return self._resume(state) or self.start(state)
+
+    def start(self, state: TrainState) -> LoopState:
+        """Returns the loop at the first step, after a validation.
+
+        The validation makes sure that training can only improve what is kept.
+        """
+        start = self.run.timer.start()
+        loop = LoopState(state, {}, {}, iter(self.phase.batches), PhaseProgress())
+        metric = self.run.config.train.metric
+        loop.progress.best = float(self._rank_validation(loop)[metric].mean())
+        loop.best = copy_params(loop.state.result)
+        self.run.timer.add_since("train", start)
+        self._timed = self.run.timer.start()
+        self._saved = 0, 0  # nothing was trained yet
+        self.log(
+            f"validation {metric} before the first epoch: {loop.progress.best:.4f}"
+        )
+        return loop
+
+    def _resume(self, state: TrainState) -> LoopState | None:
+        checkpoint = self.run.checkpoints.step_checkpoint
+        if checkpoint is None or checkpoint.meta["phase"] != self.phase.index:
+            return None
+        stale: dict[str, Any] = {}
+        if found := checkpoint.manifest["arrays"].get(STALE_TABLE):
+            sharding = self.run.compiler.replicated
+            table = jax.ShapeDtypeStruct(*found, sharding=sharding)
+            stale = {"stale": {"vectors_NxD": table}}
+        tree = {"state": state, "best": state.trainable, "more": stale}
+        tree = self.run.checkpoints.restore_last(tree)
+        batches = iter(self.phase.batches)
+        # The iterator continues with the batch after the last one that was trained on.
+        batches.set_state(json.loads(checkpoint.meta["iterator"]))
+        progress = PhaseProgress(**checkpoint.meta["progress"])
+        self._timed = self.run.timer.start()
+        self._saved = progress.epoch, progress.step
+        within = f" and {progress.step} steps" if progress.step else ""
+        name = self.phase.config.name
+        self.log(f"resuming after epoch {progress.epoch}{within} of phase {name}")
+        return LoopState(tree["state"], tree["best"], tree["more"], batches, progress)
+
+    def validate(self, loop: LoopState) -> float:
+        """Logs the validation metrics; returns the one that selects the best epoch."""
+        values = self._rank_validation(loop)
+        scalars = {f"valid/{name}": float(x.mean()) for name, x in values.items()}
+        step = self.phase.step_of(loop.progress.epoch, 0)
+        self.run.reporter.scalars(step, scalars)
+        if (weights_M := loop.state.trainable.get(FUSION_WEIGHTS)) is not None:
+            named = zip(self.run.config.head.fusion, np.asarray(weights_M), strict=True)
+            scalars = {f"valid/fusion/{name}": float(x) for name, x in named}
+            self.run.reporter.scalars(step, scalars)
+        return float(values[self.run.config.train.metric].mean())
+
+    def _rank_validation(self, loop: LoopState) -> MetricValues:
+        """Ranks the validation examples; with score fusion, tunes its weights first."""
+        evaluator, scorer = self.run.evaluator, self.phase.scorer
+        params, examples = self.phase.nested(loop.state.result), self.run.data.valid
+        if FUSION_WEIGHTS not in loop.state.trainable:
+            return evaluator.by_model(scorer, params, examples)[0].values
+        # The weights of the baselines are chosen by validation, not by a gradient.
+        metric = self.run.config.train.metric
+        weights_M, values = evaluator.tune_fusion_weights(
+            scorer, params, examples, metric
+        )
+
+        def with_weights(flat: Any) -> Any:
+            # A copy for each: the train step reuses the memory of all its inputs.
+            return flat and {**flat, FUSION_WEIGHTS: self.run.replicate(weights_M)}
+
+        loop.state = loop.state.replace(
+            trainable=with_weights(loop.state.trainable),
+            average=with_weights(loop.state.average),
+        )
+        return values
+
+    def save(self, loop: LoopState) -> None:
+        """Saves the loop in the background, unless this step is saved already."""
+        self.run.timer.add_since("train", self._timed)
+        self._timed = self.run.timer.start()
+        progress = loop.progress
+        if self._saved == (progress.epoch, progress.step):
+            return
+        self._saved = progress.epoch, progress.step
+        iterator = loop.batches.get_state()
+        if isinstance(iterator, bytes):
+            iterator = json.loads(iterator.decode())
+        step = self.phase.step_of(progress.epoch, progress.step)
+        meta = {
+            "phase": self.phase.index,
+            "step": step,
+            "progress": asdict(progress),
+            "iterator": json.dumps(iterator),
+            **self.run.resume_metadata(),
+        }
+        # Between two epochs the table is not needed: an epoch starts with a new one.
+        stale = loop.stale if progress.step else {}
+        tree = {"state": loop.state, "best": loop.best, "more": stale}
+        self.run.checkpoints.save_last(step, tree, meta)
+
+    def wait(self) -> bool:
+        """Waits for the newest save; returns whether it succeeded."""
+        return self.run.checkpoints.wait()
