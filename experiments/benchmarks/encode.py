@@ -29,27 +29,30 @@ from recjax.run.setup import open_run
 
 def config_for(data: str, max_tokens: int) -> ConfigDict:
     """Returns a config with title, brand and description of amazon-industrial."""
-    c = base.get_config()
-    c.data.source, c.data.split = data, "fixed"
-    c.text.template, c.text.title = "{title}. {brand}. {description}", "{title}"
-    c.text.max_tokens = max_tokens
-    return c
+    config = base.get_config()
+    config.data.source, config.data.split = data, "fixed"
+    config.text.template, config.text.title = (
+        "{title}. {brand}. {description}",
+        "{title}",
+    )
+    config.text.max_tokens = max_tokens
+    return config
 
 
 def work(args: argparse.Namespace) -> None:
     """Writes the texts for the peer, then measures our side."""
-    c = config_for(args.data, args.max_tokens)
-    with open_run(c, args.folder, time.perf_counter()) as (r, params):
-        assert r.tokens is not None
-        texts = r.data.render(c.text.template)
-        encoder = locate(c.text.encoder, hub=True)
+    config = config_for(args.data, args.max_tokens)
+    with open_run(config, args.folder, time.perf_counter()) as (run, params):
+        assert run.tokens is not None
+        texts = run.data.render(config.text.template)
+        encoder = locate(config.text.encoder, hub=True)
         about = {"texts": texts, "encoder": str(encoder), "max_tokens": args.max_tokens}
         (args.folder / "texts.json").write_text(json.dumps(about))
-        e = r.model.encoder_config
+        e = run.model.encoder_config
         assert isinstance(e, BertConfig)
-        prefix_encoder = r.catalogue.prefix_encoder
+        prefix_encoder = run.catalogue.prefix_encoder
         assert prefix_encoder is not None
-        encode_all = prefix_encoder.compile(r.model, e.num_blocks)
+        encode_all = prefix_encoder.compile(run.model, e.num_blocks)
 
         def encode() -> dict[str, Any]:
             start = time.perf_counter()
@@ -61,7 +64,7 @@ def work(args: argparse.Namespace) -> None:
             np.save(args.folder / "ours.npy", vectors_NxE)
             return {"seconds": seconds}
 
-        lengths = r.tokens.lengths
+        lengths = run.tokens.lengths
         weights = 4 * e.hidden_size**2 + 2 * e.hidden_size * e.intermediate_size
         flops = 2 * e.num_hidden_layers * weights * int(lengths.sum())
         flops += 4 * e.num_hidden_layers * e.hidden_size * int((lengths**2).sum())

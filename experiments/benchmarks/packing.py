@@ -55,22 +55,22 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 96, 128])
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
-    c = base.get_config()
+    config = base.get_config()
     if Path(args.data).is_dir():
-        c = config_for(args.data, args.max_tokens)
+        config = config_for(args.data, args.max_tokens)
     with (
         tempfile.TemporaryDirectory() as folder,
-        open_run(c, Path(folder), time.perf_counter()) as (r, params),
+        open_run(config, Path(folder), time.perf_counter()) as (run, params),
     ):
-        assert r.tokens is not None
-        assert r.model.encoder_config is not None
-        blocks = r.model.encoder_config.num_blocks - 1
-        ids = r.replicate({"text": {"ids_T": r.tokens.ids}})
+        assert run.tokens is not None
+        assert run.model.encoder_config is not None
+        blocks = run.model.encoder_config.num_blocks - 1
+        ids = run.replicate({"text": {"ids_T": run.tokens.ids}})
         text = {p: x for p, x in params.items() if p.startswith(TEXT_PARAMS)}
 
         @jax.jit
         def encode(flat: FlatParams, packed: Any) -> jax.Array:
-            return r.model.apply(
+            return run.model.apply(
                 {"params": unflatten_params(flat)},
                 ids,
                 packed,
@@ -79,10 +79,10 @@ def main() -> None:
             )
 
         ways = {
-            f"rows of {w}": functools.partial(packed_rows, r.tokens, w)
+            f"rows of {w}": functools.partial(packed_rows, run.tokens, w)
             for w in args.widths
         }
-        ways["subgroups"] = functools.partial(buckets, r.tokens)
+        ways["subgroups"] = functools.partial(buckets, run.tokens)
 
         def seconds(lay_out: Callable[[], Iterator[Any]]) -> float:
             start = time.perf_counter()
@@ -98,10 +98,10 @@ def main() -> None:
         for name in list(ways)[:-1]:
             times = duel.Times(took[name], took["subgroups"])
             positions = sum(part.index_RxL.size for part in ways[name]())
-            full = int(r.tokens.lengths.sum()) / positions
+            full = int(run.tokens.lengths.sum()) / positions
             print(
                 duel.row(
-                    f"{Path(args.data).name}, {len(r.tokens.lengths):,} texts, "
+                    f"{Path(args.data).name}, {len(run.tokens.lengths):,} texts, "
                     f"{full:.0%} of positions filled",
                     f"{name}: {duel.spread(times.ours)} s",
                     f"buckets of 8: {duel.spread(times.peer)} s",

@@ -56,9 +56,9 @@ def encode(flags: list[str]) -> np.ndarray:
         )
     with (
         tempfile.TemporaryDirectory() as folder,
-        open_run(config, Path(folder), time.perf_counter()) as (r, params),
+        open_run(config, Path(folder), time.perf_counter()) as (run, params),
     ):
-        return References(r, params).vectors_NxE
+        return References(run, params).vectors_NxE
 
 
 def mean_cosine(vectors_NxE: np.ndarray) -> float:

@@ -38,7 +38,7 @@ def main() -> None:
     """Fits once, then measures."""
     warnings.filterwarnings("ignore")
     folder = Path(sys.argv[1])
-    c = json.loads((folder / "about.json").read_text())
+    settings = json.loads((folder / "about.json").read_text())
     events = np.load(folder / "events.npz")
     frame = pd.DataFrame(
         {
@@ -64,14 +64,14 @@ def main() -> None:
 
     torch.manual_seed(0)
     model = SASRecModel(
-        n_blocks=c["layers"],
-        n_heads=c["heads"],
-        n_factors=c["width"],
-        dropout_rate=c["dropout"],
-        session_max_len=c["history"],
-        lr=c["lr"],
-        batch_size=c["batch_size"],
-        loss=c["loss"],
+        n_blocks=settings["layers"],
+        n_heads=settings["heads"],
+        n_factors=settings["width"],
+        dropout_rate=settings["dropout"],
+        session_max_len=settings["history"],
+        lr=settings["lr"],
+        batch_size=settings["batch_size"],
+        loss=settings["loss"],
         item_net_block_types=(IdEmbeddingsItemNet,),
         get_trainer_func=trainer,
     )
@@ -86,12 +86,12 @@ def main() -> None:
 
     def recommend() -> dict:
         start = time.perf_counter()
-        found = model.recommend(users, dataset, k=c["k"], filter_viewed=True)
+        found = model.recommend(users, dataset, k=settings["k"], filter_viewed=True)
         seconds = time.perf_counter() - start
-        assert len(found) == len(users) * c["k"]
+        assert len(found) == len(users) * settings["k"]
         return {"seconds": seconds}
 
-    measure = {"epoch": epoch, "recommend": recommend}[c["measure"]]
+    measure = {"epoch": epoch, "recommend": recommend}[settings["measure"]]
     versions = [rectools.__version__, torch.__version__]
     weights = sum(p.numel() for p in model.lightning_model.parameters())
     serve({"versions": versions, "weights": weights, "users": len(users)}, measure)

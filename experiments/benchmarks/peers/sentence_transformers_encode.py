@@ -16,8 +16,10 @@ from experiments.benchmarks.serve import serve
 def main() -> None:
     """Chooses the best batch size on some texts, then measures all."""
     folder = Path(sys.argv[1])
-    c = json.loads((folder / "texts.json").read_text())
-    transformer = models.Transformer(c["encoder"], max_seq_length=c["max_tokens"])
+    settings = json.loads((folder / "texts.json").read_text())
+    transformer = models.Transformer(
+        settings["encoder"], max_seq_length=settings["max_tokens"]
+    )
     pooling = models.Pooling(transformer.get_word_embedding_dimension(), "mean")
     model = SentenceTransformer(modules=[transformer, pooling], device="cpu")
 
@@ -27,16 +29,16 @@ def main() -> None:
         assert vectors.shape == (len(texts), 384)
         return time.perf_counter() - start
 
-    part = c["texts"][:512]
+    part = settings["texts"][:512]
     seconds(part, 32)
     sizes = {size: seconds(part, size) for size in (8, 16, 32, 64, 128)}
     best = min(sizes, key=lambda size: sizes[size])
-    np.save(folder / "theirs.npy", model.encode(c["texts"], batch_size=best))
+    np.save(folder / "theirs.npy", model.encode(settings["texts"], batch_size=best))
     about = {
         "batch_size": best,
         "versions": [sentence_transformers.__version__, torch.__version__],
     }
-    serve(about, lambda: {"seconds": seconds(c["texts"], best)})
+    serve(about, lambda: {"seconds": seconds(settings["texts"], best)})
 
 
 main()

@@ -25,18 +25,18 @@ from experiments.benchmarks.serve import serve
 class Recommender(nn.Module):
     """BERT, mean pooling, projection; causal transformer; bilinear softmax head."""
 
-    def __init__(self, c: dict, folder: str):
+    def __init__(self, settings: dict, folder: str):
         super().__init__()
         self.bert = BertModel.from_pretrained(folder, add_pooling_layer=False)
-        width = c["width"]
+        width = settings["width"]
         self.project = nn.Linear(self.bert.config.hidden_size, width)
-        self.position = nn.Parameter(torch.empty(c["history"], width))
-        self.dropout = nn.Dropout(c["dropout"])
+        self.position = nn.Parameter(torch.empty(settings["history"], width))
+        self.dropout = nn.Dropout(settings["dropout"])
         layer = nn.TransformerEncoderLayer(
             width,
-            c["heads"],
-            c["mlp_ratio"] * width,
-            c["dropout"],
+            settings["heads"],
+            settings["mlp_ratio"] * width,
+            settings["dropout"],
             activation=lambda x: F.gelu(x, approximate="tanh"),
             layer_norm_eps=1e-6,
             batch_first=True,
@@ -44,12 +44,12 @@ class Recommender(nn.Module):
         )
         self.blocks = nn.TransformerEncoder(
             layer,
-            c["layers"],
+            settings["layers"],
             nn.LayerNorm(width, eps=1e-6),
             enable_nested_tensor=False,
         )
         self.bilinear = nn.Linear(width, width, bias=False)
-        self.bias = nn.Embedding(c["items"], 1)
+        self.bias = nn.Embedding(settings["items"], 1)
 
     def encode_items(self, ids, mask):
         states = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -135,7 +135,7 @@ def compute_loss(model: Recommender, texts: list, batch: dict) -> torch.Tensor:
 def main() -> None:
     """Measures one step after the other over the batches."""
     folder = Path(sys.argv[1])
-    c = json.loads((folder / "about.json").read_text())
+    settings = json.loads((folder / "about.json").read_text())
     torch.manual_seed(0)
     arrays = np.load(folder / "data.npz")
     flat, offsets = torch.from_numpy(arrays["ids"].astype(np.int64)), arrays["offsets"]
@@ -144,20 +144,20 @@ def main() -> None:
         {
             "window": torch.from_numpy(arrays[f"window_{i}"].astype(np.int64)),
             "mask": torch.from_numpy(arrays[f"mask_{i}"]),
-            "num_targets": c["num_targets"],
-            "skip_padding": c["skip_padding"],
+            "num_targets": settings["num_targets"],
+            "skip_padding": settings["skip_padding"],
             "log_expected": torch.from_numpy(arrays["log_expected"]),
         }
-        for i in range(c["batches"])
+        for i in range(settings["batches"])
     ]
-    model = Recommender(c, c["encoder"])
+    model = Recommender(settings, settings["encoder"])
     load(model, folder)
     model.eval()
     with torch.no_grad():
         plain = compute_loss(model, texts, batches[0]).item()
 
     model.train()
-    top = c["trained_layers"]
+    top = settings["trained_layers"]
     if top is not None:
         model.bert.requires_grad_(False)
         model.bert.embeddings.eval()  # frozen layers have no dropout
@@ -167,7 +167,7 @@ def main() -> None:
         for layer in layers[len(layers) - top :]:
             layer.requires_grad_(True)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=c["lr"], weight_decay=0.01)
+    optimizer = torch.optim.AdamW(trained, lr=settings["lr"], weight_decay=0.01)
     turn = iter(range(10**9))
 
     def step() -> dict:
