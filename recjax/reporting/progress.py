@@ -2,66 +2,55 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from recjax.data.batching.types import Batch
 from recjax.reporting.writer import Reporter
 
 
+@dataclass
 class TrainLogger:
     """Shows the progress of a phase and logs its training scalars.
 
-    Metrics are read one step late, so that logging never waits for the device.
-
-    Args:
+    Attributes:
       reporter: receives the scalars.
       name: name of the phase.
       metric: validation metric whose best value the bar shows.
       total: number of steps of the phase.
-      done: steps that were done before this process started.
+      step: completed steps of the phase.
       first_step: global step at the start of the phase.
       log_every: steps between two records.
-      learning_rates: maps a step of the phase to learning rates by tag.
+      learning_rates: maps a step of the phase to learning rates by group.
       user_names: returns the user names of a batch.
       min_spread: threshold of the directional variance of vectors, below which a
         warning is logged; 0 disables it.
-
-    Attributes:
       loss: loss of the last step that was read.
       skipped: number of batches that were skipped because of their loss.
       skipped_at: step of the last skipped batch.
     """
 
-    def __init__(
-        self,
-        reporter: Reporter,
-        *,
-        name: str,
-        metric: str,
-        total: int,
-        done: int,
-        first_step: int,
-        log_every: int,
-        learning_rates: Callable[[int], dict[str, float]],
-        user_names: Callable[[Batch], list[str]],
-        min_spread: float,
-    ):
-        self.reporter = reporter
-        self.name = name
-        self.metric = metric
-        self.first_step = first_step
-        self.log_every = log_every
-        self.learning_rates = learning_rates
-        self.user_names = user_names
-        self.min_spread = min_spread
-        self.step = done
-        self.loss = float("nan")
-        self.skipped = 0
-        self.skipped_at = 0
+    reporter: Reporter
+    name: str
+    metric: str
+    total: int
+    step: int
+    first_step: int
+    log_every: int
+    learning_rates: Callable[[int], dict[str, float]]
+    user_names: Callable[[Batch], list[str]]
+    min_spread: float
+    loss: float = float("nan")
+    skipped: int = 0
+    skipped_at: int = 0
+
+    def __post_init__(self) -> None:
+        self._bar = self.reporter.bar(self.total, self.step, self.name)
         self._warned: set[str] = set()
-        self._bar = reporter.bar(total, done, name)
-        self._num_read = 0  # the first step of a process compiles and is not timed
+        # The first step of a process compiles, so it is not timed.
+        self._num_read = 0
         self._read_time: float | None = None
+        # Metrics are read one step late, so that logging never waits for the device.
         self._pending: tuple[int, Batch, Mapping[str, Any]] | None = None
 
     def start_epoch(self, best: float) -> None:
@@ -104,10 +93,11 @@ class TrainLogger:
         )
         if phase_step % self.log_every == 0:
             # A skipped batch does not advance the schedule of the learning rate.
+            rates = self.learning_rates(phase_step - self.skipped)
             scalars = {
                 "train/loss": self.loss,
                 "train/grad_norm": float(values["grad_norm"]),
-                **self.learning_rates(phase_step - self.skipped),
+                **{f"optim/lr/{group}": rate for group, rate in rates.items()},
             }
             for of in ("users", "items"):
                 scalars[f"train/spread/{of}"] = float(values[f"spread/{of}"])

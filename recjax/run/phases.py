@@ -79,6 +79,7 @@ def evaluate_phase(
     """
     start, log, metric = run.timer.start(), run.reporter.log, run.config.train.metric
     last = f", epoch {progress.epoch} is kept" if phase.config.keep == "last" else ""
+    # Which epoch is kept, and what training changed.
     log(
         f"best validation {metric} {progress.best:.4f} after epoch "
         f"{progress.best_epoch}{last}; train_step was compiled {len(phase.step)} "
@@ -89,6 +90,7 @@ def evaluate_phase(
     changes = change_report(max_change(params, after), run.rules[phase.index])
     log(changes)
     run.reporter.text(f"changes/{phase.config.name}", changes)
+    # The test split is read once per phase, after everything is decided.
     valid, test = run.evaluator.by_model(
         phase.scorer, phase.nested(kept), run.data.valid, run.data.test
     )
@@ -103,10 +105,6 @@ def make_train_logger(run: Run, phase: Phase, progress: PhaseProgress) -> TrainL
     """Builds the progress bar and the log of training scalars of a phase."""
     steps_per_epoch = phase.batches.steps_per_epoch
 
-    def learning_rates(step: int) -> dict[str, float]:
-        rates = phase.learning_rates(step).items()
-        return {f"optim/lr/{group}": rate for group, rate in rates}
-
     def user_names(batch: Batch) -> list[str]:
         assert batch.examples_B is not None
         examples_B = batch.examples_B[batch.examples_B >= 0]
@@ -114,14 +112,14 @@ def make_train_logger(run: Run, phase: Phase, progress: PhaseProgress) -> TrainL
         return [str(name) for name in run.data.user_ids[users_B]]
 
     return TrainLogger(
-        run.reporter,
+        reporter=run.reporter,
         name=phase.config.name,
         metric=run.config.train.metric,
         total=phase.config.epochs * steps_per_epoch,
-        done=progress.epoch * steps_per_epoch + progress.step,
+        step=progress.epoch * steps_per_epoch + progress.step,
         first_step=phase.first_step,
         log_every=run.config.report.every_steps,
-        learning_rates=learning_rates,
+        learning_rates=phase.learning_rates,
         user_names=user_names,
         min_spread=run.config.train.min_spread,
     )

@@ -77,6 +77,7 @@ def open_run(
     Raises:
       UserError: data, weights or names that do not fit, or too small a disk.
     """
+    # Before the first array: the options change what JAX computes.
     configure_jax()
     mesh = make_mesh(config.mesh)
     with contextlib.ExitStack() as stack:
@@ -157,10 +158,12 @@ def make_run(
     where = "" if planned else f", in {workdir / 'config.json'}"
     log(f"\nconfig, resolved{where}:\n{compact_config(config)}")
 
+    # Model, initial parameters, and the rules of all phases.
     compiler = Compiler(log, mesh)
     timer = Timer(compiler, start_time)
     model = make_model(config, data.num_items, text.encoder if text else None)
     params, rules = build_params(config, model, text, mesh, compiler, workdir, log)
+    # Everything together; the catalogue is encoded later, by each phase.
     run = Run(
         config=config,
         data=data,

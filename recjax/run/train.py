@@ -37,8 +37,11 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     """
     start_time = time.perf_counter()
     folder = Path(workdir)
+    # Mistakes in the config are found before anything is read or written.
     check_config(config)
+    # Two runs in one directory would overwrite each other's checkpoints.
     with lock_workdir(folder):
+        # A finished run is shown, not repeated.
         if done := open_workdir(config, folder):
             return done
         with (
@@ -76,6 +79,7 @@ def _train(run: Run, params: FlatParams) -> dict[str, Any]:
     references.fit_score_fusion()
     progress = _restore(run, params) or _start(run, params, references)
 
+    # Each phase starts from the parameters that the ones before have kept.
     phases = trained_phases(run.config)
     for index in range(progress.index, len(phases)):
         config = phases[index]
@@ -95,6 +99,7 @@ def _train(run: Run, params: FlatParams) -> dict[str, Any]:
         )
         run.reporter.ranks(f"phase-{config.name}", result.test.rank_R)
         del result  # frees its item vectors before the next phase
+        # From here on the phase is done, whatever happens later.
         _save(run, progress)
     # The last parameters are the result: the run is not finished without them.
     if not run.checkpoints.flush_phase_checkpoint():

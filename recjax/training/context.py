@@ -59,7 +59,7 @@ class Run:
         return place(tree, replicated(self.mesh))
 
     def resume_metadata(self) -> dict[str, Any]:
-        """Returns what a checkpoint says about the run so far, beside its arrays."""
+        """Returns the metadata of a checkpoint that describe the run so far."""
         return {
             **self.reporter.resume_state(),
             "seconds": self.timer.totals(),

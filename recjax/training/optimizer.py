@@ -109,10 +109,6 @@ def _check_every_rule_matches(name: str, rules: Rules, paths: Sequence[str]) -> 
         raise UserError(f"{name}: {pattern!r} matches no parameter{why}")
 
 
-def _adamw(config: Any) -> optax.GradientTransformation:
-    return optax.scale_by_adam(config.b1, config.b2, config.eps)
-
-
 def _sgd(config: Any) -> optax.GradientTransformation:
     return optax.trace(config.momentum) if config.momentum else optax.identity()
 
@@ -123,28 +119,16 @@ def _adafactor(config: Any) -> optax.GradientTransformation:
 
 
 OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
-    "adamw": _adamw,
+    "adamw": lambda config: optax.scale_by_adam(config.b1, config.b2, config.eps),
     "sgd": _sgd,
     "adafactor": _adafactor,
 }
 
-
-def _constant(lr: float, steps: int) -> Schedule:
-    return optax.constant_schedule(lr)
-
-
-def _linear(lr: float, steps: int) -> Schedule:
-    return optax.linear_schedule(lr, 0.0, max(steps, 1))
-
-
-def _cosine(lr: float, steps: int) -> Schedule:
-    return optax.cosine_decay_schedule(lr, max(steps, 1))
-
-
+# Name -> function of the peak learning rate and the number of steps.
 SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
-    "constant": _constant,
-    "linear": _linear,
-    "cosine": _cosine,
+    "constant": lambda lr, steps: optax.constant_schedule(lr),
+    "linear": lambda lr, steps: optax.linear_schedule(lr, 0.0, max(steps, 1)),
+    "cosine": lambda lr, steps: optax.cosine_decay_schedule(lr, max(steps, 1)),
 }
 
 
