@@ -17,11 +17,11 @@ class SeenItems(NamedTuple):
     """Items that users interacted with, where histories lack some of them.
 
     Attributes:
-      item_ids: item index of each event.
-      starts_R, ends_R: bounds of each example's part of `item_ids`.
+      items: item index of each event.
+      starts_R, ends_R: bounds of each example's part of `items`.
     """
 
-    item_ids: np.ndarray
+    items: np.ndarray
     starts_R: np.ndarray
     ends_R: np.ndarray
 
@@ -32,22 +32,22 @@ class Examples:
 
     Attributes:
       users_R: user of each example, as an index into `Data.user_ids`.
-      item_ids: item index of each event, grouped by user and in order of time.
+      items: item index of each event, grouped by user and in order of time.
         Histories are slices of it, and may overlap.
-      starts_R, ends_R: bounds of each history in `item_ids`.
+      starts_R, ends_R: bounds of each history in `items`.
       targets_R: item index that followed the history.
       ratings_R: rating of the target event, NaN where the data has none.
       all_positions: whether each item of a history is a training target too (the
         example is a complete sequence), or only `targets_R` is.
-      times: time of each event in `item_ids`; None where unknown.
+      times: time of each event in `items`; None where unknown.
       target_times_R: time of each target event; None where unknown.
-      ratings: rating of each event in `item_ids`; None where unknown.
+      ratings: rating of each event in `items`; None where unknown.
       seen_items: what users interacted with before the target, where that is more than
         the histories have.
     """
 
     users_R: np.ndarray
-    item_ids: np.ndarray
+    items: np.ndarray
     starts_R: np.ndarray
     ends_R: np.ndarray
     targets_R: np.ndarray
@@ -63,7 +63,7 @@ class Examples:
 
     def history(self, index: int) -> np.ndarray:
         """Item indices of one history, oldest first."""
-        return self.item_ids[self.starts_R[index] : self.ends_R[index]]
+        return self.items[self.starts_R[index] : self.ends_R[index]]
 
     def seen(self, index: int) -> np.ndarray:
         """Distinct items that the user interacted with before, without the target."""
@@ -75,7 +75,7 @@ class Examples:
         # Bounded by the events and by the catalogue: long histories repeat items.
         known = self.seen_items or self
         num_events = int((known.ends_R - known.starts_R).max(initial=1))
-        num_items = int(known.item_ids.max(initial=0)) + 1
+        num_items = int(known.items.max(initial=0)) + 1
         return min(num_events, num_items)
 
     @functools.cached_property
@@ -87,14 +87,14 @@ class Examples:
     def _interactions(self, index: int) -> np.ndarray:
         """Items of all events of the user before the target, with repetitions."""
         known = self.seen_items or self
-        return known.item_ids[known.starts_R[index] : known.ends_R[index]]
+        return known.items[known.starts_R[index] : known.ends_R[index]]
 
     def lengths(self) -> np.ndarray:
         """lengths_R of the histories."""
         return self.ends_R - self.starts_R
 
     def positions(self) -> np.ndarray:
-        """Indices into `item_ids` of all events in histories, example by example."""
+        """Indices into `items` of all events in histories, example by example."""
         # Within an example the index grows by one, as it does in the result; the
         # difference between the two is one shift per example.
         lengths_R = self.lengths()
@@ -107,7 +107,7 @@ class Examples:
         if self.ratings is None or not threshold:
             return self.history(index)
         part = slice(self.starts_R[index], self.ends_R[index])
-        return self.item_ids[part][self.ratings[part] >= threshold]
+        return self.items[part][self.ratings[part] >= threshold]
 
     def sequence(self, index: int) -> np.ndarray:
         """Item indices of one history and its target."""
@@ -132,7 +132,7 @@ class Examples:
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Users and item indices of all events in histories and targets."""
         users = np.concatenate([np.repeat(self.users_R, self.lengths()), self.users_R])
-        return users, np.concatenate([self.item_ids[self.positions()], self.targets_R])
+        return users, np.concatenate([self.items[self.positions()], self.targets_R])
 
     def events(self) -> np.ndarray:
         """Item indices of all training events, each counted once.

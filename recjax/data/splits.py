@@ -196,10 +196,10 @@ def _without(
     The items stay known as seen, so that they are not recommended again.
     """
     # Bounds of the histories move with the events that are removed before them.
-    keep = ~held_out_N[examples.item_ids]
+    keep = ~held_out_N[examples.items]
     new_index = np.concatenate([[0], np.cumsum(keep)])
     starts_R, ends_R = new_index[examples.starts_R], new_index[examples.ends_R]
-    item_ids = examples.item_ids[keep]
+    items = examples.items[keep]
     times = None if examples.times is None else examples.times[keep]
     ratings = None if examples.ratings is None else examples.ratings[keep]
     targets_R, ratings_R = examples.targets_R.copy(), examples.ratings_R.copy()
@@ -210,7 +210,7 @@ def _without(
         # the new target.
         (shorter,) = np.nonzero(removed_R & (ends_R > starts_R))
         ends_R[shorter] -= 1
-        targets_R[shorter] = item_ids[ends_R[shorter]]
+        targets_R[shorter] = items[ends_R[shorter]]
         if ratings is not None:
             ratings_R[shorter] = ratings[ends_R[shorter]]
         if times is not None and target_times_R is not None:
@@ -221,7 +221,7 @@ def _without(
     (kept,) = np.nonzero(~removed_R & usable_R)
     return Examples(
         examples.users_R[kept],
-        item_ids,
+        items,
         starts_R[kept],
         ends_R[kept],
         targets_R[kept],
@@ -230,7 +230,7 @@ def _without(
         times,
         None if target_times_R is None else target_times_R[kept],
         ratings,
-        SeenItems(examples.item_ids, examples.starts_R[kept], examples.ends_R[kept]),
+        SeenItems(examples.items, examples.starts_R[kept], examples.ends_R[kept]),
     )
 
 

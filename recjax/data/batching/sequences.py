@@ -29,7 +29,7 @@ def merge_prefixes(examples: Examples, history_length: int) -> Examples:
     users_R, targets_R = examples.users_R[order], examples.targets_R[order]
     starts_R, ends_R = examples.starts_R[order], examples.ends_R[order]
     first_R = np.append(True, users_R[1:] != users_R[:-1])
-    if not _are_prefixes(examples.item_ids, starts_R, ends_R, targets_R, first_R):
+    if not _are_prefixes(examples.items, starts_R, ends_R, targets_R, first_R):
         return examples
     (first,) = np.nonzero(first_R)
     last = np.append(first[1:], len(users_R)) - 1
@@ -38,12 +38,12 @@ def merge_prefixes(examples: Examples, history_length: int) -> Examples:
         return examples
     # A sequence is its first event, which is no target, and then all targets. The last
     # target is stored apart: the history ends before it.
-    item_ids = np.insert(targets_R, first, examples.item_ids[starts_R[first]])
+    items = np.insert(targets_R, first, examples.items[starts_R[first]])
     ratings = np.insert(examples.ratings_R[order], first, np.nan)
     num_inserted = np.arange(len(first))
     return Examples(
         users_R[first],
-        item_ids,
+        items,
         first + num_inserted,
         last + num_inserted + 1,
         targets_R[last],
@@ -54,7 +54,7 @@ def merge_prefixes(examples: Examples, history_length: int) -> Examples:
 
 
 def _are_prefixes(
-    item_ids: np.ndarray,
+    items: np.ndarray,
     starts_R: np.ndarray,
     ends_R: np.ndarray,
     targets_R: np.ndarray,
@@ -63,7 +63,7 @@ def _are_prefixes(
     """Whether each history is the previous example's history followed by its target.
 
     Args:
-      item_ids, starts_R, ends_R, targets_R: see `Examples`; sorted by user.
+      items, starts_R, ends_R, targets_R: see `Examples`; sorted by user.
       first_R: whether it is a user's first example; its history must have one event.
     """
     lengths_R = ends_R - starts_R
@@ -72,12 +72,12 @@ def _are_prefixes(
     if (lengths_R != np.where(first_R, 1, expected_R)).any():
         return False
     (later,) = np.nonzero(~first_R)
-    if (item_ids[ends_R[later] - 1] != targets_R[later - 1]).any():
+    if (items[ends_R[later] - 1] != targets_R[later - 1]).any():
         return False
     # Compare from the newest event backwards, one array operation for all examples.
     for back in range(1, longest):
         later = later[lengths_R[later] > back]
         newer, older = ends_R[later] - 1 - back, ends_R[later - 1] - back
-        if (item_ids[newer] != item_ids[older]).any():
+        if (items[newer] != items[older]).any():
             return False
     return True

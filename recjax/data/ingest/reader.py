@@ -56,7 +56,7 @@ class Events:
         """Examples with history [start, end) and the event at `end` as the target."""
         return Examples(
             users_R=users_R.astype(np.int32),
-            item_ids=self.items,
+            items=self.items,
             starts_R=starts_R,
             ends_R=ends_R,
             targets_R=self.items[ends_R],
