@@ -11,10 +11,8 @@ def round_up(size: int, multiple: int) -> int:
 def round_up_shape(size: int, multiple: int, parts: int) -> int:
     """Rounds up so coarsely that few different sizes, and few compilations, remain.
 
-    Args:
-      size: smallest size to return.
-      multiple: of which the returned size is a multiple.
-      parts: number of sizes between two powers of two; they are at least 8 apart.
+    There are `parts` sizes between two powers of two, at least 8 apart, and all are
+    multiples of `multiple`.
     """
     # The power of two below `size`, in `parts` steps.
     step = max(2 ** (max(size - 1, 1).bit_length() - 1) // parts, 8)
@@ -24,11 +22,9 @@ def round_up_shape(size: int, multiple: int, parts: int) -> int:
 def fill_left(
     out_BxH: np.ndarray, mask_BxH: np.ndarray, b: int, values: np.ndarray
 ) -> None:
-    """Writes values to the right end of line b, and True into its mask.
-
-    The padding is on the left, so that the newest item is always at the last position,
-    where the user's vector is read.
-    """
+    """Writes values to the right end of line b, and True into its mask."""
+    # Padding on the left leaves the newest item at the last position, where the user's
+    # vector is read.
     if len(values):  # [-0:] would be everything
         out_BxH[b, -len(values) :] = values
         mask_BxH[b, -len(values) :] = True

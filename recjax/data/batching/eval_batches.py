@@ -26,10 +26,6 @@ def make_queries(
     `history_length` items. The target never counts as seen.
 
     Args:
-      examples: of a split.
-      batch_size: B; the last batch is padded.
-      history_length: H, in items.
-      mask_seen: whether to exclude seen items from the ranking.
       by_length: whether to start with the short histories, in batches of a smaller H:
         a half, a quarter and so on, down to `MIN_WIDTH`. Otherwise the examples are in
         order and all batches have one shape.
@@ -48,24 +44,23 @@ def make_queries(
         # these are stored apart.
         untruncated = width < history_length and examples.seen_items is None
         num_seen = width if untruncated else max_seen
-        q = Queries(
+        padding = (0, batch_size - len(chosen))
+        queries = Queries(
             np.zeros((batch_size, width), np.int32),
             np.zeros((batch_size, width), bool),
             np.full((batch_size, num_seen if mask_seen else 1), -1, np.int32),
-            np.zeros(batch_size, np.int32),
-            np.full(batch_size, -1, np.int32),
+            np.pad(examples.targets_R[chosen].astype(np.int32), padding),
+            np.pad(chosen.astype(np.int32), padding, constant_values=-1),
             # Padding may take any candidates: its ranks are dropped.
-            None if sampled_RxC is None else sampled_RxC[_pad(chosen, batch_size)],
+            None if sampled_RxC is None else sampled_RxC[np.pad(chosen, padding)],
         )
-        q.examples_B[: len(chosen)] = chosen
-        q.targets_B[: len(chosen)] = examples.targets_R[chosen]
         for b, example in enumerate(chosen):
             history = examples.history(example)
-            fill_left(q.history_BxH, q.mask_BxH, b, history[-width:])
+            fill_left(queries.history_BxH, queries.mask_BxH, b, history[-width:])
             if mask_seen:
                 seen = examples.seen(example)
-                q.seen_BxS[b, : len(seen)] = seen
-        yield q
+                queries.seen_BxS[b, : len(seen)] = seen
+        yield queries
 
 
 def sample_candidates(
@@ -96,8 +91,3 @@ def _width(longest: int, history_length: int) -> int:
     while width >= 2 * MIN_WIDTH and longest <= (half := -(-width // 2)):
         width = half
     return width
-
-
-def _pad(chosen: np.ndarray, size: int) -> np.ndarray:
-    """Example numbers of a batch; example 0 is the padding."""
-    return np.append(chosen, np.zeros(size - len(chosen), np.int64))
