@@ -16,29 +16,24 @@ class Examples:
     """R examples of a split: a history, oldest item first, and the item that followed.
 
     Attributes:
-      users_R: user of each example, as an index into `Data.user_ids`.
       items: item index of each event, grouped by user and in order of time.
       starts_R, ends_R: bounds of each history in `items`; histories may overlap.
-      targets_R: item index that followed the history.
-      ratings_R: rating of the target event, NaN where the data has none.
       all_positions: whether each item of a history is a training target too (the
         example is a complete sequence), or only `targets_R` is.
-      times, ratings: of each event in `items`; None where unknown.
-      target_times_R: time of each target event; None where unknown.
       seen_items: the same examples with all that users interacted with before the
         target, where histories lack some of it.
     """
 
-    users_R: np.ndarray
+    users_R: np.ndarray  # indices into `Data.user_ids`
     items: np.ndarray
     starts_R: np.ndarray
     ends_R: np.ndarray
-    targets_R: np.ndarray
-    ratings_R: np.ndarray
+    targets_R: np.ndarray  # item indices
+    ratings_R: np.ndarray  # of the target events, NaN where the data has none
     all_positions: bool = False
-    times: np.ndarray | None = None
+    times: np.ndarray | None = None  # of the events in `items`; None where unknown
     target_times_R: np.ndarray | None = None
-    ratings: np.ndarray | None = None
+    ratings: np.ndarray | None = None  # of the events in `items`; None where unknown
     seen_items: "Examples | None" = None
 
     def __len__(self) -> int:
@@ -141,33 +136,25 @@ class Examples:
 
 @dataclass(frozen=True)
 class Data:
-    """A split data set of N items.
+    """A split data set; users and items go by their indices everywhere.
 
-    Attributes:
-      user_ids, item_ids: ids as in the files; everything else uses their indices.
-      users, items: the user and the item table in the order of the indices, with all
-        columns as strings; only the ids where there is no such file.
-      protocol: everything that can change the meaning of a metric.
-      fingerprint: short hash of `protocol`.
-      row_counts: for each file the number of its rows, and of those that were used.
-      rejected: rows that were rejected, with the columns `tables.REJECTED`.
-      left_out: number of events, users or examples not used, by description.
-      held_out_N: items that training must not see, not even as negatives.
+    `users` and `items` are tables in the order of the indices, with all columns as
+    strings. They have only the ids where there is no such file.
     """
 
-    user_ids: np.ndarray
+    user_ids: np.ndarray  # as in the files, or hashed
     item_ids: np.ndarray
     users: pl.DataFrame
     items: pl.DataFrame
     train: Examples
     valid: Examples
     test: Examples
-    protocol: dict[str, Any]
-    fingerprint: str
-    row_counts: dict[str, tuple[int, int]]
-    rejected: pl.DataFrame
-    left_out: dict[str, int]
-    held_out_N: np.ndarray
+    protocol: dict[str, Any]  # everything that can change the meaning of a metric
+    fingerprint: str  # short hash of the protocol
+    row_counts: dict[str, tuple[int, int]]  # per file: its rows, and those used
+    rejected: pl.DataFrame  # bad rows, with the columns `tables.REJECTED`
+    left_out: dict[str, int]  # events, users or examples not used, by description
+    held_out_N: np.ndarray  # items not for training, not even as negatives
 
     @property
     def num_items(self) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from recjax.data.batching.negatives import NEGATIVES, NegativeSampler
 from recjax.data.batching.types import Batch
 from recjax.data.batching.windows import NextItem, Window
-from recjax.data.padding import fill_left, round_up, round_up_shape
+from recjax.data.padding import pad_left, pad_to, round_up, round_up_shape
 from recjax.data.text.packing import Items, Packed, Packing, whole_catalogue
 
 
@@ -81,14 +81,12 @@ class TrainBatches:
     ) -> Batch:
         """Batch of the chosen windows; without `rng`, in the order of the data."""
         windows = [self.windows.window(int(w), rng) for w in chosen]
-        examples_B = np.full(self.batch_size, -1, np.int32)
-        examples_B[: len(chosen)] = self.windows.windows_Wx3[chosen][:, 0]
         targets = np.concatenate([x.targets for x in windows])
         # With all items as candidates, item indices already index into them.
         batch = Batch(
             *self._lay_out_inputs(windows),
             *self._lay_out_targets(windows, targets),
-            examples_B,
+            pad_to(self.windows.windows_Wx3[chosen, 0], self.batch_size),
             items=None,
         )
         if self.negatives.needs_whole_catalogue:
@@ -101,14 +99,11 @@ class TrainBatches:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """history_BxH, mask_BxH and hidden_BxH of a batch."""
         shape = (self.batch_size, self.length)
-        history_BxH, mask_BxH = np.zeros(shape, np.int32), np.zeros(shape, bool)
-        hidden_BxH = np.zeros(shape, bool)
-        for b, window in enumerate(windows):
-            fill_left(history_BxH, mask_BxH, b, window.inputs)
-            if window.hidden is not None:
-                hidden_BxH[b, -len(window.inputs) :] = window.hidden
-        if windows[0].hidden is None:
+        history_BxH, mask_BxH = pad_left([x.inputs for x in windows], shape)
+        hidden = [x.hidden for x in windows if x.hidden is not None]
+        if not hidden:
             return history_BxH, mask_BxH, None
+        hidden_BxH = pad_left(hidden, shape)[0] > 0
         # Not even as an index: a hidden item must not be able to leak into the model.
         history_BxH[hidden_BxH] = 0
         return history_BxH, mask_BxH, hidden_BxH
@@ -117,21 +112,18 @@ class TrainBatches:
         self, windows: Sequence[Window], targets: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """targets_P, position_P and label_P of a batch."""
-        num_targets = len(targets)
-        size = next(size for size in self._target_sizes if size >= num_targets)
-        targets_P = np.zeros(size, np.int32)
-        targets_P[:num_targets] = targets
+        size = next(size for size in self._target_sizes if size >= len(targets))
+        targets_P = pad_to(targets, size, 0)
         # Inputs are at the right end of a line of H positions.
         positions = [
             (b + 1) * self.length - len(x.inputs) + x.positions
             for b, x in enumerate(windows)
         ]
-        position_P = np.full(size, -1, np.int32)
-        position_P[:num_targets] = np.concatenate(positions)
+        position_P = pad_to(np.concatenate(positions), size)
         if self.like is None:
             return targets_P, position_P, None
-        ratings_P = np.full(size, np.nan)
-        ratings_P[:num_targets] = np.concatenate([x.ratings for x in windows])
+        ratings = np.concatenate([x.ratings for x in windows])
+        ratings_P = pad_to(ratings, size, np.nan, float)
         position_P[np.isnan(ratings_P)] = -1  # an unknown rating is no dislike
         return targets_P, position_P, (ratings_P >= self.like).astype(np.float32)
 
@@ -152,8 +144,7 @@ class TrainBatches:
         distinct = np.union1d(own_items, negatives)
         # Few sizes of U, because each is compiled separately.
         size = round_up_shape(len(distinct), self.multiple, parts=2)
-        items_U = np.full(size, -1, np.int32)
-        items_U[: len(distinct)] = distinct
+        items_U = pad_to(distinct, size)
         # `distinct` is sorted: a binary search gives an item's index in it.
         history_BxH = np.searchsorted(distinct, batch.history_BxH)
         history_BxH = np.where(visible_BxH, history_BxH, 0)
@@ -163,10 +154,9 @@ class TrainBatches:
             log_weight_U = self.log_weight_N
         else:
             # Items that are only in histories are encoded, but are no candidates.
-            log_weight_U = np.full(len(items_U), -np.inf, np.float32)
+            log_weight_U = np.full(size, -np.inf, np.float32)
             log_weight_U[np.searchsorted(distinct, negatives)] = np.log(weights)
-            targets_P = np.zeros_like(targets_P)
-            targets_P[: len(targets)] = np.searchsorted(distinct, targets)
+            targets_P = pad_to(np.searchsorted(distinct, targets), len(targets_P), 0)
         items = Items(items_U, log_weight_U, self._pack(items_U))
         return batch._replace(history_BxH=history_BxH, targets_P=targets_P, items=items)
 

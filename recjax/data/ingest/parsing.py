@@ -17,16 +17,11 @@ csv.field_size_limit(2**31 - 1)  # a text may be longer than Python's 128 KiB
 
 @dataclass
 class Parsed:
-    """The content of a file.
-
-    Attributes:
-      frame: well-formed rows; all values are strings, "" where empty.
-      line_numbers: line of the file where each of these rows begins; the first is 1.
-      bad: (line number, reason, text) of every malformed row.
-    """
+    """The content of a file; `frame` has the well-formed rows, as strings."""
 
     frame: pl.DataFrame
-    line_numbers: np.ndarray
+    line_numbers: np.ndarray  # line where each of these rows begins; the first is 1
+    # Line number, reason and text of every malformed row.
     bad: list[tuple[int, str, str]] = field(default_factory=list)
 
 

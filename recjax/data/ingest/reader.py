@@ -27,20 +27,13 @@ REASON_IN_PROTOCOL = {DUPLICATE: "stands there twice"}
 
 @dataclass(frozen=True)
 class Events:
-    """All events, grouped by user and in order of time.
-
-    Attributes:
-      bounds: V + 1 bounds of the events of the V users.
-      items: item index of each event.
-      times: in seconds, or the order in the file where it has no times.
-      ratings: None where the data has none.
-    """
+    """All events, grouped by user and in order of time."""
 
     user_ids: np.ndarray
-    bounds: np.ndarray
-    items: np.ndarray
-    times: np.ndarray
-    ratings: np.ndarray | None
+    bounds: np.ndarray  # V + 1 bounds of the events of the V users
+    items: np.ndarray  # item indices
+    times: np.ndarray  # in seconds, or the order in the file where it has no times
+    ratings: np.ndarray | None  # None where the data has none
 
     def cut(
         self,
@@ -67,21 +60,13 @@ class Events:
 
 @dataclass
 class Reader:
-    """Reads the tables of a data set and records what was used of them.
+    """Reads the tables of a data set and records what was used of them."""
 
-    Attributes:
-      config: the complete config.
-      folder: directory of the tables.
-      tables: tables read so far.
-      left_out: number of events, users or examples not used, by description.
-      protocol: what splits and filters add to the protocol.
-    """
-
-    config: Any
+    config: Any  # the complete config
     folder: Path
-    tables: list[Table] = field(default_factory=list)
-    left_out: dict[str, int] = field(default_factory=dict)
-    protocol: dict[str, Any] = field(default_factory=dict)
+    tables: list[Table] = field(default_factory=list)  # read so far
+    left_out: dict[str, int] = field(default_factory=dict)  # see `Data`
+    protocol: dict[str, Any] = field(default_factory=dict)  # by splits and filters
 
     def read(self, kind: str) -> Table:
         """Reads one table: `inter`, `item`, ..."""

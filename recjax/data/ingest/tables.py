@@ -44,19 +44,16 @@ def find_table(folder: Path, prefix: str, kind: str, file_format: str) -> Path:
 class Table:
     """The rows of a file that have passed all checks so far.
 
-    Attributes:
-      frame: good rows. Values of atomic and CSV files are strings, "" where empty.
-      line_numbers: position of each good row in the file. The header is line 1; Parquet
-        has no header, and its first row is 1.
-      num_rows: rows of the file, without blank lines.
-      rejected: bad rows, with the columns `REJECTED`.
+    Values of atomic and CSV files are strings, "" where empty. The header is line 1;
+    Parquet has no header, and its first row is 1.
     """
 
     path: Path
-    frame: pl.DataFrame
-    line_numbers: np.ndarray
-    num_rows: int
-    strict: bool
+    frame: pl.DataFrame  # good rows
+    line_numbers: np.ndarray  # of the good rows
+    num_rows: int  # of the file, without blank lines
+    strict: bool  # whether a bad row is an error
+    # Bad rows, with the columns `REJECTED`.
     rejected: list[tuple[str, int, str, str, str]] = field(default_factory=list)
 
     def __len__(self) -> int:

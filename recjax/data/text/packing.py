@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recjax.data.padding import round_up
+from recjax.data.padding import pad_to, round_up
 from recjax.data.text.tokenize import Tokens
 
 
@@ -140,19 +140,17 @@ def split_rows(
     for end, texts in zip(ends, members, strict=True):
         start = end - num_rows
         local[texts] = np.arange(len(texts))
-        texts_U, first_U = np.full(size, -1, np.int32), np.zeros(size, np.int32)
-        texts_U[: len(texts)] = texts
-        first_U[: len(texts)] = packed.first_U[texts] - start * width
+        first_U = pad_to(packed.first_U[texts] - start * width, size, 0)
         *rows, owner_RxL = (values_RxL[start:end] for values_RxL in packed[:4])
-        parts.append((texts_U, Packed._make([*rows, local[owner_RxL], first_U])))
+        part = Packed._make([*rows, local[owner_RxL], first_U])
+        parts.append((pad_to(texts, size), part))
         local[texts] = size
     return parts
 
 
 def whole_catalogue(num_items: int, packing: Packing | None, multiple: int) -> Items:
     """All items in order, padded to a multiple of `multiple`."""
-    items_U = np.full(round_up(num_items, multiple), -1, np.int32)
-    items_U[:num_items] = np.arange(num_items)
+    items_U = pad_to(np.arange(num_items), round_up(num_items, multiple))
     packed = None
     if packing:
         packed = packing.pack(items_U)
