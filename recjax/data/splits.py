@@ -56,8 +56,9 @@ def leave_one_out(reader: Reader, events: Events) -> Splits:
         (users,) = np.nonzero(sizes_V >= min_events)
         # A user of two events has nothing held out, and is in training only.
         dropped_R = np.where(sizes_V[users] >= 3, dropped, 0)
-        last = events.bounds[users + 1] - 1 - dropped_R
-        return events.cut(users, events.bounds[users], last, all_positions)
+        return events.cut(
+            users, events.bounds[users + 1] - 1 - dropped_R, all_positions
+        )
 
     return select(2, 2, True), select(3, 1, False), select(3, 0, False)
 
@@ -120,8 +121,7 @@ def split_by_user(reader: Reader, events: Events) -> Splits:
 
     def select(users: np.ndarray, all_positions: bool) -> Examples:
         users = np.sort(users)  # permuted above
-        last = events.bounds[users + 1] - 1
-        return events.cut(users, events.bounds[users], last, all_positions)
+        return events.cut(users, events.bounds[users + 1] - 1, all_positions)
 
     return select(train, True), select(valid, False), select(test, False)
 
@@ -139,23 +139,21 @@ def _split_at(
     reader: Reader, events: Events, first_valid_V: np.ndarray, first_test_V: np.ndarray
 ) -> Splits:
     """Splits the events of each user at the first validation and first test event."""
-    starts_V, ends_V = events.bounds[:-1], events.bounds[1:]
 
     def held_out(first_V: np.ndarray, stop_V: np.ndarray) -> Examples:
         """An example for each event in [first, stop), with all events before it."""
         targets = concat_ranges(first_V, stop_V)
         users = np.repeat(np.arange(len(first_V)), stop_V - first_V)
-        starts = starts_V[users]
         # A user's very first event cannot be predicted from anything.
-        known = targets > starts
+        known = targets > events.bounds[users]
         reader.leave_out(NO_HISTORY, int((~known).sum()))
-        return events.cut(users[known], starts[known], targets[known], False)
+        return events.cut(users[known], targets[known], False)
 
     # One event is enough for training: it counts for popularity.
-    (trained,) = np.nonzero(first_valid_V > starts_V)
-    train = events.cut(trained, starts_V[trained], first_valid_V[trained] - 1, True)
+    (trained,) = np.nonzero(first_valid_V > events.bounds[:-1])
+    train = events.cut(trained, first_valid_V[trained] - 1, True)
     valid = held_out(first_valid_V, first_test_V)
-    return train, valid, held_out(first_test_V, ends_V)
+    return train, valid, held_out(first_test_V, events.bounds[1:])
 
 
 def hold_out(reader: Reader, splits: Splits, held_out_N: np.ndarray) -> Splits:

@@ -18,7 +18,7 @@ from recjax.common.errors import UserError
 from recjax.common.files import file_sha256, sha256
 from recjax.data.dataset import Data, Examples
 from recjax.data.ingest.sources import read_key
-from recjax.data.ingest.tables import REJECTED, Table, find_table, read_table
+from recjax.data.ingest.tables import REJECTED, SUFFIXES, Table, read_table
 
 DUPLICATE = "appears twice"
 # The protocol has the reasons of rejected rows in these words, whatever users read.
@@ -36,18 +36,14 @@ class Events:
     ratings: np.ndarray | None  # None where the data has none
 
     def cut(
-        self,
-        users_R: np.ndarray,
-        starts_R: np.ndarray,
-        ends_R: np.ndarray,
-        all_positions: bool,
+        self, users_R: np.ndarray, ends_R: np.ndarray, all_positions: bool
     ) -> Examples:
-        """Examples with history [start, end) and the event at `end` as the target."""
+        """Examples with the event at `end` as target and all before it as history."""
         unknown_R = np.full(len(ends_R), np.nan)
         return Examples(
             users_R.astype(np.int32),
             self.items,
-            starts_R,
+            self.bounds[users_R],
             ends_R,
             targets_R=self.items[ends_R],
             ratings_R=unknown_R if self.ratings is None else self.ratings[ends_R],
@@ -71,7 +67,8 @@ class Reader:
     def read(self, kind: str) -> Table:
         """Reads one table: `inter`, `item`, ..."""
         c = self.config.data
-        path = find_table(self.folder, c.file_prefix, kind, c.format)
+        prefix = c.file_prefix or self.folder.resolve().name
+        path = self.folder / f"{prefix}.{kind}{SUFFIXES[c.format]}"
         self.tables.append(read_table(path, c.format, strict=c.strict))
         return self.tables[-1]
 
@@ -138,9 +135,8 @@ class Reader:
                     frame = frame.filter(pl.len().over(column) >= c.k_core)
             self.protocol["k_core"] = c.k_core
         if frame.is_empty():
-            raise UserError(
-                "data.min_rating, data.k_core: no event is left; lower them"
-            )
+            problem = "no event is left; lower them"
+            raise UserError(f"data.min_rating, data.k_core: {problem}")
         self.leave_out("events filtered out", size - len(frame))
         return frame
 

@@ -20,9 +20,8 @@ from recjax.common.errors import UserError
 from recjax.data.ingest.parsing import Parsed, parse_csv, parse_lines
 
 SUFFIXES = {"atomic": "", "csv": ".csv", "parquet": ".parquet"}
-ISO_DATE = (
-    r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
-)
+CLOCK = r"\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?"
+ISO_DATE = rf"^\d{{4}}-\d{{2}}-\d{{2}}([T ]{CLOCK})?$"
 ATOMIC_TYPES = ("token", "token_seq", "float", "float_seq")
 REJECTED = {"file": pl.String, "row": pl.Int64, "column": pl.String}
 REJECTED |= {"reason": pl.String, "text": pl.String}
@@ -30,14 +29,6 @@ DAY = 86400.0  # seconds
 HOW_TO_FIX = "correct the file, or set data.strict=False to reject bad rows"
 NO_TIME = "neither seconds nor a date like 2024-05-31 or 2024-05-31T12:00:00"
 SECONDS = "\0seconds"  # temporary column: files with NUL bytes are refused
-
-
-def find_table(folder: Path, prefix: str, kind: str, file_format: str) -> Path:
-    """Path of a table: `{folder}/{prefix}.{kind}` and the format's suffix.
-
-    An empty prefix means the folder's name.
-    """
-    return folder / f"{prefix or folder.resolve().name}.{kind}{SUFFIXES[file_format]}"
 
 
 @dataclass
