@@ -25,7 +25,7 @@ def pad_to(
     values: np.ndarray, size: int, padding: float = -1, dtype: type = np.int32
 ) -> np.ndarray:
     """The values, followed by as much padding as makes them an array of this size."""
-    out = np.full(size, padding, dtype)
+    out: np.ndarray = np.full(size, padding, dtype)
     out[: len(values)] = values
     return out
 
