@@ -22,13 +22,7 @@ from recjax.common.files import cache_dir, hash_arrays
 from recjax.common.param_paths import TEXT_PARAMS, FlatParams, unflatten_params
 from recjax.data import padding
 from recjax.data.text import packing as text_packing
-from recjax.data.text.packing import (
-    Items,
-    Packed,
-    Packing,
-    catalogue_pieces,
-    whole_catalogue,
-)
+from recjax.data.text.packing import Items, Packed, Packing
 from recjax.data.text.tokenize import Tokens
 from recjax.models import recommender
 from recjax.models.encoders import base, bert
@@ -60,14 +54,12 @@ def make_packing(tokens: Tokens, config: Any, mesh: Mesh) -> Packing:
 def split_catalogue(
     num_items: int, packing: Packing | None, config: Any, mesh: Mesh
 ) -> list[Items]:
-    """Splits the catalogue into pieces of at most `text.rows_per_batch` rows of text.
-
-    Without a packing there are no texts to encode, and one piece holds all items.
-    """
+    """Splits the catalogue into pieces of up to `text.rows_per_batch` rows of text."""
     multiple = row_multiple(mesh)
-    if packing is None:
-        return [whole_catalogue(num_items, None, multiple)]
-    return catalogue_pieces(num_items, packing, multiple, config.rows_per_batch)
+    if packing is None:  # no texts to encode: one piece holds all items
+        return [text_packing.whole_catalogue(num_items, None, multiple)]
+    num_rows = config.rows_per_batch
+    return text_packing.catalogue_pieces(num_items, packing, multiple, num_rows)
 
 
 def is_pooled(model: Recommender, blocks: int) -> bool:
@@ -85,12 +77,11 @@ def compute_prefix(
     allocate: Allocate,
     advance: Callable[[int], Any] = lambda num_items: None,
 ) -> np.ndarray:
-    """Encodes the catalogue piece by piece into one array.
+    """Encodes the catalogue into one array: vectors_NxE if `pooled`, else states_TxE.
 
     Args:
       encode: packed texts -> pooled_UxE if `pooled`, else states_RxLxE.
       pieces: items with packed texts; together they hold every item once.
-      pooled: whether the result is vectors_NxE or states_TxE.
       num_rows: N if `pooled`, else T, the number of tokens of all texts.
       allocate: creates the result array from its shape.
       advance: receives the number of items of each encoded piece.

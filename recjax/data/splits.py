@@ -55,10 +55,8 @@ def leave_one_out(reader: Reader, events: Events) -> Splits:
         """Users with at least `min_events` events, without their last `dropped`."""
         (users,) = np.nonzero(sizes_V >= min_events)
         # A user of two events has nothing held out, and is in training only.
-        dropped_R = np.where(sizes_V[users] >= 3, dropped, 0)
-        return events.cut(
-            users, events.bounds[users + 1] - 1 - dropped_R, all_positions
-        )
+        end_R = events.bounds[users + 1] - np.where(sizes_V[users] >= 3, dropped, 0)
+        return events.cut(users, end_R - 1, all_positions)
 
     return select(2, 2, True), select(3, 1, False), select(3, 0, False)
 

@@ -71,27 +71,12 @@ class NegativeStrategy:
     is_stale: bool = False
 
 
+@dataclass(frozen=True)
 class NegativeSampler:
-    """Pools the items of a strategy's samplers and weights them.
+    """Pools the items of several samplers and weights them."""
 
-    With `logq`, candidates have the weight 1 / expected count. This makes the weighted
-    sum over candidates an unbiased estimate of the sum over the catalogue (Yi et al.,
-    Sampling-Bias-Corrected Neural Modeling, RecSys 2019).
-    """
-
-    def __init__(
-        self,
-        strategy: NegativeStrategy,
-        target_freq_N: np.ndarray,
-        allowed: np.ndarray,
-        size: int,
-        *,
-        logq: bool,
-    ):
-        self.samplers = [
-            make(target_freq_N, allowed, size) for make in strategy.samplers
-        ]
-        self.logq = logq
+    samplers: list[ItemSampler]
+    logq: bool  # whether to weight candidates by 1 / expected count
 
     def sample(
         self, targets: np.ndarray, num_windows: int, rng: np.random.Generator
@@ -103,7 +88,9 @@ class NegativeSampler:
         items, counts = np.unique(pooled, return_counts=True)
         if not self.logq:
             return items, counts.astype(np.float64)
-        # An item can come from any sampler, so its expected counts add up.
+        # The weighted sum over candidates is then an unbiased estimate of the sum over
+        # the catalogue (Yi et al., Sampling-Bias-Corrected Neural Modeling, RecSys
+        # 2019). An item can come from any sampler, so its expected counts add up.
         expected = sum(s.expected_count(items, num_windows) for s in self.samplers)
         return items, counts / expected
 

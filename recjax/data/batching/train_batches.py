@@ -19,12 +19,10 @@ class TrainBatches:
       batch_size: B; the last batch of an epoch is padded.
       epoch_steps: batches per epoch; 0 = enough to read every window once.
       negatives: what a target competes with, a key of `negatives.NEGATIVES`.
-      logq: whether candidates are weighted by 1 / expected count.
       held_out_N: items that are no candidates; None where all are.
       num_negatives: items sampled for a batch, with replacement.
       multiple: U and P become multiples of it.
       like: ratings from here on are likes; None where ratings do not count.
-      seed: of the order.
     """
 
     def __init__(
@@ -55,9 +53,11 @@ class TrainBatches:
         self.log_weight_N = np.where(held_out_N, -np.inf, 0).astype(np.float32)
         self.target_freq_N = self._target_freq()
         (allowed,) = np.nonzero(~held_out_N)
-        self._sampler = NegativeSampler(
-            self.negatives, self.target_freq_N, allowed, num_negatives, logq=logq
-        )
+        samplers = [
+            make(self.target_freq_N, allowed, num_negatives)
+            for make in self.negatives.samplers
+        ]
+        self._sampler = NegativeSampler(samplers, logq)
         self._target_sizes = self._choose_target_sizes()
         self.steps_per_epoch = epoch_steps or -(-len(windows) // batch_size)
         # Grain seeds the generator of each batch by its index, so an iterator that is

@@ -28,10 +28,7 @@ class Parsed:
 def parse_lines(raw: bytes, separator: str, path: Path) -> Parsed:
     """Parses a table without quoting: one row per line, blank lines skipped.
 
-    Args:
-      raw: the file, in UTF-8; line ends are LF or CRLF.
-      separator: one byte.
-      path: for messages.
+    The separator is one byte; lines end with LF or CRLF.
 
     Raises:
       UserError: the header is missing, or names a column twice.

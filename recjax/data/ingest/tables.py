@@ -52,10 +52,10 @@ class Table:
 
     def require(self, column: str) -> None:
         """Raises a `UserError` if the column is missing."""
-        if column not in (known := self.frame.columns):
-            raise UserError(
-                f"{self.path}: no column {column}; it has {', '.join(known)}"
-            )
+        known = self.frame.columns
+        if column not in known:
+            problem = f"no column {column}; it has {', '.join(known)}"
+            raise UserError(f"{self.path}: {problem}")
 
     def reject(self, bad: pl.Expr, column: str, reason: str) -> None:
         """Removes bad rows from the frame and records them.
@@ -213,15 +213,15 @@ def _parse_dates(texts: pl.Series) -> pl.Series:
     zone = plain.str.contains(r":\d{2}(\.\d+)?[+-]\d{2}:?\d{2}$").fill_null(False)
     found = pl.Series([None] * len(texts), dtype=pl.Float64)
     # Polars parses a column with one format; each pass adds what its format fits.
-    for clock in ("", " %H:%M", " %H:%M:%S", " %H:%M:%S%.f"):
-        for suffix, which in (("", ~zone), ("%z", zone)):
-            if not clock and suffix:  # a date alone has no time zone
-                continue
-            some = plain.set(~which, None)
-            dates = some.str.to_datetime(
-                f"%Y-%m-%d{clock}{suffix}", strict=False, time_unit="us"
-            )
-            found = found.zip_with(found.is_not_null(), _seconds(dates))
+    clocks = ("%H:%M", "%H:%M:%S", "%H:%M:%S%.f")
+    formats = [("%Y-%m-%d", ~zone)]  # a date alone has no time zone
+    formats += [(f"%Y-%m-%d {clock}", ~zone) for clock in clocks]
+    formats += [(f"%Y-%m-%d {clock}%z", zone) for clock in clocks]
+    for form, fits in formats:
+        dates = plain.set(~fits, None).str.to_datetime(
+            form, strict=False, time_unit="us"
+        )
+        found = found.zip_with(found.is_not_null(), _seconds(dates))
     # Polars also accepts what is not ISO 8601, such as "2024-5-31".
     return found.set(~texts.str.contains(ISO_DATE).fill_null(False), None)
 
