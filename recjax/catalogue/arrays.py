@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from recjax.catalogue.frozen_prefix import PrefixEncoder, is_pooled
-from recjax.catalogue.packing import make_packing, split_catalogue
+from recjax.catalogue.frozen_prefix import (
+    PrefixEncoder,
+    is_pooled,
+    make_packing,
+    split_catalogue,
+)
 from recjax.catalogue.prefix_cache import GIB
 from recjax.catalogue.whitening import whiten
 from recjax.common.errors import UserError
@@ -30,7 +33,6 @@ class CatalogueArrays:
     Iterating yields the catalogue piece by piece, each piece as `take` returns it.
 
     Attributes:
-      mesh: device mesh of the run.
       by_source: item source -> its arrays of all items, on the devices.
       pieces: all items in pieces, on the host.
       packing: how texts are packed; None if a step encodes no text.
@@ -44,14 +46,12 @@ class CatalogueArrays:
     mapped_TxE: np.ndarray | None = None
 
     def take(self, items: Items) -> tuple[Any, Items]:
-        """Returns the arrays that the items read, and the items, on the devices.
-
-        From a mapped file only the states of the items' own texts are read.
-        """
+        """Returns the arrays that the items read, and the items, on the devices."""
         if self.mapped_TxE is None:
             return self.by_source, self._shard(items)
         packed = items.packed
         assert packed is not None
+        # From a mapped file only the states of the items' own texts are read.
         states_RxLxE = np.take(self.mapped_TxE, packed.index_RxL, axis=0)
         states_TxE = states_RxLxE.reshape(-1, states_RxLxE.shape[-1])
         # The states lie in the order of the rows now, so each index is its position.
@@ -82,21 +82,13 @@ class CatalogueArrays:
 
 @dataclass(frozen=True)
 class CatalogueBuilder:
-    """Builds the catalogue's arrays for each phase; created once per run.
-
-    Attributes:
-      num_items: number of items N.
-      config: `config.text`.
-      mesh: device mesh of the run.
-      prefix_encoder: encodes the items' texts; None without a text source.
-      shapes_only: whether frozen blocks give shapes instead of arrays (dry run).
-    """
+    """Builds the catalogue's arrays for each phase; created once per run."""
 
     num_items: int
-    config: Any
+    config: Any  # `config.text`
     mesh: Mesh
-    prefix_encoder: PrefixEncoder | None
-    shapes_only: bool = False
+    prefix_encoder: PrefixEncoder | None  # None without a text source
+    shapes_only: bool = False  # frozen blocks give shapes instead of arrays (dry run)
 
     def build(
         self,
@@ -105,19 +97,14 @@ class CatalogueBuilder:
         blocks: int,
         negatives: NegativeStrategy,
     ) -> CatalogueArrays:
-        """Builds the arrays of a phase.
+        """Builds the arrays of a phase whose model has `blocks` frozen blocks.
 
         With frozen blocks the text source reads their output. `text.whiten` applies to
         the vectors of a completely frozen encoder; the cache keeps them unwhitened.
 
-        Args:
-          model: model with `blocks` frozen.
-          params: all parameters by path.
-          blocks: number of frozen blocks, see `count_frozen_blocks`.
-          negatives: the phase's negatives; they decide which items a step reads.
-
         Raises:
-          UserError: a step would read more than `text.cache_ram_gib` holds.
+          UserError: the negatives make every step read the states of all items, and
+            these are more than `text.cache_ram_gib` holds.
         """
         encoder = self.prefix_encoder
         if encoder is None:
@@ -130,28 +117,17 @@ class CatalogueBuilder:
         else:
             prefix = encoder.encode(model, params, blocks)
         if is_pooled(model, blocks):
-            return self._vectors(prefix)
-        return self._states(prefix, encoder.packing, negatives)
-
-    def _vectors(self, prefix_NxE: Any) -> CatalogueArrays:
-        """Arrays of a completely frozen encoder: no text is left to encode."""
-        if self.config.whiten and not self.shapes_only:
-            prefix_NxE = whiten(prefix_NxE)
-        # One vector per item is small next to its states, so no vectors stay mapped.
-        by_source = {"text": {"vectors_NxE": prefix_NxE}}
-        return self._arrays(self._replicate(by_source), None)
-
-    def _states(
-        self, prefix_TxE: Any, packing: Packing, negatives: NegativeStrategy
-    ) -> CatalogueArrays:
-        """Arrays of an encoder whose upper layers train on the states of its tokens."""
-        num_bytes = tree_bytes(prefix_TxE)
-        if num_bytes > self.config.cache_ram_gib * GIB:
+            # No text is left to encode. One vector per item is small next to its
+            # states, so no vectors stay mapped.
+            if self.config.whiten and not self.shapes_only:
+                prefix = whiten(prefix)
+            return self._arrays(self._replicate("vectors_NxE", prefix), None)
+        # Upper layers train on the states of the tokens.
+        if (num_bytes := tree_bytes(prefix)) > self.config.cache_ram_gib * GIB:
             _check_prefix_fits(negatives, num_bytes)
             if not self.shapes_only:
-                return self._arrays({}, packing, prefix_TxE)
-        by_source = {"text": {"states_TxE": prefix_TxE}}
-        return self._arrays(self._replicate(by_source), packing)
+                return self._arrays({}, encoder.packing, prefix)
+        return self._arrays(self._replicate("states_TxE", prefix), encoder.packing)
 
     def _arrays(
         self,
@@ -162,10 +138,10 @@ class CatalogueBuilder:
         pieces = split_catalogue(self.num_items, packing, self.config, self.mesh)
         return CatalogueArrays(self.mesh, by_source, pieces, packing, mapped_TxE)
 
-    def _replicate(self, by_source: dict[str, dict[str, Any]]) -> Any:
-        if self.shapes_only:
-            return by_source
-        return place(jax.tree.map(np.asarray, by_source), replicated(self.mesh))
+    def _replicate(self, name: str, prefix: Any) -> dict[str, dict[str, Any]]:
+        if not self.shapes_only:
+            prefix = place(np.asarray(prefix), replicated(self.mesh))
+        return {"text": {name: prefix}}
 
 
 def make_catalogue_builder(
@@ -190,11 +166,6 @@ def make_catalogue_builder(
 
 
 def _check_prefix_fits(negatives: NegativeStrategy, num_bytes: int) -> None:
-    """Checks that no step needs more states than the memory limit allows.
-
-    Raises:
-      UserError: every step reads the states of all items.
-    """
     if negatives.needs_whole_catalogue:
         raise UserError(
             f"negatives: {negatives.name!r} needs the whole frozen prefix "

@@ -6,6 +6,7 @@ where the prefix ends.
 """
 
 import functools
+import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,14 +17,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from recjax.catalogue import packing as catalogue_packing
-from recjax.catalogue.packing import split_catalogue
 from recjax.catalogue.prefix_cache import DTYPES, GIB, Allocate, PrefixCache
 from recjax.common.files import cache_dir, hash_arrays
 from recjax.common.param_paths import TEXT_PARAMS, FlatParams, unflatten_params
 from recjax.data import padding
 from recjax.data.text import packing as text_packing
 from recjax.data.text.packing import Items, Packed, Packing
+from recjax.data.text.tokenize import Tokens
 from recjax.models import recommender
 from recjax.models.encoders import base, bert
 from recjax.models.items import text_source, tower
@@ -32,28 +32,34 @@ from recjax.models.layers import activations, attention, dropout, pooling
 from recjax.models.recommender import Recommender
 from recjax.runtime.compile_cache import platform_key
 from recjax.runtime.compiler import Compiler
-from recjax.runtime.mesh import batch_sharding, place, replicated
+from recjax.runtime.mesh import batch_sharding, place, replicated, row_multiple
 
 # Modules that decide the bits of a prefix. A change to any of them, even to a comment,
 # invalidates the cached files: computing a prefix again is cheap, a stale one is not.
 # The packing is among them because the shape of a row decides the order of summation.
 ENCODER_CODE = (
-    activations,
-    attention,
-    dropout,
-    base,
-    bert,
-    pooling,
-    text_source,
-    tower,
-    recommender,
-    padding,
-    text_packing,
-    catalogue_packing,
-    sys.modules[__name__],
+    *(activations, attention, dropout, base, bert, pooling, text_source, tower),
+    *(recommender, padding, text_packing, sys.modules[__name__]),
 )
 
-EncodePacked = Callable[[FlatParams, Packed], jax.Array]
+
+def make_packing(tokens: Tokens, config: Any, mesh: Mesh) -> Packing:
+    """Returns how a run with these settings, `config.text`, packs the items' texts."""
+    # A text is never split, so a row is at least as long as the longest text.
+    width = max(config.row_tokens, int(tokens.lengths.max()))
+    # Rows must divide over the mesh, and into the slices of rematerialisation.
+    return Packing(tokens, width, math.lcm(row_multiple(mesh), config.remat_rows or 1))
+
+
+def split_catalogue(
+    num_items: int, packing: Packing | None, config: Any, mesh: Mesh
+) -> list[Items]:
+    """Splits the catalogue into pieces of up to `text.rows_per_batch` rows of text."""
+    multiple = row_multiple(mesh)
+    if packing is None:  # no texts to encode: one piece holds all items
+        return [text_packing.whole_catalogue(num_items, None, multiple)]
+    num_rows = config.rows_per_batch
+    return text_packing.catalogue_pieces(num_items, packing, multiple, num_rows)
 
 
 def is_pooled(model: Recommender, blocks: int) -> bool:
@@ -71,12 +77,11 @@ def compute_prefix(
     allocate: Allocate,
     advance: Callable[[int], Any] = lambda num_items: None,
 ) -> np.ndarray:
-    """Encodes the catalogue piece by piece into one array.
+    """Encodes the catalogue into one array: vectors_NxE if `pooled`, else states_TxE.
 
     Args:
       encode: packed texts -> pooled_UxE if `pooled`, else states_RxLxE.
       pieces: items with packed texts; together they hold every item once.
-      pooled: whether the result is vectors_NxE or states_TxE.
       num_rows: N if `pooled`, else T, the number of tokens of all texts.
       allocate: creates the result array from its shape.
       advance: receives the number of items of each encoded piece.
@@ -87,10 +92,9 @@ def compute_prefix(
         assert packed is not None
         is_item_U = items.items_U >= 0
         # Padding has no row in the result.
+        valid, index = packed.segment_RxL > 0, packed.index_RxL
         if pooled:
             valid, index = is_item_U, items.items_U
-        else:
-            valid, index = packed.segment_RxL > 0, packed.index_RxL
         values = np.asarray(encode(packed))[valid]
         if out is None:  # only the first output tells the width E
             out = allocate((num_rows, values.shape[-1]))
@@ -102,36 +106,22 @@ def compute_prefix(
 
 @dataclass(frozen=True)
 class PrefixEncoder:
-    """Encodes the texts of all items with the frozen blocks of a model.
+    """Encodes the texts of all items with the frozen blocks of a model."""
 
-    Attributes:
-      packing: the texts of all items, and how they are packed.
-      num_items: number of items N.
-      config: `config.text`.
-      mesh: device mesh of the run.
-      compiler: compiler of the run.
-      log: prints a line.
-      progress_bar: creates a progress bar from total, done, description and unit.
-    """
-
-    packing: Packing
+    packing: Packing  # with the texts of all items
     num_items: int
-    config: Any
+    config: Any  # `config.text`
     mesh: Mesh
     compiler: Compiler
     log: Callable[[str], None]
+    # Creates a progress bar from total, done, description and unit.
     progress_bar: Callable[[int, int, str, str], Any]
 
     def encode(self, model: Recommender, params: FlatParams, blocks: int) -> np.ndarray:
-        """Returns the output of the first `blocks` blocks for all items.
+        """Returns the output of the first `blocks` blocks, at least 1, for all items.
 
         The result is vectors_NxE if these are all blocks, else states_TxE. It is read
         from the cache if an earlier run has computed exactly the same.
-
-        Args:
-          model: model with a text encoder.
-          params: all parameters by path.
-          blocks: number of frozen blocks, at least 1.
         """
         cache = PrefixCache(
             cache_dir() / "prefix",
@@ -152,27 +142,28 @@ class PrefixEncoder:
                 array, source = cache.commit(key, array), "kept in"
             finally:
                 cache.discard()
-        path = cache.path(key)
-        stored = cache.max_bytes and path.exists()
-        source = f"{source} {path}" if stored else "in memory"
-        self._log_prefix(model, blocks, array, source)
+        stored = cache.max_bytes and cache.path(key).exists()
+        source = f"{source} {cache.path(key)}" if stored else "in memory"
+        mapped = ", memory-mapped" if isinstance(array, np.memmap) else ""
+        assert model.encoder_config is not None
+        self.log(
+            f"frozen prefix: {blocks} of {model.encoder_config.num_blocks} blocks, "
+            f"{array.nbytes / 2**20:.1f} MiB {array.dtype}, {source}{mapped}"
+        )
         return array
 
     def shape(self, model: Recommender, blocks: int) -> jax.ShapeDtypeStruct:
         """Returns the shape and dtype of what `encode` returns, without computing."""
         assert model.encoder_config is not None
-        num_rows = len(self.packing.tokens.ids)
-        if is_pooled(model, blocks):
-            num_rows = self.num_items
+        num_tokens = len(self.packing.tokens.ids)
+        num_rows = self.num_items if is_pooled(model, blocks) else num_tokens
         shape = num_rows, model.encoder_config.hidden_size
         return jax.ShapeDtypeStruct(shape, DTYPES[self.config.cache_dtype])
 
     def cache_key(self, model: Recommender, params: FlatParams, blocks: int) -> str:
-        """Hashes everything that the result depends on, down to its last bit.
-
-        A run must give the same numbers whether or not it finds a cached file, so the
-        key also covers the packing, the mesh, the processor and the code.
-        """
+        """Hashes everything that the result depends on, down to its last bit."""
+        # A run must give the same numbers whether or not it finds a cached file, so the
+        # key also covers the packing, the mesh, the processor and the code.
         assert model.text is not None
         assert model.encoder_config is not None
         frozen = [
@@ -204,7 +195,6 @@ class PrefixEncoder:
         compiles at its first call and keeps the programs.
         """
         encode = self._compile_blocks(model, blocks)
-        pooled, num_rows = is_pooled(model, blocks), self.shape(model, blocks).shape[0]
         pieces = split_catalogue(self.num_items, self.packing, self.config, self.mesh)
 
         def encode_catalogue(params: FlatParams, allocate: Allocate) -> np.ndarray:
@@ -213,8 +203,8 @@ class PrefixEncoder:
             array = compute_prefix(
                 functools.partial(encode, text),
                 pieces,
-                pooled=pooled,
-                num_rows=num_rows,
+                pooled=is_pooled(model, blocks),
+                num_rows=self.shape(model, blocks).shape[0],
                 allocate=allocate,
                 advance=bar.update,
             )
@@ -223,42 +213,30 @@ class PrefixEncoder:
 
         return encode_catalogue
 
-    def _compile_blocks(self, model: Recommender, blocks: int) -> EncodePacked:
+    def _compile_blocks(
+        self, model: Recommender, blocks: int
+    ) -> Callable[[FlatParams, Packed], jax.Array]:
         """Compiles the first `blocks` blocks; their output lies on every device."""
         ids = {"text": {"ids_T": self.packing.tokens.ids}}
         catalogue = place(ids, replicated(self.mesh))
 
-        def run_blocks(flat: FlatParams, packed: Packed) -> jax.Array:
-            variables = {"params": unflatten_params(flat)}
-            method = Recommender.encode_prefix
-            return model.apply(variables, catalogue, packed, blocks, method=method)
+        def apply(flat: FlatParams, *args: Any, method: Any) -> jax.Array:
+            return model.apply({"params": unflatten_params(flat)}, *args, method=method)
 
-        def pool_states(
-            flat: FlatParams, states_RxLxE: jax.Array, packed: Packed
-        ) -> jax.Array:
-            variables = {"params": unflatten_params(flat)}
-            method = Recommender.pool_text
-            return model.apply(variables, states_RxLxE, packed, method=method)
+        def run_blocks(flat: FlatParams, packed: Packed) -> jax.Array:
+            method = Recommender.encode_prefix
+            return apply(flat, catalogue, packed, blocks, method=method)
+
+        def pool_states(flat: FlatParams, states_RxLxE: Any, packed: Packed) -> Any:
+            return apply(flat, states_RxLxE, packed, method=Recommender.pool_text)
 
         everywhere = self.compiler.replicated
         encoder = self.compiler("encoder", run_blocks, out_shardings=everywhere)
         pool = self.compiler("pooling", pool_states, out_shardings=everywhere)
-        pooled = is_pooled(model, blocks)
 
         def encode(text: FlatParams, packed: Packed) -> jax.Array:
             placed = place(packed, batch_sharding(self.mesh, packed))
             out: jax.Array = encoder(text, placed)
-            return pool(text, out, placed) if pooled else out
+            return pool(text, out, placed) if is_pooled(model, blocks) else out
 
         return encode
-
-    def _log_prefix(
-        self, model: Recommender, blocks: int, array: np.ndarray, source: str
-    ) -> None:
-        assert model.encoder_config is not None
-        num_blocks = model.encoder_config.num_blocks
-        mapped = ", memory-mapped" if isinstance(array, np.memmap) else ""
-        self.log(
-            f"frozen prefix: {blocks} of {num_blocks} blocks, "
-            f"{array.nbytes / 2**20:.1f} MiB {array.dtype}, {source}{mapped}"
-        )

@@ -14,10 +14,8 @@ from recjax.common.errors import UserError
 from recjax.common.files import file_sha256
 
 GIB = 2**30
-DTYPES = {
-    "float32": np.dtype(np.float32),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-}
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+DTYPES = {"float32": np.dtype(np.float32), "bfloat16": BFLOAT16}
 CHECKSUM_BYTES = 32  # SHA-256 at the end of each file
 ABANDONED_SECONDS = 86400  # a partial file this old belongs to a killed process
 
@@ -33,7 +31,7 @@ class PrefixCache:
 
     Args:
       folder: created on first use.
-      dtype: data type of the arrays, one of `DTYPES`.
+      dtype: of the arrays, one of `DTYPES`.
       max_bytes: size limit of all files; the least recently used are deleted first. 0
         disables reading and writing.
       mapped_above: larger arrays, in bytes, stay in their file, mapped into memory.
@@ -49,7 +47,7 @@ class PrefixCache:
         self._partial: Path | None = None
 
     def path(self, key: str) -> Path:
-        """Returns the path of a key's file, which may not exist."""
+        """Path of a key's file, which may not exist."""
         return self.folder / f"{key}.npy"
 
     def load(self, key: str) -> np.ndarray | None:
@@ -58,7 +56,10 @@ class PrefixCache:
             return None
         path = self.path(key)
         with contextlib.suppress(ValueError, OSError, EOFError):
-            if file_sha256(path, skip_last=CHECKSUM_BYTES) != _stored_checksum(path):
+            with path.open("rb") as file:
+                file.seek(-CHECKSUM_BYTES, os.SEEK_END)
+                checksum = file.read().hex()
+            if file_sha256(path, skip_last=CHECKSUM_BYTES) != checksum:
                 return None
             os.utime(path)  # the eviction order is by last use
             return self._fit(np.load(path, mmap_mode="r", allow_pickle=False))
@@ -86,11 +87,7 @@ class PrefixCache:
         return np.zeros(shape, self.dtype)
 
     def commit(self, key: str, array: np.ndarray) -> np.ndarray:
-        """Saves a filled array of `allocate` under a key, if it lies in a file.
-
-        Returns:
-          The same values, in memory if they are small enough.
-        """
+        """Saves an array of `allocate` if it lies in a file; returns its values."""
         if self._partial is None or not isinstance(array, np.memmap):
             return array
         try:
@@ -123,7 +120,7 @@ class PrefixCache:
         os.close(handle)
         self._partial = Path(name)
         # The .npy format has no bfloat16; its bits are stored as integers.
-        stored = self.dtype if self.dtype != DTYPES["bfloat16"] else np.uint16
+        stored = np.uint16 if self.dtype == BFLOAT16 else self.dtype
         array = np.lib.format.open_memmap(self._partial, "w+", stored, shape)
         # Reserve the blocks now: writing to a mapped file on a full disk is a SIGBUS,
         # which ends the process.
@@ -143,16 +140,9 @@ class PrefixCache:
                 files.append((stat.st_mtime, stat.st_size, path))
         total = sum(size for _, size, _ in files)
         for modified, size, path in sorted(files):
+            delete = total + num_bytes > self.max_bytes
             if path.suffix == ".part":
                 delete = time.time() - modified > ABANDONED_SECONDS
-            else:
-                delete = total + num_bytes > self.max_bytes
             if delete:
                 path.unlink(missing_ok=True)
                 total -= size
-
-
-def _stored_checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        file.seek(-CHECKSUM_BYTES, os.SEEK_END)
-        return file.read().hex()

@@ -16,17 +16,8 @@ def whiten(vectors_NxE: np.ndarray, power: float = 1.0) -> np.ndarray:
     WhitenRec, 2024). Among all whitening transforms, ZCA keeps the vectors closest to
     the original ones (Kessy et al., Optimal whitening and decorrelation, 2018).
 
-    A direction in which the items do not differ becomes zero: only a variance well
-    above `EPS` becomes 1. A layer norm leaves one such direction, because its outputs
-    have a constant sum before its scale and bias; with N <= E there are more.
-
-    Args:
-      vectors_NxE: vectors of all items.
-      power: strength: each principal component is divided by its standard deviation
-        to this power. 1 whitens and 0 only centres.
-
-    Returns:
-      Vectors of the same shape and dtype.
+    Each principal component is divided by its standard deviation to the `power`; 0 only
+    centres. The result has the shape and the dtype of the input.
     """
     num_items = len(vectors_NxE)
     mean_E = sum(x.sum(0) for x in _chunks(vectors_NxE)) / num_items
@@ -34,6 +25,9 @@ def whiten(vectors_NxE: np.ndarray, power: float = 1.0) -> np.ndarray:
     covariance_ExE = sum(x.T @ x for x in centred) / num_items
     variance_E, axes_ExE = np.linalg.eigh(covariance_ExE)
     variance_E = np.maximum(variance_E, 0)  # rounding may leave it slightly negative
+    # A direction in which the items do not differ becomes zero: only a variance well
+    # above the floor becomes 1. A layer norm leaves one such direction, because its
+    # outputs have a constant sum before its scale and bias; with N <= E there are more.
     floor = max(EPS * variance_E.mean(), np.finfo(np.float64).tiny)
     # ZCA: rotate to the axes, rescale, rotate back.
     map_ExE = axes_ExE * (variance_E + floor) ** (-power / 2) @ axes_ExE.T

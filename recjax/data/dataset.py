@@ -1,29 +1,14 @@
 """A split data set: the examples of each split, its tables and its fingerprint."""
 
 import functools
-import json
 import string
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from recjax.common.errors import UserError
-from recjax.common.files import sha256
-
-
-class SeenItems(NamedTuple):
-    """Items that users interacted with, where histories lack some of them.
-
-    Attributes:
-      item_ids: item index of each event.
-      starts_R, ends_R: bounds of each example's part of `item_ids`.
-    """
-
-    item_ids: np.ndarray
-    starts_R: np.ndarray
-    ends_R: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -31,39 +16,39 @@ class Examples:
     """R examples of a split: a history, oldest item first, and the item that followed.
 
     Attributes:
-      users_R: user of each example, as an index into `Data.user_ids`.
-      item_ids: item index of each event, grouped by user and in order of time.
-        Histories are slices of it, and may overlap.
-      starts_R, ends_R: bounds of each history in `item_ids`.
-      targets_R: item index that followed the history.
-      ratings_R: rating of the target event, NaN where the data has none.
+      items: item index of each event, grouped by user and in order of time.
+      starts_R, ends_R: bounds of each history in `items`; histories may overlap.
       all_positions: whether each item of a history is a training target too (the
         example is a complete sequence), or only `targets_R` is.
-      times: time of each event in `item_ids`; None where unknown.
-      target_times_R: time of each target event; None where unknown.
-      ratings: rating of each event in `item_ids`; None where unknown.
-      seen_items: what users interacted with before the target, where that is more than
-        the histories have.
+      seen_items: the same examples with all that users interacted with before the
+        target, where histories lack some of it.
     """
 
-    users_R: np.ndarray
-    item_ids: np.ndarray
+    users_R: np.ndarray  # indices into `Data.user_ids`
+    items: np.ndarray
     starts_R: np.ndarray
     ends_R: np.ndarray
-    targets_R: np.ndarray
-    ratings_R: np.ndarray
+    targets_R: np.ndarray  # item indices
+    ratings_R: np.ndarray  # of the target events, NaN where the data has none
     all_positions: bool = False
-    times: np.ndarray | None = None
+    times: np.ndarray | None = None  # of the events in `items`; None where unknown
     target_times_R: np.ndarray | None = None
-    ratings: np.ndarray | None = None
-    seen_items: SeenItems | None = None
+    ratings: np.ndarray | None = None  # of the events in `items`; None where unknown
+    seen_items: "Examples | None" = None
 
     def __len__(self) -> int:
         return len(self.targets_R)
 
+    def _span(self, index: int) -> slice:
+        return slice(self.starts_R[index], self.ends_R[index])
+
     def history(self, index: int) -> np.ndarray:
         """Item indices of one history, oldest first."""
-        return self.item_ids[self.starts_R[index] : self.ends_R[index]]
+        return self.items[self._span(index)]
+
+    def _interactions(self, index: int) -> np.ndarray:
+        """Items of all events of the user before the target, with repetitions."""
+        return (self.seen_items or self).history(index)
 
     def seen(self, index: int) -> np.ndarray:
         """Distinct items that the user interacted with before, without the target."""
@@ -74,9 +59,8 @@ class Examples:
         """Upper bound of the size of `seen`, at least 1."""
         # Bounded by the events and by the catalogue: long histories repeat items.
         known = self.seen_items or self
-        num_events = int((known.ends_R - known.starts_R).max(initial=1))
-        num_items = int(known.item_ids.max(initial=0)) + 1
-        return min(num_events, num_items)
+        num_events = int(known.lengths().max(initial=1))
+        return min(num_events, int(known.items.max(initial=0)) + 1)
 
     @functools.cached_property
     def repeats_R(self) -> np.ndarray:
@@ -84,30 +68,20 @@ class Examples:
         targets = enumerate(self.targets_R)
         return np.array([t in self._interactions(i) for i, t in targets], bool)
 
-    def _interactions(self, index: int) -> np.ndarray:
-        """Items of all events of the user before the target, with repetitions."""
-        known = self.seen_items or self
-        return known.item_ids[known.starts_R[index] : known.ends_R[index]]
-
     def lengths(self) -> np.ndarray:
         """lengths_R of the histories."""
         return self.ends_R - self.starts_R
 
     def positions(self) -> np.ndarray:
-        """Indices into `item_ids` of all events in histories, example by example."""
-        # Within an example the index grows by one, as it does in the result; the
-        # difference between the two is one shift per example.
-        lengths_R = self.lengths()
-        offsets_R = np.cumsum(lengths_R) - lengths_R
-        shift = np.repeat(self.starts_R - offsets_R, lengths_R)
-        return shift + np.arange(len(shift))
+        """Indices into `items` of all events in histories, example by example."""
+        return concat_ranges(self.starts_R, self.ends_R)
 
     def liked(self, index: int, threshold: float) -> np.ndarray:
         """Items of a history rated at least `threshold`; all if ratings are unknown."""
+        history = self.history(index)
         if self.ratings is None or not threshold:
-            return self.history(index)
-        part = slice(self.starts_R[index], self.ends_R[index])
-        return self.item_ids[part][self.ratings[part] >= threshold]
+            return history
+        return history[self.ratings[self._span(index)] >= threshold]
 
     def sequence(self, index: int) -> np.ndarray:
         """Item indices of one history and its target."""
@@ -117,34 +91,42 @@ class Examples:
         """Times of the events in `sequence`; None where unknown."""
         if self.times is None or self.target_times_R is None:
             return None
-        history = self.times[self.starts_R[index] : self.ends_R[index]]
-        return np.append(history, self.target_times_R[index])
+        return np.append(self.times[self._span(index)], self.target_times_R[index])
 
     def sequence_ratings(self, index: int) -> np.ndarray:
         """Ratings of the events in `sequence`; NaN where unknown."""
-        part = slice(self.starts_R[index], self.ends_R[index])
         if self.ratings is None:
-            history = np.full(part.stop - part.start, np.nan)
+            ratings = np.full(len(self.history(index)), np.nan)
         else:
-            history = self.ratings[part]
-        return np.append(history, self.ratings_R[index])
+            ratings = self.ratings[self._span(index)]
+        return np.append(ratings, self.ratings_R[index])
+
+    def take(self, chosen: np.ndarray) -> "Examples":
+        """The chosen ones of the examples, by index."""
+        times_R = self.target_times_R
+        return replace(
+            self,
+            users_R=self.users_R[chosen],
+            starts_R=self.starts_R[chosen],
+            ends_R=self.ends_R[chosen],
+            targets_R=self.targets_R[chosen],
+            ratings_R=self.ratings_R[chosen],
+            target_times_R=None if times_R is None else times_R[chosen],
+        )
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Users and item indices of all events in histories and targets."""
         users = np.concatenate([np.repeat(self.users_R, self.lengths()), self.users_R])
-        return users, np.concatenate([self.item_ids[self.positions()], self.targets_R])
+        return users, np.concatenate([self.items[self.positions()], self.targets_R])
 
     def events(self) -> np.ndarray:
-        """Item indices of all training events, each counted once.
-
-        Examples that were cut outside (`all_positions` is False) share events: a target
-        of one is in the history of the next. There, each target counts once, and an
-        item that is only in a user's histories counts once per user. Targets come last.
-        """
+        """Item indices of all training events, each counted once; targets come last."""
         users, items = self.pairs()
         if self.all_positions:
             return items
-        # One integer per (user, item), so that set operations work on pairs.
+        # Examples that were cut outside share events: a target of one is in the history
+        # of the next. So each target counts once, and an item that is only in a user's
+        # histories once per user. One integer per pair lets set operations find these.
         size = int(items.max(initial=0)) + 1
         only_history = np.setdiff1d(
             users * size + items, self.users_R * size + self.targets_R
@@ -154,34 +136,25 @@ class Examples:
 
 @dataclass(frozen=True)
 class Data:
-    """A split data set.
+    """A split data set; users and items go by their indices everywhere.
 
-    Attributes:
-      user_ids, item_ids: ids as in the files; everything else uses their indices.
-      users, items: the user and the item table in the order of the indices, with all
-        columns as strings; only the ids where there is no such file.
-      train, valid, test: the three splits.
-      protocol: everything that can change the meaning of a metric.
-      fingerprint: short hash of `protocol`.
-      row_counts: for each file the number of its rows, and of those that were used.
-      rejected: rows that were rejected, with the columns `tables.REJECTED`.
-      left_out: number of events, users or examples not used, by description.
-      held_out_N: items that training must not see, not even as negatives.
+    `users` and `items` are tables in the order of the indices, with all columns as
+    strings. They have only the ids where there is no such file.
     """
 
-    user_ids: np.ndarray
+    user_ids: np.ndarray  # as in the files, or hashed
     item_ids: np.ndarray
     users: pl.DataFrame
     items: pl.DataFrame
     train: Examples
     valid: Examples
     test: Examples
-    protocol: dict[str, Any]
-    fingerprint: str
-    row_counts: dict[str, tuple[int, int]]
-    rejected: pl.DataFrame
-    left_out: dict[str, int]
-    held_out_N: np.ndarray
+    protocol: dict[str, Any]  # everything that can change the meaning of a metric
+    fingerprint: str  # short hash of the protocol
+    row_counts: dict[str, tuple[int, int]]  # per file: its rows, and those used
+    rejected: pl.DataFrame  # bad rows, with the columns `tables.REJECTED`
+    left_out: dict[str, int]  # events, users or examples not used, by description
+    held_out_N: np.ndarray  # items not for training, not even as negatives
 
     @property
     def num_items(self) -> int:
@@ -195,18 +168,23 @@ class Data:
           UserError: a field is not a column of the item table, or has an attribute,
             an index, a conversion or a format.
         """
+        columns = self.items.columns
+        parts, problem = [], ""
         try:
-            parts = list(string.Formatter().parse(template))
+            # Only plain fields: `{title.__class__}` would reach into objects.
+            for text, field, spec, conversion in string.Formatter().parse(template):
+                parts.append((text, field))
+                if field is not None and (field not in columns or spec or conversion):
+                    problem = problem or repr(field)
         except ValueError as e:
-            raise self._does_not_fit(template, str(e)) from None
-        # Only plain `{column}` fields: `{title.__class__}` would reach into objects.
-        for _, field, spec, conversion in parts:
-            if field is not None and (
-                field not in self.items.columns or spec or conversion
-            ):
-                raise self._does_not_fit(template, repr(field))
+            problem = str(e)
+        if problem:
+            raise UserError(
+                f"template {template!r}: {problem} does not fit; the item table has "
+                f"{', '.join(columns)}"
+            )
         return [
-            "".join(text + (row[field] if field else "") for text, field, *_ in parts)
+            "".join(text + (row[field] if field else "") for text, field in parts)
             for row in self.items.iter_rows(named=True)
         ]
 
@@ -218,20 +196,16 @@ class Data:
             empty_N &= (self.items[field].str.strip_chars() == "").to_numpy()
         return empty_N
 
-    def _does_not_fit(self, template: str, problem: str) -> UserError:
-        return UserError(
-            f"template {template!r}: {problem} does not fit; the item table has "
-            f"{', '.join(self.items.columns)}"
-        )
-
-
-def fingerprint(protocol: dict[str, Any]) -> str:
-    """Twelve hex digits of the protocol's hash."""
-    # Sorted, so that the order in which keys were added does not matter.
-    text = json.dumps(protocol, sort_keys=True)
-    return sha256(text)[:12]
-
 
 def count_events(data: Data) -> np.ndarray:
     """Number of training events of every item."""
     return np.bincount(data.train.events(), minlength=data.num_items)
+
+
+def concat_ranges(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """All integers from each start up to, not including, its end, range after range."""
+    # Within a range the value grows by one, as its index in the result does: the
+    # difference between the two is one shift per range.
+    sizes = ends - starts
+    shift = np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
+    return shift + np.arange(len(shift))

@@ -1,14 +1,15 @@
 """Splits a data set into training, validation and test examples."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from recjax.common.errors import UserError
-from recjax.data.dataset import Data, Examples, SeenItems
-from recjax.data.ingest.reader import Events, Reader, item_indices, split_words
+from recjax.data.dataset import Data, Examples, concat_ranges
+from recjax.data.ingest.reader import Events, Reader, item_indices
 from recjax.data.ingest.sources import locate
 
 Splits = tuple[Examples, Examples, Examples]
@@ -18,9 +19,6 @@ HELD_OUT = "training and validation examples with held-out targets"
 
 def load_data(config: Any) -> Data:
     """Reads and splits the data set that `config.data` names.
-
-    Args:
-      config: the complete config; `data` and `eval` determine the protocol.
 
     Raises:
       UserError: missing files or columns, or bad values.
@@ -34,9 +32,11 @@ def load_data(config: Any) -> Data:
         user_ids, splits = events.user_ids, SPLITS[c.split](reader, events)
     held_out_N = np.zeros(len(items), bool)
     if c.cold_items:
-        held_out_N = sample_cold_items(
-            len(items), splits[0], c.cold_items, c.split_seed
-        )
+        # Only items with training events can lose them.
+        (known,) = np.nonzero(np.bincount(splits[0].events(), minlength=len(items)))
+        rng = np.random.default_rng(c.split_seed)
+        size = round(c.cold_items * len(known))
+        held_out_N[rng.choice(known, size, replace=False)] = True
         splits = hold_out(reader, splits, held_out_N)
         # Sampled items depend on the seed, so both are part of the protocol.
         reader.protocol["cold_items"] = [c.cold_items, c.split_seed]
@@ -49,18 +49,16 @@ def leave_one_out(reader: Reader, events: Events) -> Splits:
     All earlier events are for training. Users with two events are only used for
     training, users with one event are not used.
     """
-    del reader
     sizes_V = np.diff(events.bounds)
 
     def select(min_events: int, dropped: int, all_positions: bool) -> Examples:
         """Users with at least `min_events` events, without their last `dropped`."""
         (users,) = np.nonzero(sizes_V >= min_events)
-        starts, sizes = events.bounds[users], sizes_V[users]
         # A user of two events has nothing held out, and is in training only.
-        ends = starts + sizes - np.where(sizes >= 3, dropped, 0) - 1
-        return events.cut(users, starts, ends, all_positions=all_positions)
+        end_R = events.bounds[users + 1] - np.where(sizes_V[users] >= 3, dropped, 0)
+        return events.cut(users, end_R - 1, all_positions)
 
-    return select(2, 2, all_positions=True), select(3, 1, False), select(3, 0, False)
+    return select(2, 2, True), select(3, 1, False), select(3, 0, False)
 
 
 def split_by_ratio(reader: Reader, events: Events) -> Splits:
@@ -121,8 +119,7 @@ def split_by_user(reader: Reader, events: Events) -> Splits:
 
     def select(users: np.ndarray, all_positions: bool) -> Examples:
         users = np.sort(users)  # permuted above
-        starts, ends = events.bounds[users], events.bounds[users + 1] - 1
-        return events.cut(users, starts, ends, all_positions=all_positions)
+        return events.cut(users, events.bounds[users + 1] - 1, all_positions)
 
     return select(train, True), select(valid, False), select(test, False)
 
@@ -140,39 +137,21 @@ def _split_at(
     reader: Reader, events: Events, first_valid_V: np.ndarray, first_test_V: np.ndarray
 ) -> Splits:
     """Splits the events of each user at the first validation and first test event."""
-    starts_V, ends_V = events.bounds[:-1], events.bounds[1:]
 
     def held_out(first_V: np.ndarray, stop_V: np.ndarray) -> Examples:
         """An example for each event in [first, stop), with all events before it."""
-        # Targets of all users in one array: first, first + 1, ..., stop - 1 of each.
-        sizes_V = stop_V - first_V
-        users = np.repeat(np.arange(len(sizes_V)), sizes_V)
-        offsets_V = np.cumsum(sizes_V) - sizes_V
-        targets = (first_V - offsets_V)[users] + np.arange(len(users))
-        starts = starts_V[users]
+        targets = concat_ranges(first_V, stop_V)
+        users = np.repeat(np.arange(len(first_V)), stop_V - first_V)
         # A user's very first event cannot be predicted from anything.
-        known = targets > starts
+        known = targets > events.bounds[users]
         reader.leave_out(NO_HISTORY, int((~known).sum()))
-        return events.cut(users[known], starts[known], targets[known])
+        return events.cut(users[known], targets[known], False)
 
     # One event is enough for training: it counts for popularity.
-    (trained,) = np.nonzero(first_valid_V > starts_V)
-    last = first_valid_V[trained] - 1
-    train = events.cut(trained, starts_V[trained], last, all_positions=True)
+    (trained,) = np.nonzero(first_valid_V > events.bounds[:-1])
+    train = events.cut(trained, first_valid_V[trained] - 1, True)
     valid = held_out(first_valid_V, first_test_V)
-    return train, valid, held_out(first_test_V, ends_V)
-
-
-def sample_cold_items(
-    num_items: int, train: Examples, fraction: float, seed: int
-) -> np.ndarray:
-    """held_out_N: a random fraction of the items that have training events."""
-    (known,) = np.nonzero(np.bincount(train.events(), minlength=num_items))
-    rng = np.random.default_rng(seed)
-    held_out_N = np.zeros(num_items, bool)
-    sampled = rng.choice(known, round(fraction * len(known)), replace=False)
-    held_out_N[sampled] = True
-    return held_out_N
+    return train, valid, held_out(first_test_V, events.bounds[1:])
 
 
 def hold_out(reader: Reader, splits: Splits, held_out_N: np.ndarray) -> Splits:
@@ -191,47 +170,45 @@ def hold_out(reader: Reader, splits: Splits, held_out_N: np.ndarray) -> Splits:
 def _without(
     examples: Examples, held_out_N: np.ndarray, *, keep_targets: bool = False
 ) -> Examples:
-    """Removes items from histories and, unless `keep_targets`, from the targets.
-
-    The items stay known as seen, so that they are not recommended again.
-    """
+    """Removes items from histories and, unless `keep_targets`, from the targets."""
     # Bounds of the histories move with the events that are removed before them.
-    keep = ~held_out_N[examples.item_ids]
-    new_index = np.concatenate([[0], np.cumsum(keep)])
+    keep = ~held_out_N[examples.items]
+    new_index = np.append(0, np.cumsum(keep))
     starts_R, ends_R = new_index[examples.starts_R], new_index[examples.ends_R]
-    item_ids = examples.item_ids[keep]
-    times = None if examples.times is None else examples.times[keep]
-    ratings = None if examples.ratings is None else examples.ratings[keep]
-    targets_R, ratings_R = examples.targets_R.copy(), examples.ratings_R.copy()
-    target_times_R = examples.target_times_R
-    removed_R = held_out_N[targets_R] & (not keep_targets)
-    if examples.all_positions:
-        # A sequence survives the loss of its target: its newest remaining event is
-        # the new target.
-        (shorter,) = np.nonzero(removed_R & (ends_R > starts_R))
-        ends_R[shorter] -= 1
-        targets_R[shorter] = item_ids[ends_R[shorter]]
-        if ratings is not None:
-            ratings_R[shorter] = ratings[ends_R[shorter]]
-        if times is not None and target_times_R is not None:
-            target_times_R = target_times_R.copy()
-            target_times_R[shorter] = times[ends_R[shorter]]
-        removed_R[shorter] = False
+    removed_R = held_out_N[examples.targets_R] & (not keep_targets)
+    # A sequence survives the loss of its target: its newest remaining event is the new
+    # target.
+    (shorter,) = np.nonzero(removed_R & (ends_R > starts_R) & examples.all_positions)
+    ends_R[shorter] -= 1
+    removed_R[shorter] = False
+
+    def update(values: Any, targets_R: Any) -> tuple[Any, Any]:
+        """Values of the remaining events, and of the targets."""
+        if values is None:
+            return None, targets_R
+        values, targets_R = values[keep], targets_R.copy()
+        targets_R[shorter] = values[ends_R[shorter]]
+        return values, targets_R
+
+    items, targets_R = update(examples.items, examples.targets_R)
+    times, target_times_R = update(examples.times, examples.target_times_R)
+    ratings, ratings_R = update(examples.ratings, examples.ratings_R)
     usable_R = (ends_R > starts_R) | examples.all_positions
     (kept,) = np.nonzero(~removed_R & usable_R)
-    return Examples(
-        examples.users_R[kept],
-        item_ids,
-        starts_R[kept],
-        ends_R[kept],
-        targets_R[kept],
-        ratings_R[kept],
+    remaining = Examples(
+        examples.users_R,
+        items,
+        starts_R,
+        ends_R,
+        targets_R,
+        ratings_R,
         examples.all_positions,
         times,
-        None if target_times_R is None else target_times_R[kept],
+        target_times_R,
         ratings,
-        SeenItems(examples.item_ids, examples.starts_R[kept], examples.ends_R[kept]),
     )
+    # The items stay known as seen, so that they are not recommended again.
+    return replace(remaining.take(kept), seen_items=examples.take(kept))
 
 
 def read_fixed(reader: Reader) -> tuple[np.ndarray, pl.DataFrame, Splits]:
@@ -246,39 +223,31 @@ def read_fixed(reader: Reader) -> tuple[np.ndarray, pl.DataFrame, Splits]:
             table.check_ids(column)
         if c.rating:
             table.check_numbers(c.rating, *c.rating_range)
+    histories = pl.col(c.history).str.split(" ")
+    histories = histories.list.eval(pl.element().filter(pl.element() != ""))
     # Without an item table, the catalogue is every item in a history or a target.
-    columns = [
-        column
-        for table in tables
-        for column in (table.frame[c.item], split_words(table.frame[c.history]))
-    ]
-    items, item_path = reader.items(pl.concat(columns))
-    item_ids = items[c.item].to_numpy()
-    known = pl.element().is_in(pl.Series(item_ids).implode())
+    used = [table.frame[c.item] for table in tables]
+    used += [table.frame.select(histories.explode()).to_series() for table in tables]
+    items, item_path = reader.items(pl.concat(used))
+    item_ids = items[c.item]
     for table in tables:
-        table.check_known(c.item, items[c.item], item_path)
-        histories = table.frame[c.history].str.split(" ")
-        all_known = histories.list.eval((pl.element() == "") | known).list.all()
-        table.reject(~all_known, c.history, f"has an item that is not in {item_path}")
+        table.check_known(c.item, item_ids, item_path)
+        known = histories.list.eval(pl.element().is_in(item_ids.implode())).list.all()
+        table.reject(~known, c.history, f"has an item that is not in {item_path}")
         reader.hide_users(table)
     # Read after the ids were hashed: these are the hashes.
     user_ids = np.unique(pl.concat([t.frame[c.user] for t in tables]).to_numpy())
 
     def examples(frame: pl.DataFrame) -> Examples:
-        histories = frame[c.history].str.split(" ")
-        histories = histories.list.eval(pl.element().filter(pl.element() != ""))
-        lengths = histories.list.len().cast(pl.Int64).to_numpy()
-        ends = np.cumsum(lengths)
-        ratings = np.full(len(frame), np.nan)
-        if c.rating:
-            ratings = frame[c.rating].to_numpy()
+        items_of = frame.select(histories).to_series()
+        ends = np.cumsum(items_of.list.len().cast(pl.Int64).to_numpy())
         return Examples(
             np.searchsorted(user_ids, frame[c.user].to_numpy()),
-            item_indices(split_words(frame[c.history]), item_ids),
-            ends - lengths,
+            item_indices(items_of.explode(), item_ids),
+            np.append(0, ends)[:-1],
             ends,
             item_indices(frame[c.item], item_ids),
-            ratings,
+            frame[c.rating].to_numpy() if c.rating else np.full(len(frame), np.nan),
         )
 
     train, valid, test = (examples(table.frame) for table in tables)

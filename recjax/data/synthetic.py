@@ -15,28 +15,18 @@ def write_atomic(
 
     Item i has genre i mod 4 and a unique title. A user walks through the items of one
     genre in order, so that the next item follows from the last one. Some events have
-    equal times.
-
-    Args:
-      folder: created if missing; its name is the file prefix.
-      num_users: of the data set.
-      num_items: items with events, at most 99; one more item has none.
-      length: events per user, at least 5.
+    equal times. `num_items`, at most 99, have events and one more has none; `length` is
+    the number of events per user, at least 5.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    prefix = folder / folder.name
 
     items = ["item_id:token\ttitle:token_seq\tgenre:token_seq"]
     for i in range(num_items + 1):
         title = f"{WORDS[i // 10]} {WORDS[i % 10]}"
         items.append(f"i{i}\t{title}\t{GENRES[i % 4]}")
-    Path(f"{prefix}.item").write_text("\n".join(items) + "\n", encoding="utf-8")
-
     users = ["user_id:token\tage:token"]
     users += [f"u{u}\t{20 + u}" for u in range(num_users)]
-    Path(f"{prefix}.user").write_text("\n".join(users) + "\n", encoding="utf-8")
-
     events = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
     header = "user_id:token\titem_id_list:token_seq\titem_id:token"
     splits = {"train": [header], "valid": [header], "test": [header]}
@@ -49,9 +39,9 @@ def write_atomic(
             part = {length - 1: "test", length - 2: "valid"}.get(j, "train")
             history = " ".join(f"i{i}" for i in walk[:j])
             splits[part].append(f"u{u}\t{history}\ti{walk[j]}")
-    Path(f"{prefix}.inter").write_text("\n".join(events) + "\n", encoding="utf-8")
-    for part, lines in splits.items():
-        Path(f"{prefix}.{part}.inter").write_text(
-            "\n".join(lines) + "\n", encoding="utf-8"
-        )
+    files = {"item": items, "user": users, "inter": events}
+    files |= {f"{part}.inter": lines for part, lines in splits.items()}
+    for kind, lines in files.items():
+        text = "\n".join(lines) + "\n"
+        Path(f"{folder / folder.name}.{kind}").write_text(text, encoding="utf-8")
     return folder

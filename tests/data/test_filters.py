@@ -69,7 +69,7 @@ def test_fixed_files(config, atomic_dir):
         np.testing.assert_array_equal(fixed.targets_R[order], cut.targets_R)
         history = [fixed.history(i) for i in order]
         np.testing.assert_array_equal(
-            np.concatenate(history), cut.item_ids[cut.positions()]
+            np.concatenate(history), cut.items[cut.positions()]
         )
 
 
@@ -77,7 +77,7 @@ def test_shared_events_count_once():
     """All targets, and once per user what is only in histories."""
     examples = Examples(
         users_R=np.array([0, 0, 1]),
-        item_ids=np.array([4, 2, 4, 2, 3, 5, 5]),
+        items=np.array([4, 2, 4, 2, 3, 5, 5]),
         starts_R=np.array([0, 2, 5]),
         ends_R=np.array([2, 5, 7]),
         targets_R=np.array([3, 1, 2]),
@@ -122,7 +122,7 @@ def test_other_formats_give_the_same_data(config, atomic_dir, tmp_path, file_for
     a = load_data(open_config(config, atomic_dir, rating="rating"))
     b = load_data(open_config(config, folder, format=file_format, rating="rating"))
     for x, y in ((a.train, b.train), (a.valid, b.valid), (a.test, b.test)):
-        np.testing.assert_array_equal(x.item_ids, y.item_ids)
+        np.testing.assert_array_equal(x.items, y.items)
         np.testing.assert_array_equal(x.targets_R, y.targets_R)
         np.testing.assert_array_equal(x.ratings_R, y.ratings_R)
     assert a.render("{title}") == b.render("{title}")

@@ -6,7 +6,7 @@ import numpy as np
 
 from recjax.data.batching.types import Queries
 from recjax.data.dataset import Examples
-from recjax.data.padding import fill_left
+from recjax.data.padding import pad_left, pad_to
 
 MIN_WIDTH = 4  # shorter histories are padded: further shapes would not save time
 
@@ -26,10 +26,6 @@ def make_queries(
     `history_length` items. The target never counts as seen.
 
     Args:
-      examples: of a split.
-      batch_size: B; the last batch is padded.
-      history_length: H, in items.
-      mask_seen: whether to exclude seen items from the ranking.
       by_length: whether to start with the short histories, in batches of a smaller H:
         a half, a quarter and so on, down to `MIN_WIDTH`. Otherwise the examples are in
         order and all batches have one shape.
@@ -48,24 +44,19 @@ def make_queries(
         # these are stored apart.
         untruncated = width < history_length and examples.seen_items is None
         num_seen = width if untruncated else max_seen
-        q = Queries(
-            np.zeros((batch_size, width), np.int32),
-            np.zeros((batch_size, width), bool),
-            np.full((batch_size, num_seen if mask_seen else 1), -1, np.int32),
-            np.zeros(batch_size, np.int32),
-            np.full(batch_size, -1, np.int32),
+        seen_BxS = np.full((batch_size, num_seen if mask_seen else 1), -1, np.int32)
+        for b, example in enumerate(chosen if mask_seen else ()):
+            seen = examples.seen(example)
+            seen_BxS[b, : len(seen)] = seen
+        histories = [examples.history(example)[-width:] for example in chosen]
+        yield Queries(
+            *pad_left(histories, (batch_size, width)),
+            seen_BxS,
+            pad_to(examples.targets_R[chosen], batch_size, 0),
+            pad_to(chosen, batch_size),
             # Padding may take any candidates: its ranks are dropped.
-            None if sampled_RxC is None else sampled_RxC[_pad(chosen, batch_size)],
+            None if sampled_RxC is None else sampled_RxC[pad_to(chosen, batch_size, 0)],
         )
-        q.examples_B[: len(chosen)] = chosen
-        q.targets_B[: len(chosen)] = examples.targets_R[chosen]
-        for b, example in enumerate(chosen):
-            history = examples.history(example)
-            fill_left(q.history_BxH, q.mask_BxH, b, history[-width:])
-            if mask_seen:
-                seen = examples.seen(example)
-                q.seen_BxS[b, : len(seen)] = seen
-        yield q
 
 
 def sample_candidates(
@@ -76,7 +67,7 @@ def sample_candidates(
     -1 where fewer than C items are left. Metrics of sampled candidates can differ from
     those of the catalogue, and rank models differently (Krichene and Rendle, KDD 2020).
     """
-    sampled_RxC = np.full((len(examples), size), -1, np.int32)
+    sampled_RxC = np.empty((len(examples), size), np.int32)
     rng = np.random.default_rng(seed)
     for i in range(len(examples)):
         excluded = examples.targets_R[i : i + 1]
@@ -85,8 +76,7 @@ def sample_candidates(
         # Enough draws that `size` remain after the excluded items are removed.
         num_draws = min(size + len(excluded), num_items)
         items = rng.choice(num_items, num_draws, replace=False)
-        sampled = items[~np.isin(items, excluded)][:size]
-        sampled_RxC[i, : len(sampled)] = sampled
+        sampled_RxC[i] = pad_to(items[~np.isin(items, excluded)][:size], size)
     return sampled_RxC
 
 
@@ -96,8 +86,3 @@ def _width(longest: int, history_length: int) -> int:
     while width >= 2 * MIN_WIDTH and longest <= (half := -(-width // 2)):
         width = half
     return width
-
-
-def _pad(chosen: np.ndarray, size: int) -> np.ndarray:
-    """Example numbers of a batch; example 0 is the padding."""
-    return np.append(chosen, np.zeros(size - len(chosen), np.int64))

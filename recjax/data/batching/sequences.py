@@ -14,70 +14,59 @@ def merge_prefixes(examples: Examples, history_length: int) -> Examples:
     `history_length` are read in several windows, and as in all windows an early target
     is then predicted from fewer events than its row had.
 
-    Args:
-      examples: of the training split; those of a user in the order of time.
-      history_length: of the training windows. Truncated histories stay separate:
-        merging would train on longer histories than evaluation uses.
-
     Returns:
       Sequences with the same targets and `all_positions`; the rating of a user's first
       event is unknown. The same object where the examples are not prefixes.
     """
     if examples.all_positions or not len(examples):
         return examples
-    order = np.argsort(examples.users_R, kind="stable")
-    users_R, targets_R = examples.users_R[order], examples.targets_R[order]
-    starts_R, ends_R = examples.starts_R[order], examples.ends_R[order]
+    ordered = examples.take(np.argsort(examples.users_R, kind="stable"))
+    users_R, targets_R = ordered.users_R, ordered.targets_R
     first_R = np.append(True, users_R[1:] != users_R[:-1])
-    if not _are_prefixes(examples.item_ids, starts_R, ends_R, targets_R, first_R):
+    if not _are_prefixes(ordered, first_R):
         return examples
     (first,) = np.nonzero(first_R)
     last = np.append(first[1:], len(users_R)) - 1
+    # Truncated histories stay separate: merging would train on longer histories than
+    # evaluation uses.
     longest = int(examples.lengths().max())
     if longest < min(history_length, int((last - first).max()) + 1):
         return examples
     # A sequence is its first event, which is no target, and then all targets. The last
     # target is stored apart: the history ends before it.
-    item_ids = np.insert(targets_R, first, examples.item_ids[starts_R[first]])
-    ratings = np.insert(examples.ratings_R[order], first, np.nan)
+    items = np.insert(targets_R, first, ordered.items[ordered.starts_R[first]])
+    ratings = np.insert(ordered.ratings_R, first, np.nan)
     num_inserted = np.arange(len(first))
     return Examples(
         users_R[first],
-        item_ids,
+        items,
         first + num_inserted,
         last + num_inserted + 1,
         targets_R[last],
-        examples.ratings_R[order][last],
+        ordered.ratings_R[last],
         all_positions=True,
         ratings=None if np.isnan(ratings).all() else ratings,
     )
 
 
-def _are_prefixes(
-    item_ids: np.ndarray,
-    starts_R: np.ndarray,
-    ends_R: np.ndarray,
-    targets_R: np.ndarray,
-    first_R: np.ndarray,
-) -> bool:
+def _are_prefixes(examples: Examples, first_R: np.ndarray) -> bool:
     """Whether each history is the previous example's history followed by its target.
 
-    Args:
-      item_ids, starts_R, ends_R, targets_R: see `Examples`; sorted by user.
-      first_R: whether it is a user's first example; its history must have one event.
+    The examples are sorted by user; the history of a user's first one, which `first_R`
+    marks, must have one event.
     """
-    lengths_R = ends_R - starts_R
+    items, ends_R, lengths_R = examples.items, examples.ends_R, examples.lengths()
     longest = int(lengths_R.max())  # longer histories were truncated on the left
     expected_R = np.append(0, np.minimum(lengths_R[:-1] + 1, longest))
     if (lengths_R != np.where(first_R, 1, expected_R)).any():
         return False
     (later,) = np.nonzero(~first_R)
-    if (item_ids[ends_R[later] - 1] != targets_R[later - 1]).any():
+    if (items[ends_R[later] - 1] != examples.targets_R[later - 1]).any():
         return False
     # Compare from the newest event backwards, one array operation for all examples.
     for back in range(1, longest):
         later = later[lengths_R[later] > back]
         newer, older = ends_R[later] - 1 - back, ends_R[later - 1] - back
-        if (item_ids[newer] != item_ids[older]).any():
+        if (items[newer] != items[older]).any():
             return False
     return True

@@ -5,28 +5,24 @@ from collections.abc import Sequence
 import grain
 import numpy as np
 
-from recjax.data.batching.negatives import NEGATIVES
+from recjax.data.batching.negatives import NEGATIVES, NegativeSampler
 from recjax.data.batching.types import Batch
 from recjax.data.batching.windows import NextItem, Window
-from recjax.data.padding import fill_left, round_up, round_up_shape
-from recjax.data.text.packing import Items, Packed, Packing, pack, whole_catalogue
+from recjax.data.padding import pad_left, pad_to, round_up, round_up_shape
+from recjax.data.text.packing import Items, Packed, Packing, whole_catalogue
 
 
 class TrainBatches:
     """Shuffled batches of windows over the training examples.
 
     Args:
-      windows: the inputs and targets.
       batch_size: B; the last batch of an epoch is padded.
       epoch_steps: batches per epoch; 0 = enough to read every window once.
       negatives: what a target competes with, a key of `negatives.NEGATIVES`.
-      logq: whether candidates are weighted by 1 / expected count.
-      num_items: N.
       held_out_N: items that are no candidates; None where all are.
       num_negatives: items sampled for a batch, with replacement.
       multiple: U and P become multiples of it.
       like: ratings from here on are likes; None where ratings do not count.
-      seed: of the order.
     """
 
     def __init__(
@@ -57,9 +53,11 @@ class TrainBatches:
         self.log_weight_N = np.where(held_out_N, -np.inf, 0).astype(np.float32)
         self.target_freq_N = self._target_freq()
         (allowed,) = np.nonzero(~held_out_N)
-        self._sampler = self.negatives.make_sampler(
-            self.target_freq_N, allowed, num_negatives, logq=logq
-        )
+        samplers = [
+            make(self.target_freq_N, allowed, num_negatives)
+            for make in self.negatives.samplers
+        ]
+        self._sampler = NegativeSampler(samplers, logq)
         self._target_sizes = self._choose_target_sizes()
         self.steps_per_epoch = epoch_steps or -(-len(windows) // batch_size)
         # Grain seeds the generator of each batch by its index, so an iterator that is
@@ -83,21 +81,13 @@ class TrainBatches:
     ) -> Batch:
         """Batch of the chosen windows; without `rng`, in the order of the data."""
         windows = [self.windows.window(int(w), rng) for w in chosen]
-        examples_B = np.full(self.batch_size, -1, np.int32)
-        examples_B[: len(chosen)] = self.windows.windows_Wx3[chosen][:, 0]
-        history_BxH, mask_BxH, hidden_BxH = self._lay_out_inputs(windows)
         targets = np.concatenate([x.targets for x in windows])
-        targets_P, position_P, label_P = self._lay_out_targets(windows, targets)
         # With all items as candidates, item indices already index into them.
         batch = Batch(
-            history_BxH,
-            mask_BxH,
-            hidden_BxH,
-            targets_P,
-            position_P,
-            label_P,
-            examples_B,
-            None,
+            *self._lay_out_inputs(windows),
+            *self._lay_out_targets(windows, targets),
+            pad_to(self.windows.windows_Wx3[chosen, 0], self.batch_size),
+            items=None,
         )
         if self.negatives.needs_whole_catalogue:
             return batch
@@ -109,14 +99,11 @@ class TrainBatches:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """history_BxH, mask_BxH and hidden_BxH of a batch."""
         shape = (self.batch_size, self.length)
-        history_BxH, mask_BxH = np.zeros(shape, np.int32), np.zeros(shape, bool)
-        for b, window in enumerate(windows):
-            fill_left(history_BxH, mask_BxH, b, window.inputs)
-        if windows[0].hidden is None:
+        history_BxH, mask_BxH = pad_left([x.inputs for x in windows], shape)
+        hidden = [x.hidden for x in windows if x.hidden is not None]
+        if not hidden:
             return history_BxH, mask_BxH, None
-        hidden_BxH = np.zeros(shape, bool)
-        for b, window in enumerate(windows):
-            hidden_BxH[b, -len(window.inputs) :] = window.hidden
+        hidden_BxH = pad_left(hidden, shape)[0] > 0
         # Not even as an index: a hidden item must not be able to leak into the model.
         history_BxH[hidden_BxH] = 0
         return history_BxH, mask_BxH, hidden_BxH
@@ -125,21 +112,18 @@ class TrainBatches:
         self, windows: Sequence[Window], targets: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """targets_P, position_P and label_P of a batch."""
-        num_targets = len(targets)
-        size = next(size for size in self._target_sizes if size >= num_targets)
-        targets_P = np.zeros(size, np.int32)
-        targets_P[:num_targets] = targets
+        size = next(size for size in self._target_sizes if size >= len(targets))
+        targets_P = pad_to(targets, size, 0)
         # Inputs are at the right end of a line of H positions.
         positions = [
             (b + 1) * self.length - len(x.inputs) + x.positions
             for b, x in enumerate(windows)
         ]
-        position_P = np.full(size, -1, np.int32)
-        position_P[:num_targets] = np.concatenate(positions)
+        position_P = pad_to(np.concatenate(positions), size)
         if self.like is None:
             return targets_P, position_P, None
-        ratings_P = np.full(size, np.nan)
-        ratings_P[:num_targets] = np.concatenate([x.ratings for x in windows])
+        ratings = np.concatenate([x.ratings for x in windows])
+        ratings_P = pad_to(ratings, size, np.nan, float)
         position_P[np.isnan(ratings_P)] = -1  # an unknown rating is no dislike
         return targets_P, position_P, (ratings_P >= self.like).astype(np.float32)
 
@@ -150,20 +134,17 @@ class TrainBatches:
         num_windows: int,
         rng: np.random.Generator,
     ) -> Batch:
-        """Adds the distinct items of batch and negatives, and indexes into them.
-
-        Every item is encoded once, however often it occurs.
-        """
+        """Adds the distinct items of batch and negatives, and indexes into them."""
         visible_BxH = batch.mask_BxH
         if batch.hidden_BxH is not None:
             visible_BxH = visible_BxH & ~batch.hidden_BxH
+        # Every item is encoded once, however often it occurs.
         own_items = np.union1d(targets, batch.history_BxH[visible_BxH])
         negatives, weights = self._sampler.sample(targets, num_windows, rng)
         distinct = np.union1d(own_items, negatives)
         # Few sizes of U, because each is compiled separately.
         size = round_up_shape(len(distinct), self.multiple, parts=2)
-        items_U = np.full(size, -1, np.int32)
-        items_U[: len(distinct)] = distinct
+        items_U = pad_to(distinct, size)
         # `distinct` is sorted: a binary search gives an item's index in it.
         history_BxH = np.searchsorted(distinct, batch.history_BxH)
         history_BxH = np.where(visible_BxH, history_BxH, 0)
@@ -173,10 +154,9 @@ class TrainBatches:
             log_weight_U = self.log_weight_N
         else:
             # Items that are only in histories are encoded, but are no candidates.
-            log_weight_U = np.full(len(items_U), -np.inf, np.float32)
+            log_weight_U = np.full(size, -np.inf, np.float32)
             log_weight_U[np.searchsorted(distinct, negatives)] = np.log(weights)
-            targets_P = np.zeros_like(targets_P)
-            targets_P[: len(targets)] = np.searchsorted(distinct, targets)
+            targets_P = pad_to(np.searchsorted(distinct, targets), len(targets_P), 0)
         items = Items(items_U, log_weight_U, self._pack(items_U))
         return batch._replace(history_BxH=history_BxH, targets_P=targets_P, items=items)
 
@@ -197,25 +177,21 @@ class TrainBatches:
         return freq_N / len(self.windows)
 
     def _choose_target_sizes(self) -> list[int]:
-        """Two sizes of P: one that few batches exceed, and the largest possible one.
-
-        Most histories are shorter than H, so P = B * H would be mostly padding. Four
-        standard deviations above the mean leave the second size, and its compilation,
-        to about one batch in 30,000.
-        """
+        """Two sizes of P: one that few batches exceed, and the largest possible one."""
+        # Most histories are shorter than H, so P = B * H would be mostly padding. Four
+        # standard deviations above the mean leave the second size, and its compilation,
+        # to about one batch in 30,000.
         mean, variance = self.windows.count_targets()
         usual = self.batch_size * mean + 4 * (variance * self.batch_size) ** 0.5
         largest = self.batch_size * self.windows.max_targets
-        return [
-            round_up(size, self.multiple)
-            for size in (min(int(np.ceil(usual)), largest), largest)
-        ]
+        sizes = (min(int(np.ceil(usual)), largest), largest)
+        return [round_up(size, self.multiple) for size in sizes]
 
     def _pack(self, items_U: np.ndarray) -> Packed | None:
         """Packs the texts of a batch's items where they have to be encoded."""
         if not self.packing:
             return None
-        packed = pack(self.packing.tokens, items_U, width=self.packing.width)
+        packed = self.packing.pack(items_U)
         # An empty row costs as much as a full one, unlike padding of U: finer sizes.
         size = round_up_shape(len(packed.index_RxL), self.packing.multiple, parts=8)
         return packed.fill_up(size)

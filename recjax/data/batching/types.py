@@ -11,50 +11,33 @@ from recjax.data.text.packing import Items
 class Batch(NamedTuple):
     """A training batch of B windows, with P targets altogether.
 
-    Attributes:
-      history_BxH: indices into `items`, or item indices where `items` is None.
-      mask_BxH: False at padding, which is on the left.
-      hidden_BxH: items that the user tower may not see (masked-item training); None
-        where it sees all.
-      targets_P: index of each target among the candidates: into `items`, or item
-        indices where the candidates are the whole catalogue.
-      position_P: b * H + h where the user tower predicts the target; -1 is padding.
-      label_P: 1 where the target was liked, else 0; None where ratings do not count.
-      examples_B: training example of each window; -1 is padding. None on the devices.
-      items: the distinct items of the batch; None where a step encodes all items.
+    Histories are padded on the left; -1 is padding in `position_P` and `examples_B`.
+    `targets_P` are item indices too where the candidates are the whole catalogue.
     """
 
-    history_BxH: np.ndarray
-    mask_BxH: np.ndarray
-    hidden_BxH: np.ndarray | None
-    targets_P: np.ndarray
-    position_P: np.ndarray
-    label_P: np.ndarray | None
-    examples_B: np.ndarray | None
-    items: Items | None
+    history_BxH: np.ndarray  # indices into `items`; item indices where that is None
+    mask_BxH: np.ndarray  # False at padding
+    hidden_BxH: np.ndarray | None  # items that the user tower may not see (BERT4Rec)
+    targets_P: np.ndarray  # index of each target among the candidates, see `items`
+    position_P: np.ndarray  # b * H + h where the user tower predicts the target
+    label_P: np.ndarray | None  # 1 if liked, else 0; None where ratings do not count
+    examples_B: np.ndarray | None  # training examples; None on the devices
+    items: Items | None  # distinct items; None where a step encodes all items
 
 
 class Queries(NamedTuple):
     """An evaluation batch: B users to rank the catalogue for.
 
-    Attributes:
-      history_BxH: item indices, oldest first.
-      mask_BxH: False at padding, which is on the left.
-      seen_BxS: item indices that must not be ranked, each once; -1 is padding.
-      targets_B: item index of each target; 0 at padding.
-      examples_B: index of the example that each query belongs to; -1 is padding.
-      sampled_BxC: sampled candidates, the only items that the target is compared with;
-        -1 is padding. None where all items are candidates.
-      baseline_scores_BxMxN: scores of the M baselines that are fused with the model's;
-        None without score fusion.
+    Histories are padded on the left; -1 is padding in all indices but `targets_B`.
     """
 
-    history_BxH: np.ndarray
-    mask_BxH: np.ndarray
-    seen_BxS: np.ndarray
-    targets_B: np.ndarray
-    examples_B: np.ndarray
-    sampled_BxC: np.ndarray | None = None
+    history_BxH: np.ndarray  # item indices, oldest first
+    mask_BxH: np.ndarray  # False at padding
+    seen_BxS: np.ndarray  # item indices that must not be ranked, each once
+    targets_B: np.ndarray  # item indices; 0 at padding
+    examples_B: np.ndarray  # index of the example that each query belongs to
+    sampled_BxC: np.ndarray | None = None  # candidates; None where all items are
+    # Of the M baselines that are fused with the model; None without score fusion.
     baseline_scores_BxMxN: np.ndarray | None = None
 
 

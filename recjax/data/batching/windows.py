@@ -8,28 +8,19 @@ from recjax.data.dataset import Examples
 
 
 class Window(NamedTuple):
-    """One window: the inputs of the user tower and the targets it has to predict.
+    """One window: the inputs of the user tower and the targets it has to predict."""
 
-    Attributes:
-      inputs: item indices, oldest first.
-      positions: for each target the index into `inputs` where it is predicted.
-      targets: item index of each target.
-      ratings: rating of each target event, NaN where the data has none.
-      hidden: inputs that the user tower may not see; None where it sees all.
-    """
-
-    inputs: np.ndarray
-    positions: np.ndarray
-    targets: np.ndarray
-    ratings: np.ndarray
-    hidden: np.ndarray | None = None
+    inputs: np.ndarray  # item indices, oldest first
+    positions: np.ndarray  # index into `inputs` where each target is predicted
+    targets: np.ndarray  # item indices
+    ratings: np.ndarray  # of the target events, NaN where the data has none
+    hidden: np.ndarray | None = None  # inputs that the user tower may not see
 
 
 class NextItem:
     """Next-item targets at every position (at the last one for pre-cut examples).
 
     Args:
-      examples: of the training split.
       length: H, in items.
       windows: 'last' uses the newest H + 1 items of a sequence; 'all' cuts the sequence
         into windows, so that every event is a target.
@@ -69,15 +60,12 @@ class NextItem:
         """Returns a window; without `rng`, in the order of the data."""
         items, ratings = self._read(w, rng)
         # The first item of a window has no history, so it is no target.
-        targets = items[1:][-self.max_targets :]
-        positions = np.arange(len(items) - 1 - len(targets), len(items) - 1)
-        return Window(items[:-1], positions, targets, ratings[1:][-self.max_targets :])
+        positions = np.arange(len(items) - 1)[-self.max_targets :]
+        targets = positions + 1
+        return Window(items[:-1], positions, items[targets], ratings[targets])
 
     def target_probabilities(self, w: int) -> tuple[np.ndarray, np.ndarray]:
-        """Items of a window and the probability of each to be a target.
-
-        Events of equal time are shuffled, so they share their probability equally.
-        """
+        """Items of a window and the probability of each to be a target."""
         example, start, end = self.windows_Wx3[w]
         items = self.examples.sequence(example)[start:end]
         forward = self._position_probabilities(len(items))
@@ -85,7 +73,8 @@ class NextItem:
         times = self.examples.sequence_times(example) if self.shuffle_ties else None
         if times is None:
             return items, probabilities
-        # Each member of a tie gets the mean probability of the positions it may take.
+        # Events of equal time are shuffled: each member of such a tie gets the mean
+        # probability of the positions that it may take.
         _, tie = np.unique(times[start:end], return_inverse=True)
         return items, (np.bincount(tie, probabilities) / np.bincount(tie))[tie]
 
@@ -118,8 +107,8 @@ class MaskedItem(NextItem):
     k H + 1 items is in no window. Of pre-cut examples only the target is hidden.
 
     Args:
-      examples, length, windows, shuffle_ties, reverse: see `NextItem`.
       share: probability of an item to be hidden.
+      **options: of `NextItem`.
     """
 
     def __init__(
@@ -153,12 +142,12 @@ class MaskedItem(NextItem):
 
     def _position_probabilities(self, size: int) -> np.ndarray:
         probabilities = np.zeros(size)
-        visible = min(size, self.length)
-        if self.share:
-            alone = (1 - self.share) ** visible / visible  # hidden as the only item
-            probabilities[-visible:] = self.share + alone
-        else:
+        if not self.share:
             probabilities[-1] = 1.0
+            return probabilities
+        visible = min(size, self.length)
+        alone = (1 - self.share) ** visible / visible  # hidden as the only item
+        probabilities[-visible:] = self.share + alone
         return probabilities
 
 

@@ -17,83 +17,73 @@ csv.field_size_limit(2**31 - 1)  # a text may be longer than Python's 128 KiB
 
 @dataclass
 class Parsed:
-    """The content of a file.
-
-    Attributes:
-      frame: well-formed rows; all values are strings, "" where empty.
-      line_numbers: line of the file where each of these rows begins; the first is 1.
-      bad: (line number, reason, text) of every malformed row.
-    """
+    """The content of a file; `frame` has the well-formed rows, as strings."""
 
     frame: pl.DataFrame
-    line_numbers: np.ndarray
+    line_numbers: np.ndarray  # line where each of these rows begins; the first is 1
+    # Line number, reason and text of every malformed row.
     bad: list[tuple[int, str, str]] = field(default_factory=list)
 
 
 def parse_lines(raw: bytes, separator: str, path: Path) -> Parsed:
     """Parses a table without quoting: one row per line, blank lines skipped.
 
-    Works on arrays of byte positions, because files have millions of lines.
-
-    Args:
-      raw: the file, in UTF-8; line ends are LF or CRLF.
-      separator: one byte.
-      path: for messages.
+    The separator is one byte; lines end with LF or CRLF.
 
     Raises:
       UserError: the header is missing, or names a column twice.
     """
     raw = _clean(raw, path)
+    # Files have millions of lines: arrays of byte positions find the few doubtful ones.
     bytes_ = np.frombuffer(raw, np.uint8)
     (ends,) = np.nonzero(bytes_ == NEWLINE)
-    starts = np.concatenate([[0], ends[:-1] + 1])
+    starts = np.append(0, ends[:-1] + 1)
     columns = _header(raw[: ends[0]], path, lambda line: line.split(separator))
 
-    def count(byte: int) -> np.ndarray:
-        """How often a byte occurs in each line."""
-        (positions,) = np.nonzero(bytes_ == byte)
+    def count(is_counted: np.ndarray) -> np.ndarray:
+        """How many of the marked bytes are in each line."""
+        (positions,) = np.nonzero(is_counted)
         return np.searchsorted(positions, ends) - np.searchsorted(positions, starts)
 
-    separators = count(ord(separator))
-    reasons = np.full(len(ends), "", object)
-    wrong = separators != len(columns) - 1
-    reasons[wrong] = [f"{n + 1} columns, not {len(columns)}" for n in separators[wrong]]
-    reasons[count(RETURN) > 0] = "a carriage return inside"
-    reasons[count(NUL) > 0] = "a NUL byte"
-    for line in _undecodable(raw, bytes_, starts, ends):
-        reasons[line] = "not UTF-8"
-    present = ends > starts  # neither a blank line nor the header
-    present[0] = False
-    good = present & (reasons == "")
-    (bad,) = np.nonzero(present & ~good)
-    body = bytes_[np.repeat(good, np.diff(np.append(starts, len(raw))))].tobytes()
-    frame = _frame_of_lines(body, separator, columns)
+    uneven = count(bytes_ == ord(separator)) != len(columns) - 1
+    special = count((bytes_ >= 128) | (bytes_ == RETURN) | (bytes_ == NUL)) > 0
+    good = ends > starts  # neither a blank line nor the header
+    good[0] = False
+    bad = []
+    for i in np.flatnonzero(good & (uneven | special)):
+        line = raw[starts[i] : ends[i]]
+        if reason := _line_problem(line, separator, len(columns)):
+            good[i] = False
+            bad.append((int(i) + 1, reason, line.decode("utf-8", "replace")))
+    body = bytes_[np.repeat(good, ends + 1 - starts)].tobytes()
+    frame = pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
+    if body:
+        frame = pl.read_csv(
+            io.BytesIO(body),
+            has_header=False,
+            new_columns=columns,
+            separator=separator,
+            quote_char=None,
+            infer_schema=False,  # ids like "007" stay strings
+            empty_string_is_null=False,
+        )
     if len(frame) != good.sum():  # Polars must agree with the counts above
         raise UserError(f"{path}: {len(frame)} of {good.sum()} rows could be read")
-    texts = [raw[starts[i] : ends[i]].decode("utf-8", "replace") for i in bad]
-    malformed = zip((bad + 1).tolist(), reasons[bad].tolist(), texts, strict=True)
-    return Parsed(frame, np.flatnonzero(good) + 1, list(malformed))
+    return Parsed(frame, np.flatnonzero(good) + 1, bad)
 
 
 def parse_csv(raw: bytes, path: Path) -> Parsed:
     """Parses a CSV table, where quoted values may have commas, line ends and quotes.
 
     Where the quotes of a line do not match, only that line is malformed, and parsing
-    continues with the next line.
-
-    Args:
-      raw: the file, in UTF-8.
-      path: for messages.
-
-    Raises:
-      UserError: the header is missing, or names a column twice.
+    continues with the next line. Otherwise as `parse_lines`.
     """
     if b'"' not in raw:  # much faster, and the same result
         return parse_lines(raw, ",", path)
     raw = _clean(raw, path)
     first, _, rest = raw.partition(b"\n")
     columns = _header(first, path, lambda line: next(csv.reader([line])))
-    # Invalid bytes become surrogates, by which `_reason` finds them.
+    # Invalid bytes become surrogates, by which `_row_problem` finds them.
     lines = rest.decode("utf-8", "surrogateescape").split("\n")[:-1]
     good: list[list[str]] = []
     line_numbers: list[int] = []
@@ -108,7 +98,7 @@ def parse_csv(raw: bytes, path: Path) -> Parsed:
                 line, next_line = next_line, start + reader.line_num
                 if not row:
                     continue  # a blank line
-                if reason := _reason(row, len(columns)):
+                if reason := _row_problem(row, len(columns)):
                     bad.append((line + 2, reason, _decode(lines[line:next_line])))
                 else:
                     good.append(row)
@@ -118,8 +108,7 @@ def parse_csv(raw: bytes, path: Path) -> Parsed:
             text = _decode(lines[next_line : next_line + 1])
             bad.append((next_line + 2, f"quotes do not fit: {e}", text))
             next_line += 1
-    schema = dict.fromkeys(columns, pl.String)
-    frame = pl.DataFrame(good, schema=schema, orient="row")
+    frame = pl.DataFrame(good, dict.fromkeys(columns, pl.String), orient="row")
     return Parsed(frame, np.array(line_numbers, np.int64), bad)
 
 
@@ -130,8 +119,7 @@ def _clean(raw: bytes, path: Path) -> bytes:
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f"{path}: is in UTF-16; save it as UTF-8")
     raw = raw.removeprefix(b"\xef\xbb\xbf")  # byte order mark of UTF-8
-    if b"\r\n" in raw:
-        raw = raw.replace(b"\r\n", b"\n")
+    raw = raw.replace(b"\r\n", b"\n")
     return raw if raw.endswith(b"\n") else raw + b"\n"
 
 
@@ -140,60 +128,40 @@ def _header(line: bytes, path: Path, split: Callable[[str], list[str]]) -> list[
     try:
         columns = split(line.decode("utf-8"))
     except (UnicodeDecodeError, csv.Error, StopIteration):
-        raise UserError(
-            f"{path}: row 1: the header cannot be read; save it as UTF-8"
-        ) from None
+        problem = "the header cannot be read; save it as UTF-8"
+        raise UserError(f"{path}: row 1: {problem}") from None
     if twice := {c for c in columns if columns.count(c) > 1}:
-        raise UserError(
-            f"{path}: row 1: column {min(twice)!r} appears twice; rename one"
-        )
-    if not all(columns) or "\0" in line.decode("utf-8"):
+        problem = f"column {min(twice)!r} appears twice; rename one"
+        raise UserError(f"{path}: row 1: {problem}")
+    if not all(columns) or NUL in line:
         raise UserError(f"{path}: row 1: a column without a name; name all columns")
     return columns
 
 
-def _undecodable(
-    raw: bytes, bytes_: np.ndarray, starts: np.ndarray, ends: np.ndarray
-) -> list[int]:
-    """Indices of lines that are not UTF-8; checks only lines with non-ASCII bytes."""
-    (high,) = np.nonzero(bytes_ >= 128)
-    found = []
-    for line in np.unique(np.searchsorted(ends, high)):
-        try:
-            raw[starts[line] : ends[line]].decode("utf-8")
-        except UnicodeDecodeError:
-            found.append(int(line))
-    return found
+def _line_problem(line: bytes, separator: str, num_columns: int) -> str:
+    """Why a line is malformed; "" where it is well-formed."""
+    try:
+        found = len(line.decode("utf-8").split(separator))
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    if NUL in line:
+        return "a NUL byte"
+    if RETURN in line:
+        return "a carriage return inside"
+    return "" if found == num_columns else f"{found} columns, not {num_columns}"
 
 
-def _frame_of_lines(body: bytes, separator: str, columns: list[str]) -> pl.DataFrame:
-    """Data frame of well-formed lines, without the header."""
-    if not body:
-        return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
-    return pl.read_csv(
-        io.BytesIO(body),
-        has_header=False,
-        new_columns=columns,
-        separator=separator,
-        quote_char=None,
-        infer_schema=False,  # ids like "007" stay strings
-        empty_string_is_null=False,
-    )
+def _row_problem(row: list[str], num_columns: int) -> str:
+    """Why the values of a row are malformed; "" where they are well-formed."""
+    text = "".join(row)
+    if len(row) != num_columns:
+        return f"{len(row)} columns, not {num_columns}"
+    if "\0" in text:
+        return "a NUL byte"
+    return "not UTF-8" if any("\udc80" <= c <= "\udcff" for c in text) else ""
 
 
 def _decode(lines: list[str]) -> str:
     """Lines as printable text, with a replacement character for invalid bytes."""
     text = "\n".join(lines)
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _reason(row: list[str], num_columns: int) -> str:
-    """Why a row is malformed; "" where it is well-formed."""
-    text = "".join(row)
-    if len(row) != num_columns:
-        return f"{len(row)} columns, not {num_columns}"
-    if "\0" in text:
-        return "a NUL byte"
-    if any("\udc80" <= c <= "\udcff" for c in text):
-        return "not UTF-8"
-    return ""

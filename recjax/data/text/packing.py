@@ -10,56 +10,41 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recjax.data.padding import round_up
+from recjax.data.padding import pad_to, round_up
 from recjax.data.text.tokenize import Tokens
 
 
 class Packed(NamedTuple):
-    """U texts in R rows of L tokens.
+    """U texts in R rows of L tokens; padding is 0, but U in `owner_RxL`."""
 
-    Attributes:
-      index_RxL: index of each token into `Tokens.ids`; 0 at padding.
-      position_RxL: position of the token in its text; 0 at padding.
-      segment_RxL: 1, 2, ... for the texts of a row; 0 at padding.
-      owner_RxL: which of the U texts the token belongs to; U at padding.
-      first_U: row * L + column of each text's first token.
-    """
-
-    index_RxL: np.ndarray
-    position_RxL: np.ndarray
-    segment_RxL: np.ndarray
-    owner_RxL: np.ndarray
-    first_U: np.ndarray
+    index_RxL: np.ndarray  # of each token in `Tokens.ids`
+    position_RxL: np.ndarray  # of the token in its text
+    segment_RxL: np.ndarray  # 1, 2, ... for the texts of a row
+    owner_RxL: np.ndarray  # which of the U texts the token belongs to
+    first_U: np.ndarray  # row * L + column of each text's first token
 
     def fill_up(self, num_rows: int) -> "Packed":
         """Appends empty rows, up to `num_rows`."""
 
-        def pad(values_RxL: np.ndarray, padding: int) -> np.ndarray:
+        def pad(values_RxL: np.ndarray, padding: int = 0) -> np.ndarray:
             widths = ((0, num_rows - len(values_RxL)), (0, 0))
             return np.pad(values_RxL, widths, constant_values=padding)
 
-        return Packed(
-            pad(self.index_RxL, 0),
-            pad(self.position_RxL, 0),
-            pad(self.segment_RxL, 0),
-            pad(self.owner_RxL, len(self.first_U)),
-            self.first_U,
-        )
+        owner_RxL = pad(self.owner_RxL, len(self.first_U))
+        return Packed._make([*map(pad, self[:3]), owner_RxL, self.first_U])
 
 
 @dataclass(frozen=True)
 class Packing:
-    """How to pack texts.
-
-    Attributes:
-      tokens: of all texts of the catalogue.
-      width: L, in tokens.
-      multiple: R becomes a multiple of it.
-    """
+    """How to pack the texts of a catalogue."""
 
     tokens: Tokens
-    width: int
-    multiple: int = 1
+    width: int  # L, at least the length of the longest text
+    multiple: int = 1  # R becomes a multiple of it
+
+    def pack(self, items_U: np.ndarray) -> Packed:
+        """Packs the texts of some items."""
+        return pack(self.tokens, items_U, width=self.width)
 
 
 class Items(NamedTuple):
@@ -79,14 +64,33 @@ class Items(NamedTuple):
 
 
 def pack(tokens: Tokens, items_U: np.ndarray, *, width: int) -> Packed:
-    """Packs the texts of some items, best fit in order of decreasing length.
-
-    Args:
-      tokens: of all texts of the catalogue.
-      items_U: item indices; -1 is padding and has no text.
-      width: L, at least the length of the longest text.
-    """
+    """Packs the texts of some items; -1 is padding and has no text."""
     lengths = np.where(items_U >= 0, tokens.lengths[items_U], 0)
+    rows = _choose_rows(lengths, width)
+    shape = (max(len(rows), 1), width)
+    packed = Packed(
+        np.zeros(shape, np.int32),
+        np.zeros(shape, np.int32),
+        np.zeros(shape, np.int32),
+        owner_RxL=np.full(shape, len(items_U), np.int32),
+        first_U=np.zeros(len(items_U), np.int32),
+    )
+    for row, texts in enumerate(rows):
+        start = 0
+        for segment, u in enumerate(texts, 1):
+            columns = slice(start, start + lengths[u])
+            first = tokens.offsets[items_U[u]]
+            packed.index_RxL[row, columns] = np.arange(first, first + lengths[u])
+            packed.position_RxL[row, columns] = np.arange(lengths[u])
+            packed.segment_RxL[row, columns] = segment
+            packed.owner_RxL[row, columns] = u
+            packed.first_U[u] = row * width + start
+            start += lengths[u]
+    return packed
+
+
+def _choose_rows(lengths: np.ndarray, width: int) -> list[list[int]]:
+    """Which texts to put into each row of `width` tokens, the longest first."""
     # Best fit decreasing needs at most 11/9 of the optimal number of rows, but for a
     # constant (Johnson et al., 1974). Rows are grouped by their free tokens, so that a
     # text finds the fullest row that fits without a search through all rows.
@@ -105,37 +109,7 @@ def pack(tokens: Tokens, items_U: np.ndarray, *, width: int) -> Packed:
             row = open_rows[free].pop()
         rows[row].append(int(u))
         open_rows[free - length].append(row)
-    return _lay_out(tokens, items_U, lengths, rows, width)
-
-
-def _lay_out(
-    tokens: Tokens,
-    items_U: np.ndarray,
-    lengths: np.ndarray,
-    rows: list[list[int]],
-    width: int,
-) -> Packed:
-    """Fills the arrays, given which of the U texts are in each row."""
-    shape = (max(len(rows), 1), width)
-    packed = Packed(
-        index_RxL=np.zeros(shape, np.int32),
-        position_RxL=np.zeros(shape, np.int32),
-        segment_RxL=np.zeros(shape, np.int32),
-        owner_RxL=np.full(shape, len(items_U), np.int32),
-        first_U=np.zeros(len(items_U), np.int32),
-    )
-    for row, texts in enumerate(rows):
-        start = 0
-        for segment, u in enumerate(texts, 1):
-            columns = slice(start, start + lengths[u])
-            first = tokens.offsets[items_U[u]]
-            packed.index_RxL[row, columns] = np.arange(first, first + lengths[u])
-            packed.position_RxL[row, columns] = np.arange(lengths[u])
-            packed.segment_RxL[row, columns] = segment
-            packed.owner_RxL[row, columns] = u
-            packed.first_U[u] = row * width + start
-            start += lengths[u]
-    return packed
+    return rows
 
 
 def split_rows(
@@ -166,28 +140,20 @@ def split_rows(
     for end, texts in zip(ends, members, strict=True):
         start = end - num_rows
         local[texts] = np.arange(len(texts))
-        texts_U, first_U = np.full(size, -1, np.int32), np.zeros(size, np.int32)
-        texts_U[: len(texts)] = texts
-        first_U[: len(texts)] = packed.first_U[texts] - start * width
-        part = Packed(
-            packed.index_RxL[start:end],
-            packed.position_RxL[start:end],
-            packed.segment_RxL[start:end],
-            local[packed.owner_RxL[start:end]],
-            first_U,
-        )
-        parts.append((texts_U, part))
+        first_U = pad_to(packed.first_U[texts] - start * width, size, 0)
+        *rows, owner_RxL = (values_RxL[start:end] for values_RxL in packed[:4])
+        part = Packed._make([*rows, local[owner_RxL], first_U])
+        parts.append((pad_to(texts, size), part))
         local[texts] = size
     return parts
 
 
 def whole_catalogue(num_items: int, packing: Packing | None, multiple: int) -> Items:
     """All items in order, padded to a multiple of `multiple`."""
-    items_U = np.full(round_up(num_items, multiple), -1, np.int32)
-    items_U[:num_items] = np.arange(num_items)
+    items_U = pad_to(np.arange(num_items), round_up(num_items, multiple))
     packed = None
     if packing:
-        packed = pack(packing.tokens, items_U, width=packing.width)
+        packed = packing.pack(items_U)
         packed = packed.fill_up(round_up(len(packed.index_RxL), packing.multiple))
     return _unweighted(items_U, packed)
 
@@ -195,20 +161,10 @@ def whole_catalogue(num_items: int, packing: Packing | None, multiple: int) -> I
 def catalogue_pieces(
     num_items: int, packing: Packing, multiple: int, num_rows: int
 ) -> list[Items]:
-    """All items, in pieces of one shape.
-
-    Args:
-      num_items: N.
-      packing: how to pack the texts. They are packed before they are split, so that
-        only the last piece has empty rows.
-      multiple: U becomes a multiple of it.
-      num_rows: rows of packed texts in a piece, at most.
-    """
-    packed = pack(packing.tokens, np.arange(num_items), width=packing.width)
-    num_rows = min(
-        round_up(num_rows, packing.multiple),
-        round_up(len(packed.index_RxL), packing.multiple),
-    )
+    """All items, in pieces of one shape: U a multiple, at most `num_rows` rows."""
+    # Packed before they are split, so that only the last piece has empty rows.
+    packed = packing.pack(np.arange(num_items))
+    num_rows = round_up(min(num_rows, len(packed.index_RxL)), packing.multiple)
     return [_unweighted(*part) for part in split_rows(packed, num_rows, multiple)]
 
 

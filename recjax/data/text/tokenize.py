@@ -1,5 +1,6 @@
 """Tokenises item texts with the tokenizer of a pretrained encoder."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,10 @@ from recjax.common.errors import UserError
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of the N item texts.
+    """Token ids of the N item texts."""
 
-    Attributes:
-      ids: all texts' tokens, one text after another.
-      offsets: N + 1 bounds of the texts in `ids`.
-    """
-
-    ids: np.ndarray
-    offsets: np.ndarray
+    ids: np.ndarray  # one text after another
+    offsets: np.ndarray  # N + 1 bounds of the texts in `ids`
 
     @property
     def lengths(self) -> np.ndarray:
@@ -33,15 +29,11 @@ def tokenize(
 ) -> Tokens:
     """Tokenises texts with the `tokenizer.json` of an encoder's directory.
 
-    Args:
-      texts: one per item.
-      folder: directory with `tokenizer.json`.
-      max_tokens: longer texts are truncated to it, special tokens included.
-      vocab_size: of the encoder.
+    Longer texts are truncated to `max_tokens`, special tokens included.
 
     Raises:
       UserError: `tokenizer.json` is missing, unreadable, or has tokens that are not in
-        the encoder's vocabulary.
+        the encoder's vocabulary of `vocab_size`.
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
@@ -54,8 +46,8 @@ def tokenize(
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
     lists = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
-    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])])
-    ids = np.fromiter((token for ids in lists for token in ids), np.int32)
+    offsets = np.append(0, np.cumsum([len(ids) for ids in lists]))
+    ids = np.fromiter(itertools.chain.from_iterable(lists), np.int32)
     if (largest := ids.max(initial=0)) >= vocab_size:
         raise UserError(
             f"{path}: has a token {largest}, but config.json in the same directory "
