@@ -167,7 +167,8 @@ class Evaluator:
         counts_3xWxR = np.concatenate(parts, axis=2)[:, :, is_example_R]
 
         def values(w: int) -> MetricValues:
-            return ranking_values(*counts_3xWxR[:, w], self.config.eval.ks)
+            above_R, equal_R, below_R = counts_3xWxR[:, w]
+            return ranking_values(above_R, equal_R, below_R, self.config.eval.ks)
 
         means = [values(w)[metric].mean() for w in range(len(weights_WxM))]
         best = int(np.argmax(means))
