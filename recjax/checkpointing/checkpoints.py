@@ -2,8 +2,7 @@
 
 `checkpoints/last/<step>` holds the newest training states of the current phase.
 `checkpoints/params/0` holds all parameters before training, `checkpoints/params/<i>`
-those that the first i phases have trained. Phase i starts from the two together, so
-that parameters which stay frozen are written once.
+those that the first i phases have trained. Phase i starts from the two together.
 """
 
 import contextlib
@@ -133,10 +132,10 @@ class Checkpoints:
     ) -> None:
         """Saves in the background the parameters that phase `index` starts from.
 
-        Until they are saved, a resumed run continues from the newest state of the
-        phase before. `trained` are the parameters that the phases before it trained, or
-        all parameters for phase 0.
+        `trained` are the parameters that the phases before it trained; for phase 0 all.
         """
+        # Until they are saved, a resumed run continues from the newest state of the
+        # phase before, which therefore has to be complete.
         self._last.wait()
         self._pending = index, trained, meta
         self._params.save(*self._pending, self.run_identity)
@@ -161,6 +160,7 @@ class Checkpoints:
         params: FlatParams = self._params.restore(self._initial_checkpoint, like)
         if not self.phase_checkpoint.number:
             return params, []
+        # Parameters that stay frozen are only in the initial checkpoint.
         trained = list(self.phase_checkpoint.manifest["arrays"])
         like = {path: like[path] for path in trained}
         return params | self._params.restore(self.phase_checkpoint, like), trained

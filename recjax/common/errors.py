@@ -27,11 +27,9 @@ class UserError(Exception):
 
 
 class Stopped(BaseException):
-    """Ends a run after a signal; `saved` is whether everything is saved.
+    """Ends a run after a signal; `saved` is whether everything is saved."""
 
-    Not an `Exception`, so that no handler mistakes it for a failure.
-    """
-
+    # Not an `Exception`, so that no handler mistakes it for a failure.
     def __init__(self, *, saved: bool):
         super().__init__()
         self.saved = saved

@@ -1,7 +1,7 @@
 """Builds configs: the default config, training phases, and rules that freeze weights.
 
-A config is `base.get_config()` with some keys changed. It is locked, so that a
-misspelt key is an error. On the command line: `--config.item_tower.width=128`.
+A config is `base.get_config()` with some keys changed; on the command line
+`--config.item_tower.width=128`.
 `python -m recjax.main --help_config` prints every key.
 """
 
@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     sections = {section: _defaults(keys) for section, keys in SECTIONS.items()}
     config = ConfigDict(sections.pop("") | sections)
     config.train.phases = (phase("towers"),)
-    return config.lock()
+    return config.lock()  # a misspelt key is an error
 
 
 def phase(name: str, **changes: Any) -> ConfigDict:
@@ -31,7 +31,7 @@ def phase(name: str, **changes: Any) -> ConfigDict:
     config = ConfigDict(_defaults(PHASE))
     config.name = name
     config.lr_mults = freeze("all")
-    config.lock().update(changes)
+    config.lock().update(changes)  # refuses keys that do not exist
     return config
 
 

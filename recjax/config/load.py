@@ -1,8 +1,4 @@
-"""Finds and reads configs: Python files, saved `config.json` files, packaged examples.
-
-`config_flags` reads Python files only. A name or a JSON file is therefore translated
-into the path of a Python file of this package, see `config_path`.
-"""
+"""Finds and reads configs: Python files, saved JSON files, packaged examples."""
 
 import difflib
 import json
@@ -34,6 +30,7 @@ def config_path(value: str) -> str:
     The value is FILE.py[:ARG], FILE.json, or the name of a packaged example; anything
     else is a `UserError`.
     """
+    # `config_flags` reads Python files only; one of this package reads the JSON file.
     if value.endswith(".json"):
         return f"{SAVED_CONFIG}:{value}"
     path, colon, argument = value.partition(":")
@@ -72,6 +69,7 @@ def from_dict(saved: Any) -> ConfigDict:
     """
     config = base.get_config()
     for name, value in _items(saved, "the config"):
+        # Keys without a section stand beside the sections.
         if name not in SECTIONS:
             _set(config, "", name, value, [*SECTIONS[""], *SECTIONS])
             continue
@@ -96,6 +94,7 @@ def check_key(key: str) -> None:
         _unknown("", section, sections)
     else:
         known = [*SECTIONS[section], *(sections if not section else ())]
+    # An index follows the name in train.phases[0].
     if name.partition("[")[0] not in known:
         _unknown(section + dot, name, known)
 
@@ -128,10 +127,11 @@ def _phases(value: Any) -> tuple[ConfigDict, ...]:
 
 
 def _set(config: ConfigDict, section: str, name: str, value: Any, known: Any) -> None:
-    """Sets a declared key; JSON has lists where configs have tuples."""
+    """Sets a declared key."""
     if name not in known:
         _unknown(section, name, known)
     try:
+        # JSON has lists where configs have tuples.
         config[name] = _tuples(value)
     except (TypeError, ValueError):
         kind = type(config[name]).__name__

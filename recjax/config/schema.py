@@ -11,8 +11,6 @@ from recjax.config.choices import registries
 class Key:
     """Declares one key of the config.
 
-    Bounds and choices of a key whose default is a tuple hold for each of its items.
-
     Attributes:
       default: value in `get_config()`; its type is the type of the key.
       doc: meaning, as one or more sentences.
@@ -22,6 +20,7 @@ class Key:
       optional: whether "" is allowed besides the choices.
     """
 
+    # Bounds and choices of a key whose default is a tuple hold for each of its items.
     default: Any
     doc: str
     unit: str = ""
@@ -33,6 +32,7 @@ class Key:
 
     def allowed(self) -> Collection[str]:
         """Returns the names to choose from; none where every value is allowed."""
+        # Read at each call: a user may have registered further names since.
         names = self.choices
         return registries()[names] if isinstance(names, str) else names
 

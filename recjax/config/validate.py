@@ -29,6 +29,7 @@ def check_config(config: ConfigDict) -> None:
     Raises:
       UserError: names the key, the value and what is allowed.
     """
+    # All further checks read the keys of the phases.
     phases = config.train.phases
     if not phases or not all(hasattr(phase, "lr_mults") for phase in phases):
         raise UserError(
@@ -58,6 +59,7 @@ def check_value(name: str, value: Any, key: Key) -> None:
     bounds = key.bounds()
     allowed = key.allowed()
     for item in value if many else (value,):
+        # ml_collections compares the types of all values but the items of tuples.
         if many and key.default and not _same_type(item, key.default[0]):
             kind = type(key.default[0]).__name__
             raise UserError(f"{name}: {item!r} in {tuple(value)} is not of type {kind}")
@@ -86,7 +88,7 @@ def _check_phases(config: ConfigDict) -> Iterator[str]:
 
 def _check_data(config: ConfigDict) -> Iterator[str]:
     data = config.data
-    # The prefix may not lead out of the directory of the data.
+    # The prefix must not lead out of the directory of the data.
     if not re.fullmatch(r"[\w.-]*", data.file_prefix) or ".." in data.file_prefix:
         yield f"data.file_prefix: {data.file_prefix!r} is not a part of a file name"
     limits = tuple(data.rating_range)
@@ -99,6 +101,7 @@ def _check_data(config: ConfigDict) -> Iterator[str]:
             f"data.split_fractions: {fractions} is not (validation, test), both above "
             "0 and their sum below 1"
         )
+    # A misspelt column that exists would otherwise be noticed only in the results.
     key_of_column: dict[str, str] = {}
     keys = ("user", "item", "time", "rating", "history")
     for key in keys if data.split == "fixed" else keys[:-1]:
@@ -128,6 +131,7 @@ def _check_ratings(config: ConfigDict) -> Iterator[str]:
 def _check_metrics(config: ConfigDict) -> Iterator[str]:
     if not config.eval.ks:
         yield "eval.ks: () has no cut-off; set at least one"
+    # Other cut-offs are not computed, so they would be missed after the first epoch.
     known = [f"{m}@{k}" for m in ("hr", "ndcg", "mrr") for k in config.eval.ks]
     known.append("auc")
     named = [("train.metric", config.train.metric)]

@@ -91,6 +91,7 @@ def find_untrained_gaps(
     found = []
     layers = range(1, encoder.num_blocks - 1)  # without embeddings and pooling
     for phase, phase_rules in zip(phases, rules, strict=True):
+        # Blocks count from the embeddings, 0, over the layers to the pooling.
         blocks = {block_of(path, encoder) for path in phase_rules.trained_paths()}
         trained = [block for block in layers if block in blocks]
         above = range(min(trained, default=layers.stop), layers.stop)
