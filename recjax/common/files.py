@@ -66,6 +66,7 @@ def file_sha256(path: Path, *, skip_last: int = 0) -> str:
 def hash_arrays(arrays: Iterable[tuple[str, Any]], *settings: Any) -> str:
     """Hash of settings and of arrays with their names, in 32 hexadecimal digits."""
     digest = hashlib.sha256(repr(settings).encode())
+    # Every byte of an array counts, and so do its name, its dtype and its shape.
     for name, x in arrays:
         array = np.ascontiguousarray(x)
         digest.update(f"{name} {array.dtype} {array.shape}".encode())

@@ -174,21 +174,18 @@ def _check_towers(config: ConfigDict) -> Iterator[str]:
             )
 
 
-def _check_fusion(config: ConfigDict) -> Iterator[str]:
-    names = tuple(config.head.fusion)
+def _check_baselines(config: ConfigDict) -> Iterator[str]:
+    fused = tuple(config.head.fusion)
     weights = tuple(config.head.fusion_weights)
     if not weights:
         yield "head.fusion_weights: () has no weight; set at least one"
-    if len(set(names)) < len(names):
-        yield f"head.fusion: {names} contains a baseline twice"
-    if len(weights) ** len(names) > MAX_FUSION_COMBINATIONS:
+    if len(set(fused)) < len(fused):
+        yield f"head.fusion: {fused} contains a baseline twice"
+    if len(weights) ** len(fused) > MAX_FUSION_COMBINATIONS:
         yield (
-            f"head.fusion_weights: {len(weights)} weights for each of {len(names)} "
+            f"head.fusion_weights: {len(weights)} weights for each of {len(fused)} "
             f"baselines are more than {MAX_FUSION_COMBINATIONS} combinations"
         )
-
-
-def _check_baselines(config: ConfigDict) -> Iterator[str]:
     for key, names in baseline_keys(config):
         if TEXT in names and "text" not in config.item_tower.sources:
             yield f"{key}: 'text' needs 'text' in item_tower.sources"
@@ -219,7 +216,6 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _check_ratings,
     _check_metrics,
     _check_towers,
-    _check_fusion,
     _check_baselines,
     _check_mesh,
 )

@@ -18,9 +18,8 @@ def beyond_accuracy(
 
     Args:
       top_RxK: the lists, best item first; -1 marks a missing item. K may be smaller
-        than k in a small catalogue.
+        than the cut-off k in a small catalogue.
       events_N: number of training events of every item.
-      k: cut-off.
       vectors_NxD: item vectors, for the distances in `diversity`.
 
     Returns:

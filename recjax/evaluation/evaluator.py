@@ -30,9 +30,7 @@ class Evaluation:
     """Per-example results of one split, in the order of its examples.
 
     Attributes:
-      values: `{metric: values_R}`.
       rank_R: rank of each target among its candidates, from 1; ties rank above it.
-      target_score_R: score of each target.
       top_RxK: best candidates, best first; -1 where there are fewer than K.
       vectors_NxD: item vectors that were ranked, on the devices; None if the scorer
         has no vectors.
@@ -102,10 +100,7 @@ class Evaluator:
         return self._collect((batch, ranked(batch)) for batch in self.queries(rows))
 
     def by_text(self, vectors_NxE: jax.Array, rows: Examples) -> Evaluation:
-        """Evaluates text vectors without any training.
-
-        A user is the mean of the unit vectors of the history; scores are cosines.
-        """
+        """Evaluates text vectors: cosines with the mean unit vector of a history."""
         # The baseline `TextSimilarity` differs: it weights recent items more and
         # computes on the host, while this ranks on the devices as a model does.
 

@@ -54,11 +54,7 @@ def with_intervals(
 ) -> dict[str, Interval]:
     """Returns metric means with 95% percentile bootstrap intervals (Efron, 1979).
 
-    Args:
-      values: per-example values, all of the same examples.
-      users_R: user of each example.
-      bootstrap_samples: number of samples; all metrics share them.
-      seed: seed of the resampling.
+    All values are of the same examples, and all metrics share the resamples.
     """
     table_RxM = np.stack(list(values.values()), axis=1)
     means_SxM = bootstrap_means(
@@ -124,11 +120,8 @@ def rating_report(
 ) -> dict[str, float]:
     """Returns the confusion matrix at probability one half, accuracy, AUC, log loss.
 
-    Args:
-      score_R: scores of the events by the model.
-      label_R: 1 = liked, 0 = not liked.
-      platt: result of `fit_platt` on other events.
-      prior: share of likes among those; `log_loss_prior` is that of predicting it.
+    `platt` is the result of `fit_platt` on other events, and `prior` the share of likes
+    among those; `log_loss_prior` is the log loss of always predicting it.
     """
     p_R = np.clip(_sigmoid(platt[0] * score_R + platt[1]), 1e-7, 1 - 1e-7)
     prior = float(np.clip(prior, 1e-7, 1 - 1e-7))

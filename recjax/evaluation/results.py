@@ -28,14 +28,7 @@ def phase_results(
 ) -> dict[str, Any]:
     """Returns the entry of one phase in `results.json`.
 
-    Args:
-      config: resolved config.
-      data: the split data set.
-      titles: title of each item.
-      valid: evaluation of the validation examples.
-      test: evaluation of the test examples.
-      trained: the parameters that the phase trained, as evaluated.
-      epochs: number of epochs that the phase ran.
+    `trained` are the parameters that the phase trained, as evaluated.
     """
     return {
         "test": metric_intervals(config, test, data.test),

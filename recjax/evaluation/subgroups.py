@@ -77,10 +77,10 @@ def user_groups(users: pl.DataFrame) -> Subgroups:
 
     A column with 2 to 12 distinct values gives a group per value. A numeric column with
     more is cut at the quartiles of the users, and a group is named by its smallest and
-    largest number. All other columns are skipped, and so is everything that looks like
-    an identifier: the first column, integers that are unique per user, and numbers with
-    leading zeros. Users without a value are in the group `unknown`.
+    largest number. Users without a value are in the group `unknown`.
     """
+    # All other columns are skipped, and so is everything that looks like an identifier:
+    # the first column, integers unique per user, and numbers with leading zeros.
     found = {}
     for column in users.columns[1:]:
         texts = users[column]
@@ -118,7 +118,6 @@ def subgroup_report(
       examples also has `"min_rows"` and `"largest_gap": {metric: {"value", "low",
       "high", "best", "worst"}}`: the difference between the best and the worst of these
       groups with its bootstrap interval, for every metric that differs between groups.
-      The interval does not correct for selecting the extreme pair.
     """
     report: dict[str, Any] = {}
     for name, masks in subgroups.items():
@@ -160,6 +159,7 @@ def _largest_gap(
     bootstrap_samples: int,
 ) -> dict[str, Any]:
     """Compares the best and the worst group, which share no user."""
+    # The interval does not correct for selecting the extreme pair.
     best = max(means, key=means.__getitem__)
     worst = min(means, key=means.__getitem__)
     # Disjoint users are independent, so each group is resampled by its own seed.

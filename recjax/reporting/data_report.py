@@ -66,6 +66,7 @@ def _describe_split(rows: Examples, events_N: np.ndarray) -> str:
 def protocol_warnings(data: Data, config: Any) -> list[str]:
     """Warns of settings in the section `eval` that make metrics misleading."""
     found = []
+    # Both settings make the task easier than recommending from the catalogue.
     if config.candidates:
         found.append(
             f"each target is ranked among only {config.candidates} sampled items; this "

@@ -8,6 +8,7 @@ from recjax.reporting.markdown import interval_cell, markdown_table, result_tabl
 
 def results_text(final: Mapping[str, Any], metrics: Sequence[str]) -> str:
     """Returns the text of `results.md`, with some metrics in the first table."""
+    # Rows of the tables in this order: baselines, zero-shot, phases.
     named = dict(final["baselines"])
     if "zero_shot" in final:
         named["zero-shot (pretrained encoder)"] = final["zero_shot"]
