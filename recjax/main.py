@@ -11,7 +11,7 @@ import io
 import re
 import sys
 import threading
-from logging import CRITICAL, Filter, LogRecord, getLogger
+from logging import CRITICAL, getLogger
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
@@ -47,14 +47,15 @@ flags.DEFINE_string(
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the flags with absl; a mistake is one line instead of a traceback."""
     _print_help(argv)
-    argv = _with_config_path(argv)
     try:
+        argv = _with_config_path(argv)
         rest = flags.FLAGS(argv)
         _ = _CONFIG.value and _CONFIG.value.seed  # an unreadable file raises only now
     except SystemExit as e:
         if any(re.match(r"--?(help|\?)", arg) for arg in argv):
             sys.exit(0)  # absl exits with 1
-        _fail(f"config: {' '.join(_config_arguments(argv))}: exits with {e.code}")
+        configs = [arg for arg in argv if re.match(r"--?config(=|$)", arg)]
+        _fail(f"config: {' '.join(configs)}: exits with {e.code}")
     except UserError as e:
         _fail(str(e))
     except OSError as e:
@@ -65,7 +66,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except Exception as e:  # a config file may raise anything
         if "--debug" in argv:
             raise
-        _check_keys(argv)
+        _check_keys(argv)  # not before, as a config file may add keys of its own
         _fail(f"config: {' '.join(explain(e))}")
     if len(rest) > 1:
         _fail(f"unexpected argument {rest[1]!r}; options begin with --")
@@ -91,15 +92,8 @@ def _print_help(argv: list[str]) -> None:
             sys.exit(0)
 
 
-def _config_arguments(argv: list[str]) -> list[str]:
-    return [arg for arg in argv if re.match(r"--?config(=|$)", arg)]
-
-
 def _check_keys(argv: list[str]) -> None:
-    """Fails at a flag for an unknown key; names the key that it is now, or is close to.
-
-    Called only after an error, as a config file may add keys of its own.
-    """
+    """Fails at a flag for an unknown key; names its new name, or the closest key."""
     for arg in argv:
         if found := re.match(r"--?(?:no)?config\.([^=]+)", arg):
             try:
@@ -112,13 +106,10 @@ def _with_config_path(argv: list[str]) -> list[str]:
     """Replaces the name of a packaged config, or a JSON file, by a Python file."""
     argv = list(argv)
     for i, arg in enumerate(argv):
-        try:
-            if found := re.fullmatch(r"(--?config=)(.+)", arg):
-                argv[i] = found[1] + config_path(found[2])
-            elif re.fullmatch("--?config", arg) and i + 1 < len(argv):
-                argv[i + 1] = config_path(argv[i + 1])
-        except UserError as e:
-            _fail(str(e))
+        if found := re.fullmatch(r"(--?config=)(.+)", arg):
+            argv[i] = found[1] + config_path(found[2])
+        elif re.fullmatch("--?config", arg) and i + 1 < len(argv):
+            argv[i + 1] = config_path(argv[i + 1])
     return argv
 
 
@@ -127,22 +118,12 @@ def _fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-class _NotFromOrbax(Filter):
-    """Drops log records of Orbax, which uses the same logger as all users of absl.
-
-    Its errors reach the user through `UserError`, or as a line about a checkpoint that
-    could not be saved or read.
-    """
-
-    def filter(self, record: LogRecord) -> bool:
-        """Whether to keep the record."""
-        return "orbax" not in record.pathname
-
-
 def _configure_logging(debug: bool) -> None:
     logging.set_verbosity(logging.WARNING)
     if not debug:
-        logging.get_absl_logger().addFilter(_NotFromOrbax())
+        # Errors of Orbax, which logs as absl, reach the user through `UserError`, or as
+        # a line about a checkpoint that could not be saved or read.
+        logging.get_absl_logger().addFilter(lambda log: "orbax" not in log.pathname)
         # JAX logs lost connections of several processes, which recjax reports too.
         getLogger("jax._src.distributed").setLevel(CRITICAL)
         # Errors of background saves are reported by the checkpoint code.

@@ -2,8 +2,7 @@
 
 `checkpoints/last/<step>` holds the newest training states of the current phase.
 `checkpoints/params/0` holds all parameters before training, `checkpoints/params/<i>`
-those that the first i phases have trained. Phase i starts from the two together, so
-that parameters which stay frozen are written once.
+those that the first i phases have trained. Phase i starts from the two together.
 """
 
 import contextlib
@@ -15,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from recjax.checkpointing.store import Checkpoint, CheckpointDirectory
+from recjax.checkpointing.store import Checkpoint, CheckpointDirectory, Identity
 from recjax.common.config import describe_changes
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams
@@ -23,12 +22,9 @@ from recjax.runtime.processes import all_processes
 
 
 class Checkpoints:
-    """The checkpoints of a run directory.
+    """The checkpoints of a run directory, with the `keep` newest training states.
 
-    Args:
-      workdir: the run directory.
-      log: receives a line about each checkpoint that could not be read or saved.
-      keep: how many of the newest training states are kept.
+    `log` receives a line about each checkpoint that could not be read or saved.
 
     Attributes:
       run_identity: saved with every checkpoint; see `check_identity`.
@@ -43,32 +39,26 @@ class Checkpoints:
         if not jax.process_index():
             self._last.delete_unfinished()
             self._params.delete_unfinished()
-        self.run_identity: dict[str, dict[str, Any]] = {}
+        self.run_identity: Identity = {}
         self.phase_checkpoint, self.step_checkpoint = self._find()
         # The arguments of the newest `save_params`, until they are saved.
         self._pending: tuple[int, FlatParams, dict[str, Any]] | None = None
         self._initial_checkpoint = self.phase_checkpoint
         if self.phase_checkpoint is not None and self.phase_checkpoint.number:
             self._initial_checkpoint = self._params.verify(0)
-            if self._initial_checkpoint is None:
-                raise self._all_damaged()
+            self._refuse_damage(self._initial_checkpoint is None)
 
     def _find(self) -> tuple[Checkpoint | None, Checkpoint | None]:
-        """Finds the newest verified parameters and the newest state of their phase.
-
-        Every process takes the checkpoints that the first process finds: one that is
-        damaged for some processes only must not make them resume from two places.
-        """
+        """Finds the newest verified parameters and the newest state of their phase."""
         phase = step = None
         damaged = 0
         if not jax.process_index():
-            phase = _newest_valid(self._params, lambda meta: True)
+            phase = _newest_valid(self._params)
             if phase is not None:
-                index = phase.number
-                step = _newest_valid(
-                    self._last, lambda meta: meta.get("phase") == index
-                )
+                step = _newest_valid(self._last, phase.number)
             damaged = int(phase is None and bool(self._params.steps()))
+        # Every process takes what the first one finds: a checkpoint that is damaged for
+        # some processes only must not make them resume from two places.
         if jax.process_count() > 1:
             numbers = [-1 if x is None else x.number for x in (phase, step)]
             found = multihost_utils.broadcast_one_to_all(np.array([*numbers, damaged]))
@@ -76,16 +66,16 @@ class Checkpoints:
             if jax.process_index():
                 phase = self._params.verify(index) if index >= 0 else None
                 step = self._last.verify(number) if number >= 0 else None
-        if damaged:
-            raise self._all_damaged()
+        self._refuse_damage(bool(damaged))
         return phase, step
 
-    def _all_damaged(self) -> UserError:
-        return UserError(
-            f"{self._params.folder}: every checkpoint that the run could resume from "
-            f"is damaged; delete {self._params.folder.parent} to start again, or "
-            "choose another --workdir"
-        )
+    def _refuse_damage(self, damaged: bool) -> None:
+        if damaged:
+            raise UserError(
+                f"{self._params.folder}: every checkpoint that the run could resume "
+                f"from is damaged; delete {self._params.folder.parent} to start again, "
+                "or choose another --workdir"
+            )
 
     @property
     def resume_metadata(self) -> dict[str, Any] | None:
@@ -93,25 +83,27 @@ class Checkpoints:
         checkpoint = self.step_checkpoint or self.phase_checkpoint
         return checkpoint.meta if checkpoint else None
 
-    def check_identity(self, identity: dict[str, dict[str, Any]]) -> str:
+    def check_identity(self, identity: Identity) -> str:
         """Sets the identity of the run and compares it with the checkpoint's.
 
-        Args:
-          identity: `required` (config, data, catalogue) has to equal the saved one;
-            `informational` (versions, devices) may differ, but then the results are
-            not bit-identical.
+        Its `required` part (config, data, catalogue) has to equal the saved one, or a
+        UserError is raised. The `informational` part (versions, devices) may differ,
+        but then the results are not bit-identical.
 
         Returns:
           The changes of the informational part; empty if nothing changed.
-
-        Raises:
-          UserError: the checkpoint is one of another run, or of an older version.
         """
         self.run_identity = identity
         checkpoint = self.step_checkpoint or self.phase_checkpoint
         if checkpoint is None:
             return ""
-        saved = checkpoint.identity
+        saved = checkpoint.manifest.get("identity")
+        if saved is None:
+            raise UserError(
+                f"{checkpoint.path}: was saved by an older version of recjax, which "
+                "this version cannot resume; finish the run with that version, or "
+                "choose another --workdir"
+            )
         if changes := describe_changes(saved["required"], identity["required"]):
             raise UserError(
                 f"{checkpoint.path}: belongs to another run ({changes}); choose "
@@ -124,10 +116,7 @@ class Checkpoints:
     def save_last(self, step: int, tree: Any, meta: dict[str, Any]) -> None:
         """Saves in the background the state that a resumed run continues from.
 
-        Args:
-          step: global step.
-          tree: pytree of arrays.
-          meta: JSON values; `phase` is the index of the phase.
+        `meta` holds JSON values, among them the index of the `phase`.
         """
         # A state without the parameters that its phase started from is useless.
         if self.flush_phase_checkpoint():
@@ -143,25 +132,16 @@ class Checkpoints:
     ) -> None:
         """Saves in the background the parameters that phase `index` starts from.
 
-        Until they are saved, a resumed run continues from the newest state of the
-        phase before.
-
-        Args:
-          index: of the phase; 0 before any training.
-          trained: the parameters that the phases before it trained; all parameters
-            before any training.
-          meta: JSON values.
+        `trained` are the parameters that the phases before it trained; for phase 0 all.
         """
+        # Until they are saved, a resumed run continues from the newest state of the
+        # phase before, which therefore has to be complete.
         self._last.wait()
         self._pending = index, trained, meta
         self._params.save(*self._pending, self.run_identity)
 
     def flush_phase_checkpoint(self) -> bool:
-        """Waits for `save_params`, and tries once more if it failed.
-
-        Returns:
-          Whether all processes have saved the parameters.
-        """
+        """Waits for `save_params`, retries it once, and returns whether all saved."""
         saved = all_processes(self._params.wait())
         if not saved and self._pending is not None:
             self._params.save(*self._pending, self.run_identity)
@@ -171,24 +151,19 @@ class Checkpoints:
         return saved
 
     def restore_params(self, like: FlatParams) -> tuple[FlatParams, list[str]]:
-        """Restores all parameters that the phase starts from.
+        """Restores all parameters that the phase starts from, placed like those given.
 
-        Args:
-          like: all parameters; the restored ones are placed like them.
-
-        Returns:
-          The parameters, and the paths of those that were trained.
+        Returns them, and the paths of those that were trained.
         """
         assert self.phase_checkpoint is not None
         assert self._initial_checkpoint is not None
         params: FlatParams = self._params.restore(self._initial_checkpoint, like)
         if not self.phase_checkpoint.number:
             return params, []
+        # Parameters that stay frozen are only in the initial checkpoint.
         trained = list(self.phase_checkpoint.manifest["arrays"])
-        like_trained = {path: like[path] for path in trained}
-        return params | self._params.restore(
-            self.phase_checkpoint, like_trained
-        ), trained
+        like = {path: like[path] for path in trained}
+        return params | self._params.restore(self.phase_checkpoint, like), trained
 
     def wait(self) -> bool:
         """Waits for all saves; returns False if one of any process failed."""
@@ -201,14 +176,9 @@ class Checkpoints:
 
 
 def read_params(workdir: Path, index: int | None = None) -> FlatParams:
-    """Reads all parameters of a run, onto the first device.
+    """Reads all parameters of a run after `index` phases, by default after all of them.
 
-    Args:
-      workdir: the run directory.
-      index: number of phases after which they are read; the newest if None.
-
-    Raises:
-      UserError: they are missing or damaged.
+    They are on the first device. Raises UserError if they are missing or damaged.
     """
     folder = (workdir / "checkpoints" / "params").resolve()
     problems: list[str] = []
@@ -225,9 +195,13 @@ def read_params(workdir: Path, index: int | None = None) -> FlatParams:
 
 
 def _newest_valid(
-    directory: CheckpointDirectory, fits: Callable[[dict[str, Any]], bool]
+    directory: CheckpointDirectory, phase: int | None = None
 ) -> Checkpoint | None:
-    """The newest checkpoint that verifies and whose `meta` fits."""
+    """Returns the newest checkpoint that verifies, of a phase if one is given."""
+
+    def fits(meta: dict[str, Any]) -> bool:
+        return phase is None or meta.get("phase") == phase
+
     for number in directory.steps():
         # Hashing a checkpoint takes seconds, so those of another phase are left out by
         # their unverified meta; what is verified is checked again.

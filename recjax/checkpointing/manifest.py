@@ -10,11 +10,7 @@ NAME = "manifest.json"
 
 
 def verify(path: Path) -> tuple[dict[str, Any] | None, str]:
-    """Compares the files of a checkpoint with its manifest.
-
-    Returns:
-      The manifest if every byte is as it was written, else None and the reason.
-    """
+    """Returns the manifest if every byte is as it was written, else None and why."""
     try:
         text = (path / NAME).read_text(encoding="utf-8")
         manifest = json.loads(text)
@@ -39,13 +35,10 @@ def verify(path: Path) -> tuple[dict[str, Any] | None, str]:
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Writes the manifest of a checkpoint, with the digests of its files.
-
-    From the rename on the checkpoint counts, so its manifest has to be on the disk
-    by then.
-    """
+    """Writes the manifest of a checkpoint, with the digests of its files."""
     digests = {name: file_sha256(path / name) for name in _files(path)}
     text = _render({**content, "files": digests})
+    # The checkpoint counts from the rename on: its bytes must be on the disk by then.
     write_text_atomically(path / NAME, text, sync=True)
 
 

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import orbax.checkpoint as ocp
@@ -22,6 +22,8 @@ import orbax.checkpoint as ocp
 from recjax.checkpointing import manifest as manifest_lib
 from recjax.common.config import describe_changes
 from recjax.common.errors import UserError
+
+Identity = dict[str, dict[str, Any]]  # of a run, see `Checkpoints.check_identity`
 
 
 @dataclass(frozen=True)
@@ -39,33 +41,14 @@ class Checkpoint:
     @property
     def meta(self) -> dict[str, Any]:
         """The JSON values that were saved with the arrays."""
-        meta: dict[str, Any] = self.manifest["meta"]
-        return meta
-
-    @property
-    def identity(self) -> dict[str, dict[str, Any]]:
-        """The identity of the run that saved it, see `Checkpoints.check_identity`.
-
-        Raises:
-          UserError: an older version of recjax wrote the manifest.
-        """
-        if "identity" not in self.manifest:
-            raise UserError(
-                f"{self.path}: was saved by an older version of recjax, which this "
-                "version cannot resume; finish the run with that version, or choose "
-                "another --workdir"
-            )
-        identity: dict[str, dict[str, Any]] = self.manifest["identity"]
-        return identity
+        return cast(dict[str, Any], self.manifest["meta"])
 
 
 class CheckpointDirectory:
     """A directory of numbered checkpoints.
 
-    Args:
-      folder: absolute path.
-      keep: how many of the newest checkpoints are kept; 0 keeps all.
-      log: receives a line about each checkpoint that could not be read or saved.
+    The `keep` newest ones are kept; 0 keeps all. `log` receives a line about each that
+    could not be read or saved. The path is absolute.
     """
 
     def __init__(self, folder: Path, keep: int, log: Callable[[str], None]):
@@ -95,26 +78,17 @@ class CheckpointDirectory:
     def read_meta(self, number: int) -> dict[str, Any] | None:
         """`meta` of a checkpoint that may be damaged; None if it cannot be read."""
         try:
-            text = self._manifest_path(number).read_text(encoding="utf-8")
-            meta = json.loads(text)["meta"]
+            meta = json.loads(self._manifest_path(number).read_bytes())["meta"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return meta if isinstance(meta, dict) else None
 
     def save(
-        self,
-        number: int,
-        tree: Any,
-        meta: dict[str, Any],
-        identity: dict[str, dict[str, Any]],
+        self, number: int, tree: Any, meta: dict[str, Any], identity: Identity
     ) -> None:
-        """Saves in the background; a checkpoint of the same number is replaced.
+        """Saves arrays in the background; replaces a checkpoint of the same number.
 
-        Args:
-          number: name of the checkpoint.
-          tree: pytree of arrays.
-          meta: JSON values.
-          identity: JSON values that identify the run.
+        `meta` and `identity` are JSON values for the manifest.
         """
         self.wait()
         content = {"identity": identity, "meta": meta, "arrays": _describe_arrays(tree)}
@@ -129,9 +103,9 @@ class CheckpointDirectory:
 
     def wait(self) -> bool:
         """Waits for the newest save; returns False, and logs why, if it failed."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            number, future = pending
+        if self._pending is not None:
+            number, future = self._pending
+            self._pending = None
             try:
                 future.result()
             except Exception as e:
@@ -151,18 +125,16 @@ class CheckpointDirectory:
                 f"{checkpoint.path}: holds other arrays ({changes}); choose another "
                 "--workdir"
             )
-        return self._orbax.restore(checkpoint.path, _abstract(like))
+        return self._orbax.restore(checkpoint.path, jax.tree.map(_abstract, like))
 
     def restore_plain(self, checkpoint: Checkpoint) -> Any:
         """Restores the arrays of a checkpoint of a flat dict, on the first device."""
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        return self._orbax.restore(
-            checkpoint.path,
-            {
-                path: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-                for path, (shape, dtype) in checkpoint.manifest["arrays"].items()
-            },
-        )
+        like = {
+            path: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+            for path, (shape, dtype) in checkpoint.manifest["arrays"].items()
+        }
+        return self._orbax.restore(checkpoint.path, like)
 
     def delete_unfinished(self, number: str = "*") -> None:
         """Deletes temporary directories of saves that were killed or failed."""
@@ -183,14 +155,11 @@ class CheckpointDirectory:
         manifest_lib.write(path, content)
         # A checkpoint with a higher number was skipped when the run was resumed, as
         # damaged: it must neither be restored later nor count as one of those kept.
-        complete = [
-            n
-            for n in self.steps()
-            if n <= int(path.name) and self._manifest_path(n).exists()
-        ]
-        kept = complete[: self.keep] if self.keep else complete
-        for n in set(self.steps()) - set(kept):
-            shutil.rmtree(self.folder / str(n), ignore_errors=True)
+        numbers = [number for number in self.steps() if number <= int(path.name)]
+        complete = [n for n in numbers if self._manifest_path(n).exists()]
+        kept = complete[: self.keep or None]
+        for number in set(self.steps()) - set(kept):
+            shutil.rmtree(self.folder / str(number), ignore_errors=True)
 
     def _manifest_path(self, number: int) -> Path:
         return self.folder / str(number) / manifest_lib.NAME
@@ -203,18 +172,14 @@ class CheckpointDirectory:
             self.delete_unfinished(str(number))
 
 
+def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+
+
 def _describe_arrays(tree: Any) -> dict[str, list[Any]]:
     """Maps the path of every array to its [shape, dtype], as JSON values."""
-    return {
-        ":".join(str(getattr(k, "key", getattr(k, "name", k))) for k in path): [
-            list(x.shape),
-            str(x.dtype),
-        ]
-        for path, x in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def _abstract(tree: Any) -> Any:
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
-    )
+    found = {}
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        parts = [str(getattr(k, "key", getattr(k, "name", k))) for k in path]
+        found[":".join(parts)] = [list(x.shape), str(x.dtype)]
+    return found

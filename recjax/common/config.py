@@ -16,18 +16,12 @@ def describe_changes(
 ) -> str:
     """Describes what differs: `"train.lr: 0.1 before, 0.2 now; 4 more"`.
 
-    Args:
-      before: a config, a protocol, or any mapping of JSON values; nested keys are
-        joined by dots.
-      now: what to compare it with.
-      names: what to call the two in the description.
-      limit: how many of the keys are shown; None shows all of them.
-
-    Returns:
-      The description; empty only if nothing differs.
+    The two are configs, protocols, or any mappings of JSON values, whose nested keys
+    are joined by dots, and are called `names`. `limit` changes are shown; None shows
+    all. The description is empty only if nothing differs.
     """
     old, new = _flat(before), _flat(now)
-    pairs = {k: (old.get(k, _ABSENT), new.get(k, _ABSENT)) for k in {**old, **new}}
+    pairs = {k: (old.get(k, _ABSENT), new.get(k, _ABSENT)) for k in old | new}
     changes = [
         f"{key}: {a} {names[0]}, {b} {names[1]}"
         for key, (a, b) in pairs.items()

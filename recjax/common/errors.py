@@ -12,16 +12,12 @@ PROCESS_LOST = 76  # exit code: another process of the run is gone
 class UserError(Exception):
     """A mistake that the user can fix: what is wrong, where, and how to fix it.
 
-    `recjax.main` prints the message in one line and exits with code 2. Mistakes in the
-    code itself keep their own exceptions and their tracebacks.
-
-    Args:
-      message: of the form "where: what happened; how to fix it".
-      key: the config key, flag or file that the error is about; by default the part of
-        the message before the first ": ".
+    `recjax.main` prints the message, "where: what happened; how to fix it", in one line
+    and exits with code 2. Mistakes in the code itself keep their tracebacks.
 
     Attributes:
-      key: as given or derived; None if the message does not name one.
+      key: the config key, flag or file that the error is about; by default the part of
+        the message before the first ": ", or None.
     """
 
     def __init__(self, message: str, key: str | None = None):
@@ -31,25 +27,16 @@ class UserError(Exception):
 
 
 class Stopped(BaseException):
-    """Ends a run after a signal.
+    """Ends a run after a signal; `saved` is whether everything is saved."""
 
-    Not an `Exception`, so that no handler mistakes it for a failure.
-
-    Attributes:
-      saved: whether everything that can be saved is saved.
-    """
-
+    # Not an `Exception`, so that no handler mistakes it for a failure.
     def __init__(self, *, saved: bool):
         super().__init__()
         self.saved = saved
 
 
 def explain(error: BaseException) -> list[str]:
-    """Explains an exception of a config file, or of the parser of its flags.
-
-    Returns:
-      Lines without the noise of ml_collections and absl.
-    """
+    """Explains an exception of a config file or of its flags, without the noise."""
     message = str(error)
     with contextlib.suppress(ValueError, SyntaxError):
         message = str(ast.literal_eval(message))  # a KeyError quotes its message
@@ -59,12 +46,10 @@ def explain(error: BaseException) -> list[str]:
         exception = r"^(?=\w+(?:Error|Exception): )"
         last = re.split(exception, message, flags=re.MULTILINE)[-1]
         return [where + textwrap.shorten(last, 200, placeholder=" ...")]
+    # ml_collections lists all keys of a section, and words its hint as a question.
     message = re.sub(r" Other fields present: .*\n", "\n", message, flags=re.DOTALL)
-    message = re.sub(
-        r"^'(\w+)'\s+Did you mean (\"\w+\").*",
-        r"no key '\1'; did you mean \2?",
-        message,
-    )
+    hint = r"^'(\w+)'\s+Did you mean (\"\w+\").*"
+    message = re.sub(hint, r"no key '\1'; did you mean \2?", message)
     if isinstance(error, KeyError | AttributeError):
         message = re.sub(r"^'?(\w+)'?$", r"no key '\1'", message)
     lines = [line.strip() for line in message.splitlines() if line.strip()]

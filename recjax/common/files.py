@@ -15,12 +15,8 @@ def atomic_files(*paths: Path, sync: bool = False) -> Iterator[list[Path]]:
     """Yields temporary paths to write to, and renames them to `paths` on success.
 
     A reader finds the old file or the new one and never a part of it. On an exception
-    the old files stay and the temporary ones are deleted.
-
-    Args:
-      *paths: files to create or to replace; one process at a time may write them.
-      sync: whether the bytes have to be on the disk before the rename, so that the new
-        file is complete even after a power failure.
+    the old files stay and the temporary ones are deleted. One process at a time may
+    write them. With `sync` the new files are complete even after a power failure.
     """
     # In the same directory, because a rename is atomic only within a file system. The
     # suffix stays at the end, because some writers choose their format by it.
@@ -68,11 +64,9 @@ def file_sha256(path: Path, *, skip_last: int = 0) -> str:
 
 
 def hash_arrays(arrays: Iterable[tuple[str, Any]], *settings: Any) -> str:
-    """Hash of named arrays and of settings, in 32 hexadecimal digits.
-
-    Every byte of an array counts, and so do its name, its dtype and its shape.
-    """
+    """Hash of settings and of arrays with their names, in 32 hexadecimal digits."""
     digest = hashlib.sha256(repr(settings).encode())
+    # Every byte of an array counts, and so do its name, its dtype and its shape.
     for name, x in arrays:
         array = np.ascontiguousarray(x)
         digest.update(f"{name} {array.dtype} {array.shape}".encode())

@@ -13,6 +13,7 @@ from recjax.common.errors import UserError
 TEXT_PARAMS = "items/text/"  # prefix of the text source's parameters
 FlatParams = dict[str, Any]
 Rules = Sequence[tuple[str, Any]]
+_NO_MATCH = object()  # None is a value of a rule
 
 
 def flatten_params(tree: Mapping[str, Any]) -> FlatParams:
@@ -28,13 +29,9 @@ def unflatten_params(flat: Mapping[str, Any]) -> dict[str, Any]:
 def match_rules(rules: Rules, paths: Iterable[str], name: str) -> FlatParams:
     """Maps every path to the value of the first rule whose regex matches all of it.
 
-    Args:
-      rules: ordered `(regex, value)`; `re.fullmatch` on the path, first match wins.
-      paths: parameter paths.
-      name: config key of the rules, for the error.
-
     Raises:
-      UserError: a path that no rule matches, or a rule that is malformed.
+      UserError: a path that no rule matches, or a rule that is malformed. The message
+        begins with `name`, the config key of the rules.
     """
     compiled = []
     for rule in rules:
@@ -46,15 +43,11 @@ def match_rules(rules: Rules, paths: Iterable[str], name: str) -> FlatParams:
             compiled.append((re.compile(pattern), value))
         except (re.error, TypeError) as e:
             raise UserError(f"{name}: {pattern!r} is not a regex ({e})") from None
-    values, missed = {}, []
+    values = {}
     for path in paths:
-        for regex, value in compiled:
-            if regex.fullmatch(path):
-                values[path] = value
-                break
-        else:
-            missed.append(path)
-    if missed:
+        matches = (value for regex, value in compiled if regex.fullmatch(path))
+        values[path] = next(matches, _NO_MATCH)
+    if missed := [path for path, value in values.items() if value is _NO_MATCH]:
         raise UserError(
             f"{name}: no rule matches {', '.join(missed)}; "
             "end the list with ('.*', value)"
@@ -63,12 +56,9 @@ def match_rules(rules: Rules, paths: Iterable[str], name: str) -> FlatParams:
 
 
 def unused_rules(rules: Rules, paths: Sequence[str]) -> list[tuple[str, Any]]:
-    """Rules that decide about no path, which are probably misspelt.
-
-    A rule with a value is used if it is the first match of some path. One with None,
-    which freezes, is used if it matches some path at all, even one that an earlier
-    rule takes. The rule of '.*' is never reported.
-    """
+    """Returns rules other than '.*' that decide about no path: they may be misspelt."""
+    # A rule with a value has to be the first match of a path. One with None, which
+    # freezes, may match only paths that an earlier rule takes.
     numbered = [(pattern, i) for i, (pattern, _) in enumerate(rules)]
     first_matches = set(match_rules(numbered, paths, "rules").values())
     return [
@@ -95,10 +85,9 @@ def max_change(before: FlatParams, after: FlatParams) -> dict[str, float]:
     changes = {}
     for path, old in jax.device_get(before).items():
         new = np.asarray(after[path])
+        changes[path] = 0.0
         # Bytes, because 0.0 equals -0.0 and NaN does not equal itself.
-        if old.tobytes() == new.tobytes():
-            changes[path] = 0.0
-        else:
+        if old.tobytes() != new.tobytes():
             delta = np.abs(new.astype(np.float64) - old.astype(np.float64)).max()
             least = float(np.finfo(np.float32).tiny)
             changes[path] = max(float(np.nan_to_num(delta, nan=np.inf)), least)

@@ -9,12 +9,7 @@ Array = TypeVar("Array", np.ndarray, jax.Array)
 
 
 def repeated(history_BxH: Array, mask_BxH: Array) -> Array:
-    """True where the item already occurred earlier in the history: bool_BxH.
-
-    Args:
-      history_BxH: item ids of any kind.
-      mask_BxH: False where a position is padding.
-    """
+    """True where the item already occurred earlier in the history: bool_BxH."""
     length = history_BxH.shape[1]
     earlier_1xHxH = np.tril(np.ones((1, length, length), bool), -1)
     same_BxHxH = history_BxH[:, :, None] == history_BxH[:, None]

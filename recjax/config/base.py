@@ -1,7 +1,7 @@
 """Builds configs: the default config, training phases, and rules that freeze weights.
 
-A config is `base.get_config()` with some keys changed. It is locked, so that a
-misspelt key is an error. On the command line: `--config.item_tower.width=128`.
+A config is `base.get_config()` with some keys changed; on the command line
+`--config.item_tower.width=128`.
 `python -m recjax.main --help_config` prints every key.
 """
 
@@ -10,35 +10,33 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from recjax.config.keys import PHASE, SECTIONS
+from recjax.config.schema import Key
 
 ENCODER = r"items/text/encoder/"
 
 
 def get_config() -> ConfigDict:
     """Returns the default config, locked: text items, causal transformer, softmax."""
-    config = ConfigDict()
-    for section, keys in SECTIONS.items():
-        values = {name: key.default for name, key in keys.items()}
-        if section:
-            config[section] = ConfigDict(values)
-        else:
-            config.update(values)
+    sections = {section: _defaults(keys) for section, keys in SECTIONS.items()}
+    config = ConfigDict(sections.pop("") | sections)
     config.train.phases = (phase("towers"),)
-    return config.lock()
+    return config.lock()  # a misspelt key is an error
 
 
 def phase(name: str, **changes: Any) -> ConfigDict:
     """Returns one phase; on the command line `'--config.train.phases[0].lr=1e-4'`.
 
-    Args:
-      name: of the phase, in tables and logs.
-      **changes: keys of `recjax.config.keys.PHASE` that differ from their default.
+    `changes` are the keys of `recjax.config.keys.PHASE` that differ from their default.
     """
-    config = ConfigDict({key: declared.default for key, declared in PHASE.items()})
+    config = ConfigDict(_defaults(PHASE))
     config.name = name
     config.lr_mults = freeze("all")
-    config.lock().update(changes)
+    config.lock().update(changes)  # refuses keys that do not exist
     return config
+
+
+def _defaults(keys: dict[str, Key]) -> dict[str, Any]:
+    return {name: key.default for name, key in keys.items()}
 
 
 def freeze(
@@ -57,19 +55,19 @@ def freeze(
     Raises:
       ValueError: unknown `what`, or a number of layers that does not fit.
     """
+    frozen = (ENCODER + r".*", None)
     rest = (r".*", 1.0)
     if what in ("all", 0):
-        return ((ENCODER + r".*", None), rest)
+        return (frozen, rest)
     if what == "none":
         return ((ENCODER + r".*", encoder), rest)
     if what == "embeddings":
         return ((ENCODER + r"embeddings/.*", None), (ENCODER + r".*", encoder), rest)
     if what in ("lora", "bias"):
-        leaf = "lora_[ab]" if what == "lora" else "bias"
-        trained = (ENCODER + rf".*/{leaf}", encoder)
-        return (trained, (ENCODER + r".*", None), rest)
-    if not isinstance(what, int) or layers is None or not 0 < what <= layers:
+        trained = r".*/lora_[ab]" if what == "lora" else r".*/bias"
+    elif isinstance(what, int) and layers is not None and 0 < what <= layers:
+        top = "|".join(str(layer) for layer in range(layers - what, layers))
+        trained = rf"(layer_({top})|pool)/.*"
+    else:
         raise ValueError(f"freeze: {what!r} of {layers} layers")
-    top = "|".join(str(layer) for layer in range(layers - what, layers))
-    trained = (ENCODER + rf"(layer_({top})|pool)/.*", encoder)
-    return (trained, (ENCODER + r".*", None), rest)
+    return ((ENCODER + trained, encoder), frozen, rest)

@@ -1,34 +1,24 @@
 """Prints the declared keys, for `--help_config`."""
 
 import textwrap
-from collections.abc import Mapping
 
 from recjax.common.errors import UserError
 from recjax.config.keys import PHASE, SECTIONS
 from recjax.config.schema import Key
 
-PHASES = "train.phases[i]"
-
 
 def describe_keys(section: str = "") -> str:
-    """Describes every key, or those of one section.
-
-    Raises:
-      UserError: no such section.
-    """
-    if not section:
-        return "\n\n".join(map(_describe_section, [*SECTIONS, PHASES]))
+    """Describes every key, or those of a section; raises UserError if there is none."""
     if section not in SECTIONS:
         names = ", ".join(name for name in SECTIONS if name)
         raise UserError(f"--help_config: no section {section!r}; there are {names}")
-    more = [PHASES] if section == "train" else []
-    return "\n\n".join(map(_describe_section, [section, *more]))
-
-
-def _describe_section(section: str) -> str:
-    keys: Mapping[str, Key] = PHASE if section == PHASES else SECTIONS[section]
-    prefix = f"{section}." if section else ""
-    return "\n".join(_describe_key(prefix + name, key) for name, key in keys.items())
+    sections = {name: SECTIONS[name] for name in ([section] if section else SECTIONS)}
+    if section in ("", "train"):
+        sections["train.phases[i]"] = PHASE
+    return "\n\n".join(
+        "\n".join(_describe_key(f"{name}.{key}".lstrip("."), keys[key]) for key in keys)
+        for name, keys in sections.items()
+    )
 
 
 def _describe_key(name: str, key: Key) -> str:

@@ -3,71 +3,47 @@
 Sections and keys are in the order in which they are documented and printed.
 """
 
-from recjax.config import choices
-from recjax.config.schema import Key
+from recjax.config.schema import Key, choice, count, fraction
 
-GENERAL = {
-    "seed": Key(
-        0, "Seed of all random numbers except those of data.split_seed.", at_least=0
-    )
+SECTIONS: dict[str, dict[str, Key]] = {}
+
+SECTIONS[""] = {
+    "seed": Key(0, "Seed of everything random except data.split_seed.", at_least=0)
 }
 
-DATA = {
+SECTIONS["data"] = {
     "source": Key(
-        "ml-100k",
-        "A data set that recjax downloads, by name, or a directory with data files.",
+        "ml-100k", "A data set that recjax downloads, or a directory with data files."
     ),
-    "format": Key(
-        "atomic",
-        "File format; atomic is the tab-separated format of RecBole.",
-        choices=choices.file_formats,
-    ),
+    "format": choice("atomic", "file_formats", "File format; atomic is RecBole's TSV."),
     "file_prefix": Key(
-        "",
-        "First part of the file names, before `.inter` or `.item`. Empty means the "
-        "name of the directory.",
+        "", "Start of file names, before `.inter`; empty means the directory's name."
     ),
-    "split": Key(
+    "split": choice(
         "leave_one_out",
+        "splits",
         "How events become training, validation and test examples: the last two events "
-        "of each user (leave_one_out), the last fractions of each user's events "
-        "(ratio), the newest fractions of all events (time), held-out users (user), or "
-        "files that are split already (fixed).",
-        choices=choices.splits,
+        "of each user (leave_one_out), the last fractions per user (ratio), the newest "
+        "fractions of all (time), held-out users (user), or split files (fixed).",
     ),
     "split_fractions": Key(
-        (0.1, 0.1),
-        "Fractions of the events, or of the users with data.split=user, in validation "
-        "and test.",
+        (0.1, 0.1), "Fractions of events, or of users, in validation and test."
     ),
     "split_seed": Key(
-        0,
-        "Seed that draws held-out users, cold items and evaluation candidates.",
-        at_least=0,
+        0, "Seed of held-out users, cold items and evaluation candidates.", at_least=0
     ),
-    "cold_items": Key(
-        0.0,
-        "Fraction of the items that occur as test targets only; their events are "
-        "removed from training and from all histories.",
-        at_least=0,
-        below=0.99,
+    "cold_items": fraction(
+        0.0, "Fraction of the items whose only events are test targets.", below=0.99
     ),
-    "min_rating": Key(
-        0.0, "Events with a lower rating are removed; 0 keeps all.", at_least=0
-    ),
-    "k_core": Key(
-        0,
-        "Users and items with fewer events are removed, repeatedly until none is left; "
-        "0 keeps all.",
-        unit="events",
-        at_least=0,
+    "min_rating": Key(0.0, "Lower-rated events are removed; 0 keeps all.", at_least=0),
+    "k_core": count(
+        0, "events", "Users and items with fewer are removed, repeatedly; 0 keeps all."
     ),
     "user": Key("user_id", "Column of the user id in the interaction file."),
     "item": Key("item_id", "Column of the item id in the interaction and item files."),
     "time": Key(
         "timestamp",
-        "Column of the event time, in seconds or as ISO dates. Empty means that the "
-        "file is in chronological order.",
+        "Column of times: seconds or ISO dates; empty if rows are in order.",
     ),
     "rating": Key("", "Column of the rating; empty if there is none."),
     "history": Key(
@@ -78,500 +54,266 @@ DATA = {
     "item_table": Key(True, "Whether there is an item file."),
     "user_table": Key(False, "Whether there is a user file."),
     "strict": Key(
-        True,
-        "Whether an invalid row of a file is an error; otherwise it is skipped and "
-        "listed in rejected.parquet.",
+        True, "Whether an invalid row is an error, or skipped (see rejected.parquet)."
     ),
-    "rating_range": Key(
-        (), "Lowest and highest valid rating; empty accepts every number."
-    ),
+    "rating_range": Key((), "Lowest and highest valid rating; empty accepts all."),
     "user_key": Key(
         "",
         "File with a secret, outside the run directory, used to replace user ids by "
         "their HMAC-SHA256. Empty keeps the ids.",
     ),
-    "history_length": Key(
-        50,
-        "Maximum length H of the history that the user tower reads.",
-        unit="items",
-        at_least=1,
-    ),
+    "history_length": count(50, "items", "Maximum length H of a user tower's history."),
     "shuffle_ties": Key(
-        True,
-        "Whether training shuffles the events of a user that have the same time, again "
-        "in every epoch.",
+        True, "Whether every epoch shuffles a user's training events of the same time."
     ),
-    "reverse": Key(
-        0.0,
-        "Fraction of the training windows that are read from the newest to the oldest "
-        "item.",
-        at_least=0,
-        at_most=1,
-    ),
-    "windows": Key(
+    "reverse": fraction(0.0, "Fraction of training windows read newest to oldest."),
+    "windows": choice(
         "all",
-        "Training windows of a sequence: the newest H + 1 items only (last), or "
-        "consecutive windows so that every event is a target (all).",
-        choices=("last", "all"),
+        ("last", "all"),
+        "Training windows: the newest H + 1 items (last), or consecutive ones (all).",
     ),
 }
 
-TEXT = {
+SECTIONS["text"] = {
     "encoder": Key(
         "all-MiniLM-L6-v2",
-        "Text encoder: a known name, a directory, or owner/name[@revision] on the "
-        "Hugging Face Hub.",
+        "Encoder: a known name, a directory, or owner/name[@revision] on Hugging Face.",
     ),
-    "pretrained": Key(
-        True, "Whether the encoder starts from its weights, or from random ones."
+    "pretrained": Key(True, "Whether the encoder starts from its trained weights."),
+    "lora_rank": count(
+        0, "", "Rank of LoRA adapters of all query and value projections; 0 adds none."
     ),
-    "lora_rank": Key(
-        0,
-        "Rank of LoRA adapters on the query and value projections of every encoder "
-        "layer; 0 adds none.",
-        at_least=0,
-    ),
-    "lora_alpha": Key(
-        16.0, "The LoRA product is scaled by lora_alpha / lora_rank.", at_least=1e-6
-    ),
+    "lora_alpha": Key(16.0, "Scales LoRA by lora_alpha / lora_rank.", at_least=1e-6),
     "whiten": Key(
-        False,
-        "Whether the vectors of a completely frozen encoder are whitened over the "
-        "catalogue (ZCA).",
+        False, "Whether a frozen encoder's vectors are ZCA-whitened over the catalogue."
     ),
     "template": Key(
         "{movie_title} ({release_year}). {class}",
         "Text of an item, with columns of the item file in braces.",
     ),
-    "title": Key(
-        "{movie_title}", "Name of an item in reports, with columns in braces."
+    "title": Key("{movie_title}", "Name of an item in reports, like text.template."),
+    "max_tokens": count(32, "tokens", "Longer texts are truncated.", at_least=3),
+    "row_tokens": count(64, "tokens", "Length of the rows that texts are packed into."),
+    "rows_per_batch": count(
+        32, "token rows", "Rows encoded at once for the catalogue."
     ),
-    "max_tokens": Key(32, "Longer texts are truncated.", unit="tokens", at_least=3),
-    "row_tokens": Key(
-        64,
-        "Length of the token rows that short texts are packed into.",
-        unit="tokens",
-        at_least=1,
-    ),
-    "rows_per_batch": Key(
-        32,
-        "Number of token rows encoded at once when the catalogue is encoded.",
-        unit="token rows",
-        at_least=1,
-    ),
-    "cache_dtype": Key(
-        "float32",
-        "Number format of the cached outputs of frozen encoder blocks.",
-        choices=choices.cache_dtypes,
+    "cache_dtype": choice(
+        "float32", "cache_dtypes", "Number format of cached outputs of frozen blocks."
     ),
     "cache_ram_gib": Key(
-        4.0,
-        "Larger outputs of frozen encoder blocks stay in a memory-mapped file.",
-        unit="GiB",
-        at_least=0,
+        4.0, "Larger outputs of frozen blocks are memory-mapped.", "GiB", at_least=0
     ),
     "cache_disk_gib": Key(
-        20.0,
-        "Maximum size of the disk cache of frozen-encoder outputs, which later runs "
-        "reuse; 0 disables it.",
-        unit="GiB",
-        at_least=0,
+        20.0, "Largest disk cache of frozen outputs; 0: none.", "GiB", at_least=0
     ),
-    "remat_rows": Key(
+    "remat_rows": count(
         0,
-        "Number of token rows that go through the trained encoder layers at once, "
-        "recomputed in the backward pass to save memory; 0 keeps all activations.",
-        unit="token rows",
-        at_least=0,
+        "token rows",
+        "Token rows that go through the trained encoder layers at once, recomputed in "
+        "the backward pass to save memory; 0 keeps all activations.",
     ),
 }
 
-ITEM_TOWER = {
-    "sources": Key(
-        ("text",), "What item vectors are computed from.", choices=choices.item_sources
-    ),
-    "combine": Key(
-        "sum",
-        "How the vectors of several sources are combined.",
-        choices=choices.combinations,
-    ),
-    "pooling": Key(
+SECTIONS["item_tower"] = {
+    "sources": choice(("text",), "item_sources", "What item vectors come from."),
+    "combine": choice("sum", "combinations", "How several sources are combined."),
+    "pooling": choice(
         "mean",
-        "How token states become the vector of a text; pooler is the encoder's own "
-        "pretrained dense layer over [CLS].",
-        choices=choices.poolings,
+        "poolings",
+        "How a text's states are pooled; pooler is the pretrained layer over [CLS].",
     ),
-    "mlp_layers": Key(
-        0,
-        "Number of hidden layers between the text encoder and the projection to D, "
-        "each as wide as the encoder.",
-        unit="layers",
-        at_least=0,
+    "mlp_layers": count(
+        0, "layers", "Hidden layers, of the encoder's width, before the projection."
     ),
-    "width": Key(
-        64, "Width D of item and user vectors.", unit="dimensions", at_least=1
-    ),
+    "width": count(64, "dimensions", "Width D of item and user vectors."),
 }
 
-USER_TOWER = {
-    "name": Key(
+SECTIONS["user_tower"] = {
+    "name": choice(
         "transformer",
-        "User tower: mean pooling (mean), additive attention (additive), GRU (gru), "
-        "dilated convolutions (cnn), causal transformer (transformer), BERT4Rec "
-        "(bert4rec), or LightGCN propagation (graph).",
-        choices=choices.user_towers,
+        "user_towers",
+        "Mean pooling, additive attention, GRU, dilated convolutions, causal "
+        "transformer, BERT4Rec, or LightGCN propagation.",
     ),
-    "position": Key(
-        "relative", "Position encoding of the transformers.", choices=choices.positions
-    ),
-    "repeats": Key(
-        False,
-        "Whether items that occurred earlier in the same history are marked by an "
-        "embedding.",
-    ),
-    "num_layers": Key(
-        2,
-        "Number of recurrent layers, blocks, or propagation steps of the tower.",
-        unit="layers",
-        at_least=1,
-    ),
-    "num_heads": Key(
-        2,
-        "Number of attention heads; it must divide item_tower.width.",
-        unit="heads",
-        at_least=1,
-    ),
-    "hidden": Key(
-        128,
-        "Width of the hidden layer that computes additive attention.",
-        unit="dimensions",
-        at_least=1,
-    ),
-    "kernel_size": Key(
-        3,
-        "Number of items that one convolution of the cnn tower covers.",
-        unit="items",
-        at_least=1,
-    ),
+    "position": choice("relative", "positions", "Position encoding of transformers."),
+    "repeats": Key(False, "Whether an embedding marks repeated items of a history."),
+    "num_layers": count(2, "layers", "Recurrent layers, blocks, or propagation steps."),
+    "num_heads": count(2, "heads", "Attention heads; must divide item_tower.width."),
+    "hidden": count(128, "dimensions", "Hidden width of additive attention."),
+    "kernel_size": count(3, "items", "Items that one convolution of cnn covers."),
     "mask_share": Key(
-        0.2,
-        "Fraction of the items in a training window that bert4rec masks.",
-        at_least=0.01,
-        below=1,
+        0.2, "Fraction of a window's items that bert4rec masks.", at_least=0.01, below=1
     ),
-    "mlp_ratio": Key(
-        4, "Hidden width of the transformer MLPs, as a multiple of D.", at_least=1
-    ),
-    "dropout": Key(
-        0.2,
-        "Dropout rate of the inputs, attention weights and MLPs of the tower.",
-        at_least=0,
-        below=0.99,
+    "mlp_ratio": count(4, "", "Hidden width of transformer MLPs, as a multiple of D."),
+    "dropout": fraction(
+        0.2, "Dropout rate of inputs, attention weights and MLPs.", below=0.99
     ),
 }
 
-HEAD = {
-    "name": Key(
-        "softmax",
-        "Scores: cosine similarity with a learned temperature (two_tower), or "
-        "u W v + b (softmax).",
-        choices=choices.heads,
+SECTIONS["head"] = {
+    "name": choice(
+        "softmax", "heads", "Scores: scaled cosine (two_tower), or u W v + b (softmax)."
     ),
     "temperature": Key(
-        1.0,
-        "Scores are divided by it; two_tower learns it from this initial value.",
-        at_least=1e-6,
+        1.0, "Divides the scores; two_tower learns it from this value.", at_least=1e-6
     ),
-    "fusion": Key(
+    "fusion": choice(
         (),
-        "Score fusion: baselines whose scores, or log-probabilities, are added to the "
-        "model's scores.",
-        choices=choices.fusable_baselines,
+        "fusable_baselines",
+        "Score fusion: baselines whose scores or log-probabilities are added.",
     ),
     "fusion_floor": Key(
-        0.01,
-        "Added to the probabilities of fused baselines before the logarithm.",
-        at_least=1e-9,
+        0.01, "Added to fused probabilities before the logarithm.", at_least=1e-9
     ),
     "fusion_weights": Key(
         (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
-        "Candidate weights of each fused baseline; validation selects the best "
-        "combination after every epoch.",
+        "Candidate weights of each baseline; validation selects after every epoch.",
     ),
 }
 
-LOSS = {
-    "name": Key(
+SECTIONS["loss"] = {
+    "name": choice(
         "softmax",
-        "Training loss: softmax cross-entropy (softmax), binary cross-entropy (bce), "
-        "its calibrated form of gSASRec (gbce), or binary cross-entropy on likes "
-        "(rating).",
-        choices=choices.losses,
+        "losses",
+        "Softmax cross-entropy, binary cross-entropy (bce), calibrated as in gSASRec "
+        "(gbce), or on likes (rating).",
     ),
-    "negatives_per_positive": Key(
-        1,
-        "Negatives per target that the averaged negative terms of bce and gbce count "
-        "for.",
-        unit="negatives",
-        at_least=1,
+    "negatives_per_positive": count(
+        1, "negatives", "Negatives per target that the terms of bce and gbce count for."
     ),
-    "gbce_t": Key(
-        0.75, "Calibration t of gbce; 0 is plain bce.", at_least=0, at_most=1
-    ),
-    "negatives": Key(
+    "gbce_t": fraction(0.75, "Calibration t of gbce; 0 is plain bce."),
+    "negatives": choice(
         "all",
-        "Candidates of a training step: the catalogue (all), the catalogue with "
-        "vectors of which only the batch's are recomputed (stale), the batch's items "
-        "(in_batch), sampled items (uniform, popularity), or in_batch plus uniform "
-        "(mixed).",
-        choices=choices.negatives,
+        "negatives",
+        "Candidates of a step: the catalogue (all), the same with only the batch's "
+        "vectors recomputed (stale), the batch's items (in_batch), sampled items "
+        "(uniform, popularity), or in_batch plus uniform (mixed).",
     ),
-    "num_negatives": Key(
-        1024,
-        "Number of sampled negatives that the examples of a batch share.",
-        unit="items",
-        at_least=1,
+    "num_negatives": count(1024, "items", "Sampled negatives that a batch shares."),
+    "refresh_steps": count(
+        50, "steps", "Steps between refreshes of stale vectors; epochs begin with one."
     ),
-    "refresh_steps": Key(
-        50,
-        "Steps between re-encodings of all item vectors with loss.negatives=stale; "
-        "every epoch also begins with one.",
-        unit="steps",
-        at_least=1,
-    ),
-    "chunk": Key(
-        1024,
-        "Number of candidates whose scores are in memory at the same time.",
-        unit="items",
-        at_least=1,
-    ),
-    "smoothing": Key(
-        0.0,
-        "Label smoothing of softmax: the part of the label that all candidates share.",
-        at_least=0,
-        below=1,
-    ),
+    "chunk": count(1024, "items", "Candidates with scores in memory at a time."),
+    "smoothing": fraction(0.0, "Label smoothing of softmax over candidates.", below=1),
     "logq": Key(
-        True,
-        "Whether in-batch and sampled negatives are weighted by 1 / expected count, so "
-        "that they estimate the loss over the catalogue (logQ correction).",
+        True, "Whether in-batch and sampled negatives count 1 / expected count (logQ)."
     ),
 }
 
-OPTIM = {
-    "name": Key("adamw", "Optimizer.", choices=choices.optimizers),
-    "b1": Key(
-        0.9, "Decay of AdamW's running mean of the gradients.", at_least=0, below=1
-    ),
-    "b2": Key(
-        0.999,
-        "Decay of AdamW's running mean of the squared gradients.",
-        at_least=0,
-        below=1,
-    ),
+SECTIONS["optim"] = {
+    "name": choice("adamw", "optimizers", "Optimizer."),
+    "b1": fraction(0.9, "Decay of AdamW's running mean of the gradients.", below=1),
+    "b2": fraction(0.999, "Decay of AdamW's mean of the squared gradients.", below=1),
     "eps": Key(1e-8, "Added to the denominator of AdamW's update.", at_least=1e-30),
-    "momentum": Key(0.9, "Momentum of sgd.", at_least=0, below=1),
+    "momentum": fraction(0.9, "Momentum of sgd.", below=1),
     "clip_norm": Key(
-        1.0,
-        "Maximum global norm of the gradients, above which they are scaled down; 0 "
-        "disables clipping.",
-        at_least=0,
+        1.0, "Maximum global norm of gradients; 0 never clips.", at_least=0
     ),
-    "weight_decay": Key(
-        0.01, "Weight decay, multiplied by the learning rate.", at_least=0
-    ),
+    "weight_decay": Key(0.01, "Weight decay, times the learning rate.", at_least=0),
     "wd_mults": Key(
         ((r".*/kernel", 1.0), (r".*", 0.0)),
-        "Ordered (regex, multiplier) rules over parameter paths that scale the weight "
-        "decay; the first match decides.",
+        "Ordered (regex, multiplier of weight decay) over paths; first match decides.",
     ),
 }
 
-TRAIN = {
-    "batch_size": Key(64, "Batch size B.", unit="users", at_least=1),
-    "dtype": Key(
+SECTIONS["train"] = {
+    "batch_size": count(64, "users", "Batch size B."),
+    "dtype": choice(
         "float32",
+        ("float32", "bfloat16"),
         "Number format of the computation; parameters are always float32.",
-        choices=("float32", "bfloat16"),
     ),
-    "metric": Key(
-        "ndcg@10", "Validation metric for early stopping and for the best epoch."
-    ),
-    "checkpoint_seconds": Key(
-        60.0, "Time between two checkpoints.", unit="seconds", at_least=0
-    ),
-    "keep": Key(
-        2,
-        "Number of the newest checkpoints of a phase that are kept.",
-        unit="checkpoints",
-        at_least=1,
-    ),
+    "metric": Key("ndcg@10", "Validation metric of early stopping and best epochs."),
+    "checkpoint_seconds": Key(60.0, "Time between checkpoints.", "seconds", at_least=0),
+    "keep": count(2, "checkpoints", "Newest checkpoints of a phase that are kept."),
     "spike": Key(
         10.0,
-        "After the first 100 batches of a phase, a batch is skipped if its loss is "
-        "above this multiple of the running mean; 0 skips none. Batches whose loss is "
-        "not finite are always skipped.",
+        "After the first 100 batches of a phase, a loss above this multiple of its "
+        "running mean skips the batch; 0 skips none. A loss not finite always does.",
         at_least=0,
     ),
-    "max_skipped": Key(
-        10, "More skipped batches in a phase end the run.", unit="batches", at_least=0
+    "max_skipped": count(
+        10, "batches", "More skipped batches in a phase end the run.", at_least=0
     ),
     "min_spread": Key(
-        1e-3,
-        "Directional variance of item or user vectors below which a warning is logged; "
-        "0 never warns.",
-        at_least=0,
+        1e-3, "A lower directional variance of vectors warns; 0 never does.", at_least=0
     ),
     "phases": Key((), "Training phases in order, each made by `phase(...)`."),
 }
 
-EVAL = {
-    "ks": Key(
-        (1, 5, 10, 20), "Cut-offs of HR, NDCG and MRR.", unit="items", at_least=1
+SECTIONS["eval"] = {
+    "ks": count((1, 5, 10, 20), "items", "Cut-offs of HR, NDCG and MRR."),
+    "batch_size": count(256, "users", "Batch size of evaluation."),
+    "candidates": count(
+        0, "items", "Sampled candidates of a target; 0 ranks it in the catalogue."
     ),
-    "batch_size": Key(256, "Batch size of evaluation.", unit="users", at_least=1),
-    "candidates": Key(
-        0,
-        "Number of sampled candidates that a target is ranked against; 0 ranks it "
-        "against the catalogue.",
-        unit="items",
-        at_least=0,
-    ),
-    "mask_seen": Key(
-        True, "Whether the items of a user's history are excluded, except the target."
-    ),
-    "bootstrap_samples": Key(
-        1000,
-        "Number of bootstrap samples of the 95% confidence intervals.",
-        unit="samples",
-        at_least=1,
-    ),
+    "mask_seen": Key(True, "Whether history items are excluded, except the target."),
+    "bootstrap_samples": count(1000, "samples", "Bootstrap samples of 95% intervals."),
     "like_threshold": Key(
-        0.0,
-        "Ratings from this value on are likes, whose prediction is reported as AUC; 0 "
-        "disables the report.",
+        0.0, "Ratings from this value on are likes, which are reported; 0 reports none."
     ),
-    "baselines": Key(
+    "baselines": choice(
         ("random", "popularity"),
-        "Baselines in the results table, fitted on the complete training histories and "
-        "queried, like the model, with the newest data.history_length events. "
-        "recent_popularity uses the order of the file with fixed splits; "
-        "repeat_transitions treats repeated items as different ones; bpr_mf needs the "
-        "library implicit; text uses cosines of half-whitened encoder vectors.",
-        choices=choices.baselines,
+        "baselines",
+        "Baselines in the results table, fitted on all training histories and queried, "
+        "like the model, with the newest data.history_length events. recent_popularity "
+        "uses the file's order with fixed splits; repeat_transitions treats repeats as "
+        "other items; bpr_mf needs the library implicit; text uses cosines of "
+        "half-whitened encoder vectors.",
     ),
-    "zero_shot": Key(
-        True, "Whether the untrained model is evaluated by its text encoder alone."
-    ),
+    "zero_shot": Key(True, "Whether the text encoder is evaluated alone, untrained."),
 }
 
-MESH = {
+SECTIONS["mesh"] = {
     "data": Key(
-        1,
-        "Number of devices that share a batch; -1 uses all that mesh.model leaves.",
-        unit="devices",
+        1, "Devices that share a batch; -1 uses all that mesh.model leaves.", "devices"
     ),
-    "model": Key(
-        1, "Number of devices that share the weights.", unit="devices", at_least=1
-    ),
+    "model": count(1, "devices", "Number of devices that share the weights."),
     "rules": Key(
         ((r".*/(kernel|embedding)", (None, "model")), (r".*", ())),
-        "Ordered (regex, mesh axis of each dimension) rules over parameter paths; the "
-        "first match decides.",
+        "Ordered (regex, mesh axis per dimension) over paths; first match decides.",
     ),
 }
 
-REPORT = {
-    "every_steps": Key(
-        10,
-        "Steps between two logged values of the training loss.",
-        unit="steps",
-        at_least=1,
-    ),
-    "examples": Key(
-        5, "Number of users whose recommendations are shown.", unit="users", at_least=0
-    ),
-    "wandb": Key(
-        "",
-        "Weights & Biases project that the run is logged to; empty logs nothing there.",
-    ),
-    "metrics": Key(
-        ("hr@10", "ndcg@10", "mrr@10", "auc"), "Columns of the results table."
-    ),
-}
-
-SECTIONS: dict[str, dict[str, Key]] = {
-    "": GENERAL,
-    "data": DATA,
-    "text": TEXT,
-    "item_tower": ITEM_TOWER,
-    "user_tower": USER_TOWER,
-    "head": HEAD,
-    "loss": LOSS,
-    "optim": OPTIM,
-    "train": TRAIN,
-    "eval": EVAL,
-    "mesh": MESH,
-    "report": REPORT,
+SECTIONS["report"] = {
+    "every_steps": count(10, "steps", "Steps between two logged training losses."),
+    "examples": count(5, "users", "Users shown with recommendations.", at_least=0),
+    "wandb": Key("", "Weights & Biases project of the run; empty logs nothing there."),
+    "metrics": Key(("hr@10", "ndcg@10", "mrr@10", "auc"), "Columns of results tables."),
 }
 
 # Keys of each element of train.phases.
 PHASE: dict[str, Key] = {
     "name": Key("towers", "Name of the phase in tables and logs."),
-    "epochs": Key(
-        20, "Maximum number of epochs; 0 skips the phase.", unit="epochs", at_least=0
-    ),
-    "batch_size": Key(
-        0, "Batch size; 0 uses train.batch_size.", unit="users", at_least=0
-    ),
-    "epoch_steps": Key(
+    "epochs": count(20, "epochs", "Maximum number; 0 skips the phase.", at_least=0),
+    "batch_size": count(0, "users", "Batch size; 0 uses train.batch_size."),
+    "epoch_steps": count(
         0,
-        "Number of steps of an epoch; the next epoch continues with the remaining "
+        "steps",
+        "Number of steps of an epoch; the next one continues with the remaining "
         "windows. 0 trains on every window once per epoch.",
-        unit="steps",
-        at_least=0,
     ),
     "lr": Key(1e-3, "Peak learning rate, before lr_mults.", at_least=0),
-    "schedule": Key(
-        "constant", "Learning-rate decay after the warm-up.", choices=choices.schedules
+    "schedule": choice("constant", "schedules", "Learning-rate decay after warm-up."),
+    "warmup": fraction(0.0, "Fraction of the steps in which lr rises linearly."),
+    "patience": count(
+        5, "epochs", "Epochs without progress that end a phase; 0: none.", at_least=0
     ),
-    "warmup": Key(
-        0.0,
-        "Fraction of the steps in which the learning rate rises linearly.",
-        at_least=0,
-        at_most=1,
-    ),
-    "patience": Key(
-        5,
-        "Number of epochs without a better train.metric after which the phase ends; 0 "
-        "never ends it early.",
-        unit="epochs",
-        at_least=0,
-    ),
-    "keep": Key(
+    "keep": choice(
         "best",
-        "Parameters that are tested and passed on to the next phase: those of the best "
-        "epoch on validation, or of the last.",
-        choices=("best", "last"),
+        ("best", "last"),
+        "Parameters tested and passed on: of the best validated epoch, or the last.",
     ),
-    "ema": Key(
-        0.0,
-        "Decay per step of the exponential moving average of the weights, which "
-        "replaces them in evaluation; 0 disables it.",
-        at_least=0,
-        below=1,
+    "ema": fraction(
+        0.0, "Decay per step of weights averaged for evaluation; 0 disables.", below=1
     ),
     "negatives": Key(
-        "",
-        "Overrides loss.negatives in this phase; empty keeps it.",
-        choices=choices.negatives,
-        optional=True,
+        "", "Overrides loss.negatives unless empty.", choices="negatives", optional=True
     ),
     "lr_mults": Key(
         (),
-        "Ordered (regex, multiplier) rules over parameter paths that scale the "
-        "learning rate; the first match decides, and None freezes. `freeze(...)` "
-        "writes the usual rules; the default is freeze('all').",
+        "Ordered (regex, multiplier of lr) rules over parameter paths; the first match "
+        "decides, and None freezes. The default is freeze('all'), see `freeze`.",
     ),
 }
 

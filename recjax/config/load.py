@@ -1,15 +1,11 @@
-"""Finds and reads configs: Python files, saved `config.json` files, packaged examples.
-
-`config_flags` reads Python files only. A name or a JSON file is therefore translated
-into the path of a Python file of this package, see `config_path`.
-"""
+"""Finds and reads configs: Python files, saved JSON files, packaged examples."""
 
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ml_collections import ConfigDict
 
@@ -24,19 +20,17 @@ SAVED_CONFIG = Path(__file__).parent / "saved_config.py"
 
 
 def example_names() -> list[str]:
-    """Returns the names of the configs that the package contains."""
+    """Lists the configs that the package contains."""
     return sorted(p.stem for p in EXAMPLES.glob("*.py") if p.stem != "__init__")
 
 
 def config_path(value: str) -> str:
     """Translates a value of --config into FILE.py or FILE.py:ARG.
 
-    Args:
-      value: FILE.py[:ARG], FILE.json, or the name of a packaged example.
-
-    Raises:
-      UserError: neither of these.
+    The value is FILE.py[:ARG], FILE.json, or the name of a packaged example; anything
+    else is a `UserError`.
     """
+    # `config_flags` reads Python files only; one of this package reads the JSON file.
     if value.endswith(".json"):
         return f"{SAVED_CONFIG}:{value}"
     path, colon, argument = value.partition(":")
@@ -58,25 +52,24 @@ def load_json(path: str | Path) -> ConfigDict:
         of another type.
     """
     try:
-        saved = json.loads(Path(path).read_text(encoding="utf-8"))
+        return from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
     except OSError as e:
-        raise UserError(f"--config: {path}: {e.strerror}") from None
+        problem = e.strerror
     except ValueError as e:  # no JSON, or no UTF-8
-        raise UserError(f"--config: {path}: damaged ({e})") from None
-    try:
-        return from_dict(saved)
+        problem = f"damaged ({e})"
     except UserError as e:
-        raise UserError(f"--config: {path}: {e}") from None
+        problem = str(e)
+    raise UserError(f"--config: {path}: {problem}")
 
 
 def from_dict(saved: Any) -> ConfigDict:
     """Builds a locked config from nested dictionaries; absent keys keep the default.
 
-    Raises:
-      UserError: an unknown or renamed key, or a value of another type.
+    Raises UserError as `load_json` does.
     """
     config = base.get_config()
     for name, value in _items(saved, "the config"):
+        # Keys without a section stand beside the sections.
         if name not in SECTIONS:
             _set(config, "", name, value, [*SECTIONS[""], *SECTIONS])
             continue
@@ -93,17 +86,17 @@ def check_key(key: str) -> None:
     Raises:
       UserError: names the new name of a renamed key, or else the closest key.
     """
-    section, _, name = key.rpartition(".")
+    section, dot, name = key.rpartition(".")
+    sections = [each for each in SECTIONS if each]
     if section.startswith("train.phases"):
-        section, known = f"{section}.", list(PHASE)
-    elif section:
-        if section not in SECTIONS:
-            _unknown("", section, [each for each in SECTIONS if each])
-        section, known = f"{section}.", list(SECTIONS[section])
+        known = list(PHASE)
+    elif section not in SECTIONS:
+        _unknown("", section, sections)
     else:
-        known = [*SECTIONS[""], *(each for each in SECTIONS if each)]
+        known = [*SECTIONS[section], *(sections if not section else ())]
+    # An index follows the name in train.phases[0].
     if name.partition("[")[0] not in known:
-        _unknown(section, name, known)
+        _unknown(section + dot, name, known)
 
 
 def explain(e: BaseException) -> list[str]:
@@ -126,20 +119,19 @@ def _items(value: Any, name: str) -> list[tuple[str, Any]]:
 def _phases(value: Any) -> tuple[ConfigDict, ...]:
     if not isinstance(value, list):
         raise UserError(f"train.phases: {value!r} is not a list of phases")
-    phases = []
-    for i, saved in enumerate(value):
-        phase = base.phase("")
+    phases = tuple(base.phase("") for _ in value)
+    for i, (phase, saved) in enumerate(zip(phases, value, strict=True)):
         for key, setting in _items(saved, f"train.phases[{i}]"):
             _set(phase, f"train.phases[{i}].", key, setting, PHASE)
-        phases.append(phase)
-    return tuple(phases)
+    return phases
 
 
 def _set(config: ConfigDict, section: str, name: str, value: Any, known: Any) -> None:
-    """Sets a declared key; JSON has lists where configs have tuples."""
+    """Sets a declared key."""
     if name not in known:
         _unknown(section, name, known)
     try:
+        # JSON has lists where configs have tuples.
         config[name] = _tuples(value)
     except (TypeError, ValueError):
         kind = type(config[name]).__name__
@@ -150,7 +142,7 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _unknown(section: str, name: str, known: Any) -> None:
+def _unknown(section: str, name: str, known: Iterable[str]) -> NoReturn:
     key = f"{section}{name}"
     if rename := describe_rename(key):
         raise UserError(f"{key}: no such key; {rename}")

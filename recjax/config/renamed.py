@@ -19,17 +19,13 @@ RENAMED = {
 
 
 def describe_rename(key: str) -> str:
-    """Returns a sentence about the new name of an old key; "" if it has none."""
+    """Names the new name of an old key; "" if it has none."""
     return f"{key} is now called {RENAMED[key]}" if key in RENAMED else ""
 
 
 def find_rename(message: str) -> str:
-    """Returns `describe_rename` for an error of ml_collections, which has no section.
-
-    Args:
-      message: as in "no key 'memory'"; old keys differ in their last part.
-    """
+    """Returns `describe_rename` for a message like "no key 'memory'"."""
+    # ml_collections names no section, but old keys differ in their last part.
     found = re.search(r"no key '(\w+)'", message)
-    last = found and found[1]
-    keys = [key for key in RENAMED if key.rpartition(".")[2] == last]
+    keys = [key for key in RENAMED if found and key.rpartition(".")[2] == found[1]]
     return describe_rename(keys[0]) if keys else ""

@@ -1,50 +1,51 @@
 """The declaration of a config key: default, meaning, unit, bounds and choices."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
+
+from recjax.config.choices import registries
 
 
 @dataclass(frozen=True)
 class Key:
     """Declares one key of the config.
 
-    Bounds and choices of a key whose default is a tuple hold for each of its items.
-
     Attributes:
       default: value in `get_config()`; its type is the type of the key.
       doc: meaning, as one or more sentences.
       unit: of a number, as in "users" or "seconds".
-      at_least: smallest value.
-      below: upper bound that is not itself allowed.
-      at_most: largest value.
-      choices: allowed values, or a function that returns them. The function is called
-        when a config is validated, so that names registered until then are accepted,
-        and a module that imports JAX is not imported before.
+      below: upper bound that is not itself allowed; `at_most` is one that is.
+      choices: allowed values, or the name of a registry in `recjax.config.choices`.
       optional: whether "" is allowed besides the choices.
     """
 
+    # Bounds and choices of a key whose default is a tuple hold for each of its items.
     default: Any
     doc: str
     unit: str = ""
     at_least: float | None = None
     below: float | None = None
     at_most: float | None = None
-    choices: Collection[str] | Callable[[], Collection[str]] = ()
+    choices: tuple[str, ...] | str = ()
     optional: bool = False
 
     def allowed(self) -> Collection[str]:
         """Returns the names to choose from; none where every value is allowed."""
-        return self.choices() if callable(self.choices) else self.choices
+        # Read at each call: a user may have registered further names since.
+        names = self.choices
+        return registries()[names] if isinstance(names, str) else names
 
     def bounds(self) -> str:
         """Describes the bounds, as in "at least 0 and below 1"; "" without any."""
-        parts = (
-            ("at least", self.at_least),
-            ("below", self.below),
-            ("at most", self.at_most),
+        limits = {
+            "at least": self.at_least,
+            "below": self.below,
+            "at most": self.at_most,
+        }
+        return " and ".join(
+            f"{how} {x:g}" for how, x in limits.items() if x is not None
         )
-        return " and ".join(f"{how} {x:g}" for how, x in parts if x is not None)
 
     def within_bounds(self, value: Any) -> bool:
         """Whether a number respects the bounds; NaN does not."""
@@ -53,3 +54,20 @@ class Key:
             and (self.below is None or value < self.below)
             and (self.at_most is None or value <= self.at_most)
         )
+
+
+def count(default: Any, unit: str, doc: str, *, at_least: int | None = None) -> Key:
+    """Declares a number of things: at least 1 by default, or 0 if 0 is the default."""
+    least = int(default != 0) if at_least is None else at_least
+    return Key(default, doc, unit, at_least=least)
+
+
+def fraction(default: float, doc: str, *, below: float | None = None) -> Key:
+    """Declares a number from 0 to 1, or from 0 to just under `below`."""
+    at_most = 1 if below is None else None
+    return Key(default, doc, at_least=0, below=below, at_most=at_most)
+
+
+def choice(default: Any, choices: tuple[str, ...] | str, doc: str) -> Key:
+    """Declares a name, or several names, out of those listed or registered."""
+    return Key(default, doc, choices=choices)

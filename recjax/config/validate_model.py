@@ -14,11 +14,7 @@ from recjax.training.optimizer import PhaseRules
 
 
 def check_catalogue(config: ConfigDict, num_items: int) -> None:
-    """Checks that the baselines can be fitted to a catalogue of this size.
-
-    Raises:
-      UserError: names the key.
-    """
+    """Raises UserError if a baseline cannot be fitted to a catalogue of this size."""
     for key, names in baseline_keys(config):
         if "ease" in names and num_items > MAX_ITEMS:
             # An N x N matrix in double precision and one in single precision.
@@ -30,12 +26,7 @@ def check_catalogue(config: ConfigDict, num_items: int) -> None:
 
 
 def check_encoder(config: ConfigDict, encoder: EncoderConfig) -> None:
-    """Checks that the text encoder supports what the config requires.
-
-    Raises:
-      UserError: texts longer than its positions, a pooler that it lacks, or adapters
-        of a higher rank than its kernels.
-    """
+    """Raises UserError if the text encoder lacks something that the config requires."""
     if not 2 < config.text.max_tokens <= encoder.max_tokens:
         raise UserError(
             f"text.max_tokens: {config.text.max_tokens} is not within 3 and "
@@ -58,10 +49,7 @@ def check_phases(
 ) -> None:
     """Checks the learning-rate rules of the phases against the parameters.
 
-    Args:
-      config: the complete config.
-      phases: those with epochs.
-      rules: resolved rules of these phases.
+    `rules` are the resolved rules of the `phases`, which are those with epochs.
 
     Raises:
       UserError: adapters or fusion weights that no phase trains; whitening of vectors
@@ -73,6 +61,7 @@ def check_phases(
         lora_trained |= any("/lora_" in path for path in paths)
         fusion_trained |= FUSION_WEIGHTS in paths
         encoder = [path for path in paths if is_text_block(path)]
+        # The whitening is fitted once, to the vectors before any training.
         if config.text.whiten and encoder:
             raise UserError(
                 f"text.whiten: phase {phase.name} trains {encoder[0]}, but only "
@@ -92,22 +81,17 @@ def check_phases(
 
 
 def find_untrained_gaps(
-    phases: Sequence[ConfigDict],
-    rules: Sequence[PhaseRules],
-    encoder: EncoderConfig,
+    phases: Sequence[ConfigDict], rules: Sequence[PhaseRules], encoder: EncoderConfig
 ) -> list[str]:
     """Describes phases that train an encoder layer below a frozen one.
 
-    `freeze` produces such rules if it is given fewer layers than the encoder has.
-
-    Args:
-      phases: those with epochs.
-      rules: resolved rules of these phases.
-      encoder: static description of the encoder.
+    `rules` are the resolved rules of the `phases`, which are those with epochs.
     """
+    # `freeze` makes such rules if it is given fewer layers than the encoder has.
     found = []
     layers = range(1, encoder.num_blocks - 1)  # without embeddings and pooling
     for phase, phase_rules in zip(phases, rules, strict=True):
+        # Blocks count from the embeddings, 0, over the layers to the pooling.
         blocks = {block_of(path, encoder) for path in phase_rules.trained_paths()}
         trained = [block for block in layers if block in blocks]
         above = range(min(trained, default=layers.stop), layers.stop)

@@ -1,7 +1,5 @@
 """Beyond-accuracy metrics: coverage, Gini index, novelty, head share, diversity."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from recjax.common.vectors import unit_vectors
@@ -19,9 +17,9 @@ def beyond_accuracy(
     """Returns beyond-accuracy metrics of all top-k lists.
 
     Args:
-      top_RxK: the lists, best item first; -1 marks a missing item.
+      top_RxK: the lists, best item first; -1 marks a missing item. K may be smaller
+        than the cut-off k in a small catalogue.
       events_N: number of training events of every item.
-      k: cut-off; K may be smaller in a small catalogue.
       vectors_NxD: item vectors, for the distances in `diversity`.
 
     Returns:
@@ -51,15 +49,11 @@ def coverage(top_RxK: np.ndarray, num_items: int) -> float:
 def gini(top_RxK: np.ndarray, num_items: int) -> float:
     """Returns the Gini index of how often each item of the catalogue is recommended.
 
-    This is twice the area between the Lorenz curve and the diagonal, as in Fleder and
-    Hosanagar (2009). With sorted counts c_1 <= ... <= c_N, which include the items that
-    are never recommended, it is
-
-        sum_j (2 j - N - 1) c_j / (N sum_j c_j)
-
     0 means that all items are recommended equally often, 1 - 1 / N that a single item
-    takes all recommendations.
+    takes all recommendations (Fleder and Hosanagar, 2009).
     """
+    # With sorted counts c_1 <= ... <= c_N, which include the items that are never
+    # recommended, the index is sum_j (2 j - N - 1) c_j / (N sum_j c_j).
     counts_N = np.sort(_times_recommended(top_RxK, num_items))
     weights_N = 2 * np.arange(1, num_items + 1) - num_items - 1
     return float(weights_N @ counts_N / (num_items * max(int(counts_N.sum()), 1)))
@@ -68,18 +62,17 @@ def gini(top_RxK: np.ndarray, num_items: int) -> float:
 def self_information(events_N: np.ndarray) -> np.ndarray:
     """Returns the novelty of each item in bits: -log2 of its share of training events.
 
-    Zhou et al. (2010) use the share of users; here popularity means events, as
-    everywhere in recjax. One event is added to every item, so that items without events
-    have a finite novelty, the largest one: the share is (n_i + 1) / (sum_j n_j + N).
+    Zhou et al. (2010) use the share of users instead.
     """
+    # One event is added to every item, so that items without events have a finite
+    # novelty, the largest one.
     return -np.log2((events_N + 1) / (events_N.sum() + len(events_N)))
 
 
 def mean_of_lists(x_N: np.ndarray, top_RxK: np.ndarray) -> float:
     """Returns the mean over lists of the mean item value; 0 if all lists are empty."""
     is_item_RxK = top_RxK >= 0
-    sums_R = (x_N[top_RxK] * is_item_RxK).sum(1)
-    return _mean(sums_R, is_item_RxK.sum(1))
+    return _mean((x_N[top_RxK] * is_item_RxK).sum(1), is_item_RxK.sum(1))
 
 
 def diversity(top_RxK: np.ndarray, vectors_NxD: np.ndarray) -> float:
@@ -88,36 +81,27 @@ def diversity(top_RxK: np.ndarray, vectors_NxD: np.ndarray) -> float:
     Smyth and McClave (2001); Ziegler et al. (2005) sum similarities instead. Lists of
     fewer than two items are skipped. A zero vector has distance 1 to every other.
     """
-    sums_R = np.concatenate(
-        [
-            _pair_distances(part_BxK, vectors_NxD)
-            for part_BxK in _parts(top_RxK, vectors_NxD)
-        ]
-    )
+    # The vectors of all lists at once may not fit into memory.
+    values_per_list = top_RxK.shape[1] * vectors_NxD.shape[1]
+    size = max(MAX_VALUES // max(values_per_list, 1), 1)
+    sums = [
+        _pair_distances(top_RxK[start : start + size], vectors_NxD)
+        for start in range(0, len(top_RxK), size)
+    ]
     counts_R = (top_RxK >= 0).sum(1)
-    return _mean(sums_R, counts_R * (counts_R - 1) / 2)
+    return _mean(np.concatenate(sums), counts_R * (counts_R - 1) / 2)
 
 
 def _pair_distances(top_BxK: np.ndarray, vectors_NxD: np.ndarray) -> np.ndarray:
-    """Returns the sum of cosine distances over the pairs of each list.
-
-    The sum of cosines over pairs is (|sum u|^2 - sum |u|^2) / 2 for unit vectors u,
-    which takes K instead of K^2 products.
-    """
+    """Returns the sum of cosine distances over the pairs of each list."""
+    # The sum of cosines over pairs is (|sum u|^2 - sum |u|^2) / 2 for unit vectors u,
+    # which takes K instead of K^2 products.
     unit_BxKxD = unit_vectors(vectors_NxD[top_BxK])
     unit_BxKxD[top_BxK < 0] = 0
     of_sum_B = np.square(unit_BxKxD.sum(1, dtype=np.float64)).sum(1)
     of_each_B = np.square(unit_BxKxD, dtype=np.float64).sum((1, 2))
     counts_B = (top_BxK >= 0).sum(1)
     return counts_B * (counts_B - 1) / 2 - (of_sum_B - of_each_B) / 2
-
-
-def _parts(top_RxK: np.ndarray, vectors_NxD: np.ndarray) -> Iterator[np.ndarray]:
-    """Splits the lists into parts whose vectors fit into `MAX_VALUES`."""
-    values_per_list = top_RxK.shape[1] * vectors_NxD.shape[1]
-    size = max(MAX_VALUES // max(values_per_list, 1), 1)
-    for start in range(0, len(top_RxK), size):
-        yield top_RxK[start : start + size]
 
 
 def _times_recommended(top_RxK: np.ndarray, num_items: int) -> np.ndarray:
@@ -128,6 +112,5 @@ def _times_recommended(top_RxK: np.ndarray, num_items: int) -> np.ndarray:
 def _mean(sums_R: np.ndarray, counts_R: np.ndarray) -> float:
     """Returns the mean of the lists' means, without lists that have no values."""
     some_R = counts_R > 0
-    if not some_R.any():
-        return 0.0
-    return float((sums_R[some_R] / counts_R[some_R]).mean())
+    means_R = sums_R[some_R] / counts_R[some_R]
+    return float(means_R.mean()) if len(means_R) else 0.0

@@ -30,9 +30,7 @@ class Evaluation:
     """Per-example results of one split, in the order of its examples.
 
     Attributes:
-      values: `{metric: values_R}`.
       rank_R: rank of each target among its candidates, from 1; ties rank above it.
-      target_score_R: score of each target.
       top_RxK: best candidates, best first; -1 where there are fewer than K.
       vectors_NxD: item vectors that were ranked, on the devices; None if the scorer
         has no vectors.
@@ -52,11 +50,7 @@ class Evaluation:
 class Evaluator:
     """Evaluates models, text vectors and other scorers on the examples of a split.
 
-    Args:
-      config: resolved config.
-      data: the split data set.
-      mesh: users are sharded over its data axis.
-      compiler: compiles and counts the ranking functions.
+    Users are sharded over the data axis of the mesh.
     """
 
     def __init__(self, config: Any, data: Data, mesh: Mesh, compiler: Compiler):
@@ -66,9 +60,8 @@ class Evaluator:
         self.compiler = compiler
         self._fusion: Scorer | None = None
         self._sampled_for: dict[int, np.ndarray] = {}  # by id() of a split of `data`
-        self._ranker = compiler(
-            "rank", self._rank_scores, out_shardings=compiler.replicated
-        )
+        everywhere = compiler.replicated
+        self._ranker = compiler("rank", self._rank_scores, out_shardings=everywhere)
 
     @property
     def k(self) -> int:
@@ -78,6 +71,7 @@ class Evaluator:
     def queries(self, rows: Examples, *, by_length: bool = False) -> Iterator[Queries]:
         """Yields the examples of a split in batches."""
         config = self.config
+        # A large catalogue makes the batches smaller: their scores have to fit.
         size = min(config.eval.batch_size, max(MAX_SCORES // self.data.num_items, 1))
         return make_queries(
             rows,
@@ -106,12 +100,9 @@ class Evaluator:
         return self._collect((batch, ranked(batch)) for batch in self.queries(rows))
 
     def by_text(self, vectors_NxE: jax.Array, rows: Examples) -> Evaluation:
-        """Evaluates text vectors without any training.
-
-        A user is the mean of the unit vectors of the history; scores are cosines. The
-        baseline `TextSimilarity` differs: it weights recent items more and computes on
-        the host, while zero-shot evaluation ranks on the devices as a model does.
-        """
+        """Evaluates text vectors: cosines with the mean unit vector of a history."""
+        # The baseline `TextSimilarity` differs: it weights recent items more and
+        # computes on the host, while this ranks on the devices as a model does.
 
         def ranked(index: Index, batch: Queries) -> Ranked:
             history_BxHxE = index.candidates_MxD[batch.history_BxH]
@@ -124,9 +115,8 @@ class Evaluator:
         index = make_index(unit_NxE, jnp.zeros(len(unit_NxE)))
         everywhere = self.compiler.replicated
         run = self.compiler("rank by text", ranked, out_shardings=everywhere)
-        pairs = (
-            (batch, run(index, self.shard_batch(batch))) for batch in self.queries(rows)
-        )
+        batches = self.queries(rows)
+        pairs = ((batch, run(index, self.shard_batch(batch))) for batch in batches)
         return self._collect(pairs, unit_NxE)
 
     def by_model(
@@ -144,11 +134,7 @@ class Evaluator:
         return [self._collect(ranked(rows), vectors_NxD) for rows in splits]
 
     def set_score_fusion(self, fusion: Scorer) -> None:
-        """Adds score fusion to every later ranking by a model.
-
-        Args:
-          fusion: scores all fused baselines at once, as baseline_scores_BxMxN.
-        """
+        """Adds the baseline_scores_BxMxN of a scorer to later rankings by a model."""
         self._fusion = fusion
 
     def tune_fusion_weights(
@@ -156,11 +142,7 @@ class Evaluator:
     ) -> tuple[np.ndarray, MetricValues]:
         """Chooses the best weights_M of score fusion by a grid search.
 
-        Args:
-          scorer: scorer of a model with score fusion.
-          params: parameters of the model; their fusion weights are ignored.
-          rows: validation examples.
-          metric: metric to maximise; among equal combinations the first one wins.
+        Those in `params` are ignored; among equal combinations the first one wins.
 
         Returns:
           weights_M, and the metrics of the examples with these weights.
@@ -176,16 +158,12 @@ class Evaluator:
             placed = self._place_with_fusion(batch)
             parts.append(scorer.compare(params, encoded, placed, placed_WxM))
         is_example_R = np.concatenate(is_example)
-        above_WxR, equal_WxR, below_WxR = (
-            np.concatenate([np.asarray(part) for part in column], axis=1)[
-                :, is_example_R
-            ]
-            for column in zip(*parts, strict=True)
-        )
+        # Above, equal and below; the order of the examples does not matter for means.
+        counts_3xWxR = np.concatenate(parts, axis=2)[:, :, is_example_R]
 
         def values(w: int) -> MetricValues:
-            ks = self.config.eval.ks
-            return ranking_values(above_WxR[w], equal_WxR[w], below_WxR[w], ks)
+            above_R, equal_R, below_R = counts_3xWxR[:, w]
+            return ranking_values(above_R, equal_R, below_R, self.config.eval.ks)
 
         means = [values(w)[metric].mean() for w in range(len(weights_WxM))]
         best = int(np.argmax(means))
@@ -206,16 +184,14 @@ class Evaluator:
 
     def _sampled_candidates(self, rows: Examples) -> np.ndarray | None:
         """Returns the sampled candidates of a split, the same for every scorer."""
-        settings = self.config.eval
-        if not settings.candidates:
+        number = self.config.eval.candidates
+        if not number:
             return None
         if id(rows) not in self._sampled_for:
+            seed = self.config.data.split_seed
+            mask_seen = self.config.eval.mask_seen
             self._sampled_for[id(rows)] = sample_candidates(
-                rows,
-                self.data.num_items,
-                settings.candidates,
-                mask_seen=settings.mask_seen,
-                seed=self.config.data.split_seed,
+                rows, self.data.num_items, number, mask_seen=mask_seen, seed=seed
             )
         return self._sampled_for[id(rows)]
 

@@ -1,6 +1,6 @@
 """Ranking and rating metrics: per-example values first, means and intervals after."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,14 +10,10 @@ MetricValues = dict[str, np.ndarray]
 
 
 def rank_metric(rank_R: np.ndarray, metric: str) -> np.ndarray:
-    """Returns values_R of a ranking metric, for one target per example.
+    """Returns values_R of `hr@k`, `ndcg@k` or `mrr@k` for ranks that count from 1.
 
-    With a single target HR@k is recall@k, NDCG@k is 1 / log2(rank + 1) (Jarvelin and
-    Kekalainen, 2002) and MRR@k is 1 / rank; all are 0 beyond rank k.
-
-    Args:
-      rank_R: rank of each target, from 1.
-      metric: `hr@k`, `ndcg@k` or `mrr@k`.
+    With one target per example HR@k is recall@k, NDCG@k is 1 / log2(rank + 1) (Jarvelin
+    and Kekalainen, 2002) and MRR@k is 1 / rank; all are 0 beyond rank k.
     """
     name, k = metric.split("@")
     hit_R = (rank_R <= int(k)).astype(np.float64)
@@ -29,20 +25,12 @@ def rank_metric(rank_R: np.ndarray, metric: str) -> np.ndarray:
 def ranking_values(
     above_R: np.ndarray, equal_R: np.ndarray, below_R: np.ndarray, ks: Sequence[int]
 ) -> MetricValues:
-    """Returns HR, NDCG and MRR at each k, and AUC, for one target per example.
+    """Returns `{"hr@10": values_R, ..., "auc": values_R}` with the cut-offs `ks`.
 
-    Ties count against the model: the target ranks behind all candidates with the same
-    score. In AUC a tie counts one half, as in the Mann-Whitney statistic.
-
-    Args:
-      above_R: number of candidates that score higher than the target.
-      equal_R: number of other candidates that score the same.
-      below_R: number of candidates that score lower.
-      ks: cut-offs.
-
-    Returns:
-      `{"hr@10": values_R, ..., "auc": values_R}`.
+    The counts are of the candidates that score above their target, the same, and below.
     """
+    # Ties count against the model: the target ranks behind all candidates with the same
+    # score. In AUC a tie counts one half, as in the Mann-Whitney statistic.
     rank_R = above_R + equal_R + 1
     values = {
         f"{name}@{k}": rank_metric(rank_R, f"{name}@{k}")
@@ -63,42 +51,26 @@ def with_intervals(
     *,
     bootstrap_samples: int,
     seed: int = 0,
-    level: float = 0.95,
 ) -> dict[str, Interval]:
-    """Returns metric means with percentile bootstrap intervals (Efron, 1979).
+    """Returns metric means with 95% percentile bootstrap intervals (Efron, 1979).
 
-    Users are resampled with all their examples, because examples of one user are not
-    independent.
-
-    Args:
-      values: per-example values, all of the same examples.
-      users_R: user of each example.
-      bootstrap_samples: number of samples; all metrics share them.
-      seed: seed of the resampling.
-      level: coverage of the interval.
-
-    Returns:
-      `{metric: {"value", "low", "high"}}`.
+    All values are of the same examples, and all metrics share the resamples.
     """
-    names = list(values)
-    table_RxM = np.stack([values[name] for name in names], axis=1)
+    table_RxM = np.stack(list(values.values()), axis=1)
     means_SxM = bootstrap_means(
         table_RxM, users_R, bootstrap_samples=bootstrap_samples, seed=seed
     )
     return {
-        name: interval(float(table_RxM[:, m].mean()), means_SxM[:, m], level)
-        for m, name in enumerate(names)
+        name: interval(float(table_RxM[:, m].mean()), means_SxM[:, m])
+        for m, name in enumerate(values)
     }
 
 
 def bootstrap_means(
-    table_RxM: np.ndarray,
-    users_R: np.ndarray,
-    *,
-    bootstrap_samples: int,
-    seed: int = 0,
+    table_RxM: np.ndarray, users_R: np.ndarray, *, bootstrap_samples: int, seed: int
 ) -> np.ndarray:
     """Returns means_SxM of S resamples of the users, each with all their examples."""
+    # Examples of one user are not independent, so users are what is resampled.
     _, users_R, examples_V = np.unique(users_R, return_inverse=True, return_counts=True)
     # Sums per user are enough for the mean of any resample of users.
     sums_VxM = np.zeros((len(examples_V), table_RxM.shape[1]))
@@ -112,19 +84,16 @@ def bootstrap_means(
     return means_SxM
 
 
-def interval(value: float, samples_S: np.ndarray, level: float = 0.95) -> Interval:
-    """Returns a value with the percentiles of its bootstrap samples."""
-    tail = (1 - level) / 2
+def interval(value: float, samples_S: np.ndarray) -> Interval:
+    """Returns a value with the 95% interval of its bootstrap samples."""
+    tail = (1 - 0.95) / 2  # not 0.025: the rounding is a part of published intervals
     low, high = np.quantile(samples_S, [tail, 1 - tail])
     return {"value": value, "low": float(low), "high": float(high)}
 
 
 def fit_platt(score_R: np.ndarray, label_R: np.ndarray) -> tuple[float, float]:
-    """Fits slope and offset of `sigmoid(slope * score + offset)` by Newton's method.
-
-    Platt (1999) turns scores into probabilities on held-out labels, with smoothed
-    targets that keep the fit finite when the labels are separable.
-    """
+    """Fits slope and offset of `sigmoid(slope * score + offset)` (Platt, 1999)."""
+    # Smoothed targets keep the fit finite when the labels are separable.
     positives, negatives = label_R.sum(), (1 - label_R).sum()
     smooth_R = np.where(
         label_R == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2)
@@ -134,6 +103,7 @@ def fit_platt(score_R: np.ndarray, label_R: np.ndarray) -> tuple[float, float]:
     std = max(float(score_R.std()), 1e-12)
     x_Rx2 = np.stack([(score_R - mean) / std, np.ones_like(score_R)], axis=1)
     w = np.zeros(2)
+    # Newton's method converges in a few of these iterations.
     for _ in range(50):
         p_R = _sigmoid(x_Rx2 @ w)
         gradient = x_Rx2.T @ (p_R - smooth_R)
@@ -146,23 +116,12 @@ def fit_platt(score_R: np.ndarray, label_R: np.ndarray) -> tuple[float, float]:
 
 
 def rating_report(
-    score_R: np.ndarray,
-    label_R: np.ndarray,
-    platt: tuple[float, float],
-    prior: float,
-) -> Mapping[str, float]:
-    """Returns the confusion matrix at probability one half, accuracy and log loss.
+    score_R: np.ndarray, label_R: np.ndarray, platt: tuple[float, float], prior: float
+) -> dict[str, float]:
+    """Returns the confusion matrix at probability one half, accuracy, AUC, log loss.
 
-    Args:
-      score_R: scores of the events by the model.
-      label_R: 1 = liked, 0 = not liked.
-      platt: result of `fit_platt` on other events.
-      prior: share of likes among those other events.
-
-    Returns:
-      Counts `true_positive`, `false_positive`, `false_negative`, `true_negative`;
-      `accuracy`; `log_loss` in nats; `log_loss_prior`, the log loss of always
-      predicting `prior`; `auc` of liked against not liked events.
+    `platt` is the result of `fit_platt` on other events, and `prior` the share of likes
+    among those; `log_loss_prior` is the log loss of always predicting it.
     """
     p_R = np.clip(_sigmoid(platt[0] * score_R + platt[1]), 1e-7, 1 - 1e-7)
     prior = float(np.clip(prior, 1e-7, 1 - 1e-7))

@@ -1,6 +1,6 @@
 """The compiled evaluation functions of a model: encode the catalogue, rank queries."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -13,6 +13,8 @@ from recjax.evaluation.ranking import Ranked, rank_by_weighting, rank_queries
 from recjax.models.recommender import Recommender
 from recjax.retrieval.index import Index, make_index, score_items
 from recjax.runtime.compiler import Compiler
+
+Encoded = tuple[jax.Array, Index]  # an encoded catalogue
 
 
 class ModelScorer:
@@ -46,80 +48,54 @@ class ModelScorer:
         everywhere = compiler.replicated
         self._encode = compiler("encode_items", self._encode_chunk)
         self._join = compiler("join", self._join_chunks, out_shardings=everywhere)
-        self._rank = compiler(
-            "user_queries", self._rank_batch, out_shardings=everywhere
-        )
+        # (params, encoded, queries) -> Ranked
+        self.rank = compiler("user_queries", self._rank_batch, out_shardings=everywhere)
         # (params, encoded, queries, weights_WxM) -> counts, see `rank_by_weighting`
         self.compare = compiler(
             "rank_by_weighting", self._compare_batch, out_shardings=everywhere
         )
 
-    def encode_catalogue(self, params: Any) -> tuple[jax.Array, Index]:
+    def encode_catalogue(self, params: Any) -> Encoded:
         """Returns vectors_NxD for reading histories, and the index of all items."""
         parts = [self._encode(params, *chunk) for chunk in self.chunks]
-        encoded: tuple[jax.Array, Index] = self._join(params, parts, self.graph)
+        encoded: Encoded = self._join(params, parts, self.graph)
         return encoded
 
-    def rank(
-        self, params: Any, encoded: tuple[jax.Array, Index], batch: Queries
-    ) -> Ranked:
-        """Ranks a batch of queries against an encoded catalogue."""
-        return self._rank(params, encoded, batch)
+    def _apply(self, method: Callable[..., Any], params: Any, *args: Any) -> Any:
+        return self.model.apply({"params": params}, *args, method=method)
 
-    def _encode_chunk(self, params: Any, catalogue: Any, items: Items) -> jax.Array:
-        vectors_UxD: jax.Array = self.model.apply(
-            {"params": params}, catalogue, items, method=Recommender.encode_items
-        )
-        return vectors_UxD
+    def _encode_chunk(self, params: Any, catalogue: Any, items: Items) -> Any:
+        return self._apply(Recommender.encode_items, params, catalogue, items)
 
     def _join_chunks(self, params: Any, parts: list[jax.Array], graph: Any) -> Any:
-        variables = {"params": params}
-        candidates_NxD, history_NxD = self.model.apply(
-            variables,
-            jnp.concatenate(parts)[self.place_N],
-            graph,
-            method=Recommender.propagate,
+        vectors_NxD = jnp.concatenate(parts)[self.place_N]
+        candidates_NxD, history_NxD = self._apply(
+            Recommender.propagate, params, vectors_NxD, graph
         )
-        index = self.model.apply(
-            variables,
-            candidates_NxD,
-            jnp.arange(self.num_items),
-            method=Recommender.item_candidates,
+        items_N = jnp.arange(self.num_items)
+        index = self._apply(
+            Recommender.item_candidates, params, candidates_NxD, items_N
         )
         return history_NxD, make_index(*index)
 
-    def _query(self, params: Any, vectors_NxD: jax.Array, batch: Queries) -> jax.Array:
-        queries_BxD: jax.Array = self.model.apply(
-            {"params": params},
-            vectors_NxD,
-            batch.history_BxH,
-            batch.mask_BxH,
-            method=Recommender.user_queries,
-        )
-        return queries_BxD
+    def _query(self, params: Any, vectors_NxD: jax.Array, batch: Queries) -> Any:
+        history = (batch.history_BxH, batch.mask_BxH)
+        return self._apply(Recommender.user_queries, params, vectors_NxD, *history)
 
-    def _rank_batch(
-        self, params: Any, encoded: tuple[jax.Array, Index], batch: Queries
-    ) -> Ranked:
+    def _rank_batch(self, params: Any, encoded: Encoded, batch: Queries) -> Ranked:
         vectors_NxD, index = encoded
         queries_BxD = self._query(params, vectors_NxD, batch)
-        fused_scores_BxN = None
+        fused_BxN = None
         if batch.baseline_scores_BxMxN is not None:
-            fused_scores_BxN = self.model.apply(
-                {"params": params},
-                batch.baseline_scores_BxMxN,
-                method=Recommender.fuse_scores,
+            fused_BxN = self._apply(
+                Recommender.fuse_scores, params, batch.baseline_scores_BxMxN
             )
         return rank_queries(
-            queries_BxD, index, batch, self.k, self.num_items, fused_scores_BxN
+            queries_BxD, index, batch, self.k, self.num_items, fused_BxN
         )
 
     def _compare_batch(
-        self,
-        params: Any,
-        encoded: tuple[jax.Array, Index],
-        batch: Queries,
-        weights_WxM: jax.Array,
+        self, params: Any, encoded: Encoded, batch: Queries, weights_WxM: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         vectors_NxD, index = encoded
         queries_BxD = self._query(params, vectors_NxD, batch)

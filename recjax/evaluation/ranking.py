@@ -12,6 +12,7 @@ from recjax.retrieval.index import GROUP_SIZE, Index, score_items
 from recjax.retrieval.top_k import top_k
 
 Array = jax.Array | np.ndarray
+Pair = tuple[jax.Array, jax.Array]
 BLOCK_SIZE = 2**16  # scores compared at a time by `rank_by_weighting`: 256 KiB
 
 
@@ -22,7 +23,6 @@ class Ranked(NamedTuple):
       above_B, equal_B, below_B: number of candidates, without the target, that score
         higher, the same and lower. NaN compares as equal, so it counts against the
         model.
-      target_score_B: score of the target.
       top_BxK: best candidates, best first; -1 where there are fewer than K.
     """
 
@@ -44,7 +44,7 @@ def rank(
 
     Args:
       scores_BxN: scores of all items; an item at -inf is never recommended.
-      seen_BxS: item indices that are no candidates, each at most once; -1 is padding.
+      seen_BxS: items that are no candidates, each at most once; -1 is padding.
       targets_B: item index of the target, which must be a candidate.
       k: number of best items to return.
       sampled_BxC: sampled candidates, the only items that are counted as above, equal
@@ -64,16 +64,12 @@ def rank_queries(
     num_items: int,
     fused_scores_BxN: jax.Array | None = None,
 ) -> Ranked:
-    """Ranks the first `num_items` of the index for a batch of queries.
-
-    `fused_scores_BxN`, the weighted scores of the fused baselines, are added to the
-    scores of the index.
-    """
+    """Ranks the first `num_items` of the index, with fused baselines' scores added."""
     scores_BxM = score_items(queries_BxD, index)
     num_columns = len(index.bias_M)
     if fused_scores_BxN is not None:
-        padding = ((0, 0), (0, num_columns - num_items))
-        scores_BxM += jnp.pad(fused_scores_BxN, padding)
+        scores_BxM += jnp.pad(fused_scores_BxN, ((0, 0), (0, num_columns - num_items)))
+    # The padding of the index scores like an item.
     is_item_M = jnp.arange(num_columns) < num_items
     scores_BxM = jnp.where(is_item_M[None], scores_BxM, -jnp.inf)
     return _rank(
@@ -87,16 +83,9 @@ def rank_by_weighting(
     weights_WxM: jax.Array,
     batch: Queries,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Ranks the target once for each of W weightings of M baselines.
+    """Ranks the target for W weightings of M baselines, whose scores are added.
 
-    Args:
-      scores_BxN: scores of the model for all items.
-      baseline_scores_BxMxN: scores of the baselines, which are weighted and added.
-      weights_WxM: weightings to compare.
-      batch: the queries.
-
-    Returns:
-      above_WxB, equal_WxB, below_WxB, see `Ranked`.
+    Returns above_WxB, equal_WxB, below_WxB, see `Ranked`.
     """
     num_users, num_items = scores_BxN.shape
     user_B = jnp.arange(num_users)
@@ -110,23 +99,20 @@ def rank_by_weighting(
     excluded_BxN = _excluded_items(batch, num_items)
     num_candidates_B = _count(~excluded_BxN)
     margin_BxN = jnp.where(excluded_BxN, -jnp.inf, margin_BxN)
-    above_WxB, below_WxB = _count_weighted(margin_BxN, fusion_margin_BxMxN, weights_WxM)
+    counts = _count_weighted(margin_BxN, fusion_margin_BxMxN, weights_WxM)
     num_excluded_B = num_items - num_candidates_B
-    return _candidate_counts(
-        above_WxB, below_WxB, num_candidates_B[None], num_excluded_B[None]
-    )
+    return _candidate_counts(*counts, num_candidates_B[None], num_excluded_B[None])
 
 
 def _excluded_items(batch: Queries, num_items: int) -> jax.Array:
     """Returns excluded_BxN: the target, and every item that is no candidate."""
-    num_users = len(batch.targets_B)
-    user_B = jnp.arange(num_users)
+    user_B = jnp.arange(len(batch.targets_B))
     # Either all items but the listed ones are candidates, or only the listed ones.
     sampled = batch.sampled_BxC is not None
     listed_BxS = jnp.asarray(batch.sampled_BxC if sampled else batch.seen_BxS)
-    scatter_index_BxS = jnp.where(listed_BxS < 0, num_items, listed_BxS)  # dropped
-    excluded_BxN = jnp.full((num_users, num_items), sampled)
-    excluded_BxN = excluded_BxN.at[user_B[:, None], scatter_index_BxS].set(
+    index_BxS = jnp.where(listed_BxS < 0, num_items, listed_BxS)  # padding is dropped
+    excluded_BxN = jnp.full((len(user_B), num_items), sampled)
+    excluded_BxN = excluded_BxN.at[user_B[:, None], index_BxS].set(
         not sampled, mode="drop"
     )
     return excluded_BxN.at[user_B, jnp.asarray(batch.targets_B)].set(True)
@@ -134,12 +120,10 @@ def _excluded_items(batch: Queries, num_items: int) -> jax.Array:
 
 def _count_weighted(
     margin_BxN: jax.Array, fusion_margin_BxMxN: jax.Array, weights_WxM: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Counts the weighted sums above zero and below zero: above_WxB, below_WxB.
-
-    Columns are visited in blocks, so that a block stays in a core's cache until all
-    weightings have used it.
-    """
+) -> Pair:
+    """Counts the weighted sums above zero and below zero: above_WxB, below_WxB."""
+    # Columns are visited in blocks, so that a block stays in a core's cache until all
+    # weightings have used it.
     num_users, num_items = margin_BxN.shape
     size = max(BLOCK_SIZE // num_users, 1)
     num_padded = -num_items % size
@@ -147,29 +131,26 @@ def _count_weighted(
     margin_BxK = jnp.pad(margin_BxN, padding, constant_values=-jnp.inf)
     fusion_margin_BxMxK = jnp.pad(fusion_margin_BxMxN, ((0, 0), *padding))
 
-    Counts = tuple[jax.Array, jax.Array]
-
-    def add_block(i: jax.Array, counts: Counts) -> Counts:
+    def add_block(i: jax.Array, counts: Pair) -> Pair:
         margin_BxC, fusion_margin_BxMxC = (
             jax.lax.dynamic_slice_in_dim(array, i * size, size, axis=-1)
             for array in (margin_BxK, fusion_margin_BxMxK)
         )
 
-        def count(weights_M: jax.Array) -> Counts:
+        def count(weights_M: jax.Array) -> Pair:
             parts = (
                 weights_M[m] * fusion_margin_BxMxC[:, m] for m in range(len(weights_M))
             )
             sum_BxC = margin_BxC + functools.reduce(jnp.add, parts)
             return _compare(sum_BxC, 0)
 
-        added: Counts = jax.tree.map(jnp.add, counts, jax.lax.map(count, weights_WxM))
+        added: Pair = jax.tree.map(jnp.add, counts, jax.lax.map(count, weights_WxM))
         return added
 
     zeros_WxB = jnp.zeros((len(weights_WxM), num_users), jnp.int32)
     num_blocks = (num_items + num_padded) // size
-    above_WxB, below_WxB = jax.lax.fori_loop(
-        0, num_blocks, add_block, (zeros_WxB, zeros_WxB)
-    )
+    start = (zeros_WxB, zeros_WxB)
+    above_WxB, below_WxB = jax.lax.fori_loop(0, num_blocks, add_block, start)
     return above_WxB, below_WxB - num_padded
 
 
@@ -185,10 +166,8 @@ def _rank(
     targets_Bx1 = jnp.asarray(targets_B)[:, None]
     num_users, num_columns = scores_BxM.shape
     user_Bx1 = jnp.arange(num_users)[:, None]
-    scatter_index_BxS = jnp.where(seen_BxS < 0, num_columns, seen_BxS)  # dropped
-    masked_scores_BxM = scores_BxM.at[user_Bx1, scatter_index_BxS].set(
-        -jnp.inf, mode="drop"
-    )
+    index_BxS = jnp.where(seen_BxS < 0, num_columns, seen_BxS)  # padding is dropped
+    masked_scores_BxM = scores_BxM.at[user_Bx1, index_BxS].set(-jnp.inf, mode="drop")
     target_Bx1 = jnp.take_along_axis(scores_BxM, targets_Bx1, axis=1)
     best_BxK, top_BxK = top_k(masked_scores_BxM, k)
     top_BxK = jnp.where(best_BxK == -jnp.inf, -1, top_BxK)
@@ -212,9 +191,7 @@ def _rank(
     return Ranked(*counts, target_B, top_BxK)
 
 
-def _compare(
-    scores_BxC: jax.Array, target_Bx1: jax.Array | int
-) -> tuple[jax.Array, jax.Array]:
+def _compare(scores_BxC: jax.Array, target_Bx1: jax.Array | int) -> Pair:
     """Counts the scores above and below the target: above_B, below_B."""
     return _count(scores_BxC > target_Bx1), _count(scores_BxC < target_Bx1)
 
@@ -227,11 +204,7 @@ def _candidate_counts(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Completes the counts above, equal to and below the target.
 
-    Args:
-      above: number of candidates above the target; the last dimension is B.
-      below: number of items below it, including the excluded ones at -inf.
-      num_candidates: number of candidates without the target.
-      num_excluded: number of items in `below` that are no candidates.
+    `below` includes the excluded items, which are at -inf.
     """
     below = below - num_excluded
     # Whatever is neither above nor below is equal; that makes NaN a tie.

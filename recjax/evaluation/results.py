@@ -1,6 +1,6 @@
 """Reports of an evaluation: intervals, subgroups, beyond-accuracy metrics, ratings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from recjax.evaluation.metrics import fit_platt, rating_report, with_intervals
 from recjax.evaluation.subgroups import make_subgroups, subgroup_report
 from recjax.models.heads import FUSION_WEIGHTS
 
+SHOWN = 3  # items on each side of an example
+
 
 def phase_results(
     config: Any,
@@ -26,14 +28,7 @@ def phase_results(
 ) -> dict[str, Any]:
     """Returns the entry of one phase in `results.json`.
 
-    Args:
-      config: resolved config.
-      data: the split data set.
-      titles: title of each item.
-      valid: evaluation of the validation examples.
-      test: evaluation of the test examples.
-      trained: the parameters that the phase trained, as evaluated.
-      epochs: number of epochs that the phase ran.
+    `trained` are the parameters that the phase trained, as evaluated.
     """
     return {
         "test": metric_intervals(config, test, data.test),
@@ -44,13 +39,7 @@ def phase_results(
         "epochs": epochs,
         "trainable": count_params(trained),
         **fusion_weights(config, trained),
-        "examples": example_recommendations(
-            data,
-            titles,
-            test.top_RxK,
-            count=config.report.examples,
-            like=config.eval.like_threshold,
-        ),
+        "examples": example_recommendations(config, data, titles, test.top_RxK),
     }
 
 
@@ -60,14 +49,12 @@ def reference_results(config: Any, data: Data, test: Evaluation) -> dict[str, An
     return {**metrics, "beyond_accuracy": beyond_accuracy_results(config, data, test)}
 
 
-def fusion_weights(
-    config: Any, trained: Mapping[str, Any]
-) -> dict[str, dict[str, float]]:
+def fusion_weights(config: Any, trained: FlatParams) -> dict[str, dict[str, float]]:
     """Returns the weights of score fusion that validation chose, by baseline."""
-    weights = trained.get(FUSION_WEIGHTS)
-    if weights is None:
+    if FUSION_WEIGHTS not in trained:
         return {}
-    named = zip(config.head.fusion, np.asarray(weights), strict=True)
+    weights = np.asarray(trained[FUSION_WEIGHTS])
+    named = zip(config.head.fusion, weights, strict=True)
     return {"fusion": {name: round(float(weight), 6) for name, weight in named}}
 
 
@@ -82,23 +69,23 @@ def metric_intervals(
 def subgroup_results(config: Any, data: Data, test: Evaluation) -> dict[str, Any]:
     """Returns HR and NDCG of subgroups of the test examples."""
     k = report_cutoff(config)
+    metrics = (f"hr@{k}", f"ndcg@{k}")
+    samples = config.eval.bootstrap_samples
+    groups = make_subgroups(data, data.test)
     return subgroup_report(
         test.values,
-        make_subgroups(data, data.test),
+        groups,
         data.test.users_R,
-        metrics=(f"hr@{k}", f"ndcg@{k}"),
-        bootstrap_samples=config.eval.bootstrap_samples,
+        metrics=metrics,
+        bootstrap_samples=samples,
     )
 
 
 def beyond_accuracy_results(
     config: Any, data: Data, test: Evaluation
 ) -> dict[str, float]:
-    """Returns beyond-accuracy metrics of the test examples' top lists.
-
-    Diversity uses the scorer's own item vectors, so it is missing for a scorer
-    without vectors.
-    """
+    """Returns beyond-accuracy metrics of the test examples' top lists."""
+    # Diversity uses the scorer's own item vectors, so it is missing if there are none.
     vectors = test.vectors_NxD
     vectors_NxD = None if vectors is None else np.asarray(vectors)
     k = report_cutoff(config)
@@ -116,45 +103,39 @@ def rating_results(
 ) -> dict[str, float] | None:
     """Reports how well scores separate liked from other test targets.
 
-    A rating of at least `eval.like_threshold` counts as a like. Scores are calibrated
-    on the validation targets.
+    A rating of at least `eval.like_threshold` counts as a like.
 
     Returns:
       See `rating_report`; None if the data has no ratings, or if the validation or
       test targets are all liked or all not.
     """
-    if not config.data.rating or not config.eval.like_threshold:
+    like = config.eval.like_threshold
+    if not config.data.rating or not like:
         return None
-    labels, scores = [], []
-    for rows, evaluation in ((data.valid, valid), (data.test, test)):
-        labels.append((rows.ratings_R >= config.eval.like_threshold).astype(np.float64))
-        scores.append(evaluation.target_score_R.astype(np.float64))
+    labels = [
+        (rows.ratings_R >= like).astype(np.float64) for rows in (data.valid, data.test)
+    ]
     if any(len(np.unique(label_R)) < 2 for label_R in labels):
         return None
+    # Scores are calibrated on the validation targets.
+    scores = [each.target_score_R.astype(np.float64) for each in (valid, test)]
     platt = fit_platt(scores[0], labels[0])
-    prior = float(labels[0].mean())
-    return dict(rating_report(scores[1], labels[1], platt, prior))
+    return rating_report(scores[1], labels[1], platt, float(labels[0].mean()))
 
 
 def example_recommendations(
-    data: Data,
-    titles: Sequence[str],
-    top_RxK: np.ndarray,
-    *,
-    count: int,
-    like: float,
-    show: int = 3,
+    config: Any, data: Data, titles: Sequence[str], top_RxK: np.ndarray
 ) -> list[str]:
     """Returns lines `liked X, Y -> Z` for examples spread evenly over the test split.
 
-    X and Y are the most recent items of the history that were rated at least `like`, Z
-    the best candidates. Without ratings, or with `like` 0, every interaction counts as
-    a like.
+    X and Y are the most recent liked items of the history, Z the best candidates.
+    Without ratings, or a threshold of likes, every interaction counts as a like.
     """
     titles = [f'"{title}"' if "," in title else title for title in titles]
+    like = config.eval.like_threshold
     lines = []
-    for row in np.linspace(0, len(data.test) - 1, count).astype(int):
-        liked = ", ".join(titles[i] for i in data.test.liked(row, like)[-show:])
-        best = ", ".join(titles[i] for i in top_RxK[row, :show] if i >= 0)
+    for row in np.linspace(0, len(data.test) - 1, config.report.examples).astype(int):
+        liked = ", ".join(titles[i] for i in data.test.liked(row, like)[-SHOWN:])
+        best = ", ".join(titles[i] for i in top_RxK[row, :SHOWN] if i >= 0)
         lines.append(f"liked {liked or 'nothing'} -> {best}")
     return lines

@@ -42,27 +42,27 @@ def make_subgroups(data: Data, rows: Examples) -> Subgroups:
     """
     events_N = count_events(data)
     popularity_R = popularity_groups(events_N)[rows.targets_R]
-    subgroups = {
+    popularity = {name: popularity_R == i for i, name in enumerate(POPULARITY)}
+    by_user = {
+        USER_PREFIX + column: {
+            name: mask_V[rows.users_R] for name, mask_V in masks.items()
+        }
+        for column, masks in user_groups(data.users).items()
+    }
+    return {
         "item": bin_masks(events_N[rows.targets_R], ITEM_BINS),
         "history": bin_masks(rows.lengths(), HISTORY_BINS),
-        "popularity": {
-            name: popularity_R == group for group, name in enumerate(POPULARITY)
-        },
+        "popularity": popularity,
+        **by_user,
     }
-    for column, groups in user_groups(data.users).items():
-        subgroups[USER_PREFIX + column] = {
-            name: mask_V[rows.users_R] for name, mask_V in groups.items()
-        }
-    return subgroups
 
 
 def popularity_groups(events_N: np.ndarray) -> np.ndarray:
     """Splits items into thirds of the training events: 0 = head, 1 = torso, 2 = tail.
 
     The head holds the most popular items that together have the first third of the
-    events, the torso those with the second third. An item across a boundary belongs to
-    the more popular group; equally popular items are ordered as in the catalogue. Items
-    without events are in the tail.
+    events. An item across a boundary belongs to the more popular group; equally popular
+    items are ordered as in the catalogue. Items without events are in the tail.
     """
     order_N = np.argsort(-events_N, kind="stable")
     before_N = np.cumsum(events_N[order_N]) - events_N[order_N]
@@ -77,10 +77,10 @@ def user_groups(users: pl.DataFrame) -> Subgroups:
 
     A column with 2 to 12 distinct values gives a group per value. A numeric column with
     more is cut at the quartiles of the users, and a group is named by its smallest and
-    largest number. All other columns are skipped, and so is everything that looks like
-    an identifier: the first column, integers that are unique per user, and numbers with
-    leading zeros. Users without a value are in the group `unknown`.
+    largest number. Users without a value are in the group `unknown`.
     """
+    # All other columns are skipped, and so is everything that looks like an identifier:
+    # the first column, integers unique per user, and numbers with leading zeros.
     found = {}
     for column in users.columns[1:]:
         texts = users[column]
@@ -112,21 +112,12 @@ def subgroup_report(
 ) -> dict[str, Any]:
     """Returns metric means of every non-empty group, with bootstrap intervals.
 
-    Args:
-      values: `{metric: values_R}`.
-      subgroups: result of `make_subgroups`.
-      users_R: user of each example.
-      metrics: names of the metrics to report.
-      bootstrap_samples: number of bootstrap samples.
-      min_rows: examples a group needs to be compared with others.
-
     Returns:
       `{grouping: {"groups": {group: {"rows", metric: {"value", "low", "high"}}}}}`. A
       grouping by a column of the user table with at least two groups of `min_rows`
       examples also has `"min_rows"` and `"largest_gap": {metric: {"value", "low",
       "high", "best", "worst"}}`: the difference between the best and the worst of these
       groups with its bootstrap interval, for every metric that differs between groups.
-      The interval does not correct for selecting the extreme pair.
     """
     report: dict[str, Any] = {}
     for name, masks in subgroups.items():
@@ -134,10 +125,9 @@ def subgroup_report(
         for group, mask_R in masks.items():
             if rows := int(mask_R.sum()):
                 inside = {metric: values[metric][mask_R] for metric in metrics}
-                means = with_intervals(
+                groups[group] = {"rows": rows} | with_intervals(
                     inside, users_R[mask_R], bootstrap_samples=bootstrap_samples
                 )
-                groups[group] = {"rows": rows, **means}
         report[name] = {"groups": groups}
         large = {group: x for group, x in groups.items() if x["rows"] >= min_rows}
         if not name.startswith(USER_PREFIX) or len(large) < 2:
@@ -169,19 +159,18 @@ def _largest_gap(
     bootstrap_samples: int,
 ) -> dict[str, Any]:
     """Compares the best and the worst group, which share no user."""
+    # The interval does not correct for selecting the extreme pair.
     best = max(means, key=means.__getitem__)
     worst = min(means, key=means.__getitem__)
     # Disjoint users are independent, so each group is resampled by its own seed.
-    best_S, worst_S = (
-        bootstrap_means(
-            values_R[masks[group], None],
-            users_R[masks[group]],
-            bootstrap_samples=bootstrap_samples,
-            seed=seed,
-        )[:, 0]
-        for seed, group in enumerate((best, worst))
-    )
-    gap = interval(means[best] - means[worst], best_S - worst_S)
+    samples = []
+    for seed, mask_R in enumerate((masks[best], masks[worst])):
+        table_Rx1, users = values_R[mask_R, None], users_R[mask_R]
+        means_Sx1 = bootstrap_means(
+            table_Rx1, users, bootstrap_samples=bootstrap_samples, seed=seed
+        )
+        samples.append(means_Sx1[:, 0])
+    gap = interval(means[best] - means[worst], samples[0] - samples[1])
     return {**gap, "best": best, "worst": worst}
 
 
@@ -199,7 +188,6 @@ def _quartiles(texts: pl.Series) -> dict[str, np.ndarray]:
     for quartile in range(4):
         mask_V = given_V & (bin_V == quartile)
         if mask_V.any():
-            inside = sorted(texts.filter(mask_V).unique(), key=float)
-            name = f"{inside[0]}-{inside[-1]}" if len(inside) > 1 else inside[0]
-            groups[name] = mask_V
+            first, *others = sorted(texts.filter(mask_V).unique(), key=float)
+            groups[f"{first}-{others[-1]}" if others else first] = mask_V
     return groups

@@ -21,9 +21,7 @@ METRICS = ("hr@10", "ndcg@10", "mrr@10", "auc")
 def read_runs(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Reads `results.json` of runs with one protocol, by run directory.
 
-    Raises:
-      UserError: a run is not finished or not readable, or protocols differ; the message
-        names the differences.
+    Raises UserError if a run is not finished or not readable, or if protocols differ.
     """
     runs: dict[str, dict[str, Any]] = {}
     for folder in folders:
@@ -45,16 +43,11 @@ def read_runs(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
 
 def check_same_protocol(runs: Mapping[str, dict[str, Any]]) -> None:
     """Raises UserError if named results differ in protocol; names the differences."""
-    first, *others = runs
-    for name in others:
-        old = runs[first]
-        new = runs[name]
+    (first, old), *others = runs.items()
+    names = ("in the first", "in the second")
+    for name, new in others:
         if old["fingerprint"] != new["fingerprint"]:
-            changes = describe_changes(
-                old["protocol"],
-                new["protocol"],
-                names=("in the first", "in the second"),
-            )
+            changes = describe_changes(old["protocol"], new["protocol"], names=names)
             raise UserError(
                 f"{first} and {name} cannot be compared: protocols "
                 f"{old['fingerprint']} and {new['fingerprint']} differ ({changes})"
@@ -62,11 +55,7 @@ def check_same_protocol(runs: Mapping[str, dict[str, Any]]) -> None:
 
 
 def comparison(runs: dict[str, dict[str, Any]], metrics: Sequence[str]) -> str:
-    """Returns a table of test metrics, with the baselines of the first run.
-
-    Raises:
-      UserError: a run does not have a metric.
-    """
+    """Returns a table of test metrics, with the baselines of the first run."""
     first = next(iter(runs.values()))
     named = {f"({name})": values for name, values in first["baselines"].items()}
     for name, results in runs.items():

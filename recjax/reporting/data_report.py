@@ -14,42 +14,35 @@ def data_report(data: Data, tokens: Tokens | None, config: Any) -> str:
     num_events = int(events_N.sum())
     pairs = max(len(data.user_ids) * data.num_items, 1)
     lengths_R = data.train.lengths() + 1
-    median = int(np.median(lengths_R))
-    longest = int(lengths_R.max())
     longer = (lengths_R > config.data.history_length).mean()
-    rows = [
-        ("users", _describe_users(data)),
-        (
-            "items",
-            f"{data.num_items:,}, {(events_N == 0).sum():,} without a training event",
-        ),
-        ("training events", f"{num_events:,} ({num_events / pairs:.2%} of all pairs)"),
-        ("training examples", f"{len(data.train):,}"),
-        (
-            "events per example",
-            f"median {median}, longest {longest}, {longer:.0%} longer than "
-            "data.history_length",
-        ),
-        ("validation", _describe_split(data.valid, events_N)),
-        ("test", _describe_split(data.test, events_N)),
-    ]
+    items = f"{data.num_items:,}, {(events_N == 0).sum():,} without a training event"
+    rows = {
+        "users": _describe_users(data),
+        "items": items,
+        "training events": f"{num_events:,} ({num_events / pairs:.2%} of all pairs)",
+        "training examples": f"{len(data.train):,}",
+        "events per example": f"median {int(np.median(lengths_R))}, longest "
+        f"{lengths_R.max()}, {longer:.0%} longer than data.history_length",
+        "validation": _describe_split(data.valid, events_N),
+        "test": _describe_split(data.test, events_N),
+    }
     for name, (given, used) in data.row_counts.items():
         if given > used:
-            rows.append((name, f"{given - used:,} of {given:,} rows rejected"))
-    rows += [(what, f"{count:,}") for what, count in data.left_out.items()]
+            rows[name] = f"{given - used:,} of {given:,} rows rejected"
+    rows |= {what: f"{count:,}" for what, count in data.left_out.items()}
     if data.held_out_N.any():
-        rows.append(("cold items held out", f"{data.held_out_N.sum():,}"))
+        rows["cold items held out"] = f"{data.held_out_N.sum():,}"
     if tokens is not None:
         lengths_N = tokens.lengths
         cut = (lengths_N == config.text.max_tokens).mean()
         limit = f", {cut:.1%} reach text.max_tokens" if cut else ""
         mean = f"mean {lengths_N.mean():.1f}"
-        rows.append(("tokens per item", f"{mean}, longest {lengths_N.max()}{limit}"))
+        rows["tokens per item"] = f"{mean}, longest {lengths_N.max()}{limit}"
         if empty := int(data.blank(config.text.template).sum()):
-            rows.append(("items without text", f"{empty:,}"))
-    rows.append(("protocol", data.fingerprint))
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in rows)
+            rows["items without text"] = f"{empty:,}"
+    rows["protocol"] = data.fingerprint
+    width = max(map(len, rows))
+    return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in rows.items())
 
 
 def _describe_users(data: Data) -> str:
@@ -71,13 +64,9 @@ def _describe_split(rows: Examples, events_N: np.ndarray) -> str:
 
 
 def protocol_warnings(data: Data, config: Any) -> list[str]:
-    """Returns warnings about evaluation settings that make metrics misleading.
-
-    Args:
-      data: the split data set.
-      config: the section `eval` of the config.
-    """
+    """Warns of settings in the section `eval` that make metrics misleading."""
     found = []
+    # Both settings make the task easier than recommending from the catalogue.
     if config.candidates:
         found.append(
             f"each target is ranked among only {config.candidates} sampled items; this "

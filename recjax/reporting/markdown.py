@@ -9,14 +9,13 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Returns a Markdown table; all columns but the first are right-aligned."""
     lines = [list(header), *map(list, rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    rule = ["-" * widths[0]] + ["-" * (w - 1) + ":" for w in widths[1:]]
+    lines.insert(1, ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])])
 
     def show(line: Sequence[str]) -> str:
-        cells = [line[0].ljust(widths[0])]
-        cells += [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)]
-        return "| " + " | ".join(cells) + " |"
+        cells = [c.rjust(w) for c, w in zip(line, widths, strict=True)]
+        return " | ".join(["| " + line[0].ljust(widths[0]), *cells[1:]]) + " |"
 
-    return "\n".join([show(lines[0]), show(rule), *map(show, lines[1:])])
+    return "\n".join(map(show, lines))
 
 
 def result_table(

@@ -7,12 +7,8 @@ from recjax.reporting.markdown import interval_cell, markdown_table, result_tabl
 
 
 def results_text(final: Mapping[str, Any], metrics: Sequence[str]) -> str:
-    """Returns the text of `results.md`.
-
-    Args:
-      final: content of `results.json`.
-      metrics: names of the metrics in the first table.
-    """
+    """Returns the text of `results.md`, with some metrics in the first table."""
+    # Rows of the tables in this order: baselines, zero-shot, phases.
     named = dict(final["baselines"])
     if "zero_shot" in final:
         named["zero-shot (pretrained encoder)"] = final["zero_shot"]
@@ -65,32 +61,27 @@ def protocol_text(final: Mapping[str, Any]) -> str:
 
 def subgroup_table(subgroups: Mapping[str, Any]) -> str:
     """Returns a table of subgroups with their size, metrics and intervals."""
-    named = {
-        f"{grouping}: {group}".replace("|", r"\|"): dict(values)
-        for grouping, found in subgroups.items()
-        for group, values in found["groups"].items()
-    }
-    rows = {name: str(values.pop("rows")) for name, values in named.items()}
-    names = list(next(iter(named.values())))
-    body = [
-        [name, rows[name], *(interval_cell(values[metric]) for metric in names)]
-        for name, values in named.items()
-    ]
-    return markdown_table(["subgroup of the test", "examples", *names], body)
+    body = []
+    for grouping, found in subgroups.items():
+        for group, values in found["groups"].items():
+            name = f"{grouping}: {group}".replace("|", r"\|")
+            metrics = {key: x for key, x in values.items() if key != "rows"}
+            cells = map(interval_cell, metrics.values())
+            body.append([name, str(values["rows"]), *cells])
+    return markdown_table(["subgroup of the test", "examples", *metrics], body)
 
 
 def gap_text(subgroups: Mapping[str, Any]) -> str:
     """Lists the largest gaps between groups of users; empty if there are none."""
     lines = []
-    min_rows = 0
     for grouping, found in subgroups.items():
-        gaps = ", ".join(
-            f"{metric} {interval_cell(gap)} ({gap['best']} over {gap['worst']})"
-            for metric, gap in found.get("largest_gap", {}).items()
-        )
-        if gaps:
-            lines.append(f"- {grouping}: {gaps}")
+        if gaps := found.get("largest_gap"):
             min_rows = found["min_rows"]
+            described = ", ".join(
+                f"{metric} {interval_cell(gap)} ({gap['best']} over {gap['worst']})"
+                for metric, gap in gaps.items()
+            )
+            lines.append(f"- {grouping}: {described}")
     if not lines:
         return ""
     return (

@@ -11,23 +11,12 @@ from typing import Any
 
 from recjax.common.errors import UserError, explain
 
-# A file in the run directory, not a hash of its path: a run that is deleted and started
-# again gets a new id.
-RUN_ID_FILE = "wandb_id"
-
 
 class WandbWriter:
     """A W&B run, which a resumed recjax run continues under the same id.
 
     `WANDB_MODE=offline` keeps the data in the run directory, for a later `wandb sync`.
-
-    Args:
-      workdir: the run directory; its last two parts name the run.
-      project: W&B project of the run.
-      config: values of the config by key.
-
-    Raises:
-      UserError: wandb is not installed, or refuses to start the run.
+    A UserError is raised if wandb is not installed, or refuses to start the run.
     """
 
     def __init__(self, workdir: Path, project: str, config: Mapping[str, Any]):
@@ -38,15 +27,15 @@ class WandbWriter:
                 "report.wandb: needs wandb; pip install 'recjax[wandb]'"
             ) from None
         folder = workdir.resolve()
-        name = "/".join(folder.parts[-2:])
-        id_file = folder / RUN_ID_FILE
+        # A file, not a hash of the path: a run that is deleted gets a new id.
+        id_file = folder / "wandb_id"
         if not id_file.exists():
             id_file.write_text(secrets.token_hex(8))
         try:
             self._run = wandb.init(
                 project=project,
                 dir=folder,
-                name=name,
+                name="/".join(folder.parts[-2:]),
                 id=id_file.read_text(),
                 resume="allow",
                 config=dict(config),

@@ -103,9 +103,13 @@ def test_diversity_against_a_loop(many, monkeypatch, most):
     """Whole, and some users at a time."""
     monkeypatch.setattr(beyond_accuracy, "MAX_VALUES", most)
     top, _, vectors = many
-    shapes = [part.shape for part in beyond_accuracy._parts(top, vectors)]
-    assert max(shape[0] for shape in shapes) * 8 * 5 <= max(most, 8 * 5)
-    assert sum(shape[0] for shape in shapes) == 70
+    plain, sizes = beyond_accuracy._pair_distances, []
+
+    def counted(part, vectors):
+        sizes.append(len(part))
+        return plain(part, vectors)
+
+    monkeypatch.setattr(beyond_accuracy, "_pair_distances", counted)
 
     def distance(a, b):
         norms = np.linalg.norm(vectors[a]) * np.linalg.norm(vectors[b])
@@ -119,3 +123,5 @@ def test_diversity_against_a_loop(many, monkeypatch, most):
     assert beyond_accuracy.diversity(top, vectors) == pytest.approx(
         np.mean(want), rel=1e-5
     )
+    assert max(sizes) * 8 * 5 <= max(most, 8 * 5)
+    assert sum(sizes) == 70
