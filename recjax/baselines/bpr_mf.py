@@ -13,18 +13,14 @@ class BprMf:
     """Scores an item by its factors times the mean factors of the history, plus a bias.
 
     Rendle et al., *BPR: Bayesian personalized ranking from implicit feedback*, UAI
-    2009: an item the user interacted with should score above a random one. Learned user
-    factors are used in training only, because queries are known by their history alone.
-    On the validation examples of MovieLens 100K the mean of the history was also better
-    than the user's own factors (NDCG@10 .085 against .041, or .077 against .062 with
-    the settings that are best for the latter). Without a history the bias decides.
+    2009: an item the user interacted with should score above a random one. Without a
+    history the bias decides.
 
     Args:
       seed: seed of the initial factors and of the sampling.
       width: D, number of factors.
-      learning_rate: learning rate of stochastic gradient descent; this and `l2` were
-        chosen on the validation examples of MovieLens 100K and Amazon Industrial.
-      l2: penalty on the squares of all factors.
+      learning_rate, l2: chosen on the validation examples of MovieLens 100K and Amazon
+        Industrial; `l2` is the penalty on the squares of all factors.
       epochs: passes over the interactions (the library's default).
 
     Raises:
@@ -57,7 +53,6 @@ class BprMf:
         )
 
     def fit(self, rows: Examples, num_items: int) -> None:
-        """Fits by stochastic gradient descent over all interactions."""
         matrix_VxN = sparse.csr_matrix(interactions(rows, num_items))
         self.model.fit(matrix_VxN, show_progress=False)
         # The library stores the bias as the last factor.
@@ -65,7 +60,10 @@ class BprMf:
         self.bias_N = self.model.item_factors[:, -1]
 
     def score(self, queries: Queries) -> np.ndarray:
-        """Returns scores_BxN."""
+        # Learned user factors serve training only, because queries are known by their
+        # history alone. On the validation examples of MovieLens 100K the mean of the
+        # history was also better (NDCG@10 .085 against .041, or .077 against .062 with
+        # the settings that are best for the user's own factors).
         history_BxN = histories(queries, len(self.bias_N))
         lengths_B = np.maximum(history_BxN.sum(axis=1), 1)
         users_BxD = (history_BxN @ self.items_NxD) / lengths_B[:, None]

@@ -2,7 +2,6 @@
 
 import numpy as np
 import scipy.linalg
-from scipy import sparse
 
 from recjax.baselines.matrix import histories, interactions, tie_break
 from recjax.data.batching.types import Queries
@@ -18,9 +17,7 @@ class Ease:
     *Embarrassingly shallow autoencoders for sparse data*, WWW 2019. Without a history
     the more popular items come first.
 
-    Args:
-      seed: unused.
-      l2: lambda; the paper's 500 for MovieLens 20M (200 to 1000 elsewhere).
+    `l2` is lambda, the paper's 500 for MovieLens 20M (200 to 1000 elsewhere).
     """
 
     def __init__(self, seed: int, *, l2: float = 500.0):
@@ -28,26 +25,21 @@ class Ease:
         self.l2 = l2
 
     def fit(self, rows: Examples, num_items: int) -> None:
-        """Solves for the weights; meant for at most `MAX_ITEMS` items."""
+        """Solves for weights_NxN, from a history item (row) to a scored item.
+
+        Equation 8 of the paper: B = I - P diag(1 / diag P), P = (X'X + lambda I)^-1.
+        Meant for at most `MAX_ITEMS` items.
+        """
         matrix_VxN = interactions(rows, num_items)
-        self.weights_NxN = solve_weights(matrix_VxN, self.l2)
+        gram_NxN = (matrix_VxN.T @ matrix_VxN).astype(np.float64).toarray()
+        np.fill_diagonal(gram_NxN, gram_NxN.diagonal() + self.l2)
+        # The matrix is symmetric, and its transpose has the Fortran order that LAPACK
+        # can overwrite, which saves a copy of N x N doubles.
+        inverse_NxN = scipy.linalg.inv(gram_NxN.T, overwrite_a=True, check_finite=False)
+        inverse_NxN /= -inverse_NxN.diagonal()
+        np.fill_diagonal(inverse_NxN, 0)
+        self.weights_NxN = inverse_NxN.astype(np.float32, order="C")
         self.ties_N = tie_break(rows, num_items).astype(np.float32)
 
     def score(self, queries: Queries) -> np.ndarray:
-        """Returns scores_BxN."""
         return histories(queries, len(self.ties_N)) @ self.weights_NxN + self.ties_N
-
-
-def solve_weights(matrix_VxN: sparse.csr_array, l2: float) -> np.ndarray:
-    """Returns weights_NxN in float32, from a history item (row) to a scored item.
-
-    Equation 8 of the paper: B = I - P diag(1 / diag P), P = (X'X + lambda I)^-1.
-    """
-    gram_NxN = (matrix_VxN.T @ matrix_VxN).astype(np.float64).toarray()
-    np.fill_diagonal(gram_NxN, gram_NxN.diagonal() + l2)
-    # The matrix is symmetric, and its transpose has the Fortran order that LAPACK can
-    # overwrite, which saves a copy of N x N doubles.
-    inverse_NxN = scipy.linalg.inv(gram_NxN.T, overwrite_a=True, check_finite=False)
-    inverse_NxN /= -inverse_NxN.diagonal()
-    np.fill_diagonal(inverse_NxN, 0)
-    return inverse_NxN.astype(np.float32, order="C")

@@ -1,6 +1,7 @@
 """Matrix factorisation for implicit feedback by alternating least squares."""
 
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from scipy import sparse
@@ -15,42 +16,31 @@ BATCH_SIZE = 512  # rows solved at a time
 PIECE_SIZE = 64
 
 
+@dataclass(eq=False)
 class Ials:
     """Scores an item by its factors times the factors of the history.
 
     Hu, Koren and Volinsky, *Collaborative filtering for implicit feedback datasets*,
     ICDM 2008: every interaction is a one with confidence 1 + alpha, every other pair a
-    zero with confidence 1. A query is folded in by the step that solves for users in
-    training, so that its history is all it needs. Without a history the more popular
-    items come first.
+    zero with confidence 1. Without a history the more popular items come first.
 
-    Args:
+    Attributes:
       seed: seed of the initial item factors.
       width: D, number of factors.
-      alpha: confidence added by an interaction; like `l2` a compromise between the
-        validation examples of MovieLens 100K and Amazon Industrial (the paper uses 40
-        for television).
-      l2: lambda, penalty on the squares of all factors.
+      alpha, l2: added confidence, and lambda, the penalty on the squares of all
+        factors: a compromise between the validation examples of MovieLens 100K and
+        Amazon Industrial (the paper's alpha for television is 40).
       epochs: alternations between users and items (the paper's 10).
     """
 
-    def __init__(
-        self,
-        seed: int,
-        *,
-        width: int = 64,
-        alpha: float = 10.0,
-        l2: float = 10.0,
-        epochs: int = 10,
-    ):
-        self.seed = seed
-        self.width = width
-        self.alpha = alpha
-        self.l2 = l2
-        self.epochs = epochs
+    seed: int
+    _: KW_ONLY
+    width: int = 64
+    alpha: float = 10.0
+    l2: float = 10.0
+    epochs: int = 10
 
     def fit(self, rows: Examples, num_items: int) -> None:
-        """Alternates between users and items."""
         users_VxN = interactions(rows, num_items)
         items_NxV = users_VxN.T.tocsr()
         self.items_NxD = init_items(self.seed, num_items, self.width)
@@ -60,7 +50,8 @@ class Ials:
         self.ties_N = tie_break(rows, num_items).astype(np.float32)
 
     def score(self, queries: Queries) -> np.ndarray:
-        """Returns scores_BxN."""
+        # A query is folded in by the step that solves for users in training, so that
+        # its history is all it needs.
         history_BxN = histories(queries, len(self.ties_N))
         users_BxD = solve_rows(history_BxN, self.items_NxD, self.alpha, self.l2)
         return users_BxD @ self.items_NxD.T + self.ties_N
@@ -68,9 +59,8 @@ class Ials:
 
 def init_items(seed: int, num_items: int, width: int) -> np.ndarray:
     """Returns small normally distributed items_NxD."""
-    shape = (num_items, width)
-    scale = 0.1 / np.sqrt(width)
-    return np.random.default_rng(seed).normal(0, scale, shape).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 0.1 / np.sqrt(width), (num_items, width)).astype(np.float32)
 
 
 def solve_rows(
@@ -78,15 +68,10 @@ def solve_rows(
 ) -> np.ndarray:
     """Solves equation 4 of the paper for R rows (users or items): solved_RxD.
 
-    The Gramian of all C factors is computed once; each row adds its own entries.
-
-    Args:
-      matrix_RxC: interactions of each row with the other side.
-      factors_CxD: fixed factors of the other side.
-      alpha: see `Ials`.
-      l2: see `Ials`.
+    `factors_CxD` are the fixed factors of the other side.
     """
     width = factors_CxD.shape[1]
+    # The Gramian of all factors is the same for all rows; each adds its own entries.
     gram_DxD = factors_CxD.T @ factors_CxD + l2 * np.eye(width, dtype=np.float32)
     solved_RxD = np.zeros((matrix_RxC.shape[0], width), np.float32)
     # Rows of similar length share a batch, so that little of it is padding.
@@ -108,8 +93,7 @@ def _pieces(
     matrix_RxC: sparse.csr_array, rows_B: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the entries of some rows, P at a time: columns_BxP, mask_BxP."""
-    starts_B = matrix_RxC.indptr[rows_B]
-    ends_B = matrix_RxC.indptr[rows_B + 1]
+    starts_B, ends_B = matrix_RxC.indptr[rows_B], matrix_RxC.indptr[rows_B + 1]
     for skip in range(0, (ends_B - starts_B).max(), PIECE_SIZE):
         entry_BxP = starts_B[:, None] + skip + np.arange(PIECE_SIZE)
         mask_BxP = entry_BxP < ends_B[:, None]

@@ -17,13 +17,9 @@ class ItemKnn:
     2004), with the shrinkage of Ferrari Dacrema et al., *Are we really making much
     progress?*, 2019. Among equal scores the more popular item comes first.
 
-    Args:
-      seed: unused.
-      neighbours: most similar items kept for each item; like `shrinkage` a compromise
-        between the validation examples of MovieLens 100K and of Amazon Industrial and
-        Beauty.
-      shrinkage: added to the product of two items' norms, which lowers similarities
-        that rest on few common users.
+    `shrinkage` is added to the product of two items' norms, which lowers similarities
+    that rest on few common users. It and the number of neighbours are a compromise
+    between the validation examples of MovieLens 100K and Amazon Industrial and Beauty.
     """
 
     def __init__(self, seed: int, *, neighbours: int = 50, shrinkage: float = 10.0):
@@ -32,13 +28,11 @@ class ItemKnn:
         self.shrinkage = shrinkage
 
     def fit(self, rows: Examples, num_items: int) -> None:
-        """Computes the similarities and keeps the largest ones."""
         similarity_NxN = shrunk_cosines(interactions(rows, num_items), self.shrinkage)
         self.similarity_NxN = keep_largest(similarity_NxN, self.neighbours)
         self.ties_N = tie_break(rows, num_items)
 
     def score(self, queries: Queries) -> np.ndarray:
-        """Returns scores_BxN."""
         history_BxN = histories(queries, len(self.ties_N))
         scores_BxN = (history_BxN @ self.similarity_NxN).toarray()
         return (scores_BxN + self.ties_N).astype(np.float32)

@@ -22,8 +22,7 @@ def sequences(rows: Examples) -> tuple[np.ndarray, np.ndarray]:
 def interactions(rows: Examples, num_items: int) -> sparse.csr_array:
     """Returns matrix_VxN: one where a user's history or target contains the item.
 
-    The entries are float32; V is one more than the last user of the examples, and a
-    user without examples has an empty row.
+    A user without examples has an empty row; V is one more than the last user.
     """
     items_T, examples_T = sequences(rows)
     users_T = rows.users_R[examples_T]
@@ -48,10 +47,7 @@ def weighted_histories(
 
 
 def recency_weights(length: int, num_recent: int, decay: float) -> np.ndarray:
-    """Returns weights_H: 1 for the last position, times `decay` for every older one.
-
-    Only the last `num_recent` positions have a weight; all older ones are zero.
-    """
+    """Returns weights_H: `decay**age` of the last `num_recent` positions, else 0."""
     age_H = np.arange(length)[::-1]
     return np.where(age_H < num_recent, decay**age_H, 0.0)
 
@@ -66,7 +62,8 @@ def _sums(
     rows_T: np.ndarray, columns_T: np.ndarray, x_T: np.ndarray, shape: tuple[int, int]
 ) -> sparse.csr_array:
     entries = (x_T.astype(np.float32), (rows_T, columns_T))
-    return sparse.coo_array(entries, shape=shape).tocsr()  # tocsr adds duplicates
+    # Duplicate entries are added up by the conversion.
+    return sparse.coo_array(entries, shape=shape).tocsr()
 
 
 def _ones(matrix: sparse.csr_array) -> sparse.csr_array:

@@ -22,10 +22,8 @@ class ScoreFusion:
     Probabilities enter as logarithms, so the fused ranking is a product of experts
     (Hinton, 2002).
 
-    Args:
-      baselines: pairs of name and fitted baseline.
-      floor: added to a probability before its logarithm, so that an item that was
-        never observed is not ruled out.
+    `baselines` are pairs of name and fitted baseline. `floor` is added to a probability
+    before its logarithm, so that an item that was never observed is not ruled out.
     """
 
     def __init__(self, baselines: Sequence[tuple[str, Scorer]], floor: float):

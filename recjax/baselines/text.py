@@ -15,11 +15,8 @@ TEMPERATURE = 0.1  # divides the cosines
 class TextSimilarity:
     """Scores an item by the cosines of its text vector with those of the history.
 
-    The score is a weighted mean over the most recent items of the history.
-
-    Args:
-      vectors_NxE: text vectors of the items, whitened over the catalogue: without
-        whitening all cosines of pretrained vectors are large.
+    The score is a weighted mean over the most recent items of the history. The vectors
+    are whitened over the catalogue: otherwise all cosines of pretrained ones are large.
     """
 
     def __init__(self, vectors_NxE: np.ndarray):

@@ -9,18 +9,9 @@ from recjax.losses.bce import bce, gbce_beta, rating
 from recjax.losses.softmax import softmax
 
 
-def _make_bce(config: Any, num_items: int) -> Loss:
-    del num_items
+def _make_bce(config: Any, beta: float = 1.0) -> Loss:
     return functools.partial(
-        bce, num_negatives=config.negatives_per_positive, chunk=config.chunk
-    )
-
-
-def _make_gbce(config: Any, num_items: int) -> Loss:
-    num_negatives = config.negatives_per_positive
-    beta = gbce_beta(num_negatives, config.gbce_t, num_items)
-    return functools.partial(
-        bce, num_negatives=num_negatives, beta=beta, chunk=config.chunk
+        bce, num_negatives=config.negatives_per_positive, beta=beta, chunk=config.chunk
     )
 
 
@@ -29,7 +20,9 @@ LOSSES: dict[str, Callable[[Any, int], Loss]] = {
     "softmax": lambda config, num_items: functools.partial(
         softmax, smoothing=config.smoothing, chunk=config.chunk
     ),
-    "bce": _make_bce,
-    "gbce": _make_gbce,
+    "bce": lambda config, num_items: _make_bce(config),
+    "gbce": lambda config, num_items: _make_bce(
+        config, gbce_beta(config.negatives_per_positive, config.gbce_t, num_items)
+    ),
     "rating": lambda config, num_items: rating,
 }

@@ -3,16 +3,14 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 
 class LossInputs(NamedTuple):
     """Queries and candidates; a candidate's score is `query . candidate + bias`.
 
     Attributes:
-      queries_PxD: one query per target.
-      candidates_UxD, bias_U: the candidates.
       targets_P: index of each target among the candidates.
       mask_P: True for targets, False for padding.
       log_weight_U: log w, the weight of a candidate as a negative; -inf excludes it.
@@ -22,35 +20,33 @@ class LossInputs(NamedTuple):
       label_P: 1 if the target was liked, else 0; None for losses that ignore ratings.
     """
 
-    queries_PxD: jax.Array
-    candidates_UxD: jax.Array
-    bias_U: jax.Array
-    targets_P: jax.Array
-    mask_P: jax.Array
-    log_weight_U: jax.Array
-    label_P: jax.Array | None = None
+    queries_PxD: Array
+    candidates_UxD: Array
+    bias_U: Array
+    targets_P: Array
+    mask_P: Array
+    log_weight_U: Array
+    label_P: Array | None = None
 
     def clean(self) -> "LossInputs":
-        """Returns the inputs in float32, with zeros for the queries of padding.
-
-        A NaN in a padded query would survive a mask on the loss: its gradient is NaN
-        times zero.
-        """
+        """Returns the inputs in float32, with zeros for the queries of padding."""
+        # A NaN in a padded query would survive a mask on the loss: its gradient is NaN
+        # times zero.
         queries_PxD = self.queries_PxD.astype(jnp.float32)
         return self._replace(
             queries_PxD=jnp.where(self.mask_P[:, None], queries_PxD, 0),
             candidates_UxD=self.candidates_UxD.astype(jnp.float32),
         )
 
-    def target_scores(self) -> jax.Array:
+    def target_scores(self) -> Array:
         """Scores of the targets: scores_P."""
         own_PxD = self.candidates_UxD[self.targets_P]
         return (self.queries_PxD * own_PxD).sum(-1) + self.bias_U[self.targets_P]
 
 
-Loss = Callable[[LossInputs], jax.Array]
+Loss = Callable[[LossInputs], Array]
 
 
-def is_target(targets_P: jax.Array, start: jax.Array | int, size: int) -> jax.Array:
+def is_target(targets_P: Array, start: Array | int, size: int) -> Array:
     """True where a candidate of `start` .. `start + size - 1` is the target: PxC."""
     return jnp.arange(size)[None] == (targets_P - start)[:, None]

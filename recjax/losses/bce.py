@@ -6,13 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 
 from recjax.losses.base import LossInputs, is_target
 
 
 def bce(
     inputs: LossInputs, *, num_negatives: int = 1, beta: float = 1.0, chunk: int = 1024
-) -> jax.Array:
+) -> Array:
     """Binary cross-entropy of the target against k negatives: loss_P.
 
     `-beta log sigmoid(s_target) + k mean over u of softplus(s_u)`, the mean over all
@@ -22,18 +23,13 @@ def bce(
     the entire catalogue, however they were sampled. Without it popular items are
     negatives as often as the sampling distribution makes them.
 
-    The scores s are shifted by log(beta / k), which minimizes the loss over constant
-    scores: training then starts from the ratio of targets and negatives and does not
-    have to learn it first (Lin et al., Focal Loss, 2017, section 3.3). BCE and gBCE as
-    published lack the shift; it changes no rank.
-
-    Args:
-      inputs: queries and candidates.
-      num_negatives: k, negatives per target that the loss represents.
-      beta: weight of the target; see `gbce_beta`.
-      chunk: number of candidates whose P x chunk scores exist at a time.
+    The scores s are shifted by log(beta / k); BCE and gBCE as published lack the shift,
+    which changes no rank. P x `chunk` scores exist at a time.
     """
     inputs = inputs.clean()
+    # The shift minimizes the loss over constant scores: training starts from the ratio
+    # of targets and negatives and does not have to learn it first (Lin et al., Focal
+    # Loss, 2017, section 3.3).
     inputs = inputs._replace(bias_U=inputs.bias_U + math.log(beta / num_negatives))
     size = min(chunk, len(inputs.bias_U))
     padding = (0, -len(inputs.bias_U) % size)
@@ -45,7 +41,7 @@ def bce(
     # Recomputed in the backward pass: otherwise the scan would keep every chunk's
     # scores, all P x U of them.
     @jax.checkpoint
-    def accumulate(sums: Any, start: jax.Array) -> Any:
+    def accumulate(sums: Any, start: Array) -> Any:
         candidates_CxD, bias_C, weight_C = (
             jax.lax.dynamic_slice_in_dim(x, start, size)
             for x in (candidates_UxD, bias_U, weight_U)
@@ -75,7 +71,7 @@ def gbce_beta(num_negatives: int, calibration: float, num_items: int) -> float:
     return alpha * (calibration * (1 - 1 / alpha) + 1 / alpha)
 
 
-def rating(inputs: LossInputs) -> jax.Array:
+def rating(inputs: LossInputs) -> Array:
     """Binary cross-entropy of liked or not, over the targets only: loss_P."""
     assert inputs.label_P is not None
     inputs = inputs.clean()

@@ -6,13 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from recjax.losses.base import LossInputs, is_target
 
 
-def softmax(
-    inputs: LossInputs, *, smoothing: float = 0.0, chunk: int = 1024
-) -> jax.Array:
+def softmax(inputs: LossInputs, *, smoothing: float = 0.0, chunk: int = 1024) -> Array:
     """Cross-entropy over U candidates: loss_P.
 
     The partition sum is `exp(s_target) + sum over other u of w_u exp(s_u)`. With w = 1
@@ -21,12 +20,8 @@ def softmax(
     its sum is unbiased over batches. A user's own targets are always candidates.
 
     Label smoothing (Szegedy et al., 2016) takes a fraction of the target's label and
-    distributes it over the candidates in proportion to w.
-
-    Args:
-      inputs: queries and candidates; a target with weight 0 still counts as a target.
-      smoothing: the fraction, at least 0 and below 1.
-      chunk: number of candidates whose P x chunk scores exist at a time.
+    distributes it over the candidates in proportion to w. A target with weight 0 still
+    counts as a target. P x `chunk` scores exist at a time.
     """
     inputs = inputs.clean()
     loss_P = _cross_entropy(chunk, *inputs[:6])
@@ -55,27 +50,20 @@ def softmax(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _cross_entropy(chunk: int, *args: jax.Array) -> jax.Array:
+def _cross_entropy(chunk: int, *args: Array) -> Array:
     return _cross_entropy_fwd(chunk, *args)[0]
 
 
-def _cross_entropy_fwd(
-    chunk: int,
-    queries_PxD: jax.Array,
-    candidates_UxD: jax.Array,
-    bias_U: jax.Array,
-    targets_P: jax.Array,
-    mask_P: jax.Array,
-    log_weight_U: jax.Array,
-) -> tuple[jax.Array, Any]:
+def _cross_entropy_fwd(chunk: int, *args: Array) -> tuple[Array, Any]:
     """Returns loss_P and the residuals of the backward pass."""
+    queries_PxD, candidates_UxD, bias_U, targets_P, mask_P, log_weight_U = args
     # The target's score comes without log w: its own term has weight 1.
     target_P = (queries_PxD * candidates_UxD[targets_P]).sum(-1) + bias_U[targets_P]
     queries_PxF = jnp.pad(queries_PxD, ((0, 0), (0, 1)), constant_values=1.0)
     # Finite, because a matrix product turns 0 * -inf into NaN.
     offset_U = jnp.maximum(bias_U + log_weight_U, -1e30)
 
-    def accumulate(carry: Any, start: jax.Array | int, size: int) -> Any:
+    def accumulate(carry: Any, start: Array | int, size: int) -> Any:
         # Online log-sum-exp: the running sum is rescaled when a chunk raises the
         # maximum (Milakov and Gimelshein, Online normalizer calculation, 2018).
         max_P, sum_P = carry
@@ -90,25 +78,16 @@ def _cross_entropy_fwd(
     max_P, sum_P = _for_chunks(len(bias_U), chunk, accumulate, initial)
     log_sum_P = jnp.log(sum_P) + max_P
     loss_P = jnp.where(mask_P, log_sum_P - target_P, 0.0)
-    residuals = (
-        queries_PxF,
-        candidates_UxD,
-        offset_U,
-        targets_P,
-        mask_P,
-        log_sum_P,
-        target_P,
-    )
-    return loss_P, residuals
+    residuals = queries_PxF, candidates_UxD, offset_U, targets_P, mask_P
+    return loss_P, (*residuals, log_sum_P, target_P)
 
 
 def _cross_entropy_bwd(
-    chunk: int, residuals: Any, grad_P: jax.Array
-) -> tuple[jax.Array | None, ...]:
+    chunk: int, residuals: Any, grad_P: Array
+) -> tuple[Array | None, ...]:
     """Returns the gradients of queries, candidates and bias."""
-    queries_PxF, candidates_UxD, offset_U, targets_P, mask_P, log_sum_P, target_P = (
-        residuals
-    )
+    queries_PxF, candidates_UxD, offset_U, targets_P, mask_P, *scores = residuals
+    log_sum_P, target_P = scores
     grad_P = jnp.where(mask_P, grad_P, 0.0)
     # XLA on CPU multiplies by a transposed P x C matrix at a third of the speed, and
     # with the transposed queries at full speed. Without the barriers it would rewrite
@@ -116,7 +95,7 @@ def _cross_entropy_bwd(
     barrier = jax.lax.optimization_barrier
     queries_FxP = barrier(queries_PxF.T)
 
-    def accumulate(carry: Any, start: jax.Array | int, size: int) -> Any:
+    def accumulate(carry: Any, start: Array | int, size: int) -> Any:
         d_queries_PxD, d_candidates_UxD, d_bias_U = carry
         part_CxF = _slice(candidates_UxD, offset_U, start, size)
         prob_PxC = jnp.exp(queries_PxF @ part_CxF.T - log_sum_P[:, None])
@@ -148,6 +127,7 @@ def _cross_entropy_bwd(
 
 
 _cross_entropy.defvjp(_cross_entropy_fwd, _cross_entropy_bwd)
+_update_slice = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=0)
 
 
 def _for_chunks(
@@ -166,16 +146,10 @@ def _for_chunks(
 
 
 def _slice(
-    candidates_UxD: jax.Array, offset_U: jax.Array, start: jax.Array | int, size: int
-) -> jax.Array:
+    candidates_UxD: Array, offset_U: Array, start: Array | int, size: int
+) -> Array:
     """A chunk of the candidates with the offset of their scores as last column."""
     part_CxD, offset_C = (
         jax.lax.dynamic_slice_in_dim(x, start, size) for x in (candidates_UxD, offset_U)
     )
     return jnp.concatenate([part_CxD, offset_C[:, None]], axis=1)
-
-
-def _update_slice(
-    array_Ux: jax.Array, part_Cx: jax.Array, start: jax.Array | int
-) -> jax.Array:
-    return jax.lax.dynamic_update_slice_in_dim(array_Ux, part_Cx, start, axis=0)

@@ -7,11 +7,11 @@ evaluation and serving need only three arrays.
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 from recjax.models.encoders.base import EncoderConfig
-from recjax.models.heads import HEADS, FusionWeights, combine_scores
+from recjax.models.heads import HEADS, FusionWeights
 from recjax.models.items.text_source import TextSource
 from recjax.models.items.tower import SOURCES, Catalogue, ItemTower
 from recjax.models.layers.graph import propagate
@@ -22,18 +22,14 @@ from recjax.models.users.repeats import RepeatEmbedding
 class Recommender(nn.Module):
     """Ranks items for users.
 
-    The names of the first five attributes are the first parts of parameter paths.
-
     Attributes:
-      items, users, head: the two towers and what scores a pair of their vectors.
       late_fusion: weights of baselines that are added to the scores; None = none.
       repeat: marks items that occurred earlier in the history; None = no marks.
-      num_items: N.
-      history_length: H.
       bidirectional: whether the user tower predicts hidden items (BERT4Rec).
       graph_layers: graph convolutions over the item vectors; 0 = none.
     """
 
+    # The names of the first five are the first parts of parameter paths.
     items: ItemTower
     users: nn.Module
     head: nn.Module
@@ -47,7 +43,8 @@ class Recommender(nn.Module):
     @property
     def text(self) -> TextSource | None:
         """The text source, if the item tower has one."""
-        return self.items.text
+        sources = self.items.sources
+        return next((s for s in sources if isinstance(s, TextSource)), None)
 
     @property
     def encoder_config(self) -> EncoderConfig | None:
@@ -64,61 +61,55 @@ class Recommender(nn.Module):
 
     def encode_items(
         self, catalogue: Catalogue, items: Any, train: bool = False
-    ) -> jax.Array:
+    ) -> Array:
         """Encodes the batch's distinct items, each once: vectors_UxD."""
         return self.items(catalogue, items, train)
 
-    def propagate(
-        self, vectors_NxD: jax.Array, graph: Any
-    ) -> tuple[jax.Array, jax.Array]:
+    def propagate(self, vectors_NxD: Array, graph: Any) -> tuple[Array, Array]:
         """Graph propagation: returns (candidate vectors, history vectors)."""
-        if not self.graph_layers:
-            return vectors_NxD, vectors_NxD
-        return propagate(vectors_NxD, graph, self.graph_layers)
+        if self.graph_layers:
+            return propagate(vectors_NxD, graph, self.graph_layers)
+        return vectors_NxD, vectors_NxD
 
     def encode_users(
         self,
-        history_BxHxD: jax.Array,
-        mask_BxH: jax.Array,
+        history_BxHxD: Array,
+        mask_BxH: Array,
         train: bool = False,
-        hidden_BxH: jax.Array | None = None,
-    ) -> jax.Array:
+        hidden_BxH: Array | None = None,
+    ) -> Array:
         """One user vector per prefix; per position if the tower is bidirectional."""
-        if not self.bidirectional:
-            return self.users(history_BxHxD, mask_BxH, train)
-        return self.users(history_BxHxD, mask_BxH, train, hidden_BxH)
+        hidden = (hidden_BxH,) if self.bidirectional else ()
+        return self.users(history_BxHxD, mask_BxH, train, *hidden)
 
-    def encode_prefix(
-        self, catalogue: Catalogue, packed: Any, blocks: int
-    ) -> jax.Array:
+    def encode_prefix(self, catalogue: Catalogue, packed: Any, blocks: int) -> Array:
         """Runs the first `blocks` blocks of the text encoder: states_RxLxE."""
         assert self.text is not None
         return self.text.encode(catalogue["text"], packed, stop=blocks)
 
-    def pool_text(self, states_RxLxE: jax.Array, packed: Any) -> jax.Array:
+    def pool_text(self, states_RxLxE: Array, packed: Any) -> Array:
         """Runs the text encoder's last block: pooled_UxE, before any projection."""
         assert self.text is not None
         return self.text.pool_states(states_RxLxE, packed)
 
     def item_candidates(
-        self, vectors_UxD: jax.Array, items_U: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+        self, vectors_UxD: Array, items_U: Array
+    ) -> tuple[Array, Array]:
         """Returns candidates_UxD and bias_U, to score against `user_queries`."""
         return self.head.candidates(vectors_UxD, items_U)
 
     def embed_history(
-        self, vectors_UxD: jax.Array, history_BxH: jax.Array, mask_BxH: jax.Array
-    ) -> jax.Array:
+        self, vectors_UxD: Array, history_BxH: Array, mask_BxH: Array
+    ) -> Array:
         """Looks up history_BxHxD, the input of the user tower."""
         history_BxHxD = vectors_UxD[history_BxH]
         if self.repeat is None:
             return history_BxHxD
-        marked_BxHxD: jax.Array = self.repeat(history_BxHxD, history_BxH, mask_BxH)
-        return marked_BxHxD
+        return self.repeat(history_BxHxD, history_BxH, mask_BxH)
 
     def user_queries(
-        self, vectors_NxD: jax.Array, history_BxH: jax.Array, mask_BxH: jax.Array
-    ) -> jax.Array:
+        self, vectors_NxD: Array, history_BxH: Array, mask_BxH: Array
+    ) -> Array:
         """Returns queries_BxD of complete histories of catalogue items."""
         history_BxHxD = self.embed_history(vectors_NxD, history_BxH, mask_BxH)
         hidden_BxH = None
@@ -133,37 +124,36 @@ class Recommender(nn.Module):
         users_BxHxD = self.encode_users(history_BxHxD, mask_BxH, hidden_BxH=hidden_BxH)
         return self.head.queries(users_BxHxD[:, -1])
 
-    def fuse_scores(self, baseline_scores_BxMxN: jax.Array) -> jax.Array:
-        """Weighted sum of the baselines' scores, to add to the model's scores."""
+    def fuse_scores(self, baseline_scores_BxMxN: Array) -> Array:
+        """Weighted sum of the baselines' scores, to add to the model's: BxN."""
         assert self.late_fusion is not None
-        return combine_scores(self.late_fusion(), baseline_scores_BxMxN)
+        return jnp.einsum("m,bmn->bn", self.late_fusion(), baseline_scores_BxMxN)
 
     def __call__(
         self, catalogue: Catalogue, batch: Any, train: bool = False
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    ) -> tuple[Array, Array, Array]:
         """Returns queries_PxD, candidates_UxD and bias_U of a training batch.
 
         The candidates are the batch's items, or the entire catalogue if it contains
         `stale`, all item vectors of an earlier training state.
         """
+        # Creates the parameter of the weights, which training does not use.
         if self.late_fusion is not None and self.is_initializing():
-            self.late_fusion()  # creates its parameter; training does not use it
+            self.late_fusion()
         items = batch.items
         # An item that occurs in several histories, or as a target, is encoded once.
         vectors_UxD = self.encode_items(catalogue, items, train)
         read_UxD = vectors_UxD  # of these the histories consist
         if "graph" in catalogue:  # the batch's items are all N, padded to U
-            ranks_NxD, read_UxD = self.propagate(
-                vectors_UxD[: self.num_items], catalogue["graph"]
-            )
+            own_NxD = vectors_UxD[: self.num_items]
+            ranks_NxD, read_UxD = self.propagate(own_NxD, catalogue["graph"])
             vectors_UxD = vectors_UxD.at[: self.num_items].set(ranks_NxD)
         history_BxHxD = self.embed_history(read_UxD, batch.history_BxH, batch.mask_BxH)
         users_BxHxD = self.encode_users(
             history_BxHxD, batch.mask_BxH, train, batch.hidden_BxH
         )
-        width = users_BxHxD.shape[-1]
-        users_PxD = users_BxHxD.reshape(-1, width)[batch.position_P]
-        queries_PxD = self.head.queries(users_PxD)
+        users_TxD = users_BxHxD.reshape(-1, users_BxHxD.shape[-1])
+        queries_PxD = self.head.queries(users_TxD[batch.position_P])
         items_U = items.items_U
         if "stale" in catalogue:
             # The batch's own items replace their stale vectors: they are up to date,
@@ -184,15 +174,11 @@ def make_model(
     users = config.user_tower.copy_and_resolve_references()
     length = config.data.history_length
     dtype = jnp.dtype(config.train.dtype)
+    sources = tuple(
+        SOURCES[name](config, num_items, encoder_config) for name in tower.sources
+    )
     return Recommender(
-        items=ItemTower(
-            sources=tuple(
-                SOURCES[name](config, num_items, encoder_config)
-                for name in tower.sources
-            ),
-            combine=tower.combine,
-            width=tower.width,
-        ),
+        items=ItemTower(sources, tower.combine, tower.width),
         users=USER_TOWERS[users.name](users, length, dtype),
         head=HEADS[config.head.name](num_items, config.head.temperature),
         late_fusion=FusionWeights(n) if (n := len(config.head.fusion)) else None,

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 GROUP_SIZE = 32  # neighbouring columns of which `top_k` first compares the maximum
 
@@ -11,17 +11,17 @@ GROUP_SIZE = 32  # neighbouring columns of which `top_k` first compares the maxi
 class Index(NamedTuple):
     """N candidates, padded to M; their score is `query . candidate + bias`."""
 
-    candidates_MxD: jax.Array
-    bias_M: jax.Array
+    candidates_MxD: Array
+    bias_M: Array
 
 
-def make_index(candidates_NxD: jax.Array, bias_N: jax.Array) -> Index:
+def make_index(candidates_NxD: Array, bias_N: Array) -> Index:
     """Pads the candidates to complete groups, once for all batches of queries."""
     # Padded candidates score 0 like any item could: who ranks has to mask columns >= N.
     padding = (0, -len(bias_N) % GROUP_SIZE)
     return Index(jnp.pad(candidates_NxD, (padding, (0, 0))), jnp.pad(bias_N, padding))
 
 
-def score_items(queries_BxD: jax.Array, index: Index) -> jax.Array:
+def score_items(queries_BxD: Array, index: Index) -> Array:
     """Returns scores_BxM."""
     return queries_BxD @ index.candidates_MxD.T + index.bias_M[None]

@@ -11,13 +11,11 @@ MAX_BYTES = 4 * 2**30  # above it the least recently used programs are deleted
 
 
 def keep_compiled() -> None:
-    """Turns JAX's compilation cache on, unless the user has chosen a directory.
-
-    Each processor and version has a directory of its own: a program with instructions
-    that the machine lacks would crash.
-    """
+    """Turns JAX's compilation cache on, unless the user has chosen a directory."""
     if jax.config.values["jax_compilation_cache_dir"]:
         return
+    # Each processor and version has a directory of its own: a program with instructions
+    # that the machine lacks would crash.
     folder = cache_dir() / "compiled" / sha256(platform_key())[:16]
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -16,15 +16,10 @@ from recjax.runtime.mesh import replicated
 
 
 class Compiler:
-    """Compiles functions at their first call, and adds up the seconds this takes.
+    """Compiles functions at their first call, and adds up the `seconds` this takes.
 
-    Args:
-      log: receives two lines for every new set of shapes.
-      mesh: of the run.
-
-    Attributes:
-      replicated: the sharding of arrays that every process reads.
-      seconds: spent on compiling so far.
+    `log` receives two lines for every new set of shapes. `replicated` is the sharding
+    of arrays that every process reads.
     """
 
     def __init__(self, log: Callable[[str], None], mesh: Mesh):
@@ -39,20 +34,13 @@ class Compiler:
         donate: tuple[int, ...] = (),
         out_shardings: Any = None,
     ) -> "Compiled":
-        """Wraps a function, which is compiled at its first call.
-
-        Args:
-          name: for the messages.
-          function: pure.
-          donate: positions of arguments whose memory may be reused.
-          out_shardings: as `jax.jit` takes them.
-        """
+        """Wraps a pure function; memory of the arguments in `donate` may be reused."""
         jitted = jax.jit(function, donate_argnums=donate, out_shardings=out_shardings)
         return Compiled(self, name, jitted)
 
     def compile(self, name: str, jitted: Any, args: tuple[Any, ...]) -> Any:
         """Compiles a jitted function for arguments of these shapes."""
-        # Before as well as after: compiling a large encoder takes minutes.
+        # Logged before as well as after: compiling a large encoder takes minutes.
         self.log(f"compiling {name} ...")
         start = time.perf_counter()
         program = jitted.lower(*args).compile()
@@ -76,25 +64,16 @@ class Compiled:
         leaves, structure = jax.tree.flatten(args)
         key = (structure, tuple((x.shape, x.dtype, _placement(x)) for x in leaves))
         if key not in self._programs:
-            program = self._compiler.compile(self._name, self._jitted, args)
-            self._programs[key] = program
+            self._programs[key] = self._compiler.compile(self._name, self._jitted, args)
         return self._programs[key](*args)
 
     def memory(self, *args: Any) -> int:
-        """Bytes of device memory that a call takes: inputs, outputs and temporaries.
-
-        Args:
-          *args: arrays or their shapes.
-        """
+        """Bytes of device memory that a call takes: inputs, outputs and temporaries."""
         found = self._jitted.lower(*args).compile().memory_analysis()
         # Donated inputs share their memory with outputs; without the alias term they
         # would count twice.
-        return int(
-            found.argument_size_in_bytes
-            + found.output_size_in_bytes
-            - found.alias_size_in_bytes
-            + found.temp_size_in_bytes
-        )
+        outputs = found.output_size_in_bytes - found.alias_size_in_bytes
+        return int(found.argument_size_in_bytes + outputs + found.temp_size_in_bytes)
 
     def __len__(self) -> int:
         """The number of sets of shapes that have been compiled."""
@@ -102,11 +81,9 @@ class Compiled:
 
 
 def _placement(x: jax.Array) -> Any:
-    """A key for the placement of an array, equal for equivalent shardings.
-
-    `P("data")` and `P("data", None)` place a matrix alike but compare unequal, and
-    would compile the same program twice.
-    """
+    """A key for the placement of an array, equal for equivalent shardings."""
+    # `P("data")` and `P("data", None)` place a matrix alike but compare unequal, and
+    # would compile the same program twice.
     if not isinstance(x.sharding, NamedSharding):
         return x.sharding
     axes = tuple(x.sharding.spec)

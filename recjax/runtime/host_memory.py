@@ -13,12 +13,10 @@ _ARENA_MAX = -8
 
 
 def keep_memory() -> None:
-    """Makes the allocator keep freed memory; does nothing but on Linux with glibc.
-
-    XLA allocates the temporaries of a step again in every step. By default glibc takes
-    each from the system and returns it, so that the system clears every page again:
-    a sixth of the time of an encoder's step.
-    """
+    """Makes the allocator keep freed memory; does nothing but on Linux with glibc."""
+    # XLA allocates the temporaries of a step again in every step. By default glibc
+    # takes each from the system and returns it, so that the system clears every page
+    # again: a sixth of the time of an encoder's step.
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -11,17 +11,13 @@ from recjax.common.errors import UserError
 
 @contextlib.contextmanager
 def directory_lock(folder: Path, message: str) -> Iterator[None]:
-    """Holds the lock of a directory.
-
-    The system releases the lock when the process ends, however it ends.
-
-    Args:
-      folder: the directory, which exists.
-      message: the error if another process holds the lock.
+    """Holds the lock of an existing directory.
 
     Raises:
-      UserError: another process holds the lock, or the directory is not writable.
+      UserError: another process holds the lock (with `message`), or the directory is
+        not writable.
     """
+    # The system releases the lock when the process ends, however it ends.
     path = folder / ".lock"
     try:
         file = path.open("w", encoding="utf-8")
@@ -35,9 +31,10 @@ def directory_lock(folder: Path, message: str) -> Iterator[None]:
 
 def is_locked(folder: Path) -> bool:
     """Whether a process holds the lock of a directory."""
-    if not (folder / ".lock").exists():
+    path = folder / ".lock"
+    if not path.exists():
         return False
-    with (folder / ".lock").open("r+") as file:
+    with path.open("r+") as file:
         return not try_lock(file)
 
 

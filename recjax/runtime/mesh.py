@@ -13,10 +13,7 @@ from recjax.common.param_paths import FlatParams, Rules, match_rules
 
 
 def make_mesh(config: Any) -> Mesh:
-    """Makes a (data, model) mesh.
-
-    Args:
-      config: `config.mesh`; -1 in `data` means all devices that `model` leaves.
+    """Makes a (data, model) mesh of `config.mesh`.
 
     Raises:
       UserError: it needs more devices than there are, or none.
@@ -25,23 +22,18 @@ def make_mesh(config: Any) -> Mesh:
     if data < 1 and data != -1:
         raise UserError(f"mesh.data: {data} is neither at least 1 nor -1")
     available = jax.device_count()
-    if data == -1:
+    if data == -1:  # all devices that `model` leaves
         data = max(available // model, 1)
     if data * model > available:
-        raise UserError(
-            f"mesh: ({data}, {model}) needs {data * model} devices, there are "
-            f"{available}"
-        )
+        needs = f"({data}, {model}) needs {data * model} devices"
+        raise UserError(f"mesh: {needs}, there are {available}")
     if jax.process_count() > 1 and data * model != available:
         raise UserError(
             f"mesh.data: {data} is not {available}, the devices of all processes; or -1"
         )
-    return jax.make_mesh(
-        (data, model),
-        ("data", "model"),
-        axis_types=(AxisType.Auto,) * 2,
-        devices=jax.devices()[: data * model],
-    )
+    types = (AxisType.Auto, AxisType.Auto)
+    devices = jax.devices()[: data * model]
+    return jax.make_mesh((data, model), ("data", "model"), types, devices=devices)
 
 
 def param_shardings(
@@ -49,11 +41,8 @@ def param_shardings(
 ) -> dict[str, NamedSharding]:
     """Maps the path of every parameter to its sharding.
 
-    Args:
-      flat: parameters, or their shapes.
-      mesh: of the run.
-      rules: `(regex, mesh axis of each dimension)`. A dimension whose size is not a
-        multiple of its mesh axis is replicated.
+    A rule is `(regex, mesh axis of each dimension)`. A dimension whose size is not a
+    multiple of its mesh axis is replicated.
 
     Raises:
       UserError: a parameter without a rule, or an axis that the mesh does not have.
@@ -82,20 +71,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def row_multiple(mesh: Mesh) -> int:
-    """The number that a batch is padded to a multiple of: of the data axis, and of 8.
-
-    Dropout bits depend on the shape they are drawn for. With 8, a mesh whose data
-    axis divides 8 computes what one device computes.
-    """
+    """The number that batches are padded to a multiple of."""
+    # Dropout bits depend on the shape they are drawn for. With 8, a mesh whose data
+    # axis divides 8 computes what one device computes.
     return math.lcm(mesh.shape["data"], 8)
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """Places host arrays, which are the same in every process, on the devices.
+    """Places a pytree of host arrays, the same in every process, on the devices.
 
-    Args:
-      tree: pytree of arrays.
-      shardings: one sharding for all of them, or a pytree with one for each.
+    `shardings` is one for all of them, or a pytree with one for each.
     """
     if jax.process_count() == 1:
         return jax.device_put(tree, shardings)
@@ -107,9 +92,7 @@ def place(tree: Any, shardings: Any) -> Any:
             data = place_array(jax.random.key_data(x), sharding)
             return jax.random.wrap_key_data(data)
         full = np.asarray(x)
-        return jax.make_array_from_callback(
-            full.shape, sharding, lambda index: full[index]
-        )
+        return jax.make_array_from_callback(full.shape, sharding, full.__getitem__)
 
     if isinstance(shardings, NamedSharding):
         return jax.tree.map(lambda x: place_array(x, shardings), tree)
@@ -117,11 +100,7 @@ def place(tree: Any, shardings: Any) -> Any:
 
 
 def batch_sharding(mesh: Mesh, tree: Any) -> Any:
-    """Shards first dimensions over the data axis where it divides them.
-
-    Returns:
-      A pytree of shardings; an array that the axis does not divide is replicated.
-    """
+    """Shards first dimensions over the data axis, unless it does not divide them."""
 
     def sharding_for(x: Any) -> NamedSharding:
         divides = len(x.shape) > 0 and x.shape[0] % mesh.shape["data"] == 0

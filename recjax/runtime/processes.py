@@ -3,7 +3,6 @@
 import os
 import re
 import sys
-from typing import NoReturn
 
 import jax
 import numpy as np
@@ -22,10 +21,7 @@ def initialize_distributed(
 ) -> None:
     """Connects to the other processes of the run, and waits for them.
 
-    Args:
-      coordinator: host:port of process 0; None if there is only one process.
-      processes: number of processes.
-      process: index of this process.
+    `coordinator` is host:port of process 0; None if there is only one process.
 
     Raises:
       UserError: the processes do not find each other, or the flags do not fit.
@@ -54,14 +50,11 @@ def all_processes(condition: bool) -> bool:
 
 def exit_if_peer_lost(error: BaseException) -> None:
     """Exits if the error comes from a lost process, without waiting for any other."""
-    if jax.process_count() > 1 and PEER_LOST_PATTERN.search(str(error)):
-        exit_peer_lost(str(error).strip().splitlines()[0])
-
-
-def exit_peer_lost(reason: str) -> NoReturn:
-    """Prints why the run cannot go on, and exits at once."""
+    if jax.process_count() == 1 or not PEER_LOST_PATTERN.search(str(error)):
+        return
+    reason = str(error).strip().splitlines()[0][:200]
     print(
-        f"error: another process of the run is gone ({reason[:200]}); start all of "
+        f"error: another process of the run is gone ({reason}); start all of "
         "them again to resume",
         file=sys.stderr,
         flush=True,

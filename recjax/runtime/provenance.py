@@ -6,6 +6,15 @@ from pathlib import Path
 
 from recjax.common.files import sha256
 
+_PACKAGE = Path(__file__).parents[1]
+# A digest of this package's modules, in 12 hexadecimal digits; computed at import,
+# because files may be edited while a run goes on.
+CODE = sha256(
+    "\n".join(
+        f"{path.relative_to(_PACKAGE).as_posix()} {sha256(path.read_bytes())}"
+        for path in sorted(_PACKAGE.rglob("*.py"))
+    )
+)[:12]
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "grain", "polars", "numpy")
 
 
@@ -15,23 +24,8 @@ def versions() -> dict[str, str]:
 
 
 def usable_cores() -> list[int]:
-    """Cores that this process may run on.
-
-    Run times depend on their number, and so may the last bits of results.
-    """
+    """Cores that this process may run on."""
+    # Run times depend on their number, and so may the last bits of results.
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
-
-
-def _digest_code() -> str:
-    """A digest of this package's modules, in 12 hexadecimal digits."""
-    package = Path(__file__).parents[1]
-    modules = [
-        f"{path.relative_to(package).as_posix()} {sha256(path.read_bytes())}"
-        for path in sorted(package.rglob("*.py"))
-    ]
-    return sha256("\n".join(modules))[:12]
-
-
-CODE = _digest_code()  # at import, because files may be edited while a run goes on

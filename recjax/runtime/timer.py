@@ -16,12 +16,8 @@ class StartTime(NamedTuple):
 class Timer:
     """Adds up the seconds of a run by part, over all of its processes.
 
-    Args:
-      compiler: of the run; its seconds are counted as the part "compile".
-      began: when this process began, by `time.perf_counter`.
-
-    Attributes:
-      process_start: the start of this process, for `add_since`.
+    The compiler's seconds are counted as the part "compile". `began` is when this
+    process began, by `time.perf_counter`.
     """
 
     def __init__(self, compiler: Compiler, began: float):
@@ -34,10 +30,7 @@ class Timer:
         return StartTime(time.perf_counter(), self._compiler.seconds)
 
     def add(self, part: str, seconds: float) -> None:
-        """Adds seconds to a part.
-
-        The part "total" holds those of earlier processes of the run.
-        """
+        """Adds seconds to a part; "total" holds those of earlier processes."""
         self._seconds[part] = self._seconds.get(part, 0.0) + seconds
 
     def add_since(self, part: str, start: StartTime) -> None:

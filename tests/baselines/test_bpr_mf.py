@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recjax.baselines.bpr_mf import BprMf
-from recjax.baselines.random import Random
+from recjax.baselines.popularity import Random
 from recjax.common.errors import UserError
 from recjax.data.splits import load_data
 from recjax.evaluation.evaluator import Evaluator

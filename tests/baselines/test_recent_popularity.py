@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recjax.baselines.recent_popularity import RecentPopularity
+from recjax.baselines.popularity import RecentPopularity
 from recjax.data.splits import load_data
 
 pytestmark = pytest.mark.unit

@@ -11,34 +11,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import jax
+from jax import Array
 
-# Pairs (regex over a key of the file, our path, names of its leaves in file -> ours).
+# Regex over a key of the file without its last part, our path (with {} for the regex's
+# group), and names of the last part in file -> ours.
 Weights = tuple[tuple[str, str, dict[str, str]], ...]
 
 
 class EncoderConfig(Protocol):
-    """The static description of an encoder; a frozen, hashable dataclass."""
+    """The static description of an encoder; a frozen, hashable dataclass.
 
-    @property
-    def hidden_size(self) -> int:
-        """E, the width of the token states."""
+    Attributes:
+      hidden_size: E, the width of the token states.
+      max_tokens: length of the longest text that the encoder can read.
+      has_pooler: whether `Encoder.pool_states` works, with weights in the checkpoint.
+      num_blocks: length of the chain, embeddings and pooling included.
+    """
 
+    # Properties, because a frozen dataclass has no attributes that can be set.
     @property
-    def vocab_size(self) -> int:
-        """Number of token ids."""
-
+    def vocab_size(self) -> int: ...
     @property
-    def max_tokens(self) -> int:
-        """Length of the longest text that the encoder can read."""
-
+    def hidden_size(self) -> int: ...
     @property
-    def has_pooler(self) -> bool:
-        """Whether `Encoder.pool_states` works, with weights in the checkpoint."""
-
+    def max_tokens(self) -> int: ...
     @property
-    def num_blocks(self) -> int:
-        """Length of the chain, embeddings and pooling included."""
+    def has_pooler(self) -> bool: ...
+    @property
+    def num_blocks(self) -> int: ...
 
     def block_of(self, path: str) -> int:
         """Returns the block that owns a parameter; the path starts at the encoder."""
@@ -54,29 +54,26 @@ class Encoder(Protocol):
     """The computation of an encoder, a flax module that calls its blocks separately."""
 
     @property
-    def config(self) -> EncoderConfig:
-        """The description that the encoder was made of."""
+    def config(self) -> EncoderConfig: ...
 
-    def embed(
-        self, ids_RxL: jax.Array, position_RxL: jax.Array, train: bool = False
-    ) -> jax.Array:
+    def embed(self, ids_RxL: Array, position_RxL: Array, train: bool = False) -> Array:
         """Runs block 0: token ids -> states_RxLxE."""
 
     def run(
         self,
-        states_RxLxE: jax.Array,
-        segment_RxL: jax.Array,
+        states_RxLxE: Array,
+        segment_RxL: Array,
         start: int,
         stop: int,
         train: bool = False,
-    ) -> jax.Array:
+    ) -> Array:
         """Runs the blocks start .. stop - 1, which are layers: states in, states out.
 
         Tokens attend to tokens with the same segment number only, so that a row may
         hold several texts; 0 marks padding.
         """
 
-    def pool_states(self, states_RxLxE: jax.Array, packed: Any) -> jax.Array:
+    def pool_states(self, states_RxLxE: Array, packed: Any) -> Array:
         """Runs the last block with the encoder's own pooler: pooled_UxE."""
 
 
@@ -87,7 +84,7 @@ class ModelType:
     Attributes:
       read_config: path and content of `config.json` -> the encoder's config. Raises a
         `UserError` for content that the encoder cannot represent.
-      weights: regex over a key, without the prefix -> our path and its leaves.
+      weights: keys of the file, without the prefix, and our paths.
       prefix: start of the keys in files that also hold the pretraining task's head.
       ignored: regex over the keys of buffers and of such heads.
     """

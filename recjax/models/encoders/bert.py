@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 from recjax.models.layers.activations import ACTIVATIONS
 from recjax.models.layers.attention import Attention
@@ -24,9 +24,7 @@ from recjax.models.layers.pooling import pool_first
 
 @dataclass(frozen=True)
 class BertConfig:
-    """Hyperparameters of the encoder, under BERT's names in `config.json`.
-
-    Implements `base.EncoderConfig`.
+    """Hyperparameters under BERT's names in `config.json`; see `base.EncoderConfig`.
 
     Attributes:
       type_vocab_size: number of token types; 0 = none.
@@ -55,7 +53,6 @@ class BertConfig:
 
     @property
     def max_tokens(self) -> int:
-        """Length of the longest text that the position table covers."""
         return self.max_position_embeddings - self.position_offset
 
     @property
@@ -66,19 +63,15 @@ class BertConfig:
 
     @property
     def num_blocks(self) -> int:
-        """Embeddings, layers and pooling."""
         return len(self.block_names)
 
     def block_of(self, path: str) -> int:
-        """Returns the block that owns the parameter at `path` of the encoder."""
         return self.block_names.index(path.split("/")[0])
 
     def with_lora(self, rank: int, alpha: float) -> "BertConfig":
-        """Returns the same encoder with low-rank adapters; rank 0 adds none."""
         return dataclasses.replace(self, lora_rank=rank, lora_alpha=alpha)
 
     def make_encoder(self, dtype: Any = jnp.float32, remat_rows: int = 0) -> "Bert":
-        """Builds the flax module."""
         return Bert(self, dtype, remat_rows)
 
 
@@ -94,17 +87,10 @@ class Embeddings(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, ids_RxL: jax.Array, position_RxL: jax.Array, train: bool
-    ) -> jax.Array:
-        """Token ids -> states_RxLxE, all tokens of type 0."""
+    def __call__(self, ids_RxL: Array, position_RxL: Array, train: bool) -> Array:
         config = self.config
-        embed = partial(
-            nn.Embed,
-            features=config.hidden_size,
-            dtype=self.dtype,
-            embedding_init=_init(config),
-        )
+        width, init = config.hidden_size, _init(config)
+        embed = partial(nn.Embed, features=width, dtype=self.dtype, embedding_init=init)
         x = embed(config.vocab_size, name="word")(ids_RxL)
         if config.type_vocab_size:
             # A single text per item needs one type only, but the pretrained vector of
@@ -123,29 +109,20 @@ class Layer(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x_RxLxE: jax.Array, mask_RxLxL: jax.Array, train: bool
-    ) -> jax.Array:
-        """States in, states out; tokens attend only where the mask is True."""
+    def __call__(self, x_RxLxE: Array, mask_RxLxL: Array, train: bool) -> Array:
         config = self.config
-        dropout: Callable[..., jax.Array] = Dropout(config.hidden_dropout_prob)
-
-        def drop(y: jax.Array) -> jax.Array:
-            return dropout(y, train)
-
+        dropout: Callable[..., Array] = Dropout(config.hidden_dropout_prob)
+        drop = partial(dropout, train=train)
         norm = partial(nn.LayerNorm, config.layer_norm_eps, dtype=self.dtype)
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=_init(config))
-        attended = Attention(
-            config.num_attention_heads,
-            config.attention_probs_dropout_prob,
-            self.dtype,
-            _init(config),
-            config.lora_rank,
-            config.lora_alpha,
-            name="attention",
-        )(x_RxLxE, mask_RxLxL, train)
+        heads = config.num_attention_heads, config.attention_probs_dropout_prob
+        lora = config.lora_rank, config.lora_alpha
+        attention = Attention(
+            *heads, self.dtype, _init(config), *lora, name="attention"
+        )
         # Post-norm: the residual is added before the norm, not around it.
-        x = norm(name="attention_norm")(x_RxLxE + drop(attended))
+        y = drop(attention(x_RxLxE, mask_RxLxL, train))
+        x = norm(name="attention_norm")(x_RxLxE + y)
         y = dense(config.intermediate_size, name="mlp_up")(x)
         y = ACTIVATIONS[config.hidden_act](y)
         y = dense(config.hidden_size, name="mlp_down")(y)
@@ -156,11 +133,10 @@ class Bert(nn.Module):
     """The chain of blocks; implements `base.Encoder`.
 
     Attributes:
-      remat_rows: number of rows that run through the layers at a time and are computed
-        a second time in the backward pass, so that memory does not grow with the
-        batch (Chen et al., Training deep nets with sublinear memory cost, 2016). In
-        training the number of rows has to be a multiple of it. 0 = all rows at once,
-        every activation kept.
+      remat_rows: rows that run through the layers at a time, a divisor of their number
+        in training, and are computed a second time in the backward pass, so that memory
+        does not grow with the batch (Chen et al., Training deep nets with sublinear
+        memory cost, 2016). 0 = all rows at once, every activation kept.
     """
 
     config: BertConfig
@@ -170,45 +146,42 @@ class Bert(nn.Module):
     def setup(self) -> None:
         config = self.config
         self.embeddings = Embeddings(config, self.dtype)
-        self.layer = [
-            Layer(config, self.dtype) for _ in range(config.num_hidden_layers)
-        ]
+        layers = range(config.num_hidden_layers)
+        self.layer = [Layer(config, self.dtype) for _ in layers]
         # Flax creates parameters at the first call: without `pool_states`, none.
         self.pool = nn.Dense(
             config.hidden_size, dtype=self.dtype, kernel_init=_init(config)
         )
 
-    def embed(
-        self, ids_RxL: jax.Array, position_RxL: jax.Array, train: bool = False
-    ) -> jax.Array:
-        """Runs block 0: token ids -> states_RxLxE."""
+    def embed(self, ids_RxL: Array, position_RxL: Array, train: bool = False) -> Array:
         return self.embeddings(ids_RxL, position_RxL, train)
 
     def run(
         self,
-        states_RxLxE: jax.Array,
-        segment_RxL: jax.Array,
+        states_RxLxE: Array,
+        segment_RxL: Array,
         start: int,
         stop: int,
         train: bool = False,
-    ) -> jax.Array:
+    ) -> Array:
         """Runs the blocks start .. stop - 1, all of them layers; see `base.Encoder`."""
-        states_RxLxE = states_RxLxE.astype(self.dtype)
+
+        def run_rows(bert: Bert, _: None, rows: Any) -> tuple[None, Array]:
+            states_RxLxE, segment_RxL = rows
+            mask_RxLxL = segment_RxL[:, :, None] == segment_RxL[:, None, :]
+            for layer in bert.layer[start - 1 : stop - 1]:  # block 0 is the embeddings
+                states_RxLxE = layer(states_RxLxE, mask_RxLxL, train)
+            return None, states_RxLxE
+
+        rows = states_RxLxE.astype(self.dtype), segment_RxL
         piece = self.remat_rows
         if not train or not piece:
-            return self._run(states_RxLxE, segment_RxL, start, stop, train)
-
-        def run_piece(bert: Bert, _: None, rows: Any) -> tuple[None, jax.Array]:
-            states_RxLxE, segment_RxL = rows
-            return None, bert._run(states_RxLxE, segment_RxL, start, stop, train)
-
+            return run_rows(self, None, rows)[1]
         # A piece takes every n-th row, not n neighbours: the mesh shards rows in
         # contiguous runs, so each device then owns a part of every piece.
-        pieces = jax.tree.map(
-            lambda x: x.reshape(piece, -1, *x.shape[1:]), (states_RxLxE, segment_RxL)
-        )
+        pieces = [x.reshape(piece, -1, *x.shape[1:]) for x in rows]
         scan = nn.scan(
-            nn.remat(run_piece, prevent_cse=False),
+            nn.remat(run_rows, prevent_cse=False),
             variable_broadcast="params",
             split_rngs={"params": False, "dropout": True},
             in_axes=1,
@@ -216,19 +189,6 @@ class Bert(nn.Module):
         )
         return scan(self, None, pieces)[1].reshape(states_RxLxE.shape)
 
-    def _run(
-        self,
-        states_RxLxE: jax.Array,
-        segment_RxL: jax.Array,
-        start: int,
-        stop: int,
-        train: bool,
-    ) -> jax.Array:
-        mask_RxLxL = segment_RxL[:, :, None] == segment_RxL[:, None, :]
-        for layer in self.layer[start - 1 : stop - 1]:  # block 0 is the embeddings
-            states_RxLxE = layer(states_RxLxE, mask_RxLxL, train)
-        return states_RxLxE
-
-    def pool_states(self, states_RxLxE: jax.Array, packed: Any) -> jax.Array:
+    def pool_states(self, states_RxLxE: Array, packed: Any) -> Array:
         """Hugging Face's pooler: tanh of a dense layer on the first token's state."""
         return jnp.tanh(self.pool(pool_first(states_RxLxE, packed)))

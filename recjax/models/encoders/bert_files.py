@@ -1,5 +1,6 @@
 """Files of the BERT family: Hugging Face's names of settings and weights -> ours."""
 
+import re
 from dataclasses import MISSING, fields
 from functools import partial
 from pathlib import Path
@@ -12,68 +13,47 @@ from recjax.models.layers.activations import ACTIVATIONS
 
 _NORM = {"weight": "scale", "gamma": "scale", "bias": "bias", "beta": "bias"}
 _DENSE = {"weight": "kernel", "bias": "bias"}
+_TABLE = {"weight": "embedding"}
 
-# Hugging Face's key -> our path and the names of its leaves.
 _EMBEDDINGS: Weights = (
-    (r"embeddings\.word_embeddings\.(weight)", "embeddings/word/", {}),
-    (r"embeddings\.position_embeddings\.(weight)", "embeddings/position/", {}),
-    (r"embeddings\.LayerNorm\.(\w+)", "embeddings/norm/", _NORM),
+    (r"embeddings\.word_embeddings", "embeddings/word", _TABLE),
+    (r"embeddings\.position_embeddings", "embeddings/position", _TABLE),
+    (r"embeddings\.LayerNorm", "embeddings/norm", _NORM),
 )
-_BERT_LAYER = r"encoder\.layer\.(\d+)\."
+# Our name of a part of a layer, BERT's and DistilBERT's.
+_LAYER = (
+    ("attention/query", "attention.self.query", "attention.q_lin"),
+    ("attention/key", "attention.self.key", "attention.k_lin"),
+    ("attention/value", "attention.self.value", "attention.v_lin"),
+    ("attention/output", "attention.output.dense", "attention.out_lin"),
+    ("attention_norm", "attention.output.LayerNorm", "sa_layer_norm"),
+    ("mlp_up", "intermediate.dense", "ffn.lin1"),
+    ("mlp_down", "output.dense", "ffn.lin2"),
+    ("mlp_norm", "output.LayerNorm", "output_layer_norm"),
+)
+
+
+def _layers(stack: str, column: int) -> Weights:
+    """Weights of the layers in `stack`, with the names of a column of `_LAYER`."""
+    return tuple(
+        (
+            rf"{stack}\.layer\.(\d+)\.{re.escape(names[column])}",
+            "layer_{}/" + names[0],
+            _NORM if names[0].endswith("norm") else _DENSE,
+        )
+        for names in _LAYER
+    )
+
+
 _BERT: Weights = (
     *_EMBEDDINGS,
-    (r"embeddings\.token_type_embeddings\.(weight)", "embeddings/type/", {}),
-    *(
-        (_BERT_LAYER + key + r"\.(\w+)", "layer_{}/" + ours, leaves)
-        for key, ours, leaves in (
-            (r"attention\.self\.query", "attention/query/", _DENSE),
-            (r"attention\.self\.key", "attention/key/", _DENSE),
-            (r"attention\.self\.value", "attention/value/", _DENSE),
-            (r"attention\.output\.dense", "attention/output/", _DENSE),
-            (r"attention\.output\.LayerNorm", "attention_norm/", _NORM),
-            (r"intermediate\.dense", "mlp_up/", _DENSE),
-            (r"output\.dense", "mlp_down/", _DENSE),
-            (r"output\.LayerNorm", "mlp_norm/", _NORM),
-        )
-    ),
-    (r"pooler\.dense\.(\w+)", "pool/", _DENSE),
+    (r"embeddings\.token_type_embeddings", "embeddings/type", _TABLE),
+    *_layers("encoder", 1),
+    (r"pooler\.dense", "pool", _DENSE),
 )
-_DISTILBERT_LAYER = r"transformer\.layer\.(\d+)\."
-_DISTILBERT: Weights = (
-    *_EMBEDDINGS,
-    *(
-        (_DISTILBERT_LAYER + key + r"\.(\w+)", "layer_{}/" + ours, leaves)
-        for key, ours, leaves in (
-            (r"attention\.q_lin", "attention/query/", _DENSE),
-            (r"attention\.k_lin", "attention/key/", _DENSE),
-            (r"attention\.v_lin", "attention/value/", _DENSE),
-            (r"attention\.out_lin", "attention/output/", _DENSE),
-            (r"sa_layer_norm", "attention_norm/", _NORM),
-            (r"ffn\.lin1", "mlp_up/", _DENSE),
-            (r"ffn\.lin2", "mlp_down/", _DENSE),
-            (r"output_layer_norm", "mlp_norm/", _NORM),
-        )
-    ),
-)
-_BERT_NAMES = {
-    name: name
-    for name in (
-        "vocab_size",
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "intermediate_size",
-        "hidden_act",
-        "hidden_dropout_prob",
-        "attention_probs_dropout_prob",
-        "max_position_embeddings",
-        "type_vocab_size",
-        "initializer_range",
-        "layer_norm_eps",
-    )
-}
+_DISTILBERT: Weights = (*_EMBEDDINGS, *_layers("transformer", 2))
+# Settings whose key in `config.json` is not BERT's name of them, and what it fixes.
 _DISTILBERT_NAMES = {
-    "vocab_size": "vocab_size",
     "hidden_size": "dim",
     "num_hidden_layers": "n_layers",
     "num_attention_heads": "n_heads",
@@ -81,45 +61,46 @@ _DISTILBERT_NAMES = {
     "hidden_act": "activation",
     "hidden_dropout_prob": "dropout",
     "attention_probs_dropout_prob": "attention_dropout",
-    "max_position_embeddings": "max_position_embeddings",
-    "initializer_range": "initializer_range",
 }
+_DISTILBERT_FIXED = {"type_vocab_size": 0, "has_pooler": False, "layer_norm_eps": 1e-12}
+_OURS = ("position_offset", "has_pooler", "lora_rank", "lora_alpha")  # not in the file
 _BUFFER = r"embeddings\.position_ids"
 
 
 def read_config(
     path: Path,
     raw: dict[str, Any],
-    *,
-    names: dict[str, str],
+    renamed: dict[str, str],
+    fixed: dict[str, Any],
     after_padding: bool = False,
-    **constants: Any,
 ) -> BertConfig:
     """Reads the content of `config.json`.
 
     Args:
       path: the file, for messages.
       raw: its content.
-      names: field of `BertConfig` -> key of the file.
+      renamed: field of `BertConfig` -> key of the file, where they differ.
+      fixed: fields that the model type fixes.
       after_padding: whether positions count from `pad_token_id` + 1, not from 0.
-      **constants: fields that the model type fixes.
 
     Raises:
       UserError: a missing key, a value out of range or an unsupported architecture.
     """
+    names = {field.name: field.name for field in fields(BertConfig)} | renamed
+    values = dict(fixed)
     # A key that is absent has the default of Hugging Face's own config class, which the
     # defaults of `BertConfig` repeat.
-    values = dict(constants)
     for field in fields(BertConfig):
-        key = names.get(field.name)
+        key = names[field.name]
+        if field.name in fixed or field.name in _OURS:
+            continue
         if key in raw:
             kind = int if field.default is MISSING else type(field.default)
             values[field.name] = _checked(path, key, raw[key], kind)
-        elif key and field.default is MISSING:
+        elif field.default is MISSING:
             raise UserError(f"{path}: no {key}")
-    if (
-        after_padding
-    ):  # RoBERTa inherits fairseq's numbering: pad_token_id + 1, + 2, ...
+    # RoBERTa inherits fairseq's numbering: pad_token_id + 1, + 2, ...
+    if after_padding:
         padding = _checked(path, "pad_token_id", raw.get("pad_token_id", 1), int, 0)
         values["position_offset"] = padding + 1
     config = BertConfig(**values)
@@ -132,10 +113,8 @@ def read_config(
     if raw.get("position_embedding_type", "absolute") != "absolute":
         raise UserError(f"{path}: only absolute position embeddings are supported")
     if config.hidden_act not in ACTIVATIONS:
-        raise UserError(
-            f"{path}: {names['hidden_act']} {config.hidden_act!r} is not one of "
-            f"{', '.join(ACTIVATIONS)}"
-        )
+        name, known = names["hidden_act"], ", ".join(ACTIVATIONS)
+        raise UserError(f"{path}: {name} {config.hidden_act!r} is not one of {known}")
     return config
 
 
@@ -150,16 +129,16 @@ def _checked(path: Path, key: str, value: Any, kind: type, least: int = 1) -> An
 
 
 BERT = ModelType(
-    partial(read_config, names=_BERT_NAMES), _BERT, "bert.", rf"{_BUFFER}|cls\..*"
+    partial(read_config, renamed={}, fixed={}), _BERT, "bert.", rf"{_BUFFER}|cls\..*"
 )
 ROBERTA = ModelType(
-    partial(read_config, names=_BERT_NAMES, after_padding=True),
+    partial(read_config, renamed={}, fixed={}, after_padding=True),
     _BERT,
     "roberta.",
     rf"{_BUFFER}|lm_head\..*",
 )
 DISTILBERT = ModelType(
-    partial(read_config, names=_DISTILBERT_NAMES, type_vocab_size=0, has_pooler=False),
+    partial(read_config, renamed=_DISTILBERT_NAMES, fixed=_DISTILBERT_FIXED),
     _DISTILBERT,
     "distilbert.",
     rf"{_BUFFER}|vocab_(transform|layer_norm|projector)\..*",

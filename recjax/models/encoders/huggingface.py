@@ -19,11 +19,7 @@ from recjax.models.encoders.bert_files import BERT, DISTILBERT, ROBERTA
 
 WEIGHTS = "model.safetensors"
 # By `model_type` of `config.json`.
-MODEL_TYPES: dict[str, ModelType] = {
-    "bert": BERT,
-    "roberta": ROBERTA,
-    "distilbert": DISTILBERT,
-}
+MODEL_TYPES = {"bert": BERT, "roberta": ROBERTA, "distilbert": DISTILBERT}
 
 
 def load_config(folder: Path) -> EncoderConfig:
@@ -32,9 +28,8 @@ def load_config(folder: Path) -> EncoderConfig:
     Raises:
       UserError: missing file or key, unsupported architecture, remote code.
     """
-    path = folder / "config.json"
-    raw, model_type = _read(path)
-    return model_type.read_config(path, raw)
+    raw, model_type = _read(folder / "config.json")
+    return model_type.read_config(folder / "config.json", raw)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], ModelType]:
@@ -49,24 +44,19 @@ def _read(path: Path) -> tuple[dict[str, Any], ModelType]:
         raise UserError(f"{path}: not a JSON object")
     name = raw.get("model_type")
     if not isinstance(name, str) or name not in MODEL_TYPES or "auto_map" in raw:
-        raise UserError(
-            f"{path}: model_type {name!r} is not one of "
-            f"{', '.join(MODEL_TYPES)} (remote code is never run)"
-        )
+        known = f"{', '.join(MODEL_TYPES)} (remote code is never run)"
+        raise UserError(f"{path}: model_type {name!r} is not one of {known}")
     return raw, MODEL_TYPES[name]
 
 
 def load_params(folder: Path, expected: FlatParams) -> FlatParams:
     """Reads `model.safetensors` as float32 arrays under our paths.
 
-    Args:
-      folder: directory in Hugging Face's layout, with `config.json`.
-      expected: `{our path: array or ShapeDtypeStruct}` of the encoder. The file may
-        hold a pooler that is not expected; any other extra weight is an error.
+    `expected` holds an array or `ShapeDtypeStruct` for each path of the encoder.
 
     Raises:
-      UserError: one error that lists every missing, extra and misshapen weight, so
-        that a file has to be repaired once and not weight by weight.
+      UserError: lists every missing, extra and misshapen weight, so that a file has to
+        be repaired once and not weight by weight.
     """
     path = folder / WEIGHTS
     if not path.is_file():
@@ -87,14 +77,13 @@ def load_params(folder: Path, expected: FlatParams) -> FlatParams:
                 if ours not in expected:
                     problems.append(f"extra {source}")
                     continue
-                value = file.get_tensor(source)
+                value, wanted = file.get_tensor(source), expected[ours].shape
                 # PyTorch stores a dense layer's matrix as outputs x inputs.
-                value = value.T if ours.endswith("kernel") else value
-                if value.shape != expected[ours].shape:
-                    problems.append(
-                        f"{source} has shape {_file_shape(value, ours)}, "
-                        f"not {_file_shape(expected[ours], ours)}"
-                    )
+                is_kernel = ours.endswith("kernel")
+                wanted = wanted[::-1] if is_kernel else wanted
+                if value.shape != wanted:
+                    problems.append(f"{source} has shape {value.shape}, not {wanted}")
+                value = value.T if is_kernel else value
                 params[ours] = np.ascontiguousarray(value, np.float32)
                 if not np.isfinite(params[ours]).all():
                     problems.append(f"{source} is not finite")
@@ -102,22 +91,15 @@ def load_params(folder: Path, expected: FlatParams) -> FlatParams:
         raise UserError(f"{path}: unreadable ({e})") from None
     problems += [f"missing {ours}" for ours in expected if ours not in params]
     if problems:
-        raise UserError(
-            f"{path}: does not fit config.json: {'; '.join(sorted(problems))}"
-        )
+        listed = "; ".join(sorted(problems))
+        raise UserError(f"{path}: does not fit config.json: {listed}")
     return params
 
 
 def _our_path(weights: Weights, name: str) -> str:
     """Our path of a weight; empty if no pattern matches."""
-    for pattern, prefix, leaves in weights:
-        if found := re.fullmatch(pattern, name):
-            *layer, leaf = found.groups()
-            ours = leaves.get(leaf, "?") if leaves else "embedding"
-            return prefix.format(*layer) + ours
+    stem, _, leaf = name.rpartition(".")
+    for pattern, module, leaves in weights:
+        if found := re.fullmatch(pattern, stem):
+            return f"{module.format(*found.groups())}/{leaves.get(leaf, '?')}"
     return ""
-
-
-def _file_shape(x: Any, ours: str) -> tuple[int, ...]:
-    """Shape of the weight in the file's orientation."""
-    return tuple(x.shape[::-1] if ours.endswith("kernel") else x.shape)

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 from recjax.common.param_paths import TEXT_PARAMS
 from recjax.models.encoders.base import Encoder, EncoderConfig
@@ -23,7 +23,6 @@ class TextSource(nn.Module):
     (Yuan et al., IDvs.MoRec, 2023, table 5, over frozen vectors).
 
     Attributes:
-      encoder: the module, see `encoders.base.Encoder`.
       pooling: the chain's last block, one of `POOLINGS`.
       frozen_blocks: number of leading blocks that are constant in the current phase.
         They run without dropout, or not at all if the catalogue holds their output.
@@ -43,35 +42,25 @@ class TextSource(nn.Module):
         self.mlp = [nn.Dense(size, dtype=self.dtype) for _ in range(self.mlp_layers)]
         self.project = nn.Dense(self.width, dtype=self.dtype)
 
-    def __call__(
-        self, arrays: dict[str, jax.Array], items: Any, train: bool
-    ) -> jax.Array:
-        """Encodes the items' texts: vectors_UxD.
+    def __call__(self, arrays: dict[str, Array], items: Any, train: bool) -> Array:
+        """Encodes the texts of a batch's `Items`: vectors_UxD.
 
-        Args:
-          arrays: one array of the whole catalogue: `ids_T` (token ids), `states_TxE`
-            (output of the frozen blocks, by token) or `vectors_NxE` (pooled).
-          items: the `Items` of a batch.
-          train: whether dropout is on.
+        `arrays` holds one array of the whole catalogue: `ids_T` (token ids),
+        `states_TxE` (output of the frozen blocks, by token) or `vectors_NxE` (pooled).
         """
         if "vectors_NxE" in arrays:
-            pooled_UxE = arrays["vectors_NxE"][items.items_U]
+            x_UxE = arrays["vectors_NxE"][items.items_U]
         else:
-            pooled_UxE = self.pool_states(
-                self.encode(arrays, items.packed, train=train), items.packed
-            )
-        x_UxE = pooled_UxE.astype(self.dtype)
+            states_RxLxE = self.encode(arrays, items.packed, train=train)
+            x_UxE = self.pool_states(states_RxLxE, items.packed)
+        x_UxE = x_UxE.astype(self.dtype)
         for hidden in self.mlp:
             x_UxE = gelu(hidden(x_UxE))
         return self.project(x_UxE)
 
     def encode(
-        self,
-        arrays: dict[str, jax.Array],
-        packed: Any,
-        stop: int | None = None,
-        train: bool = False,
-    ) -> jax.Array:
+        self, arrays: Any, packed: Any, stop: int | None = None, train: bool = False
+    ) -> Array:
         """Runs the blocks before `stop`, by default all but pooling: states_RxLxE."""
         pooling_block = self.encoder.config.num_blocks - 1
         stop = pooling_block if stop is None else min(stop, pooling_block)
@@ -79,24 +68,22 @@ class TextSource(nn.Module):
         if "states_TxE" in arrays:
             x_RxLxE = arrays["states_TxE"][packed.index_RxL]
         else:
-            x_RxLxE = self.encoder.embed(
-                arrays["ids_T"][packed.index_RxL],
-                packed.position_RxL,
-                train=train and self.frozen_blocks == 0,
-            )
-            # Frozen layers run as in evaluation: their cached output, which replaces
+            # Frozen blocks run as in evaluation: their cached output, which replaces
             # them wherever it fits, has no dropout either.
+            drops = train and self.frozen_blocks == 0
+            ids_RxL = arrays["ids_T"][packed.index_RxL]
+            x_RxLxE = self.encoder.embed(ids_RxL, packed.position_RxL, train=drops)
             frozen_stop = min(start, stop)
             x_RxLxE = self.encoder.run(x_RxLxE, packed.segment_RxL, 1, frozen_stop)
         return self.encoder.run(x_RxLxE, packed.segment_RxL, start, stop, train)
 
-    def pool_states(self, states_RxLxE: jax.Array, packed: Any) -> jax.Array:
+    def pool_states(self, states_RxLxE: Array, packed: Any) -> Array:
         """Runs the last block: token states -> pooled_UxE."""
         # Sums over tokens lose digits in bfloat16, and a pooled vector is kept on disk.
         states_RxLxE = states_RxLxE.astype(jnp.float32)
         if self.pooling == "attention":
             return self.pool(states_RxLxE, packed)
-        pools: dict[str, Callable[..., jax.Array]] = {
+        pools: dict[str, Callable[..., Array]] = {
             "cls": pool_first,
             "mean": pool_mean,
             "pooler": self.encoder.pool_states,
@@ -110,15 +97,13 @@ def is_text_block(path: str) -> bool:
 
 
 def block_of(path: str, encoder_config: EncoderConfig) -> int | None:
-    """Returns the block that owns a parameter of the model; None outside the chain.
-
-    The chain is the encoder's, with the text source's own pooling as its last block.
-    """
+    """Returns the block that owns a parameter of the model; None outside the chain."""
     if not is_text_block(path):
         return None
     module, _, rest = path.removeprefix(TEXT_PARAMS).partition("/")
     if module == "encoder":
         return encoder_config.block_of(rest)
+    # The text source's own pooling is the last block of the encoder's chain.
     return encoder_config.num_blocks - 1
 
 

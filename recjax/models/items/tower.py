@@ -6,28 +6,22 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from recjax.models.encoders.base import EncoderConfig
-from recjax.models.items.id_source import IdSource
 from recjax.models.items.text_source import TextSource
 
 # Per source name, the arrays of the whole catalogue that it reads.
-Catalogue = dict[str, dict[str, jax.Array]]
+Catalogue = dict[str, dict[str, Array]]
 
 
-def combine_sum(vectors: Sequence[jax.Array], width: int) -> jax.Array:
-    """Sum of the sources' vectors."""
-    del width
-    return sum(vectors[1:], start=vectors[0])
-
-
-def combine_concat(vectors: Sequence[jax.Array], width: int) -> jax.Array:
+def combine_concat(vectors: Sequence[Array], width: int) -> Array:
     """Linear map of the concatenated vectors."""
     x = jnp.concatenate(vectors, axis=-1)
     return nn.Dense(width, use_bias=False, dtype=x.dtype, name="concat")(x)
 
 
-def combine_gate(vectors: Sequence[jax.Array], width: int) -> jax.Array:
+def combine_gate(vectors: Sequence[Array], width: int) -> Array:
     """Sum of the sources, weighted per feature by a softmax over the sources."""
     x = jnp.concatenate(vectors, axis=-1)
     gate = nn.Dense(width * len(vectors), dtype=x.dtype, name="gate")(x)
@@ -36,8 +30,8 @@ def combine_gate(vectors: Sequence[jax.Array], width: int) -> jax.Array:
     return (gate * jnp.stack(vectors, axis=-2)).sum(-2) * len(vectors)
 
 
-COMBINE: dict[str, Callable[[Sequence[jax.Array], int], jax.Array]] = {
-    "sum": combine_sum,
+COMBINE: dict[str, Callable[[Sequence[Array], int], Array]] = {
+    "sum": lambda vectors, width: sum(vectors[1:], start=vectors[0]),
     "concat": combine_concat,
     "gate": combine_gate,
 }
@@ -50,7 +44,6 @@ class ItemTower(nn.Module):
       sources: modules `(arrays, items, train) -> vectors_UxD`; a source's name is also
         the name of its parameters and of the arrays it reads in the catalogue.
       combine: one of `COMBINE`, used if there are several sources.
-      width: D.
     """
 
     # Parameters lie under a source's own name, `text`, and not under `sources_0`.
@@ -61,7 +54,7 @@ class ItemTower(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, catalogue: Catalogue, items: Any, train: bool) -> jax.Array:
+    def __call__(self, catalogue: Catalogue, items: Any, train: bool) -> Array:
         """Encodes U items: vectors_UxD."""
         vectors = [
             source(catalogue.get(str(source.name), {}), items, train)
@@ -71,32 +64,35 @@ class ItemTower(nn.Module):
             return vectors[0]
         return COMBINE[self.combine](vectors, self.width)
 
-    @property
-    def text(self) -> TextSource | None:
-        """The text source, if the tower has one."""
-        return next((s for s in self.sources if isinstance(s, TextSource)), None)
-
     def with_text(self, **changes: Any) -> "ItemTower":
         """Returns the same tower with other attributes of the text source, if any."""
-        return self.clone(
-            sources=tuple(
-                s.clone(name=s.name, **changes) if isinstance(s, TextSource) else s
-                for s in self.sources
-            )
+        sources = tuple(
+            s.clone(name=s.name, **changes) if isinstance(s, TextSource) else s
+            for s in self.sources
         )
+        return self.clone(sources=sources)
 
 
-def make_id_source(config: Any, num_items: int, _: EncoderConfig | None) -> IdSource:
-    """Builds the source of `item_tower.width`."""
-    dtype = jnp.dtype(config.train.dtype)
-    return IdSource(num_items, config.item_tower.width, dtype, name="id")
+class IdSource(nn.Module):
+    """One free vector per catalogue item; reads no array of the catalogue."""
+
+    num_items: int
+    width: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, arrays: Any, items: Any, train: bool) -> Array:
+        # Vectors of about unit length, whatever the width.
+        init = nn.initializers.normal(self.width**-0.5)
+        shape = self.num_items, self.width
+        embed = nn.Embed(*shape, self.dtype, embedding_init=init, name="vectors")
+        return embed(items.items_U)
 
 
 def make_text_source(
-    config: Any, num_items: int, encoder_config: EncoderConfig | None
+    config: Any, _: int, encoder_config: EncoderConfig | None
 ) -> TextSource:
     """Builds the source of the sections `text` and `item_tower`."""
-    del num_items
     assert encoder_config is not None
     text, tower, dtype = config.text, config.item_tower, jnp.dtype(config.train.dtype)
     encoder_config = encoder_config.with_lora(text.lora_rank, text.lora_alpha)
@@ -112,6 +108,8 @@ def make_text_source(
 
 # Made of the config, N and the config of the text encoder, None without texts.
 SOURCES: dict[str, Callable[[Any, int, EncoderConfig | None], nn.Module]] = {
-    "id": make_id_source,
+    "id": lambda config, num_items, _: IdSource(
+        num_items, config.item_tower.width, jnp.dtype(config.train.dtype), name="id"
+    ),
     "text": make_text_source,
 }

@@ -1,15 +1,17 @@
 """Multi-head self-attention, shared by the encoders and the user towers."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from recjax.models.layers.dropout import Dropout
 
-Initializer = Callable[..., jax.Array]
+Initializer = Callable[..., Array]
 
 
 class LoRAKernel(nn.Module):
@@ -25,8 +27,7 @@ class LoRAKernel(nn.Module):
     lora_alpha: float = 1.0
 
     @nn.compact
-    def __call__(self, num_inputs: int) -> tuple[jax.Array, jax.Array]:
-        """Returns kernel and bias."""
+    def __call__(self, num_inputs: int) -> tuple[Array, Array]:
         shape = (num_inputs, self.width)
         kernel = self.param("kernel", self.kernel_init, shape)
         if rank := self.lora_rank:
@@ -40,13 +41,8 @@ class LoRAKernel(nn.Module):
 class Attention(nn.Module):
     """Self-attention with parameters `query`, `key`, `value`, `output`.
 
-    Attributes:
-      num_heads: divides the width of the input.
-      dropout: rate for the attention weights.
-      dtype: of the computation; parameters and softmax stay float32.
-      kernel_init: initializer of the kernels.
-      lora_rank: rank of the adapters of query and value; 0 = none.
-      lora_alpha: see `LoRAKernel`.
+    `dropout` is the rate for the attention weights, and `lora_rank` the rank of the
+    adapters of query and value, 0 for none. Parameters and softmax stay float32.
     """
 
     num_heads: int
@@ -59,11 +55,11 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x_BxLxD: jax.Array,
-        mask_BxLxL: jax.Array,
+        x_BxLxD: Array,
+        mask_BxLxL: Array,
         train: bool,
-        bias_1xAxLxL: jax.Array | None = None,
-    ) -> jax.Array:
+        bias_1xAxLxL: Array | None = None,
+    ) -> Array:
         """Attends where the mask (query x key) is True; the bias is per head."""
         width = x_BxLxD.shape[-1]
         # One matmul for query, key and value is faster than three.
@@ -79,28 +75,17 @@ class Attention(nn.Module):
         y = x_BxLxD.astype(self.dtype) @ kernel + bias[None, None]
         y = y.reshape(*y.shape[:-1], 3, self.num_heads, width // self.num_heads)
         query, key, value = y[:, :, 0], y[:, :, 1], y[:, :, 2]
-        mask_Bx1xLxL = mask_BxLxL[:, None]
-        if train and self.dropout:
-            # JAX's own attention has no dropout of the weights.
-            out = self._with_dropout(query, key, value, mask_Bx1xLxL, bias_1xAxLxL)
-        else:
-            out = jax.nn.dot_product_attention(
-                query, key, value, bias=bias_1xAxLxL, mask=mask_Bx1xLxL
-            )
+        # JAX's own attention has no dropout of the weights.
+        drops = train and self.dropout
+        attend = self._with_dropout if drops else jax.nn.dot_product_attention
+        out = attend(query, key, value, bias=bias_1xAxLxL, mask=mask_BxLxL[:, None])
         out = out.reshape(*out.shape[:-2], width)
-        dense = nn.Dense(
-            width, dtype=self.dtype, kernel_init=self.kernel_init, name="output"
-        )
-        return dense(out)
+        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init)
+        return dense(width, name="output")(out)
 
     def _with_dropout(
-        self,
-        query: jax.Array,
-        key: jax.Array,
-        value: jax.Array,
-        mask: jax.Array,
-        bias: jax.Array | None,
-    ) -> jax.Array:
+        self, query: Array, key: Array, value: Array, *, bias: Array | None, mask: Array
+    ) -> Array:
         """`jax.nn.dot_product_attention` with dropout on its weights."""
         logits = jnp.einsum(
             "bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32

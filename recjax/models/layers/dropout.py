@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 
 class Dropout(nn.Module):
@@ -16,8 +17,7 @@ class Dropout(nn.Module):
     rate: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns the input unchanged if `train` is False."""
+    def __call__(self, x: Array, train: bool) -> Array:
         drops = round(256 * self.rate)
         if not train or drops == 0:
             return x

@@ -5,21 +5,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 Graph = dict[str, Any]
 
 
 def make_graph(users_E: np.ndarray, items_E: np.ndarray, num_items: int) -> Graph:
-    """Builds the arrays of the bipartite graph of users and items.
+    """Builds the bipartite graph of the users and items of events.
 
-    Args:
-      users_E, items_E: users and items of the events; repeated pairs count once.
-      num_items: N.
-
-    Returns:
-      `user_E`, `item_E` (sorted by user), `weight_E` (1 / root of both degrees),
-      `root_N` (1 / root of an item's degree, 0 without an event), `user_V` (the V
-      users with an event; only its length is read, which is static under jit).
+    Repeated pairs count once. Returns `user_E`, `item_E` (sorted by user), `weight_E`
+    (1 / root of both degrees), `root_N` (1 / root of an item's degree, 0 without an
+    event) and `user_V` (the V users with an event).
     """
     names, users_E = np.unique(users_E, return_inverse=True)
     pairs = np.unique(users_E.astype(np.int64) * num_items + items_E)
@@ -32,38 +28,32 @@ def make_graph(users_E: np.ndarray, items_E: np.ndarray, num_items: int) -> Grap
         "item_E": item_E.astype(np.int32),
         "weight_E": (root_V[user_E] * root_N[item_E]).astype(np.float32),
         "root_N": root_N.astype(np.float32),
+        # An array, because its length is static under jit; nothing else of it is read.
         "user_V": np.arange(len(names), dtype=np.int32),
     }
 
 
-def propagate(
-    vectors_NxD: jax.Array, graph: Graph, layers: int
-) -> tuple[jax.Array, jax.Array]:
+def propagate(vectors_NxD: Array, graph: Graph, layers: int) -> tuple[Array, Array]:
     """Light graph convolutions: returns (candidate vectors, history vectors).
 
     He et al., LightGCN, 2020, equations 3 to 8, for users without a vector of their
     own: item vectors go to the users and back, and the layers 0 .. K are averaged. A
     user is the sum of the history vectors over the history, divided by the root of its
-    length.
-
-    Args:
-      vectors_NxD: layer 0 of all items.
-      graph: from `make_graph`.
-      layers: K, at least 1.
+    length. `layers` is K, at least 1.
     """
-    num_items, num_users = len(vectors_NxD), len(graph["user_V"])
+    user_E, item_E = graph["user_E"], graph["item_E"]
     dtype, vectors_NxD = vectors_NxD.dtype, vectors_NxD.astype(jnp.float32)
     weight_Ex1 = graph["weight_E"][:, None]
 
     # Two layers at once: with no user vectors in layer 0, items have vectors in even
     # layers only and users in odd ones.
-    def two_layers(x_NxD: jax.Array) -> jax.Array:
-        sent_ExD = x_NxD[graph["item_E"]] * weight_Ex1
+    def two_layers(x_NxD: Array) -> Array:
+        sent_ExD = x_NxD[item_E] * weight_Ex1
         users_VxD = jax.ops.segment_sum(
-            sent_ExD, graph["user_E"], num_users, indices_are_sorted=True
+            sent_ExD, user_E, len(graph["user_V"]), indices_are_sorted=True
         )
-        sent_ExD = users_VxD[graph["user_E"]] * weight_Ex1
-        return jax.ops.segment_sum(sent_ExD, graph["item_E"], num_items)
+        sent_ExD = users_VxD[user_E] * weight_Ex1
+        return jax.ops.segment_sum(sent_ExD, item_E, len(vectors_NxD))
 
     even = [vectors_NxD]
     for _ in range(layers // 2):

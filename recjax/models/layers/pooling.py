@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 
 class AttentionPool(nn.Module):
@@ -14,13 +15,11 @@ class AttentionPool(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, states_RxLxE: jax.Array, packed: Any) -> jax.Array:
-        """Token states -> pooled_UxE."""
+    def __call__(self, states_RxLxE: Array, packed: Any) -> Array:
         hidden = nn.Dense(self.width, dtype=self.dtype, name="hidden")(states_RxLxE)
         score = nn.Dense(1, use_bias=False, dtype=jnp.float32, name="query")
         score_T = score(jnp.tanh(hidden)).reshape(-1)
-        num = packed.first_U.shape[0]
-        owner_T = packed.owner_RxL.reshape(-1)
+        num, owner_T = packed.first_U.shape[0], packed.owner_RxL.reshape(-1)
         # A softmax over each text's tokens. Padding belongs to text U, which is out of
         # range and therefore dropped by the segment sums.
         best_U = jax.ops.segment_max(score_T, owner_T, num)
@@ -32,15 +31,14 @@ class AttentionPool(nn.Module):
         return total_UxE / jnp.maximum(total_U, 1e-9)[:, None]
 
 
-def pool_first(states_RxLxE: jax.Array, packed: Any) -> jax.Array:
+def pool_first(states_RxLxE: Array, packed: Any) -> Array:
     """State of each text's first token, which is [CLS] for most tokenizers."""
     return states_RxLxE.reshape(-1, states_RxLxE.shape[-1])[packed.first_U]
 
 
-def pool_mean(states_RxLxE: jax.Array, packed: Any) -> jax.Array:
+def pool_mean(states_RxLxE: Array, packed: Any) -> Array:
     """Mean over each text's tokens, special tokens included."""
-    num = packed.first_U.shape[0]
-    owner_T = packed.owner_RxL.reshape(-1)
+    num, owner_T = packed.first_U.shape[0], packed.owner_RxL.reshape(-1)
     states_TxE = states_RxLxE.reshape(-1, states_RxLxE.shape[-1])
     total_UxE = jax.ops.segment_sum(states_TxE, owner_T, num)
     count_U = jax.ops.segment_sum(jnp.ones_like(owner_T), owner_T, num)

@@ -8,12 +8,9 @@ import flax.linen as nn
 
 from recjax.models.users.additive import AdditiveTower
 from recjax.models.users.cnn import CnnTower
-from recjax.models.users.graph import GraphTower
 from recjax.models.users.gru import GruTower
-from recjax.models.users.mean import MeanTower
+from recjax.models.users.mean import GraphTower, MeanTower
 from recjax.models.users.transformer import TransformerTower
-
-__all__ = ["BIDIRECTIONAL", "HAS_HEADS", "POSITIONS", "USER_TOWERS", "USES_GRAPH"]
 
 POSITIONS = ("absolute", "relative")
 
@@ -21,20 +18,15 @@ POSITIONS = ("absolute", "relative")
 def _make_transformer(
     config: Any, length: int, dtype: Any, *, bidirectional: bool = False
 ) -> nn.Module:
-    return TransformerTower(
-        config.position,
-        length,
-        config.num_layers,
-        config.num_heads,
-        config.mlp_ratio,
-        config.dropout,
-        dtype,
-        bidirectional,
-    )
+    shape = config.num_layers, config.num_heads, config.mlp_ratio
+    options = config.dropout, dtype, bidirectional
+    return TransformerTower(config.position, length, *shape, *options)
 
 
-# Made of `config.user_tower`, H and the dtype of the computation. A tower must give the
-# same vectors if padding is cut off, because evaluation shortens histories.
+# Made of `config.user_tower`, H and the dtype of the computation, and called with
+# `(history_BxHxD, mask_BxH, train)`: users_BxHxD, where position h sees the items up to
+# h. A tower must give the same vectors if padding is cut off, because evaluation
+# shortens histories.
 USER_TOWERS: dict[str, Callable[[Any, int, Any], nn.Module]] = {
     "mean": lambda config, length, dtype: MeanTower(),
     "additive": lambda config, length, dtype: AdditiveTower(

@@ -5,11 +5,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from recjax.models.layers.attention import Attention
 from recjax.models.layers.dropout import Dropout
 
-Pooled = tuple[jax.Array, jax.Array, jax.Array]
+Pooled = tuple[Array, Array, Array]
 
 
 class AdditiveTower(nn.Module):
@@ -25,26 +26,19 @@ class AdditiveTower(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(
-        self, history_BxHxD: jax.Array, mask_BxH: jax.Array, train: bool
-    ) -> jax.Array:
-        """users_BxHxD; position h sees the items up to h."""
+    def __call__(self, history_BxHxD: Array, mask_BxH: Array, train: bool) -> Array:
         length = history_BxHxD.shape[1]
         x = Dropout(self.dropout)(history_BxHxD, train)
         causal_HxH = jnp.tril(jnp.ones((length, length), bool))
         mask_BxHxH = causal_HxH[None] & mask_BxH[:, None, :]
-        attention = Attention(
-            self.num_heads, self.dropout, self.dtype, name="attention"
-        )
-        x = attention(x, mask_BxHxH, train)
+        options = self.num_heads, self.dropout, self.dtype
+        x = Attention(*options, name="attention")(x, mask_BxHxH, train)
         y = jnp.tanh(nn.Dense(self.hidden, dtype=self.dtype, name="hidden")(x))
         score = nn.Dense(1, use_bias=False, dtype=jnp.float32, name="query")(y)
         return running_average(x, score, mask_BxH).astype(self.dtype)
 
 
-def running_average(
-    x_BxHxD: jax.Array, score_BxHx1: jax.Array, mask_BxH: jax.Array
-) -> jax.Array:
+def running_average(x_BxHxD: Array, score_BxHx1: Array, mask_BxH: Array) -> Array:
     """Softmax-weighted average of every prefix, in one associative scan."""
 
     # A segment is (maximum score, sum of weights, weighted sum of vectors). Weights are

@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from recjax.models.layers.dropout import Dropout
 
@@ -21,10 +22,7 @@ class CnnTower(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(
-        self, history_BxHxD: jax.Array, mask_BxH: jax.Array, train: bool
-    ) -> jax.Array:
-        """users_BxHxD; position h sees the items up to h."""
+    def __call__(self, history_BxHxD: Array, mask_BxH: Array, train: bool) -> Array:
         mask_BxHx1 = mask_BxH[..., None]
         x = Dropout(self.dropout)(history_BxHxD, train)
         for i in range(self.num_layers):
@@ -33,14 +31,13 @@ class CnnTower(nn.Module):
                 y = nn.LayerNorm(dtype=self.dtype, name=f"norm_{i}_{j}")(y)
                 y = jnp.where(mask_BxHx1, y, 0)  # as the zeros before the history
                 y = look_back(y, self.kernel_size, dilation=2 ** (2 * i + j))
-                name = f"conv_{i}_{j}"
-                y = nn.Dense(x.shape[-1], dtype=self.dtype, name=name)(y)
-                y = jax.nn.relu(y)
+                conv = nn.Dense(x.shape[-1], dtype=self.dtype, name=f"conv_{i}_{j}")
+                y = jax.nn.relu(conv(y))
             x = x + Dropout(self.dropout)(y, train)
         return nn.LayerNorm(dtype=self.dtype, name="norm")(x)
 
 
-def look_back(x_BxHxD: jax.Array, kernel_size: int, dilation: int) -> jax.Array:
+def look_back(x_BxHxD: Array, kernel_size: int, dilation: int) -> Array:
     """Concatenates each position's vector with those 1, 2, .. dilations earlier.
 
     A dense layer over the result is a dilated causal convolution.
@@ -49,6 +46,5 @@ def look_back(x_BxHxD: jax.Array, kernel_size: int, dilation: int) -> jax.Array:
     parts = []
     for k in range(kernel_size):
         back = min(k * dilation, length)
-        padding = ((0, 0), (back, 0), (0, 0))
-        parts.append(jnp.pad(x_BxHxD, padding)[:, :length])
+        parts.append(jnp.pad(x_BxHxD, ((0, 0), (back, 0), (0, 0)))[:, :length])
     return jnp.concatenate(parts, axis=-1)

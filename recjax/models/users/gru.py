@@ -3,8 +3,8 @@
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 from recjax.models.layers.dropout import Dropout
 
@@ -17,15 +17,12 @@ class GruTower(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(
-        self, history_BxHxD: jax.Array, mask_BxH: jax.Array, train: bool
-    ) -> jax.Array:
-        """users_BxHxD; position h sees the items up to h."""
+    def __call__(self, history_BxHxD: Array, mask_BxH: Array, train: bool) -> Array:
         width = history_BxHxD.shape[-1]
 
         def step(
-            cell: nn.GRUCell, state_BxD: jax.Array, event: tuple[jax.Array, jax.Array]
-        ) -> tuple[jax.Array, jax.Array]:
+            cell: nn.GRUCell, state_BxD: Array, event: tuple[Array, Array]
+        ) -> tuple[Array, Array]:
             x_BxD, mask_B = event
             next_BxD, _ = cell(state_BxD, x_BxD)
             # Padding leaves the state at zero: the first item starts from it.

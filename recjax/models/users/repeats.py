@@ -1,7 +1,7 @@
 """Marks repeated items in a history."""
 
 import flax.linen as nn
-import jax
+from jax import Array
 
 from recjax.common.repeats import repeated
 
@@ -11,15 +11,9 @@ class RepeatEmbedding(nn.Module):
 
     @nn.compact
     def __call__(
-        self, history_BxHxD: jax.Array, history_BxH: jax.Array, mask_BxH: jax.Array
-    ) -> jax.Array:
-        """Returns history_BxHxD with marks.
-
-        Args:
-          history_BxHxD: item vectors.
-          history_BxH: item indices, in any numbering.
-          mask_BxH: False for padding.
-        """
+        self, history_BxHxD: Array, history_BxH: Array, mask_BxH: Array
+    ) -> Array:
+        """Returns history_BxHxD with marks; items may be indexed in any numbering."""
         width, dtype = history_BxHxD.shape[-1], history_BxHxD.dtype
         mark_D = self.param("mark", nn.initializers.normal(0.02), (width,))
         is_repeat_BxH = repeated(history_BxH, mask_BxH)

@@ -1,11 +1,13 @@
 """Transformers over the history: causal (SASRec) or bidirectional (BERT4Rec)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from recjax.models.layers.attention import Attention
 from recjax.models.layers.dropout import Dropout
@@ -21,23 +23,14 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x_BxHxD: jax.Array,
-        mask_BxHxH: jax.Array,
-        bias_1xAxHxH: jax.Array | None,
-        train: bool,
-    ) -> jax.Array:
-        """States in, states out; attends where the mask is True."""
+        self, x_BxHxD: Array, mask_BxHxH: Array, bias_1xAxHxH: Array | None, train: bool
+    ) -> Array:
         width = x_BxHxD.shape[-1]
-        dropout: Callable[..., jax.Array] = Dropout(self.dropout)
-
-        def drop(y: jax.Array) -> jax.Array:
-            return dropout(y, train)
-
+        dropout: Callable[..., Array] = Dropout(self.dropout)
+        drop = partial(dropout, train=train)
         y = nn.LayerNorm(dtype=self.dtype, name="attention_norm")(x_BxHxD)
-        attention = Attention(
-            self.num_heads, self.dropout, self.dtype, name="attention"
-        )
+        options = self.num_heads, self.dropout, self.dtype
+        attention = Attention(*options, name="attention")
         x_BxHxD += drop(attention(y, mask_BxHxH, train, bias_1xAxHxH))
         y = nn.LayerNorm(dtype=self.dtype, name="mlp_norm")(x_BxHxD)
         y = nn.Dense(self.mlp_ratio * width, dtype=self.dtype, name="mlp_up")(y)
@@ -58,17 +51,15 @@ class RelativePositionBias(nn.Module):
     bidirectional: bool
 
     @nn.compact
-    def __call__(self, length: int) -> jax.Array:
+    def __call__(self, length: int) -> Array:
         """Returns bias_1xAxHxH for A heads and the newest `length` events."""
         min_age = 1 - self.length if self.bidirectional else 0
 
-        def init(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-            del key
-            slope_A = 0.5 ** (1.0 + jnp.arange(shape[0]))
-            return -slope_A[:, None] * jnp.abs(jnp.arange(shape[1]) + min_age)[None]
+        def init(_: Array) -> Array:
+            slope_A = 0.5 ** (1.0 + jnp.arange(self.num_heads))
+            return -slope_A[:, None] * jnp.abs(jnp.arange(min_age, self.length))[None]
 
-        ages = self.length - min_age
-        age_AxH = self.param("bias", init, (self.num_heads, ages))
+        age_AxH = self.param("bias", init)
         position_H = jnp.arange(length)
         # In a causal tower the ages of newer items are clipped; the mask hides them.
         age_HxH = jnp.maximum(position_H[:, None] - position_H[None], min_age)
@@ -99,26 +90,23 @@ class TransformerTower(nn.Module):
     @nn.compact
     def __call__(
         self,
-        history_BxHxD: jax.Array,
-        mask_BxH: jax.Array,
+        history_BxHxD: Array,
+        mask_BxH: Array,
         train: bool,
-        hidden_BxH: jax.Array | None = None,
-    ) -> jax.Array:
-        """users_BxHxD; position h sees the items up to h, or all not hidden."""
+        hidden_BxH: Array | None = None,
+    ) -> Array:
         _, length, width = history_BxHxD.shape
+        init = nn.initializers.normal(0.02)
         x = history_BxHxD
         bias = None
         if hidden_BxH is not None:
-            hidden_D = self.param("hidden", nn.initializers.normal(0.02), (width,))
+            hidden_D = self.param("hidden", init, (width,))
             hidden_1x1xD = hidden_D[None, None].astype(x.dtype)
             x = jnp.where(hidden_BxH[..., None], hidden_1x1xD, x)
         if self.position == "relative":
-            age = RelativePositionBias(
-                self.num_heads, self.length, self.bidirectional, name="attention_bias"
-            )
-            bias = age(length)
+            shape = self.num_heads, self.length, self.bidirectional
+            bias = RelativePositionBias(*shape, name="attention_bias")(length)
         else:
-            init = nn.initializers.normal(0.02)
             position_HxD = self.param("position", init, (self.length, width))
             # Counted from the newest event: cutting off padding changes nothing.
             x = x + position_HxD[None, -length:].astype(self.dtype)
@@ -127,12 +115,6 @@ class TransformerTower(nn.Module):
         if not self.bidirectional:
             mask_BxHxH &= jnp.tril(jnp.ones((length, length), bool))[None]
         for i in range(self.num_layers):
-            block = Block(
-                self.num_heads,
-                self.mlp_ratio,
-                self.dropout,
-                self.dtype,
-                name=f"block_{i}",
-            )
-            x = block(x, mask_BxHxH, bias, train)
+            options = self.num_heads, self.mlp_ratio, self.dropout, self.dtype
+            x = Block(*options, name=f"block_{i}")(x, mask_BxHxH, bias, train)
         return nn.LayerNorm(dtype=self.dtype, name="norm")(x)
