@@ -62,11 +62,18 @@ def blocks(page):
     return re.findall(r"^```python\n(.*?)^```", read(page), re.DOTALL | re.MULTILINE)
 
 
-@pytest.fixture(autouse=True)
-def _restore_registries():
+@contextlib.contextmanager
+def restored_registries():
+    """Removes the names that are registered inside the block after it."""
     with contextlib.ExitStack() as stack:
         for registry in REGISTRIES:
             stack.enter_context(mock.patch.dict(registry))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _restore_registries():
+    with restored_registries():
         yield
 
 
@@ -259,6 +266,14 @@ def test_own_baseline_and_reading_params(run_block, config, tmp_path, monkeypatc
     assert "items/id/vectors/embedding" in params.changed
 
 
-def test_registrations_do_not_leak():
-    own = {"again", "focal", "hashed", "max"}
-    assert not own & {name for registry in REGISTRIES for name in registry}
+def test_registrations_do_not_leak(run_block):
+    before = [set(registry) for registry in REGISTRIES]
+    with restored_registries():
+        run_block("recjax/models/README.md", "class MaxTower", "own_tower")
+        run_block("recjax/models/README.md", "class HashedSource", "own_source")
+        run_block("recjax/losses/README.md", "def focal", "own_loss")
+        run_block("recjax/baselines/README.md", "class Again")
+        assert all(
+            len(set(x) - y) == 1 for x, y in zip(REGISTRIES, before, strict=True)
+        )
+    assert [set(registry) for registry in REGISTRIES] == before

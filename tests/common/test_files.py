@@ -1,6 +1,7 @@
 """Files that appear complete or not at all, and hashes of files."""
 
 import hashlib
+import os
 
 import pytest
 
@@ -10,8 +11,9 @@ pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize("sync", [False, True])
-def test_a_file_is_replaced_when_it_is_complete(tmp_path, sync):
-    path = tmp_path / "a.txt"
+def test_a_file_is_replaced_when_it_is_complete(tmp_path, monkeypatch, sync):
+    path, synced = tmp_path / "a.txt", []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_size))
     write_text_atomically(path, "old", sync=sync)
     with atomic_files(path, tmp_path / "b.txt", sync=sync) as (first, second):
         first.write_text("nëw", encoding="utf-8")
@@ -19,6 +21,7 @@ def test_a_file_is_replaced_when_it_is_complete(tmp_path, sync):
         assert path.read_text() == "old"
     assert path.read_text(encoding="utf-8") == "nëw"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "b.txt"]
+    assert synced == ([3, 4, 1] if sync else [])  # complete by then
 
 
 def test_an_exception_leaves_the_old_file(tmp_path):

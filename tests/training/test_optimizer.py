@@ -1,5 +1,7 @@
 """Freezing, multipliers, decay and schedules."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,17 +103,37 @@ def test_frozen_weights_have_no_optimizer_state(name):
     assert not any(path in state for path in frozen)
 
 
-def test_adamw_with_multipliers_equals_optax():
-    _, opt = make(((r"head/.*", 0.5), (r".*", 1.0)), weight_decay=0.3, clip_norm=0.0)
-    grads = {path: jnp.full_like(x, 0.2) for path, x in PARAMS.items()}
-    updates, _ = opt.tx.update(grads, opt.tx.init(PARAMS), PARAMS)
-    for path in PARAMS:
+def sgd(lr, weight_decay):
+    """SGD whose weight decay, like that of AdamW, has no momentum."""
+    decay = optax.add_decayed_weights(weight_decay)
+    return optax.chain(optax.trace(0.8), decay, optax.scale(-lr))
+
+
+REFERENCES = {"adamw": functools.partial(optax.adamw, b1=0.8, b2=0.95), "sgd": sgd}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_multipliers_and_several_steps_equal_optax(name):
+    """The first step alone would not show the decay of the moments."""
+    options = {"name": name, "b1": 0.8, "b2": 0.95, "momentum": 0.8}
+    rules = ((r"head/.*", 0.5), (r".*", 1.0))
+    _, opt = make(rules, **options, weight_decay=0.3, clip_norm=0.0)
+    grads = [
+        {path: jnp.full_like(x, g) for path, x in PARAMS.items()}
+        for g in (0.2, -0.5, 0.1)
+    ]
+    state, updates = opt.tx.init(PARAMS), []
+    for each in grads:
+        update, state = opt.tx.update(each, state, PARAMS)
+        updates.append(update)
+    for path, x in PARAMS.items():
         lr = 0.05 if path.startswith("head") else 0.1
         decay = 0.3 if path.endswith("kernel") else 0.0
-        reference = optax.adamw(lr, b1=0.9, b2=0.999, eps=1e-8, weight_decay=decay)
-        one = {path: PARAMS[path]}
-        want, _ = reference.update({path: grads[path]}, reference.init(one), one)
-        np.testing.assert_allclose(updates[path], want[path], rtol=1e-6, err_msg=path)
+        reference = REFERENCES[name](lr, weight_decay=decay)
+        state = reference.init(x)
+        for each, update in zip(grads, updates, strict=True):
+            want, state = reference.update(each[path], state, x)
+            np.testing.assert_allclose(update[path], want, rtol=2e-6, err_msg=path)
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "adafactor"])

@@ -282,12 +282,12 @@ def test_little_padding_where_most_histories_are_short():
     assert len(made.make_batch(longest).position_P) == 40 * 50  # a batch of long ones
 
 
-def test_number_of_shapes_is_bounded(config):
-    data = load_data(config)
-    made = batches(
-        data.train, negatives="in_batch", batch_size=4, num_items=data.num_items
-    )
-    lengths = np.arange(data.num_items) % 5 + 1
+def test_number_of_shapes_is_bounded():
+    """Histories and texts of several lengths."""
+    rng = np.random.default_rng(0)
+    examples = sequences(*(rng.integers(0, 25, 2 + i % 5) for i in range(40)))
+    made = batches(examples, negatives="in_batch", history_length=6, num_items=25)
+    lengths = np.arange(25) % 5 + 1
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     made.packing = Packing(Tokens(np.zeros(offsets[-1], np.int32), offsets), 16)
     stream, shapes = iter(made), set()

@@ -43,3 +43,13 @@ def test_attention_is_the_same_function_in_training(dtype):
     np.testing.assert_allclose(
         got.astype(jnp.float32), want.astype(jnp.float32), atol=1e-6
     )
+
+
+def test_attention_drops_weights_in_training():
+    """With one position, whose weight is 1: dropped, only the output's bias is left."""
+    x, mask = jnp.ones((64, 1, 4)), jnp.ones((64, 1, 1), bool)
+    attention = Attention(2, 0.5)
+    variables = attention.init(jax.random.key(1), x, mask, False)
+    got = attention.apply(variables, x, mask, True, rngs=KEY)
+    is_zero_B = (got == 0).all((1, 2))  # both heads
+    assert is_zero_B.mean() == pytest.approx(0.25, abs=0.15)
