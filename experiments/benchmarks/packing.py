@@ -22,8 +22,7 @@ from experiments.benchmarks import duel
 from experiments.benchmarks.encode import config_for
 from recjax.common.param_paths import TEXT_PARAMS, FlatParams, unflatten_params
 from recjax.config import base
-from recjax.data.text.packing import pack, split_rows
-from recjax.data.text.tokenize import Tokens
+from recjax.data.text.packing import Tokens, pack, split_rows
 from recjax.models.recommender import Recommender
 from recjax.run.setup import open_run
 

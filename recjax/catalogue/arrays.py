@@ -19,8 +19,7 @@ from recjax.catalogue.whitening import whiten
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, tree_bytes
 from recjax.data.batching.negatives import NegativeStrategy
-from recjax.data.text.packing import Items, Packing
-from recjax.data.text.tokenize import Tokens
+from recjax.data.text.packing import Items, Packing, Tokens
 from recjax.models.recommender import Recommender
 from recjax.runtime.compiler import Compiler
 from recjax.runtime.mesh import batch_sharding, place, replicated

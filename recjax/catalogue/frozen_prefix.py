@@ -22,8 +22,7 @@ from recjax.common.files import cache_dir, hash_arrays
 from recjax.common.param_paths import TEXT_PARAMS, FlatParams, unflatten_params
 from recjax.data import padding
 from recjax.data.text import packing as text_packing
-from recjax.data.text.packing import Items, Packed, Packing
-from recjax.data.text.tokenize import Tokens
+from recjax.data.text.packing import Items, Packed, Packing, Tokens
 from recjax.models import recommender
 from recjax.models.encoders import base, bert
 from recjax.models.items import text_source, tower

@@ -3,6 +3,16 @@
 from collections.abc import Collection
 
 
+def allowed_names(choices: tuple[str, ...] | str) -> Collection[str]:
+    """Returns the names to choose from; none where every value is allowed.
+
+    Args:
+      choices: `Key.choices`, the names themselves or the name of a registry.
+    """
+    # Read at each call: a user may have registered further names since.
+    return registries()[choices] if isinstance(choices, str) else choices
+
+
 def registries() -> dict[str, Collection[str]]:
     """Returns all registries, with the names that a user has registered until now."""
     # Imported only here, so that the declarations can be read without importing JAX.

@@ -3,6 +3,7 @@
 import textwrap
 
 from recjax.common.errors import UserError
+from recjax.config.choices import allowed_names
 from recjax.config.keys import PHASE, SECTIONS
 from recjax.config.schema import Key
 
@@ -22,7 +23,7 @@ def describe_keys(section: str = "") -> str:
 
 
 def _describe_key(name: str, key: Key) -> str:
-    allowed = ", ".join(key.allowed())
+    allowed = ", ".join(allowed_names(key.choices))
     limits = f"choices: {allowed}" if allowed else key.bounds()
     facts = ", ".join(fact for fact in (key.unit, limits) if fact)
     doc = f"{key.doc} [{facts}]" if facts else key.doc

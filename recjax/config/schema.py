@@ -1,10 +1,7 @@
 """The declaration of a config key: default, meaning, unit, bounds and choices."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
-
-from recjax.config.choices import registries
 
 
 @dataclass(frozen=True)
@@ -29,12 +26,6 @@ class Key:
     at_most: float | None = None
     choices: tuple[str, ...] | str = ()
     optional: bool = False
-
-    def allowed(self) -> Collection[str]:
-        """Returns the names to choose from; none where every value is allowed."""
-        # Read at each call: a user may have registered further names since.
-        names = self.choices
-        return registries()[names] if isinstance(names, str) else names
 
     def bounds(self) -> str:
         """Describes the bounds, as in "at least 0 and below 1"; "" without any."""

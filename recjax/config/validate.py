@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from recjax.baselines import TEXT
 from recjax.common.errors import UserError
+from recjax.config.choices import allowed_names
 from recjax.config.keys import PHASE, declared_keys
 from recjax.config.schema import Key
 from recjax.models.users import BIDIRECTIONAL, HAS_HEADS, USES_GRAPH
@@ -57,7 +58,7 @@ def check_value(name: str, value: Any, key: Key) -> None:
         raise UserError(f"{name} is None; set a value")
     many = isinstance(key.default, tuple)
     bounds = key.bounds()
-    allowed = key.allowed()
+    allowed = allowed_names(key.choices)
     for item in value if many else (value,):
         # ml_collections compares the types of all values but the items of tuples.
         if many and key.default and not _same_type(item, key.default[0]):

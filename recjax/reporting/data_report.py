@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from recjax.data.dataset import Data, Examples, count_events
-from recjax.data.text.tokenize import Tokens
+from recjax.data.text.packing import Tokens
 
 
 def data_report(data: Data, tokens: Tokens | None, config: Any) -> str:

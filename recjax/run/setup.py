@@ -24,7 +24,8 @@ from recjax.config.validate_model import (
 from recjax.data.dataset import Data
 from recjax.data.ingest.sources import locate
 from recjax.data.splits import load_data
-from recjax.data.text.tokenize import Tokens, tokenize
+from recjax.data.text.packing import Tokens
+from recjax.data.text.tokenize import tokenize
 from recjax.evaluation.evaluator import Evaluator
 from recjax.models.encoders.base import EncoderConfig
 from recjax.models.encoders.huggingface import WEIGHTS, load_config

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from recjax.catalogue.arrays import CatalogueBuilder
 from recjax.checkpointing.checkpoints import Checkpoints
 from recjax.data.dataset import Data
-from recjax.data.text.tokenize import Tokens
+from recjax.data.text.packing import Tokens
 from recjax.evaluation.evaluator import Evaluator
 from recjax.models.recommender import Recommender
 from recjax.reporting.writer import Reporter

@@ -11,8 +11,7 @@ from jax.sharding import Mesh
 
 from recjax.common.param_paths import TEXT_PARAMS, FlatParams, flatten_params
 from recjax.data.batching.types import Batch
-from recjax.data.text.packing import Items, pack
-from recjax.data.text.tokenize import Tokens
+from recjax.data.text.packing import Items, Tokens, pack
 from recjax.models.encoders.huggingface import load_params
 from recjax.models.recommender import Recommender
 from recjax.runtime.compiler import Compiler

@@ -10,7 +10,7 @@ import pytest
 from recjax.catalogue import frozen_prefix
 from recjax.catalogue.frozen_prefix import ENCODER_CODE, PrefixEncoder, make_packing
 from recjax.common.param_paths import TEXT_PARAMS
-from recjax.data.text.tokenize import Tokens
+from recjax.data.text.packing import Tokens
 from recjax.models.encoders.huggingface import load_config
 from recjax.models.items import text_source
 from recjax.models.recommender import make_model

@@ -11,7 +11,19 @@ from typing import NamedTuple
 import numpy as np
 
 from recjax.data.padding import pad_to, round_up
-from recjax.data.text.tokenize import Tokens
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of the N item texts."""
+
+    ids: np.ndarray  # one text after another
+    offsets: np.ndarray  # N + 1 bounds of the texts in `ids`
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of tokens of each text, special tokens included."""
+        return np.diff(self.offsets)
 
 
 class Packed(NamedTuple):

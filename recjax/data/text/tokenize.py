@@ -2,26 +2,13 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tokenizers
 
 from recjax.common.errors import UserError
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Token ids of the N item texts."""
-
-    ids: np.ndarray  # one text after another
-    offsets: np.ndarray  # N + 1 bounds of the texts in `ids`
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Number of tokens of each text, special tokens included."""
-        return np.diff(self.offsets)
+from recjax.data.text.packing import Tokens
 
 
 def tokenize(

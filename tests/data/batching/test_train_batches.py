@@ -12,8 +12,7 @@ from recjax.data.batching.train_batches import TrainBatches
 from recjax.data.batching.windows import MaskedItem, NextItem
 from recjax.data.dataset import Examples
 from recjax.data.splits import load_data
-from recjax.data.text.packing import Packing, pack, split_rows
-from recjax.data.text.tokenize import Tokens
+from recjax.data.text.packing import Packing, Tokens, pack, split_rows
 
 pytestmark = pytest.mark.unit
 
