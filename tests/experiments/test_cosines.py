@@ -7,9 +7,8 @@ import pytest
 
 from experiments.vectors import cosines
 
-pytestmark = pytest.mark.unit
 
-
+@pytest.mark.unit
 def test_the_mean_is_over_pairs_of_different_rows():
     rng = np.random.default_rng(0)
     vectors_NxE = rng.normal(size=(7, 3)) * rng.uniform(1, 9, (7, 1)) + 0.5

@@ -55,10 +55,10 @@ def test_value_and_every_gradient_equal_autodiff(chunk, weights, smoothing):
         ).sum()
 
     args = (queries, candidates, bias)
-    value, grads = jax.value_and_grad(
-        total(functools.partial(softmax, chunk=chunk)), (0, 1, 2)
-    )(*args)
-    expected, expected_grads = jax.value_and_grad(total(plain), (0, 1, 2))(*args)
+    chunked = functools.partial(softmax, chunk=chunk)
+    value, grads = jax.jit(jax.value_and_grad(total(chunked), (0, 1, 2)))(*args)
+    naive = jax.jit(jax.value_and_grad(total(plain), (0, 1, 2)))
+    expected, expected_grads = naive(*args)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     for got, want in zip(grads, expected_grads, strict=True):
         np.testing.assert_allclose(got, want, atol=2e-6)
@@ -87,7 +87,7 @@ def test_large_scores_stay_finite():
             jnp.zeros(2),
         ).sum()
 
-    value, grad = jax.value_and_grad(f)(500.0)
+    value, grad = jax.jit(jax.value_and_grad(f))(500.0)
     np.testing.assert_allclose(value, 1000.0)
     np.testing.assert_allclose(grad, 2.0)
 
@@ -100,7 +100,9 @@ def test_masked_queries_leave_no_trace():
         targets, zeros = jnp.zeros(2, jnp.int32), jnp.zeros(2)
         return softmax(queries, jnp.eye(2), zeros, targets, mask, zeros).sum()
 
-    value, grad = jax.value_and_grad(f)(jnp.array([[jnp.nan, jnp.inf], [1.0, 2.0]]))
+    value, grad = jax.jit(jax.value_and_grad(f))(
+        jnp.array([[jnp.nan, jnp.inf], [1.0, 2.0]])
+    )
     np.testing.assert_allclose(value, np.log(1 + np.e), rtol=1e-6)
     assert not grad[0].any()
     assert jnp.isfinite(grad).all()
@@ -162,13 +164,14 @@ def test_bce_is_what_its_docstring_says(chunk, k, beta):
     s.log_weight_U[2] = -np.inf
     got = bce(s, num_negatives=k, beta=beta, chunk=chunk)
     np.testing.assert_allclose(got, plain_bce(s, k, beta), rtol=2e-6)
-    whole = jax.grad(lambda q: bce(s._replace(queries_PxD=q), num_negatives=k).sum())
-    parts = jax.grad(
-        lambda q: bce(s._replace(queries_PxD=q), num_negatives=k, chunk=chunk).sum()
-    )
-    np.testing.assert_allclose(
-        whole(s.queries_PxD), parts(s.queries_PxD), rtol=1e-5, atol=1e-6
-    )
+
+    def total(queries_PxD, chunk):
+        moved = s._replace(queries_PxD=queries_PxD)
+        return bce(moved, num_negatives=k, chunk=chunk).sum()
+
+    gradient = jax.jit(jax.grad(total), static_argnums=1)
+    whole, parts = (gradient(s.queries_PxD, size) for size in (1024, chunk))
+    np.testing.assert_allclose(whole, parts, rtol=1e-5, atol=1e-6)
 
 
 def test_bce_is_the_expectation_over_sampled_negatives():
