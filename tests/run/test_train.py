@@ -108,6 +108,9 @@ def test_frozen_is_bit_identical_and_trained_is_changed(whole):
     for path, change in top.items():
         frozen = "/encoder/" in path and not path.startswith(TOP)
         assert (change == 0) == frozen, path
+    for name, changes in (("towers", towers), ("top", top)):
+        trained = sum(first[path].size for path, change in changes.items() if change)
+        assert whole.final["phases"][name]["trainable"] == trained
     assert "frozen: 37 of 37 arrays bit-identical" in whole.out
 
 
