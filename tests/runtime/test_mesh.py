@@ -37,6 +37,7 @@ def test_mesh_equals_one_device(config, tmp_path, negatives, chunk):
     losses, params = [], []
     for shape in ((1, 1), (4, 2)):
         c.mesh.data, c.mesh.model = shape
+        assert mesh_lib.make_mesh(c.mesh).devices.shape == shape
         folder = tmp_path / f"{shape[0]}x{shape[1]}"
         run(c, str(folder))
         losses.append([r["train/loss"] for r in records(folder) if "train/loss" in r])
