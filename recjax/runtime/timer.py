@@ -16,14 +16,14 @@ class StartTime(NamedTuple):
 class Timer:
     """Adds up the seconds of a run by part, over all of its processes.
 
-    The compiler's seconds are counted as the part "compile". `began` is when this
-    process began, by `time.perf_counter`.
+    The compiler's seconds are counted as the part "compile". `start_time` is when this
+    process started, by `time.perf_counter`.
     """
 
-    def __init__(self, compiler: Compiler, began: float):
+    def __init__(self, compiler: Compiler, start_time: float):
         self._compiler = compiler
         self._seconds: dict[str, float] = {}
-        self.process_start = StartTime(began, 0.0)
+        self.process_start = StartTime(start_time, 0.0)
 
     def start(self) -> StartTime:
         """The start of a part, for `add_since`."""

@@ -16,7 +16,7 @@ def test_compilation_is_counted_separately(monkeypatch):
     fake = SimpleNamespace(perf_counter=lambda: clock.now)
     monkeypatch.setattr(timer_lib, "time", fake)
     compiler = SimpleNamespace(seconds=0.0)
-    timer = Timer(compiler, began=99.0)
+    timer = Timer(compiler, start_time=99.0)
     clock.now, compiler.seconds = 110.0, 4.0
     timer.add_since("load", timer.process_start)
     start = timer.start()
@@ -26,7 +26,7 @@ def test_compilation_is_counted_separately(monkeypatch):
 
 
 def test_earlier_processes_count():
-    timer = Timer(SimpleNamespace(seconds=0.0), began=time.perf_counter())
+    timer = Timer(SimpleNamespace(seconds=0.0), start_time=time.perf_counter())
     for part, seconds in {"train": 5.0, "total": 1000.0}.items():
         timer.add(part, seconds)
     totals = timer.totals()
