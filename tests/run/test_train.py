@@ -34,8 +34,7 @@ from recjax.models.items.text_source import POOLINGS
 from recjax.models.items.tower import COMBINE, SOURCES
 from recjax.models.recommender import Recommender, make_model
 from recjax.models.users import POSITIONS, USER_TOWERS, USES_GRAPH
-from recjax.run import train
-from recjax.training import loop
+from recjax.run import phases, train
 from recjax.training.initial_params import dummy_inputs
 from recjax.training.optimizer import OPTIMIZERS, SCHEDULES
 from tests.conftest import (
@@ -228,7 +227,7 @@ def test_seconds_and_memory_of_an_interrupted_run_are_kept(
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save_last", after_100_seconds)
-        patch.setattr(loop, "finish_phase", dying)
+        patch.setattr(phases, "evaluate_phase", dying)
         with pytest.raises(KeyboardInterrupt):
             train.run(c, str(tmp_path))
     final = train.run(c, str(tmp_path))

@@ -14,7 +14,7 @@ from recjax.config import base
 from recjax.data.batching.train_batches import TrainBatches
 from recjax.reporting import progress
 from recjax.run import train
-from recjax.training import loop
+from recjax.training.phase import Phase
 from recjax.training.train_step import SPIKE_AFTER
 from tests.conftest import records, without_times
 
@@ -233,7 +233,7 @@ def test_stale_vectors_are_refreshed(config, tmp_path, monkeypatch):
     c.train.phases = (base.phase("p", epochs=1, lr=1e-2, patience=0),)
     used = []
 
-    encode = loop.encode_stale
+    encode = Phase.encode_stale
 
     def counted(phase, state):
         found = encode(phase, state)
@@ -242,7 +242,7 @@ def test_stale_vectors_are_refreshed(config, tmp_path, monkeypatch):
         np.testing.assert_allclose(used[-1][1], embedding, rtol=1e-6)
         return found
 
-    monkeypatch.setattr(loop, "encode_stale", counted)
+    monkeypatch.setattr(Phase, "encode_stale", counted)
     train.run(c.lock(), str(tmp_path))
     assert [step for step, _ in used] == [0, 2, 4]
     assert np.abs(used[0][1] - used[2][1]).max() > 1e-3
