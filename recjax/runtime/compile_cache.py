@@ -7,6 +7,9 @@ import jax
 
 from recjax.common.files import cache_dir, sha256
 
+# Lines of /proc/cpuinfo on x86 and ARM. Others, as the microcode, differ between
+# machines that compute the same.
+PROCESSOR_LINES = ("vendor", "cpu family", "model", "cache", "flags", "CPU", "Features")
 MAX_BYTES = 4 * 2**30  # above it the least recently used programs are deleted
 
 
@@ -29,11 +32,10 @@ def platform_key() -> str:
 
 
 def _processor() -> str:
-    """Description of the first processor, without the lines that change over time."""
+    """Describes the first processor: its model, caches and instructions."""
     try:
         first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
     except OSError:
         return platform.processor()
-    changing = ("processor", "cpu MHz", "bogomips", "BogoMIPS", "apicid", "core id")
-    lines = [line for line in first.splitlines() if not line.startswith(changing)]
+    lines = [line for line in first.splitlines() if line.startswith(PROCESSOR_LINES)]
     return "\n".join(lines)
