@@ -13,15 +13,15 @@ from recjax.common.errors import UserError
 
 @dataclass(frozen=True)
 class Examples:
-    """R examples of a split: a history, oldest item first, and the item that followed.
+    """R examples of a split: a history, oldest item first, and the target after it.
 
     Attributes:
       items: item index of each event, grouped by user and in order of time.
       starts_R, ends_R: bounds of each history in `items`; histories may overlap.
-      all_positions: whether each item of a history is a training target too (the
-        example is a complete sequence), or only `targets_R` is.
-      seen_items: the same examples with all that users interacted with before the
-        target, where histories lack some of it.
+      all_positions: whether the items of a history are training targets too, because
+        the example is a complete sequence; otherwise only `targets_R` are.
+      seen_items: the same examples with the items that were removed from the histories;
+        None where none were.
     """
 
     users_R: np.ndarray  # indices into `Data.user_ids`
@@ -46,30 +46,30 @@ class Examples:
         """Item indices of one history, oldest first."""
         return self.items[self._span(index)]
 
-    def _interactions(self, index: int) -> np.ndarray:
-        """Items of all events of the user before the target, with repetitions."""
-        return (self.seen_items or self).history(index)
+    @property
+    def _complete(self) -> "Examples":
+        """The examples with nothing removed from their histories."""
+        return self.seen_items or self
 
     def seen(self, index: int) -> np.ndarray:
         """Distinct items that the user interacted with before, without the target."""
-        items = np.unique(self._interactions(index))
+        items = np.unique(self._complete.history(index))
         return items[items != self.targets_R[index]]
 
     def max_seen(self) -> int:
         """Upper bound of the size of `seen`, at least 1."""
         # Bounded by the events and by the catalogue: long histories repeat items.
-        known = self.seen_items or self
-        num_events = int(known.lengths().max(initial=1))
-        return min(num_events, int(known.items.max(initial=0)) + 1)
+        num_events = int(self._complete.lengths().max(initial=1))
+        return min(num_events, int(self._complete.items.max(initial=0)) + 1)
 
     @functools.cached_property
     def repeats_R(self) -> np.ndarray:
         """Whether the user had interacted with the target before."""
         targets = enumerate(self.targets_R)
-        return np.array([t in self._interactions(i) for i, t in targets], bool)
+        return np.array([t in self._complete.history(i) for i, t in targets], bool)
 
     def lengths(self) -> np.ndarray:
-        """lengths_R of the histories."""
+        """Number of events in each history: length_R."""
         return self.ends_R - self.starts_R
 
     def positions(self) -> np.ndarray:
@@ -84,7 +84,7 @@ class Examples:
         return history[self.ratings[self._span(index)] >= threshold]
 
     def sequence(self, index: int) -> np.ndarray:
-        """Item indices of one history and its target."""
+        """Item indices of one history, followed by its target."""
         return np.append(self.history(index), self.targets_R[index])
 
     def sequence_times(self, index: int) -> np.ndarray | None:
@@ -102,8 +102,8 @@ class Examples:
         return np.append(ratings, self.ratings_R[index])
 
     def take(self, chosen: np.ndarray) -> "Examples":
-        """The chosen ones of the examples, by index."""
-        times_R = self.target_times_R
+        """Selects examples by index."""
+        times_R, seen = self.target_times_R, self.seen_items
         return replace(
             self,
             users_R=self.users_R[chosen],
@@ -112,6 +112,7 @@ class Examples:
             targets_R=self.targets_R[chosen],
             ratings_R=self.ratings_R[chosen],
             target_times_R=None if times_R is None else times_R[chosen],
+            seen_items=None if seen is None else seen.take(chosen),
         )
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:

@@ -193,22 +193,20 @@ def _without(
     items, targets_R = update(examples.items, examples.targets_R)
     times, target_times_R = update(examples.times, examples.target_times_R)
     ratings, ratings_R = update(examples.ratings, examples.ratings_R)
-    usable_R = (ends_R > starts_R) | examples.all_positions
-    (kept,) = np.nonzero(~removed_R & usable_R)
-    remaining = Examples(
-        examples.users_R,
-        items,
-        starts_R,
-        ends_R,
-        targets_R,
-        ratings_R,
-        examples.all_positions,
-        times,
-        target_times_R,
-        ratings,
+    remaining = replace(
+        examples,
+        items=items,
+        starts_R=starts_R,
+        ends_R=ends_R,
+        targets_R=targets_R,
+        ratings_R=ratings_R,
+        times=times,
+        target_times_R=target_times_R,
+        ratings=ratings,
+        seen_items=examples,  # removed items must not be recommended again
     )
-    # The items stay known as seen, so that they are not recommended again.
-    return replace(remaining.take(kept), seen_items=examples.take(kept))
+    usable_R = (ends_R > starts_R) | examples.all_positions
+    return remaining.take(np.flatnonzero(~removed_R & usable_R))
 
 
 def read_fixed(reader: Reader) -> tuple[np.ndarray, pl.DataFrame, Splits]:

@@ -192,6 +192,8 @@ def test_cold_items_are_targets_and_never_seen(config, tmp_path, split):
     had = {(u, i): set(h) for u, h, i, _ in tasks_of(warm, warm.test)}
     for r, (u, _, i, _) in enumerate(tasks_of(data, data.test)):
         assert set(data.item_ids[data.test.seen(r)]) == had[u, i] - {i}
+        alone = data.test.take(np.array([r]))
+        assert alone.seen(0).tolist() == data.test.seen(r).tolist()
     assert any(i in cold for _, _, i, _ in tasks_of(data, data.test))
     for r in range(len(data.train)):
         assert len(data.train.sequence_times(r)) == len(data.train.sequence(r))
