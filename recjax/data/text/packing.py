@@ -55,8 +55,30 @@ class Packing:
     multiple: int = 1  # R becomes a multiple of it
 
     def pack(self, items_U: np.ndarray) -> Packed:
-        """Packs the texts of some items."""
-        return pack(self.tokens, items_U, width=self.width)
+        """Packs the texts of some items; -1 is padding and has no text."""
+        tokens, width = self.tokens, self.width
+        lengths = np.where(items_U >= 0, tokens.lengths[items_U], 0)
+        rows = _choose_rows(lengths, width)
+        shape = (max(len(rows), 1), width)
+        packed = Packed(
+            np.zeros(shape, np.int32),
+            np.zeros(shape, np.int32),
+            np.zeros(shape, np.int32),
+            owner_RxL=np.full(shape, len(items_U), np.int32),
+            first_U=np.zeros(len(items_U), np.int32),
+        )
+        for row, texts in enumerate(rows):
+            start = 0
+            for segment, u in enumerate(texts, 1):
+                columns = slice(start, start + lengths[u])
+                first = tokens.offsets[items_U[u]]
+                packed.index_RxL[row, columns] = np.arange(first, first + lengths[u])
+                packed.position_RxL[row, columns] = np.arange(lengths[u])
+                packed.segment_RxL[row, columns] = segment
+                packed.owner_RxL[row, columns] = u
+                packed.first_U[u] = row * width + start
+                start += lengths[u]
+        return packed
 
 
 class Items(NamedTuple):
@@ -73,32 +95,6 @@ class Items(NamedTuple):
     items_U: np.ndarray
     log_weight_U: np.ndarray
     packed: Packed | None
-
-
-def pack(tokens: Tokens, items_U: np.ndarray, *, width: int) -> Packed:
-    """Packs the texts of some items; -1 is padding and has no text."""
-    lengths = np.where(items_U >= 0, tokens.lengths[items_U], 0)
-    rows = _choose_rows(lengths, width)
-    shape = (max(len(rows), 1), width)
-    packed = Packed(
-        np.zeros(shape, np.int32),
-        np.zeros(shape, np.int32),
-        np.zeros(shape, np.int32),
-        owner_RxL=np.full(shape, len(items_U), np.int32),
-        first_U=np.zeros(len(items_U), np.int32),
-    )
-    for row, texts in enumerate(rows):
-        start = 0
-        for segment, u in enumerate(texts, 1):
-            columns = slice(start, start + lengths[u])
-            first = tokens.offsets[items_U[u]]
-            packed.index_RxL[row, columns] = np.arange(first, first + lengths[u])
-            packed.position_RxL[row, columns] = np.arange(lengths[u])
-            packed.segment_RxL[row, columns] = segment
-            packed.owner_RxL[row, columns] = u
-            packed.first_U[u] = row * width + start
-            start += lengths[u]
-    return packed
 
 
 def _choose_rows(lengths: np.ndarray, width: int) -> list[list[int]]:

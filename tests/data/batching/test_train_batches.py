@@ -12,7 +12,7 @@ from recjax.data.batching.train_batches import TrainBatches
 from recjax.data.batching.windows import MaskedItem, NextItem
 from recjax.data.dataset import Examples
 from recjax.data.splits import load_data
-from recjax.data.text.packing import Packing, Tokens, pack, split_rows
+from recjax.data.text.packing import Packing, Tokens, split_rows
 
 pytestmark = pytest.mark.unit
 
@@ -302,8 +302,8 @@ def test_packing_keeps_every_token():
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = Tokens(np.arange(offsets[-1], dtype=np.int32), offsets)
     items_U = np.append(rng.permutation(40)[:25], -1).astype(np.int32)
-    least = len(pack(tokens, items_U, width=16).index_RxL)
-    p = pack(tokens, items_U, width=16).fill_up(least + 3)
+    least = len(Packing(tokens, 16).pack(items_U).index_RxL)
+    p = Packing(tokens, 16).pack(items_U).fill_up(least + 3)
     filled = p.segment_RxL > 0
     assert len(filled) == least + 3
     assert not filled[least:].any()
@@ -325,7 +325,7 @@ def test_parts_of_packed_rows_hold_every_text_once(num_rows):
     lengths = rng.integers(1, 13, 40)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = Tokens(np.arange(offsets[-1], dtype=np.int32), offsets)
-    packed = pack(tokens, np.arange(40), width=16)
+    packed = Packing(tokens, 16).pack(np.arange(40))
     parts = split_rows(packed, num_rows)
     assert len(parts) == -(-len(packed.index_RxL) // num_rows)
     assert len({(len(texts), p.index_RxL.shape) for texts, p in parts}) == 1

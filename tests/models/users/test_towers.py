@@ -15,7 +15,7 @@ from recjax.data.batching.train_batches import TrainBatches
 from recjax.data.batching.types import Batch
 from recjax.data.batching.windows import NextItem
 from recjax.data.splits import load_data
-from recjax.data.text.packing import Items, Packing, pack
+from recjax.data.text.packing import Items, Packing
 from recjax.data.text.tokenize import tokenize
 from recjax.losses.base import LossInputs
 from recjax.losses.softmax import softmax
@@ -44,7 +44,7 @@ def texts(config):
     traced = trace_init(config, model)
     params = init_params(config, traced, folder, mesh, Compiler(print, mesh))
     items_U = np.append(np.arange(data.num_items), -1).astype(np.int32)
-    packed = pack(tokens, items_U, width=16)
+    packed = Packing(tokens, 16).pack(items_U)
     items = Items(items_U, np.where(items_U < 0, -np.inf, 0).astype(np.float32), packed)
     return data, tokens, model, params, items
 
@@ -428,8 +428,8 @@ def test_each_item_once_gives_the_same_loss_and_gradients(config, texts):
         variables = {"params": param_paths.unflatten_params(params)}
 
         def encode(rows):
-            packed = pack(tokens, rows, width=int(tokens.lengths.max()))
-            alone = [pack(tokens, rows[i : i + 1], width=16) for i in range(len(rows))]
+            packed = Packing(tokens, int(tokens.lengths.max())).pack(rows)
+            alone = [made.packing.pack(rows[i : i + 1]) for i in range(len(rows))]
             index, position, segment, owner, _ = zip(*alone, strict=True)
             packed = packed._replace(
                 index_RxL=np.concatenate(index),
@@ -516,7 +516,7 @@ def test_stale_vectors_of_this_state_are_the_full_softmax(texts):
     own = Items(
         items_U,
         np.zeros(data.num_items, np.float32),
-        pack(tokens, items_U, width=16),
+        Packing(tokens, 16).pack(items_U),
     )
     history = np.searchsorted(rows, full.history_BxH)
     batch = full._replace(history_BxH=history, items=own)
