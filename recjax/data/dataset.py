@@ -116,7 +116,7 @@ class Examples:
         )
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Users and item indices of all events in histories and targets."""
+        """User and item index of every event in histories, then of the targets."""
         users = np.concatenate([np.repeat(self.users_R, self.lengths()), self.users_R])
         return users, np.concatenate([self.items[self.positions()], self.targets_R])
 
@@ -125,9 +125,10 @@ class Examples:
         users, items = self.pairs()
         if self.all_positions:
             return items
-        # Examples that were cut outside share events: a target of one is in the history
-        # of the next. So each target counts once, and an item that is only in a user's
-        # histories once per user. One integer per pair lets set operations find these.
+        # Examples that were cut before they were read share events: a target of one is
+        # in the history of the next. So each target counts once, and an item that is
+        # only in a user's histories once per user. With one integer per pair, a set
+        # difference finds these.
         size = int(items.max(initial=0)) + 1
         only_history = np.setdiff1d(
             users * size + items, self.users_R * size + self.targets_R
@@ -137,10 +138,10 @@ class Examples:
 
 @dataclass(frozen=True)
 class Data:
-    """A split data set; users and items go by their indices everywhere.
+    """A split data set, in which users and items are identified by their indices.
 
     `users` and `items` are tables in the order of the indices, with all columns as
-    strings. They have only the ids where there is no such file.
+    strings. Without a file of users or items they have only the ids.
     """
 
     user_ids: np.ndarray  # as in the files, or hashed
@@ -152,10 +153,10 @@ class Data:
     test: Examples
     protocol: dict[str, Any]  # everything that can change the meaning of a metric
     fingerprint: str  # short hash of the protocol
-    row_counts: dict[str, tuple[int, int]]  # per file: its rows, and those used
+    row_counts: dict[str, tuple[int, int]]  # by file: (all rows, used rows)
     rejected: pl.DataFrame  # bad rows, with the columns `tables.REJECTED`
     left_out: dict[str, int]  # events, users or examples not used, by description
-    held_out_N: np.ndarray  # items not for training, not even as negatives
+    held_out_N: np.ndarray  # whether an item is held out of training, negatives too
 
     @property
     def num_items(self) -> int:
@@ -190,7 +191,7 @@ class Data:
         ]
 
     def blank(self, template: str) -> np.ndarray:
-        """blank_N: whether all fields of the template are empty for an item."""
+        """Whether all fields of the template are empty for an item: blank_N."""
         fields = {field for _, field, *_ in string.Formatter().parse(template) if field}
         empty_N = np.full(self.num_items, bool(fields))
         for field in fields:
@@ -199,14 +200,14 @@ class Data:
 
 
 def count_events(data: Data) -> np.ndarray:
-    """Number of training events of every item."""
+    """Number of training events of every item: count_N."""
     return np.bincount(data.train.events(), minlength=data.num_items)
 
 
 def concat_ranges(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """All integers from each start up to, not including, its end, range after range."""
-    # Within a range the value grows by one, as its index in the result does: the
-    # difference between the two is one shift per range.
+    """Concatenates the integers of each range, from its start to before its end."""
+    # Within a range both the value and its index in the result grow by one: their
+    # difference is constant.
     sizes = ends - starts
     shift = np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
     return shift + np.arange(len(shift))
