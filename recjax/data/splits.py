@@ -23,23 +23,23 @@ def load_data(config: Any) -> Data:
     Raises:
       UserError: missing files or columns, or bad values.
     """
-    c = config.data
-    reader = Reader(config, locate(c.source))
-    if c.split == "fixed":
+    data = config.data
+    reader = Reader(config, locate(data.source))
+    if data.split == "fixed":
         user_ids, items, splits = read_fixed(reader)
     else:
         events, items = reader.events()
-        user_ids, splits = events.user_ids, SPLITS[c.split](reader, events)
+        user_ids, splits = events.user_ids, SPLITS[data.split](reader, events)
     held_out_N = np.zeros(len(items), bool)
-    if c.cold_items:
+    if data.cold_items:
         # Only items with training events can lose them.
         (known,) = np.nonzero(np.bincount(splits[0].events(), minlength=len(items)))
-        rng = np.random.default_rng(c.split_seed)
-        size = round(c.cold_items * len(known))
+        rng = np.random.default_rng(data.split_seed)
+        size = round(data.cold_items * len(known))
         held_out_N[rng.choice(known, size, replace=False)] = True
         splits = hold_out(reader, splits, held_out_N)
         # Sampled items depend on the seed, so both are part of the protocol.
-        reader.protocol["cold_items"] = [c.cold_items, c.split_seed]
+        reader.protocol["cold_items"] = [data.cold_items, data.split_seed]
     return reader.finish(user_ids, items, splits, held_out_N)
 
 
@@ -90,13 +90,13 @@ def split_by_time(reader: Reader, events: Events) -> Splits:
     split. Each held-out event is a target, with all earlier events of the user as its
     history, however many events the user has.
     """
-    c = reader.config.data
-    if not c.time:
+    data = reader.config.data
+    if not data.time:
         raise UserError("data.split: 'time' needs a column of times; set data.time")
-    reader.protocol["shares"] = list(c.split_fractions)
+    reader.protocol["shares"] = list(data.split_fractions)
     # Cuts are times and not numbers of events, so that equal times are not split.
     ordered = np.sort(events.times)
-    quantiles = [1 - sum(c.split_fractions), 1 - c.split_fractions[1]]
+    quantiles = [1 - sum(data.split_fractions), 1 - data.split_fractions[1]]
     cuts = [ordered[min(round(q * len(ordered)), len(ordered) - 1)] for q in quantiles]
     user = np.repeat(np.arange(len(events.user_ids)), np.diff(events.bounds))
     before = [np.bincount(user[events.times < t], minlength=user[-1] + 1) for t in cuts]
@@ -110,11 +110,12 @@ def split_by_user(reader: Reader, events: Events) -> Splits:
     `data.split_fractions` are the fractions of users for validation and test, sampled
     with `data.split_seed`. Their last event is the target, all others the history.
     """
-    c = reader.config.data
-    reader.protocol |= {"shares": list(c.split_fractions), "split_seed": c.split_seed}
+    data = reader.config.data
+    reader.protocol["shares"] = list(data.split_fractions)
+    reader.protocol["split_seed"] = data.split_seed
     (users,) = np.nonzero(np.diff(events.bounds) >= 2)
-    users = np.random.default_rng(c.split_seed).permutation(users)
-    num_valid, num_test = (round(share * len(users)) for share in c.split_fractions)
+    users = np.random.default_rng(data.split_seed).permutation(users)
+    num_valid, num_test = (round(share * len(users)) for share in data.split_fractions)
     valid, test, train = np.split(users, [num_valid, num_valid + num_test])
 
     def select(users: np.ndarray, all_positions: bool) -> Examples:
@@ -214,38 +215,39 @@ def read_fixed(reader: Reader) -> tuple[np.ndarray, pl.DataFrame, Splits]:
 
     Each row has a user, a history (item ids separated by spaces) and a target.
     """
-    c = reader.config.data
+    data = reader.config.data
     tables = [reader.read(f"{name}.inter") for name in ("train", "valid", "test")]
     for table in tables:
-        for column in (c.user, c.item, c.history):
+        for column in (data.user, data.item, data.history):
             table.check_ids(column)
-        if c.rating:
-            table.check_numbers(c.rating, *c.rating_range)
-    histories = pl.col(c.history).str.split(" ")
+        if data.rating:
+            table.check_numbers(data.rating, *data.rating_range)
+    histories = pl.col(data.history).str.split(" ")
     histories = histories.list.eval(pl.element().filter(pl.element() != ""))
     # Without an item table, the catalogue is every item in a history or a target.
-    used = [table.frame[c.item] for table in tables]
+    used = [table.frame[data.item] for table in tables]
     used += [table.frame.select(histories.explode()).to_series() for table in tables]
     items, item_path = reader.items(pl.concat(used))
-    item_ids = items[c.item]
+    item_ids = items[data.item]
     for table in tables:
-        table.check_known(c.item, item_ids, item_path)
+        table.check_known(data.item, item_ids, item_path)
         known = histories.list.eval(pl.element().is_in(item_ids.implode())).list.all()
-        table.reject(~known, c.history, f"has an item that is not in {item_path}")
+        table.reject(~known, data.history, f"has an item that is not in {item_path}")
         reader.hide_users(table)
     # Read after the ids were hashed: these are the hashes.
-    user_ids = np.unique(pl.concat([t.frame[c.user] for t in tables]).to_numpy())
+    user_ids = np.unique(pl.concat([t.frame[data.user] for t in tables]).to_numpy())
 
     def examples(frame: pl.DataFrame) -> Examples:
         items_of = frame.select(histories).to_series()
         ends = np.cumsum(items_of.list.len().cast(pl.Int64).to_numpy())
+        unknown_R = np.full(len(frame), np.nan)
         return Examples(
-            np.searchsorted(user_ids, frame[c.user].to_numpy()),
+            np.searchsorted(user_ids, frame[data.user].to_numpy()),
             item_indices(items_of.explode(), item_ids),
             np.append(0, ends)[:-1],
             ends,
-            item_indices(frame[c.item], item_ids),
-            frame[c.rating].to_numpy() if c.rating else np.full(len(frame), np.nan),
+            item_indices(frame[data.item], item_ids),
+            frame[data.rating].to_numpy() if data.rating else unknown_R,
         )
 
     train, valid, test = (examples(table.frame) for table in tables)

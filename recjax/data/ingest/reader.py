@@ -66,74 +66,75 @@ class Reader:
 
     def read(self, kind: str) -> Table:
         """Reads one table: `inter`, `item`, ..."""
-        c = self.config.data
-        prefix = c.file_prefix or self.folder.resolve().name
-        path = self.folder / f"{prefix}.{kind}{SUFFIXES[c.format]}"
-        self.tables.append(read_table(path, c.format, strict=c.strict))
+        data = self.config.data
+        prefix = data.file_prefix or self.folder.resolve().name
+        path = self.folder / f"{prefix}.{kind}{SUFFIXES[data.format]}"
+        self.tables.append(read_table(path, data.format, strict=data.strict))
         return self.tables[-1]
 
     def events(self) -> tuple[Events, pl.DataFrame]:
         """Returns the checked and filtered interactions, and the catalogue."""
-        c = self.config.data
+        data = self.config.data
         table, items = self._checked_events()
         frame = self._filter(table.frame)
-        if c.k_core:
+        if data.k_core:
             # Items that were filtered out are no candidates either.
-            left = frame[c.item].unique().implode()
-            items = items.filter(pl.col(c.item).is_in(left))
+            left = frame[data.item].unique().implode()
+            items = items.filter(pl.col(data.item).is_in(left))
         # Sorted ids: indices do not depend on the order of the file.
-        user_ids, users = np.unique(frame[c.user].to_numpy(), return_inverse=True)
+        user_ids, users = np.unique(frame[data.user].to_numpy(), return_inverse=True)
         times = np.arange(len(frame), dtype=float)
-        if c.time:
-            times = frame[c.time].to_numpy()
+        if data.time:
+            times = frame[data.time].to_numpy()
         order = np.lexsort((times, users))  # stable: ties keep the order of the file
-        self.protocol["order"] = "time, then file order" if c.time else "file order"
+        self.protocol["order"] = "time, then file order" if data.time else "file order"
         return Events(
             user_ids,
             np.append(0, np.cumsum(np.bincount(users))),
-            item_indices(frame[c.item], items[c.item])[order],
+            item_indices(frame[data.item], items[data.item])[order],
             times[order],
-            frame[c.rating].to_numpy()[order] if c.rating else None,
+            frame[data.rating].to_numpy()[order] if data.rating else None,
         ), items
 
     def _checked_events(self) -> tuple[Table, pl.DataFrame]:
         """The table of interactions without its bad rows, and the catalogue."""
-        c = self.config.data
+        data = self.config.data
         table = self.read("inter")
-        table.check_ids(c.user)
-        table.check_ids(c.item)
-        if c.time:
-            table.check_times(c.time)
-        if c.rating:
-            table.check_numbers(c.rating, *c.rating_range)
+        table.check_ids(data.user)
+        table.check_ids(data.item)
+        if data.time:
+            table.check_times(data.time)
+        if data.rating:
+            table.check_numbers(data.rating, *data.rating_range)
         if not len(table):
             raise UserError(f"{table.path}: no interactions")
-        items, item_path = self.items(table.frame[c.item])
-        table.check_known(c.item, items[c.item], item_path)
+        items, item_path = self.items(table.frame[data.item])
+        table.check_known(data.item, items[data.item], item_path)
         if not len(table):
             raise UserError(
                 f"{table.path}: no interaction with a known item; check that the ids "
                 f"in {item_path} are the same"
             )
-        if c.time:  # without times, a repeated pair is a repeated purchase
-            table.check_distinct([c.user, c.item, c.time], "the same event again")
+        if data.time:  # without times, a repeated pair is a repeated purchase
+            event = [data.user, data.item, data.time]
+            table.check_distinct(event, "the same event again")
         self.hide_users(table)  # last: messages name users by their ids in the file
         return table, items
 
     def _filter(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Applies `data.min_rating` and `data.k_core`."""
-        c, size = self.config.data, len(frame)
-        if c.min_rating:
-            frame = frame.filter(pl.col(c.rating) >= c.min_rating)
-            self.protocol["min_rating"] = f"{c.rating} >= {c.min_rating:g}"
-        if c.k_core:
+        data, size = self.config.data, len(frame)
+        if data.min_rating:
+            frame = frame.filter(pl.col(data.rating) >= data.min_rating)
+            self.protocol["min_rating"] = f"{data.rating} >= {data.min_rating:g}"
+        if data.k_core:
             # Removing users can leave items with too few events, and vice versa.
             before = -1
             while before != len(frame):
                 before = len(frame)
-                for column in (c.user, c.item):
-                    frame = frame.filter(pl.len().over(column) >= c.k_core)
-            self.protocol["k_core"] = c.k_core
+                for column in (data.user, data.item):
+                    frame = frame.filter(pl.len().over(column) >= data.k_core)
+            self.protocol["k_core"] = data.k_core
         if frame.is_empty():
             problem = "no event is left; lower them"
             raise UserError(f"data.min_rating, data.k_core: {problem}")
@@ -154,10 +155,10 @@ class Reader:
 
     def items(self, used: pl.Series) -> tuple[pl.DataFrame, Path | None]:
         """The item table and its path; without one, the distinct ids in `used`."""
-        c = self.config.data
-        if not c.item_table:
-            return pl.DataFrame({c.item: used.unique().sort()}), None
-        table = self._described("item", c.item)
+        data = self.config.data
+        if not data.item_table:
+            return pl.DataFrame({data.item: used.unique().sort()}), None
+        table = self._described("item", data.item)
         return table.frame, table.path
 
     def users(self, user_ids: np.ndarray) -> pl.DataFrame:
@@ -165,20 +166,22 @@ class Reader:
 
         Users that are missing in it are counted and have "" in all columns.
         """
-        c = self.config.data
-        frame = pl.DataFrame({c.user: user_ids})
-        if not c.user_table:
+        data = self.config.data
+        frame = pl.DataFrame({data.user: user_ids})
+        if not data.user_table:
             return frame
-        table = self._described("user", c.user)
+        table = self._described("user", data.user)
         self.hide_users(table)
-        missing = sorted(set(user_ids) - set(table.frame[c.user]))
-        if c.strict and missing:
+        missing = sorted(set(user_ids) - set(table.frame[data.user]))
+        if data.strict and missing:
             raise UserError(
                 f"{table.path}: no user {missing[0]!r} (and {len(missing) - 1} more); "
                 "add them, or set data.strict=False"
             )
         self.leave_out(f"users not in {table.path.name}", len(missing))
-        joined = frame.join(table.frame, on=c.user, how="left", maintain_order="left")
+        joined = frame.join(
+            table.frame, on=data.user, how="left", maintain_order="left"
+        )
         return joined.fill_null("")
 
     def leave_out(self, what: str, count: int) -> None:
@@ -199,23 +202,23 @@ class Reader:
         held_out_N: np.ndarray,
     ) -> Data:
         """Returns the data set with its protocol and its rejected rows."""
-        c = self.config.data
+        data = self.config.data
         for name, examples in zip(("train", "valid", "test"), splits, strict=True):
             if not len(examples):
                 raise UserError(
-                    f"data.split: {c.split} leaves {name} empty; choose another split, "
-                    "or data with more events per user"
+                    f"data.split: {data.split} leaves {name} empty; choose another "
+                    "split, or data with more events per user"
                 )
         # Before the user table is read: it decides only about subgroups of users, so
         # its hash and its rejected rows are not part of the protocol.
         protocol = self._protocol()
         users = self.users(user_ids)
         rejected = [row for table in self.tables for row in table.rejected]
-        if c.user_key:
+        if data.user_key:
             rejected = [(*row[:-1], "") for row in rejected]  # texts have the user ids
         return Data(
             user_ids,
-            items[c.item].to_numpy(),
+            items[data.item].to_numpy(),
             users,
             items,
             *splits,
@@ -230,22 +233,23 @@ class Reader:
 
     def _protocol(self) -> dict[str, Any]:
         """Everything that can change the meaning of a metric."""
-        c, e = self.config.data, self.config.eval
+        data, evaluation = self.config.data, self.config.eval
+        order = data.history if data.split == "fixed" else data.time
         candidates = "all items"
-        if e.candidates:
-            candidates = f"{e.candidates} drawn for each target by seed {c.split_seed}"
+        if size := evaluation.candidates:
+            candidates = f"{size} drawn for each target by seed {data.split_seed}"
         protocol = {
             "files": {t.path.name: file_sha256(t.path) for t in self.tables},
-            "columns": [c.user, c.item, c.time if c.split != "fixed" else c.history],
-            "split": c.split,
-            "history": c.history_length,
-            "mask_seen": e.mask_seen,
+            "columns": [data.user, data.item, order],
+            "split": data.split,
+            "history": data.history_length,
+            "mask_seen": evaluation.mask_seen,
             "candidates": candidates,
             "ties": "against the model",  # see evaluation: equal scores rank above
             **self.protocol,
         }
-        if c.rating and e.like_threshold:
-            protocol["like"] = f"{c.rating} >= {e.like_threshold:g}"
+        if data.rating and evaluation.like_threshold:
+            protocol["like"] = f"{data.rating} >= {evaluation.like_threshold:g}"
         if rejected := sorted(
             (file, row, column, REASON_IN_PROTOCOL.get(reason, reason))
             for table in self.tables
@@ -253,9 +257,9 @@ class Reader:
         ):
             digest = sha256(json.dumps(rejected))[:12]
             protocol["rejected"] = f"{len(rejected)} rows, {digest}"
-        if c.user_key and (c.split == "user" or e.candidates):
+        if data.user_key and (data.split == "user" or evaluation.candidates):
             # Random draws go by the order of the users, which is that of their hashes.
-            mac = hmac.digest(read_key(Path(c.user_key)), b"protocol", "sha256")
+            mac = hmac.digest(read_key(Path(data.user_key)), b"protocol", "sha256")
             protocol["user_key"] = mac.hex()[:12]
         return protocol
 
