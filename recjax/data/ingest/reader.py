@@ -17,7 +17,6 @@ import polars as pl
 from recjax.common.errors import UserError
 from recjax.common.files import file_sha256, sha256
 from recjax.data.dataset import Data, Examples
-from recjax.data.ingest.sources import read_key
 from recjax.data.ingest.tables import REJECTED, SUFFIXES, Table, read_table
 
 DUPLICATE = "appears twice"
@@ -191,8 +190,20 @@ class Reader:
 
     def hide_users(self, table: Table) -> None:
         """Replaces user ids by keyed hashes where the config names a key."""
-        if path := self.config.data.user_key:
-            table.hash_ids(self.config.data.user, read_key(Path(path)))
+        if self.config.data.user_key:
+            table.hash_ids(self.config.data.user, self._user_key())
+
+    def _user_key(self) -> bytes:
+        """Reads the secret key in the file `data.user_key`."""
+        path = Path(self.config.data.user_key)
+        try:
+            key = path.expanduser().read_bytes().strip()
+        except OSError as e:
+            raise UserError(f"data.user_key: {path}: {e.strerror}") from None
+        if len(key) < 16:
+            problem = f"has {len(key)} bytes, not at least 16"
+            raise UserError(f"data.user_key: {path}: {problem}")
+        return key
 
     def finish(
         self,
@@ -259,7 +270,7 @@ class Reader:
             protocol["rejected"] = f"{len(rejected)} rows, {digest}"
         if data.user_key and (data.split == "user" or evaluation.candidates):
             # Random draws go by the order of the users, which is that of their hashes.
-            mac = hmac.digest(read_key(Path(data.user_key)), b"protocol", "sha256")
+            mac = hmac.digest(self._user_key(), b"protocol", "sha256")
             protocol["user_key"] = mac.hex()[:12]
         return protocol
 

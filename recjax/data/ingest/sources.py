@@ -77,21 +77,6 @@ def locate(name: str, *, hub: bool = False) -> Path:
     )
 
 
-def read_key(path: Path) -> bytes:
-    """Reads a secret key of at least 16 bytes from a file.
-
-    Raises:
-      UserError: the file cannot be read, or the key is too short to be secret.
-    """
-    try:
-        key = path.expanduser().read_bytes().strip()
-    except OSError as e:
-        raise UserError(f"data.user_key: {path}: {e.strerror}") from None
-    if len(key) < 16:
-        raise UserError(f"data.user_key: {path}: has {len(key)} bytes, not at least 16")
-    return key
-
-
 def _locate_package(name: str, package: Package) -> Path:
     folder = cache_dir() / name
     if not _wrong_files(folder, package):
