@@ -1,8 +1,8 @@
 """Reads the tables of a data set into checked events, items and users.
 
 Everything that can change the meaning of a metric goes into the protocol, whose hash is
-the fingerprint in results and tables. Its keys and values must therefore stay the same
-where the code changes.
+the fingerprint in results and tables. Changes to this code must therefore keep its keys
+and values.
 """
 
 import hmac
@@ -20,24 +20,27 @@ from recjax.data.dataset import Data, Examples
 from recjax.data.ingest.tables import REJECTED, SUFFIXES, Table, read_table
 
 DUPLICATE = "appears twice"
-# The protocol has the reasons of rejected rows in these words, whatever users read.
+# Words of the protocol for reasons of rejected rows that messages word differently.
 REASON_IN_PROTOCOL = {DUPLICATE: "stands there twice"}
 
 
 @dataclass(frozen=True)
 class Events:
-    """All events, grouped by user and in order of time."""
+    """All events of V users, grouped by user and in order of time."""
 
     user_ids: np.ndarray
-    bounds: np.ndarray  # V + 1 bounds of the events of the V users
+    bounds: np.ndarray  # V + 1 bounds of the users' events
     items: np.ndarray  # item indices
-    times: np.ndarray  # in seconds, or the order in the file where it has no times
+    times: np.ndarray  # in seconds; without times, the order in the file
     ratings: np.ndarray | None  # None where the data has none
 
     def cut(
         self, users_R: np.ndarray, ends_R: np.ndarray, all_positions: bool
     ) -> Examples:
-        """Examples with the event at `end` as target and all before it as history."""
+        """Makes examples: the event at each end is the target, all before it history.
+
+        `all_positions` as in `Examples`.
+        """
         unknown_R = np.full(len(ends_R), np.nan)
         return Examples(
             users_R.astype(np.int32),
@@ -61,10 +64,11 @@ class Reader:
     folder: Path
     tables: list[Table] = field(default_factory=list)  # read so far
     left_out: dict[str, int] = field(default_factory=dict)  # see `Data`
-    protocol: dict[str, Any] = field(default_factory=dict)  # by splits and filters
+    # Entries that splits and filters add; `make_data` adds all others.
+    protocol: dict[str, Any] = field(default_factory=dict)
 
     def read(self, kind: str) -> Table:
-        """Reads one table: `inter`, `item`, ..."""
+        """Reads the table of a kind: `inter`, `item`, ..."""
         data = self.config.data
         prefix = data.file_prefix or self.folder.resolve().name
         path = self.folder / f"{prefix}.{kind}{SUFFIXES[data.format]}"
@@ -96,7 +100,7 @@ class Reader:
         ), items
 
     def _checked_events(self) -> tuple[Table, pl.DataFrame]:
-        """The table of interactions without its bad rows, and the catalogue."""
+        """Reads the interactions and the catalogue, and checks every row."""
         data = self.config.data
         table = self.read("inter")
         table.check_ids(data.user)
@@ -137,11 +141,11 @@ class Reader:
         if frame.is_empty():
             problem = "no event is left; lower them"
             raise UserError(f"data.min_rating, data.k_core: {problem}")
-        self.leave_out("events filtered out", size - len(frame))
+        self.count_left_out("events filtered out", size - len(frame))
         return frame
 
-    def _described(self, kind: str, key: str) -> Table:
-        """Reads a table with one row per `key`; all columns become strings."""
+    def _read_by_id(self, kind: str, key: str) -> Table:
+        """Reads a table whose `key` identifies a row; all columns become strings."""
         table = self.read(kind)
         table.check_ids(key)
         table.check_distinct([key], DUPLICATE)
@@ -153,23 +157,23 @@ class Reader:
         return table
 
     def items(self, used: pl.Series) -> tuple[pl.DataFrame, Path | None]:
-        """The item table and its path; without one, the distinct ids in `used`."""
+        """Returns the item table and its path; without one, the distinct `used` ids."""
         data = self.config.data
         if not data.item_table:
             return pl.DataFrame({data.item: used.unique().sort()}), None
-        table = self._described("item", data.item)
+        table = self._read_by_id("item", data.item)
         return table.frame, table.path
 
     def users(self, user_ids: np.ndarray) -> pl.DataFrame:
-        """The user table in the order of `user_ids`; without one, only these.
+        """Returns the user table in the order of `user_ids`; without one, only these.
 
-        Users that are missing in it are counted and have "" in all columns.
+        Users that it lacks are counted and have "" in all columns.
         """
         data = self.config.data
         frame = pl.DataFrame({data.user: user_ids})
         if not data.user_table:
             return frame
-        table = self._described("user", data.user)
+        table = self._read_by_id("user", data.user)
         self.hide_users(table)
         missing = sorted(set(user_ids) - set(table.frame[data.user]))
         if data.strict and missing:
@@ -177,19 +181,19 @@ class Reader:
                 f"{table.path}: no user {missing[0]!r} (and {len(missing) - 1} more); "
                 "add them, or set data.strict=False"
             )
-        self.leave_out(f"users not in {table.path.name}", len(missing))
+        self.count_left_out(f"users not in {table.path.name}", len(missing))
         joined = frame.join(
             table.frame, on=data.user, how="left", maintain_order="left"
         )
         return joined.fill_null("")
 
-    def leave_out(self, what: str, count: int) -> None:
+    def count_left_out(self, what: str, count: int) -> None:
         """Counts events, users or examples that are not used."""
         if count:
             self.left_out[what] = self.left_out.get(what, 0) + count
 
     def hide_users(self, table: Table) -> None:
-        """Replaces user ids by keyed hashes where the config names a key."""
+        """Replaces user ids by keyed hashes if `data.user_key` is set."""
         if self.config.data.user_key:
             table.hash_ids(self.config.data.user, self._user_key())
 
@@ -205,14 +209,14 @@ class Reader:
             raise UserError(f"data.user_key: {path}: {problem}")
         return key
 
-    def finish(
+    def make_data(
         self,
         user_ids: np.ndarray,
         items: pl.DataFrame,
         splits: tuple[Examples, Examples, Examples],
         held_out_N: np.ndarray,
     ) -> Data:
-        """Returns the data set with its protocol and its rejected rows."""
+        """Makes the data set from its splits and from everything read so far."""
         data = self.config.data
         for name, examples in zip(("train", "valid", "test"), splits, strict=True):
             if not len(examples):
@@ -220,13 +224,13 @@ class Reader:
                     f"data.split: {data.split} leaves {name} empty; choose another "
                     "split, or data with more events per user"
                 )
-        # Before the user table is read: it decides only about subgroups of users, so
-        # its hash and its rejected rows are not part of the protocol.
+        # Before the user table is read: only subgroups of users depend on it, so its
+        # hash and its rejected rows are not part of the protocol.
         protocol = self._protocol()
         users = self.users(user_ids)
         rejected = [row for table in self.tables for row in table.rejected]
         if data.user_key:
-            rejected = [(*row[:-1], "") for row in rejected]  # texts have the user ids
+            rejected = [(*row[:-1], "") for row in rejected]  # texts contain user ids
         return Data(
             user_ids,
             items[data.item].to_numpy(),
@@ -256,7 +260,7 @@ class Reader:
             "history": data.history_length,
             "mask_seen": evaluation.mask_seen,
             "candidates": candidates,
-            "ties": "against the model",  # see evaluation: equal scores rank above
+            "ties": "against the model",  # items with the target's score rank above it
             **self.protocol,
         }
         if data.rating and evaluation.like_threshold:
@@ -269,13 +273,13 @@ class Reader:
             digest = sha256(json.dumps(rejected))[:12]
             protocol["rejected"] = f"{len(rejected)} rows, {digest}"
         if data.user_key and (data.split == "user" or evaluation.candidates):
-            # Random draws go by the order of the users, which is that of their hashes.
+            # Random draws depend on the order of users, which is that of the hashes.
             mac = hmac.digest(self._user_key(), b"protocol", "sha256")
             protocol["user_key"] = mac.hex()[:12]
         return protocol
 
 
 def item_indices(ids: pl.Series, item_ids: pl.Series) -> np.ndarray:
-    """Index of each id in `item_ids`, which must have all of them."""
+    """Index of each id in `item_ids`, which must contain all of them."""
     indices = range(len(item_ids))
     return ids.replace_strict(item_ids, indices, return_dtype=pl.Int32).to_numpy()
