@@ -51,13 +51,13 @@ class Recommender(nn.Module):
         """The text encoder's static description, if there is one."""
         return None if self.text is None else self.text.encoder.config
 
-    def with_frozen_blocks(self, blocks: int) -> "Recommender":
-        """Returns the same model with the text encoder's first blocks constant."""
-        return self.clone(items=self.items.with_text(frozen_blocks=blocks))
-
-    def with_pooling(self, pooling: str) -> "Recommender":
-        """Returns the same model with another pooling of token states."""
-        return self.clone(items=self.items.with_text(pooling=pooling))
+    def with_text(self, **changes: Any) -> "Recommender":
+        """Returns the same model with other attributes of the text source, if any."""
+        sources = tuple(
+            s.clone(name=s.name, **changes) if isinstance(s, TextSource) else s
+            for s in self.items.sources
+        )
+        return self.clone(items=self.items.clone(sources=sources))
 
     def encode_items(
         self, catalogue: Catalogue, items: Any, train: bool = False

@@ -64,14 +64,6 @@ class ItemTower(nn.Module):
             return vectors[0]
         return COMBINE[self.combine](vectors, self.width)
 
-    def with_text(self, **changes: Any) -> "ItemTower":
-        """Returns the same tower with other attributes of the text source, if any."""
-        sources = tuple(
-            s.clone(name=s.name, **changes) if isinstance(s, TextSource) else s
-            for s in self.sources
-        )
-        return self.clone(sources=sources)
-
 
 class IdSource(nn.Module):
     """One free vector per catalogue item; reads no array of the catalogue."""

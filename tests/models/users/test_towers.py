@@ -327,7 +327,7 @@ def test_frozen_blocks_follow_from_what_is_trained(texts):
 @pytest.mark.parametrize("blocks", [1, 2, 3, 4, 5])
 def test_cached_prefix_gives_the_same_loss_and_gradients(texts, blocks):
     data, tokens, model, params, items = texts
-    model = model.with_frozen_blocks(blocks)
+    model = model.with_text(frozen_blocks=blocks)
     ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
     variables = {"params": param_paths.unflatten_params(params)}
     pooled = blocks == 5
@@ -388,7 +388,7 @@ def total_loss(model, params, catalogue, batch, dropout=False, key=3):
 def test_the_encoder_drops_where_it_is_trained(texts, blocks, drops):
     data, tokens, model, params, items = texts
     users = USER_TOWERS["mean"](None, 0, jnp.float32)  # no other drops
-    model = model.clone(users=users).with_frozen_blocks(blocks)
+    model = model.clone(users=users).with_text(frozen_blocks=blocks)
     params = {k: x for k, x in params.items() if not k.startswith("users/")}
     ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
     batch = make_batch(data, items)
@@ -484,7 +484,7 @@ def test_computed_again_in_the_backward_pass_gives_the_same(texts, rows):
 
     def run(remat_rows):
         encoder = off.make_encoder(remat_rows=remat_rows)
-        remat = model.clone(items=model.items.with_text(encoder=encoder))
+        remat = model.with_text(encoder=encoder)
 
         def loss(params):
             return total_loss(remat, params, ids, batch, dropout=True)
