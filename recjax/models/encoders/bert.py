@@ -120,7 +120,7 @@ class Layer(nn.Module):
         attention = Attention(
             *heads, self.dtype, _init(config), *lora, name="attention"
         )
-        # Post-norm: the residual is added before the norm, not around it.
+        # Post-norm: the norm follows the residual sum.
         y = drop(attention(x_RxLxE, mask_RxLxL, train))
         x = norm(name="attention_norm")(x_RxLxE + y)
         y = dense(config.intermediate_size, name="mlp_up")(x)
@@ -148,7 +148,7 @@ class Bert(nn.Module):
         self.embeddings = Embeddings(config, self.dtype)
         layers = range(config.num_hidden_layers)
         self.layer = [Layer(config, self.dtype) for _ in layers]
-        # Flax creates parameters at the first call: without `pool_states`, none.
+        # Flax creates parameters at the first call, so only if `pool_states` is used.
         self.pool = nn.Dense(
             config.hidden_size, dtype=self.dtype, kernel_init=_init(config)
         )
