@@ -171,22 +171,23 @@ class Data:
             an index, a conversion or a format.
         """
         columns = self.items.columns
-        parts, problem = [], ""
         try:
+            parts = list(string.Formatter().parse(template))
             # Only plain fields: `{title.__class__}` would reach into objects.
-            for text, field, spec, conversion in string.Formatter().parse(template):
-                parts.append((text, field))
-                if field is not None and (field not in columns or spec or conversion):
-                    problem = problem or repr(field)
+            problems = [
+                repr(field)
+                for _, field, spec, conversion in parts
+                if field is not None and (field not in columns or spec or conversion)
+            ]
         except ValueError as e:
-            problem = str(e)
-        if problem:
+            problems = [str(e)]
+        if problems:
             raise UserError(
-                f"template {template!r}: {problem} does not fit; the item table has "
-                f"{', '.join(columns)}"
+                f"template {template!r}: {problems[0]} does not fit; the item table "
+                f"has {', '.join(columns)}"
             )
         return [
-            "".join(text + (row[field] if field else "") for text, field in parts)
+            "".join(text + (row[field] if field else "") for text, field, *_ in parts)
             for row in self.items.iter_rows(named=True)
         ]
 
