@@ -96,8 +96,8 @@ class Embeddings(nn.Module):
             # A single text per item needs one type only, but the pretrained vector of
             # type 0 is part of every input that the encoder has seen.
             x += embed(config.type_vocab_size, name="type")(jnp.zeros_like(ids_RxL))
-        table_RxL = position_RxL + config.position_offset
-        x += embed(config.max_position_embeddings, name="position")(table_RxL)
+        index_RxL = position_RxL + config.position_offset
+        x += embed(config.max_position_embeddings, name="position")(index_RxL)
         x = nn.LayerNorm(config.layer_norm_eps, dtype=self.dtype, name="norm")(x)
         return Dropout(config.hidden_dropout_prob)(x, train)
 
