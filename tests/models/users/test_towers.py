@@ -223,9 +223,9 @@ def test_user_towers_are_causal(config, name, position):
         )(x)
 
     reads_HxBxH = np.abs(slopes(history)).max(-1) > 0
-    for place in range(2, 12):
-        expected = (np.arange(12) <= place) & mask
-        np.testing.assert_array_equal(reads_HxBxH[place], expected)
+    for h in range(2, 12):
+        expected = (np.arange(12) <= h) & mask
+        np.testing.assert_array_equal(reads_HxBxH[h], expected)
 
 
 @every_user_tower
@@ -286,7 +286,7 @@ def test_user_towers_do_not_see_padding(config, name, position):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_heads_score_as_they_say(name):
+def test_heads_score_as_documented(name):
     head = HEADS[name](5, 0.5)
     rng = np.random.default_rng(0)
     users, vectors = rng.normal(size=(3, 4)), rng.normal(size=(5, 4))
@@ -369,10 +369,10 @@ def make_batch(data, items):
     rng = np.random.default_rng(0)
     history = rng.integers(0, data.num_items, (4, 6)).astype(np.int32)
     targets = rng.integers(0, data.num_items, 24).astype(np.int32)
-    place = np.arange(24, dtype=np.int32)
+    position = np.arange(24, dtype=np.int32)
     users = np.arange(4, dtype=np.int32)
     mask = np.ones((4, 6), bool)
-    return Batch(history, mask, None, targets, place, None, users, items)
+    return Batch(history, mask, None, targets, position, None, users, items)
 
 
 def total_loss(model, params, catalogue, batch, dropout=False, key=3):
