@@ -29,7 +29,7 @@ class Examples:
     starts_R: np.ndarray
     ends_R: np.ndarray
     targets_R: np.ndarray  # item indices
-    ratings_R: np.ndarray  # of the target events, NaN where the data has none
+    ratings_R: np.ndarray  # of the target events; NaN where unknown
     all_positions: bool = False
     times: np.ndarray | None = None  # of the events in `items`; None where unknown
     target_times_R: np.ndarray | None = None

@@ -17,7 +17,7 @@ def softmax(inputs: LossInputs, *, smoothing: float = 0.0, chunk: int = 1024) ->
     The partition sum is `exp(s_target) + sum over other u of w_u exp(s_u)`. With w = 1
     over the entire catalogue this is the full softmax. With w_u = c_u it is the plain
     in-batch or sampled softmax with accidental hits removed; with w_u = c_u / E[c_u]
-    its sum is unbiased over batches. A user's own targets are always candidates.
+    its sum is unbiased over batches. Other targets of the same user count as negatives.
 
     Label smoothing (Szegedy et al., 2016) takes a fraction of the target's label and
     distributes it over the candidates in proportion to w. A target with weight 0 still

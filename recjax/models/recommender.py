@@ -78,9 +78,9 @@ class Recommender(nn.Module):
         train: bool = False,
         hidden_BxH: Array | None = None,
     ) -> Array:
-        """Returns users_BxHxD, where position h is the prefix that ends there.
+        """Returns users_BxHxD: position h has the user vector of the prefix up to h.
 
-        In a bidirectional tower a position sees the entire history.
+        In a bidirectional tower it depends on the entire history.
         """
         hidden = (hidden_BxH,) if self.bidirectional else ()
         return self.users(history_BxHxD, mask_BxH, train, *hidden)

@@ -13,7 +13,7 @@ class Window(NamedTuple):
     inputs: np.ndarray  # item indices, oldest first
     positions: np.ndarray  # index into `inputs` where each target is predicted
     targets: np.ndarray  # item indices
-    ratings: np.ndarray  # of the target events, NaN where the data has none
+    ratings: np.ndarray  # of the target events; NaN where unknown
     hidden: np.ndarray | None = None  # inputs that the user tower may not see
 
 

@@ -187,10 +187,10 @@ class Reader:
         )
         return joined.fill_null("")
 
-    def count_left_out(self, what: str, count: int) -> None:
+    def count_left_out(self, description: str, count: int) -> None:
         """Counts events, users or examples that are not used."""
         if count:
-            self.left_out[what] = self.left_out.get(what, 0) + count
+            self.left_out[description] = self.left_out.get(description, 0) + count
 
     def hide_users(self, table: Table) -> None:
         """Replaces user ids by keyed hashes if `data.user_key` is set."""
