@@ -119,7 +119,7 @@ class Table:
     def check_numbers(
         self, column: str, low: float = -np.inf, high: float = np.inf
     ) -> None:
-        """Casts a column to float64; rejects values that are not within the range."""
+        """Casts a column to float64; rejects values not finite or out of range."""
         self.require(column)
         dtype = self.frame[column].dtype
         if not (dtype.is_numeric() or dtype in (pl.String, pl.Boolean, pl.Null)):
