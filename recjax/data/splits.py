@@ -81,7 +81,8 @@ def split_by_ratio(reader: Reader, events: Events) -> Splits:
         return np.where(sizes_V >= 3, held_out_V, 0).astype(np.int64)
 
     first_test_V = events.bounds[1:] - count(fractions[1])
-    first_valid_V = first_test_V - count(fractions[0])
+    # Rounded up, the two fractions may have more events than a short history.
+    first_valid_V = np.maximum(first_test_V - count(fractions[0]), events.bounds[:-1])
     return _split_at(reader, events, first_valid_V, first_test_V)
 
 
