@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from recjax.baselines import BASELINES
 from recjax.config import base
-from recjax.data import synthetic
+from tests import synthetic
 
 # Most of the time goes into compiling; what is compiled need not be fast.
 os.environ["XLA_FLAGS"] = " ".join(

@@ -26,10 +26,10 @@ import pytest
 
 from recjax.checkpointing.checkpoints import read_params
 from recjax.config import base
-from recjax.data import synthetic
 from recjax.models.heads import FUSION_WEIGHTS
 from recjax.run import train
 from recjax.runtime.compile_cache import platform_key
+from tests import synthetic
 from tests.conftest import TINY_BERT, records
 
 # --- Names of config keys -------------------------------------------------------------

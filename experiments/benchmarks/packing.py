@@ -22,7 +22,7 @@ from experiments.benchmarks import duel
 from experiments.benchmarks.encode import config_for
 from recjax.common.param_paths import TEXT_PARAMS, FlatParams, unflatten_params
 from recjax.config import base
-from recjax.data.text.packing import Tokens, pack, split_rows
+from recjax.data.text.packing import Packing, Tokens, split_rows
 from recjax.models.recommender import Recommender
 from recjax.run.setup import open_run
 
@@ -31,7 +31,7 @@ PIECE = 2048  # tokens
 
 def packed_rows(tokens: Tokens, width: int) -> Iterator[Any]:
     """Yields rows of `width` tokens, each with as many texts as fit."""
-    packed = pack(tokens, np.arange(len(tokens.lengths)), width=width)
+    packed = Packing(tokens, width).pack(np.arange(len(tokens.lengths)))
     for _, part in split_rows(packed, PIECE // width):
         yield part
 
@@ -41,7 +41,7 @@ def buckets(tokens: Tokens, step: int = 8) -> Iterator[Any]:
     widths_N = -(-tokens.lengths // step) * step
     for width in np.unique(widths_N):
         (chosen_U,) = np.nonzero(widths_N == width)
-        packed = pack(tokens, chosen_U.astype(np.int32), width=int(width))
+        packed = Packing(tokens, int(width)).pack(chosen_U.astype(np.int32))
         for _, part in split_rows(packed, PIECE // int(width)):
             yield part
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-_ABSENT = "nothing"  # shown where only the other mapping has the key
+_ABSENT = "nothing"  # shown for a key that only the other mapping has
 
 
 def describe_changes(
@@ -16,9 +16,9 @@ def describe_changes(
 ) -> str:
     """Describes what differs: `"train.lr: 0.1 before, 0.2 now; 4 more"`.
 
-    The two are configs, protocols, or any mappings of JSON values, whose nested keys
-    are joined by dots, and are called `names`. `limit` changes are shown; None shows
-    all. The description is empty only if nothing differs.
+    The two are configs, protocols or other mappings of JSON values, and are called
+    `names`; nested keys are joined by dots. At most `limit` changes are shown, or all
+    if it is None. The description is empty only if nothing differs.
     """
     old, new = _flat(before), _flat(now)
     pairs = {k: (old.get(k, _ABSENT), new.get(k, _ABSENT)) for k in old | new}
@@ -34,7 +34,7 @@ def describe_changes(
 
 
 def compact_config(config: Any) -> str:
-    """One line for each section of a config, to be printed."""
+    """Formats a config for printing, with one line for each section."""
     lines = []
     for section, values in config.items():
         text = values.to_json() if hasattr(values, "to_json") else json.dumps(values)
@@ -43,7 +43,7 @@ def compact_config(config: Any) -> str:
 
 
 def flat_config(config: Any) -> dict[str, Any]:
-    """`{"item_tower.width": 64, ...}`, with the values as JSON has them."""
+    """Flattens a config to `{"item_tower.width": 64, ...}`, with JSON values."""
     return _flat(json.loads(config.to_json()))
 
 

@@ -5,7 +5,7 @@ import contextlib
 import re
 import textwrap
 
-STOPPED = 75  # exit code: ended by a signal, saved, can be resumed
+STOPPED = 75  # exit code: stopped by a signal and saved, so it can be resumed
 PROCESS_LOST = 76  # exit code: another process of the run is gone
 
 
@@ -29,14 +29,14 @@ class UserError(Exception):
 class Stopped(BaseException):
     """Ends a run after a signal; `saved` is whether everything is saved."""
 
-    # Not an `Exception`, so that no handler mistakes it for a failure.
+    # Not an `Exception`, so that handlers of failures do not catch it.
     def __init__(self, *, saved: bool):
         super().__init__()
         self.saved = saved
 
 
 def explain(error: BaseException) -> list[str]:
-    """Explains an exception of a config file or of its flags, without the noise."""
+    """Explains an exception of a config file or of its flags in short lines."""
     message = str(error)
     with contextlib.suppress(ValueError, SyntaxError):
         message = str(ast.literal_eval(message))  # a KeyError quotes its message

@@ -40,7 +40,7 @@ def write_text_atomically(path: Path, text: str, *, sync: bool = False) -> None:
 
 
 def cache_dir() -> Path:
-    """`$RECJAX_CACHE`, else `$XDG_CACHE_HOME/recjax`, else `~/.cache/recjax`."""
+    """Returns `$RECJAX_CACHE`, `$XDG_CACHE_HOME/recjax` or `~/.cache/recjax`."""
     if own := os.environ.get("RECJAX_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recjax"

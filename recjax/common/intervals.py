@@ -1,3 +1,3 @@
-"""The type of a metric's value with its confidence interval."""
+"""The type of a metric: its value and the ends of its confidence interval, by name."""
 
 Interval = dict[str, float]

@@ -13,7 +13,7 @@ from recjax.common.errors import UserError
 TEXT_PARAMS = "items/text/"  # prefix of the text source's parameters
 FlatParams = dict[str, Any]
 Rules = Sequence[tuple[str, Any]]
-_NO_MATCH = object()  # None is a value of a rule
+_NO_MATCH = object()  # unlike None, no value of a rule
 
 
 def flatten_params(tree: Mapping[str, Any]) -> FlatParams:
@@ -56,9 +56,9 @@ def match_rules(rules: Rules, paths: Iterable[str], name: str) -> FlatParams:
 
 
 def unused_rules(rules: Rules, paths: Sequence[str]) -> list[tuple[str, Any]]:
-    """Returns rules other than '.*' that decide about no path: they may be misspelt."""
+    """Returns rules other than '.*' that have no effect: they may be misspelt."""
     # A rule with a value has to be the first match of a path. One with None, which
-    # freezes, may match only paths that an earlier rule takes.
+    # freezes, may match only paths that an earlier rule decides.
     numbered = [(pattern, i) for i, (pattern, _) in enumerate(rules)]
     first_matches = set(match_rules(numbered, paths, "rules").values())
     return [
@@ -71,7 +71,7 @@ def unused_rules(rules: Rules, paths: Sequence[str]) -> list[tuple[str, Any]]:
 
 
 def count_params(flat: Mapping[str, Any]) -> int:
-    """Number of scalars."""
+    """Number of scalars in all parameters."""
     return sum(int(np.prod(x.shape)) for x in flat.values())
 
 
@@ -86,7 +86,7 @@ def max_change(before: FlatParams, after: FlatParams) -> dict[str, float]:
     for path, old in jax.device_get(before).items():
         new = np.asarray(after[path])
         changes[path] = 0.0
-        # Bytes, because 0.0 equals -0.0 and NaN does not equal itself.
+        # Compares bytes, because 0.0 equals -0.0 and NaN does not equal itself.
         if old.tobytes() != new.tobytes():
             delta = np.abs(new.astype(np.float64) - old.astype(np.float64)).max()
             least = float(np.finfo(np.float32).tiny)

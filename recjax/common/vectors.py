@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Array = TypeVar("Array", np.ndarray, jax.Array)
-MIN_SQUARED_LENGTH = 1e-12  # a shorter vector is not stretched to length one
+MIN_SQUARED_LENGTH = 1e-12  # shorter vectors stay shorter than one
 
 
 def unit_vectors(vectors_xD: Array) -> Array:

@@ -13,15 +13,15 @@ from recjax.common.errors import UserError
 
 @dataclass(frozen=True)
 class Examples:
-    """R examples of a split: a history, oldest item first, and the item that followed.
+    """R examples of a split: a history, oldest item first, and the target after it.
 
     Attributes:
       items: item index of each event, grouped by user and in order of time.
       starts_R, ends_R: bounds of each history in `items`; histories may overlap.
-      all_positions: whether each item of a history is a training target too (the
-        example is a complete sequence), or only `targets_R` is.
-      seen_items: the same examples with all that users interacted with before the
-        target, where histories lack some of it.
+      all_positions: whether the items of a history are training targets too, because
+        the example is a complete sequence; otherwise only `targets_R` are.
+      seen_items: the same examples with the items that were removed from the histories;
+        None where none were.
     """
 
     users_R: np.ndarray  # indices into `Data.user_ids`
@@ -29,7 +29,7 @@ class Examples:
     starts_R: np.ndarray
     ends_R: np.ndarray
     targets_R: np.ndarray  # item indices
-    ratings_R: np.ndarray  # of the target events, NaN where the data has none
+    ratings_R: np.ndarray  # of the target events; NaN where unknown
     all_positions: bool = False
     times: np.ndarray | None = None  # of the events in `items`; None where unknown
     target_times_R: np.ndarray | None = None
@@ -46,30 +46,30 @@ class Examples:
         """Item indices of one history, oldest first."""
         return self.items[self._span(index)]
 
-    def _interactions(self, index: int) -> np.ndarray:
-        """Items of all events of the user before the target, with repetitions."""
-        return (self.seen_items or self).history(index)
+    @property
+    def _complete(self) -> "Examples":
+        """The examples with nothing removed from their histories."""
+        return self.seen_items or self
 
     def seen(self, index: int) -> np.ndarray:
         """Distinct items that the user interacted with before, without the target."""
-        items = np.unique(self._interactions(index))
+        items = np.unique(self._complete.history(index))
         return items[items != self.targets_R[index]]
 
     def max_seen(self) -> int:
         """Upper bound of the size of `seen`, at least 1."""
         # Bounded by the events and by the catalogue: long histories repeat items.
-        known = self.seen_items or self
-        num_events = int(known.lengths().max(initial=1))
-        return min(num_events, int(known.items.max(initial=0)) + 1)
+        num_events = int(self._complete.lengths().max(initial=1))
+        return min(num_events, int(self._complete.items.max(initial=0)) + 1)
 
     @functools.cached_property
     def repeats_R(self) -> np.ndarray:
         """Whether the user had interacted with the target before."""
         targets = enumerate(self.targets_R)
-        return np.array([t in self._interactions(i) for i, t in targets], bool)
+        return np.array([t in self._complete.history(i) for i, t in targets], bool)
 
     def lengths(self) -> np.ndarray:
-        """lengths_R of the histories."""
+        """Number of events in each history: length_R."""
         return self.ends_R - self.starts_R
 
     def positions(self) -> np.ndarray:
@@ -84,7 +84,7 @@ class Examples:
         return history[self.ratings[self._span(index)] >= threshold]
 
     def sequence(self, index: int) -> np.ndarray:
-        """Item indices of one history and its target."""
+        """Item indices of one history, followed by its target."""
         return np.append(self.history(index), self.targets_R[index])
 
     def sequence_times(self, index: int) -> np.ndarray | None:
@@ -102,8 +102,8 @@ class Examples:
         return np.append(ratings, self.ratings_R[index])
 
     def take(self, chosen: np.ndarray) -> "Examples":
-        """The chosen ones of the examples, by index."""
-        times_R = self.target_times_R
+        """Selects examples by index."""
+        times_R, seen = self.target_times_R, self.seen_items
         return replace(
             self,
             users_R=self.users_R[chosen],
@@ -112,10 +112,11 @@ class Examples:
             targets_R=self.targets_R[chosen],
             ratings_R=self.ratings_R[chosen],
             target_times_R=None if times_R is None else times_R[chosen],
+            seen_items=None if seen is None else seen.take(chosen),
         )
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Users and item indices of all events in histories and targets."""
+        """User and item index of every event in histories, then of the targets."""
         users = np.concatenate([np.repeat(self.users_R, self.lengths()), self.users_R])
         return users, np.concatenate([self.items[self.positions()], self.targets_R])
 
@@ -124,9 +125,10 @@ class Examples:
         users, items = self.pairs()
         if self.all_positions:
             return items
-        # Examples that were cut outside share events: a target of one is in the history
-        # of the next. So each target counts once, and an item that is only in a user's
-        # histories once per user. One integer per pair lets set operations find these.
+        # Examples that were cut before they were read share events: a target of one is
+        # in the history of the next. So each target counts once, and an item that is
+        # only in a user's histories once per user. With one integer per pair, a set
+        # difference finds these.
         size = int(items.max(initial=0)) + 1
         only_history = np.setdiff1d(
             users * size + items, self.users_R * size + self.targets_R
@@ -136,10 +138,10 @@ class Examples:
 
 @dataclass(frozen=True)
 class Data:
-    """A split data set; users and items go by their indices everywhere.
+    """A split data set, in which users and items are identified by their indices.
 
     `users` and `items` are tables in the order of the indices, with all columns as
-    strings. They have only the ids where there is no such file.
+    strings. Without a file of users or items they have only the ids.
     """
 
     user_ids: np.ndarray  # as in the files, or hashed
@@ -151,10 +153,10 @@ class Data:
     test: Examples
     protocol: dict[str, Any]  # everything that can change the meaning of a metric
     fingerprint: str  # short hash of the protocol
-    row_counts: dict[str, tuple[int, int]]  # per file: its rows, and those used
+    row_counts: dict[str, tuple[int, int]]  # by file: (all rows, used rows)
     rejected: pl.DataFrame  # bad rows, with the columns `tables.REJECTED`
     left_out: dict[str, int]  # events, users or examples not used, by description
-    held_out_N: np.ndarray  # items not for training, not even as negatives
+    held_out_N: np.ndarray  # whether an item is held out of training, negatives too
 
     @property
     def num_items(self) -> int:
@@ -169,27 +171,28 @@ class Data:
             an index, a conversion or a format.
         """
         columns = self.items.columns
-        parts, problem = [], ""
         try:
+            parts = list(string.Formatter().parse(template))
             # Only plain fields: `{title.__class__}` would reach into objects.
-            for text, field, spec, conversion in string.Formatter().parse(template):
-                parts.append((text, field))
-                if field is not None and (field not in columns or spec or conversion):
-                    problem = problem or repr(field)
+            problems = [
+                repr(field)
+                for _, field, spec, conversion in parts
+                if field is not None and (field not in columns or spec or conversion)
+            ]
         except ValueError as e:
-            problem = str(e)
-        if problem:
+            problems = [str(e)]
+        if problems:
             raise UserError(
-                f"template {template!r}: {problem} does not fit; the item table has "
-                f"{', '.join(columns)}"
+                f"template {template!r}: {problems[0]} does not fit; the item table "
+                f"has {', '.join(columns)}"
             )
         return [
-            "".join(text + (row[field] if field else "") for text, field in parts)
+            "".join(text + (row[field] if field else "") for text, field, *_ in parts)
             for row in self.items.iter_rows(named=True)
         ]
 
     def blank(self, template: str) -> np.ndarray:
-        """blank_N: whether all fields of the template are empty for an item."""
+        """Whether all fields of the template are empty for an item: blank_N."""
         fields = {field for _, field, *_ in string.Formatter().parse(template) if field}
         empty_N = np.full(self.num_items, bool(fields))
         for field in fields:
@@ -198,14 +201,14 @@ class Data:
 
 
 def count_events(data: Data) -> np.ndarray:
-    """Number of training events of every item."""
+    """Number of training events of every item: count_N."""
     return np.bincount(data.train.events(), minlength=data.num_items)
 
 
 def concat_ranges(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """All integers from each start up to, not including, its end, range after range."""
-    # Within a range the value grows by one, as its index in the result does: the
-    # difference between the two is one shift per range.
+    """Concatenates the integers of each range, from its start to before its end."""
+    # Within a range both the value and its index in the result grow by one: their
+    # difference is constant.
     sizes = ends - starts
     shift = np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
     return shift + np.arange(len(shift))

@@ -1,4 +1,4 @@
-"""Padded shapes: rounds sizes up and fills arrays from the right."""
+"""Rounds sizes up, and pads arrays to them."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,12 @@ def round_up(size: int, multiple: int) -> int:
 
 
 def round_up_shape(size: int, multiple: int, parts: int) -> int:
-    """Rounds up so coarsely that few different sizes, and few compilations, remain.
+    """Rounds up to one of few sizes, because every shape is compiled separately.
 
-    There are `parts` sizes between two powers of two, at least 8 apart, and all are
+    From one power of two to the next there are `parts` sizes, at least 8 apart. All are
     multiples of `multiple`.
     """
-    # The power of two below `size`, in `parts` steps.
+    # `parts` steps from the power of two below `size` to the next one.
     step = max(2 ** (max(size - 1, 1).bit_length() - 1) // parts, 8)
     return round_up(round_up(size, step), multiple)
 
@@ -24,7 +24,7 @@ def round_up_shape(size: int, multiple: int, parts: int) -> int:
 def pad_to(
     values: np.ndarray, size: int, padding: float = -1, dtype: type = np.int32
 ) -> np.ndarray:
-    """The values, followed by as much padding as makes them an array of this size."""
+    """Pads values on the right to an array of `size` elements."""
     out: np.ndarray = np.full(size, padding, dtype)
     out[: len(values)] = values
     return out
@@ -33,9 +33,11 @@ def pad_to(
 def pad_left(
     rows: Sequence[np.ndarray], shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """values_BxH with each row at the right end, and mask_BxH, False at padding."""
-    # Padding on the left leaves the newest item at the last position, where the user's
-    # vector is read.
+    """Pads rows on the left: values_BxH, and mask_BxH, which is False at padding.
+
+    Missing rows are all padding.
+    """
+    # The newest item is then at the last position, where the user's vector is read.
     values_BxH, mask_BxH = np.zeros(shape, np.int32), np.zeros(shape, bool)
     for b, row in enumerate(rows):
         if len(row):  # [-0:] would be everything

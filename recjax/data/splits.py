@@ -12,7 +12,8 @@ from recjax.data.dataset import Data, Examples, concat_ranges
 from recjax.data.ingest.reader import Events, Reader, item_indices
 from recjax.data.ingest.sources import locate
 
-Splits = tuple[Examples, Examples, Examples]
+Splits = tuple[Examples, Examples, Examples]  # training, validation, test
+# Descriptions in `Data.left_out`.
 NO_HISTORY = "targets without a history"
 HELD_OUT = "training and validation examples with held-out targets"
 
@@ -23,50 +24,51 @@ def load_data(config: Any) -> Data:
     Raises:
       UserError: missing files or columns, or bad values.
     """
-    c = config.data
-    reader = Reader(config, locate(c.source))
-    if c.split == "fixed":
+    data = config.data
+    reader = Reader(config, locate(data.source))
+    if data.split == "fixed":
         user_ids, items, splits = read_fixed(reader)
     else:
         events, items = reader.events()
-        user_ids, splits = events.user_ids, SPLITS[c.split](reader, events)
+        user_ids, splits = events.user_ids, SPLITS[data.split](reader, events)
     held_out_N = np.zeros(len(items), bool)
-    if c.cold_items:
-        # Only items with training events can lose them.
+    if data.cold_items:
+        # Other items have no training events to remove.
         (known,) = np.nonzero(np.bincount(splits[0].events(), minlength=len(items)))
-        rng = np.random.default_rng(c.split_seed)
-        size = round(c.cold_items * len(known))
+        rng = np.random.default_rng(data.split_seed)
+        size = round(data.cold_items * len(known))
         held_out_N[rng.choice(known, size, replace=False)] = True
         splits = hold_out(reader, splits, held_out_N)
         # Sampled items depend on the seed, so both are part of the protocol.
-        reader.protocol["cold_items"] = [c.cold_items, c.split_seed]
-    return reader.finish(user_ids, items, splits, held_out_N)
+        reader.protocol["cold_items"] = [data.cold_items, data.split_seed]
+    return reader.make_data(user_ids, items, splits, held_out_N)
 
 
 def leave_one_out(reader: Reader, events: Events) -> Splits:
     """Tests on the last event of each user, validates on the one before.
 
     All earlier events are for training. Users with two events are only used for
-    training, users with one event are not used.
+    training, users with one event not at all.
     """
     sizes_V = np.diff(events.bounds)
 
     def select(min_events: int, dropped: int, all_positions: bool) -> Examples:
         """Users with at least `min_events` events, without their last `dropped`."""
         (users,) = np.nonzero(sizes_V >= min_events)
-        # A user of two events has nothing held out, and is in training only.
+        # A user with two events is in training only, so no event is dropped.
         end_R = events.bounds[users + 1] - np.where(sizes_V[users] >= 3, dropped, 0)
         return events.cut(users, end_R - 1, all_positions)
 
-    return select(2, 2, True), select(3, 1, False), select(3, 0, False)
+    train = select(2, dropped=2, all_positions=True)
+    valid = select(3, dropped=1, all_positions=False)
+    return train, valid, select(3, dropped=0, all_positions=False)
 
 
 def split_by_ratio(reader: Reader, events: Events) -> Splits:
     """Tests on the last fraction of each user's events, validates on the one before.
 
-    `data.split_fractions` has the two fractions. Each of their events is a target, with
-    all earlier events of the user as its history. Users with fewer than three events
-    are only used for training.
+    Each held-out event is a target, with all earlier events of the user as its history.
+    Users with fewer than three events are only used for training.
     """
     fractions = reader.config.data.split_fractions
     # The key is part of the fingerprint, which has to stay the same.
@@ -79,24 +81,24 @@ def split_by_ratio(reader: Reader, events: Events) -> Splits:
         return np.where(sizes_V >= 3, held_out_V, 0).astype(np.int64)
 
     first_test_V = events.bounds[1:] - count(fractions[1])
-    first_valid_V = first_test_V - count(fractions[0])
+    # Rounded up, the two fractions may have more events than a short history.
+    first_valid_V = np.maximum(first_test_V - count(fractions[0]), events.bounds[:-1])
     return _split_at(reader, events, first_valid_V, first_test_V)
 
 
 def split_by_time(reader: Reader, events: Events) -> Splits:
     """Tests on the newest fraction of all events, validates on the one before.
 
-    `data.split_fractions` has the two fractions; events of equal time are in the same
-    split. Each held-out event is a target, with all earlier events of the user as its
-    history, however many events the user has.
+    Events of equal time are in the same split. Each held-out event is a target, with
+    all earlier events of the user as its history, however many events the user has.
     """
-    c = reader.config.data
-    if not c.time:
+    data = reader.config.data
+    if not data.time:
         raise UserError("data.split: 'time' needs a column of times; set data.time")
-    reader.protocol["shares"] = list(c.split_fractions)
+    reader.protocol["shares"] = list(data.split_fractions)
     # Cuts are times and not numbers of events, so that equal times are not split.
     ordered = np.sort(events.times)
-    quantiles = [1 - sum(c.split_fractions), 1 - c.split_fractions[1]]
+    quantiles = [1 - sum(data.split_fractions), 1 - data.split_fractions[1]]
     cuts = [ordered[min(round(q * len(ordered)), len(ordered) - 1)] for q in quantiles]
     user = np.repeat(np.arange(len(events.user_ids)), np.diff(events.bounds))
     before = [np.bincount(user[events.times < t], minlength=user[-1] + 1) for t in cuts]
@@ -107,14 +109,15 @@ def split_by_time(reader: Reader, events: Events) -> Splits:
 def split_by_user(reader: Reader, events: Events) -> Splits:
     """Tests and validates on users that are never trained on (user cold start).
 
-    `data.split_fractions` are the fractions of users for validation and test, sampled
-    with `data.split_seed`. Their last event is the target, all others the history.
+    The users are sampled with `data.split_seed`. Their last event is the target, all
+    others are the history.
     """
-    c = reader.config.data
-    reader.protocol |= {"shares": list(c.split_fractions), "split_seed": c.split_seed}
+    data = reader.config.data
+    reader.protocol["shares"] = list(data.split_fractions)
+    reader.protocol["split_seed"] = data.split_seed
     (users,) = np.nonzero(np.diff(events.bounds) >= 2)
-    users = np.random.default_rng(c.split_seed).permutation(users)
-    num_valid, num_test = (round(share * len(users)) for share in c.split_fractions)
+    users = np.random.default_rng(data.split_seed).permutation(users)
+    num_valid, num_test = (round(share * len(users)) for share in data.split_fractions)
     valid, test, train = np.split(users, [num_valid, num_valid + num_test])
 
     def select(users: np.ndarray, all_positions: bool) -> Examples:
@@ -124,6 +127,7 @@ def split_by_user(reader: Reader, events: Events) -> Splits:
     return select(train, True), select(valid, False), select(test, False)
 
 
+# `data.split_fractions` gives the fractions of validation and test.
 SPLITS: dict[str, Callable[[Reader, Events], Splits]] = {
     "leave_one_out": leave_one_out,
     "ratio": split_by_ratio,
@@ -139,31 +143,31 @@ def _split_at(
     """Splits the events of each user at the first validation and first test event."""
 
     def held_out(first_V: np.ndarray, stop_V: np.ndarray) -> Examples:
-        """An example for each event in [first, stop), with all events before it."""
+        """Makes an example of each event from `first_V` to before `stop_V`."""
         targets = concat_ranges(first_V, stop_V)
         users = np.repeat(np.arange(len(first_V)), stop_V - first_V)
-        # A user's very first event cannot be predicted from anything.
-        known = targets > events.bounds[users]
-        reader.leave_out(NO_HISTORY, int((~known).sum()))
-        return events.cut(users[known], targets[known], False)
+        # There is no history to predict a user's first event from.
+        usable = targets > events.bounds[users]
+        reader.count_left_out(NO_HISTORY, int((~usable).sum()))
+        return events.cut(users[usable], targets[usable], all_positions=False)
 
     # One event is enough for training: it counts for popularity.
     (trained,) = np.nonzero(first_valid_V > events.bounds[:-1])
-    train = events.cut(trained, first_valid_V[trained] - 1, True)
+    train = events.cut(trained, first_valid_V[trained] - 1, all_positions=True)
     valid = held_out(first_valid_V, first_test_V)
     return train, valid, held_out(first_test_V, events.bounds[1:])
 
 
 def hold_out(reader: Reader, splits: Splits, held_out_N: np.ndarray) -> Splits:
-    """Makes some items cold: targets of the test, but otherwise unseen.
+    """Makes items cold: they remain as targets of the test and nowhere else.
 
     Removes them from all histories, and from the targets of training and validation.
     """
     train, valid = (_without(examples, held_out_N) for examples in splits[:2])
     test = _without(splits[2], held_out_N, keep_targets=True)
-    reader.leave_out(NO_HISTORY, len(splits[2]) - len(test))
+    reader.count_left_out(NO_HISTORY, len(splits[2]) - len(test))
     removed = len(splits[0]) - len(train) + len(splits[1]) - len(valid)
-    reader.leave_out(HELD_OUT, removed)
+    reader.count_left_out(HELD_OUT, removed)
     return train, valid, test
 
 
@@ -171,19 +175,18 @@ def _without(
     examples: Examples, held_out_N: np.ndarray, *, keep_targets: bool = False
 ) -> Examples:
     """Removes items from histories and, unless `keep_targets`, from the targets."""
-    # Bounds of the histories move with the events that are removed before them.
+    # The bounds of histories move, because events before them are removed.
     keep = ~held_out_N[examples.items]
     new_index = np.append(0, np.cumsum(keep))
     starts_R, ends_R = new_index[examples.starts_R], new_index[examples.ends_R]
     removed_R = held_out_N[examples.targets_R] & (not keep_targets)
-    # A sequence survives the loss of its target: its newest remaining event is the new
-    # target.
+    # A sequence that loses its target has its newest remaining event as a new one.
     (shorter,) = np.nonzero(removed_R & (ends_R > starts_R) & examples.all_positions)
     ends_R[shorter] -= 1
     removed_R[shorter] = False
 
     def update(values: Any, targets_R: Any) -> tuple[Any, Any]:
-        """Values of the remaining events, and of the targets."""
+        """Returns the values of the remaining events, and of the targets."""
         if values is None:
             return None, targets_R
         values, targets_R = values[keep], targets_R.copy()
@@ -193,22 +196,20 @@ def _without(
     items, targets_R = update(examples.items, examples.targets_R)
     times, target_times_R = update(examples.times, examples.target_times_R)
     ratings, ratings_R = update(examples.ratings, examples.ratings_R)
-    usable_R = (ends_R > starts_R) | examples.all_positions
-    (kept,) = np.nonzero(~removed_R & usable_R)
-    remaining = Examples(
-        examples.users_R,
-        items,
-        starts_R,
-        ends_R,
-        targets_R,
-        ratings_R,
-        examples.all_positions,
-        times,
-        target_times_R,
-        ratings,
+    remaining = replace(
+        examples,
+        items=items,
+        starts_R=starts_R,
+        ends_R=ends_R,
+        targets_R=targets_R,
+        ratings_R=ratings_R,
+        times=times,
+        target_times_R=target_times_R,
+        ratings=ratings,
+        seen_items=examples,  # removed items must not be recommended again
     )
-    # The items stay known as seen, so that they are not recommended again.
-    return replace(remaining.take(kept), seen_items=examples.take(kept))
+    usable_R = (ends_R > starts_R) | examples.all_positions
+    return remaining.take(np.flatnonzero(~removed_R & usable_R))
 
 
 def read_fixed(reader: Reader) -> tuple[np.ndarray, pl.DataFrame, Splits]:
@@ -216,38 +217,39 @@ def read_fixed(reader: Reader) -> tuple[np.ndarray, pl.DataFrame, Splits]:
 
     Each row has a user, a history (item ids separated by spaces) and a target.
     """
-    c = reader.config.data
+    data = reader.config.data
     tables = [reader.read(f"{name}.inter") for name in ("train", "valid", "test")]
     for table in tables:
-        for column in (c.user, c.item, c.history):
+        for column in (data.user, data.item, data.history):
             table.check_ids(column)
-        if c.rating:
-            table.check_numbers(c.rating, *c.rating_range)
-    histories = pl.col(c.history).str.split(" ")
+        if data.rating:
+            table.check_numbers(data.rating, *data.rating_range)
+    histories = pl.col(data.history).str.split(" ")
     histories = histories.list.eval(pl.element().filter(pl.element() != ""))
     # Without an item table, the catalogue is every item in a history or a target.
-    used = [table.frame[c.item] for table in tables]
+    used = [table.frame[data.item] for table in tables]
     used += [table.frame.select(histories.explode()).to_series() for table in tables]
     items, item_path = reader.items(pl.concat(used))
-    item_ids = items[c.item]
+    item_ids = items[data.item]
     for table in tables:
-        table.check_known(c.item, item_ids, item_path)
+        table.check_known(data.item, item_ids, item_path)
         known = histories.list.eval(pl.element().is_in(item_ids.implode())).list.all()
-        table.reject(~known, c.history, f"has an item that is not in {item_path}")
+        table.reject(~known, data.history, f"has an item that is not in {item_path}")
         reader.hide_users(table)
-    # Read after the ids were hashed: these are the hashes.
-    user_ids = np.unique(pl.concat([t.frame[c.user] for t in tables]).to_numpy())
+    # Only now, because `hide_users` may have replaced the ids.
+    user_ids = np.unique(pl.concat([t.frame[data.user] for t in tables]).to_numpy())
 
     def examples(frame: pl.DataFrame) -> Examples:
         items_of = frame.select(histories).to_series()
         ends = np.cumsum(items_of.list.len().cast(pl.Int64).to_numpy())
+        unknown_R = np.full(len(frame), np.nan)
         return Examples(
-            np.searchsorted(user_ids, frame[c.user].to_numpy()),
+            np.searchsorted(user_ids, frame[data.user].to_numpy()),
             item_indices(items_of.explode(), item_ids),
             np.append(0, ends)[:-1],
             ends,
-            item_indices(frame[c.item], item_ids),
-            frame[c.rating].to_numpy() if c.rating else np.full(len(frame), np.nan),
+            item_indices(frame[data.item], item_ids),
+            frame[data.rating].to_numpy() if data.rating else unknown_R,
         )
 
     train, valid, test = (examples(table.frame) for table in tables)

@@ -15,7 +15,7 @@ def _make_bce(config: Any, beta: float = 1.0) -> Loss:
     )
 
 
-# Made of `config.loss` and N.
+# Called with `config.loss` and N.
 LOSSES: dict[str, Callable[[Any, int], Loss]] = {
     "softmax": lambda config, num_items: functools.partial(
         softmax, smoothing=config.smoothing, chunk=config.chunk

@@ -1,4 +1,4 @@
-"""Inputs of a loss, and what all losses share."""
+"""Inputs of a loss, and computations that several losses share."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,9 +14,9 @@ class LossInputs(NamedTuple):
       targets_P: index of each target among the candidates.
       mask_P: True for targets, False for padding.
       log_weight_U: log w, the weight of a candidate as a negative; -inf excludes it.
-        If item u is c_u times a target of the batch, or was sampled c_u times, w_u is
-        c_u or, logQ-corrected, c_u / E[c_u] (Bengio and Senecal, 2008; Yi et al.,
-        2019).
+        If item u occurs c_u times among the targets of the batch and the sampled items,
+        w_u is c_u or, with logQ correction, c_u / E[c_u] (Bengio and Senecal, 2008; Yi
+        et al., 2019).
       label_P: 1 if the target was liked, else 0; None for losses that ignore ratings.
     """
 
@@ -30,8 +30,8 @@ class LossInputs(NamedTuple):
 
     def clean(self) -> "LossInputs":
         """Returns the inputs in float32, with zeros for the queries of padding."""
-        # A NaN in a padded query would survive a mask on the loss: its gradient is NaN
-        # times zero.
+        # Masking the loss is not enough if a padded query is NaN: its gradient is NaN
+        # times zero, which is NaN.
         queries_PxD = self.queries_PxD.astype(jnp.float32)
         return self._replace(
             queries_PxD=jnp.where(self.mask_P[:, None], queries_PxD, 0),
@@ -48,5 +48,5 @@ Loss = Callable[[LossInputs], Array]
 
 
 def is_target(targets_P: Array, start: Array | int, size: int) -> Array:
-    """True where a candidate of `start` .. `start + size - 1` is the target: PxC."""
+    """Whether each of C = `size` candidates from `start` on is the target: bool_PxC."""
     return jnp.arange(size)[None] == (targets_P - start)[:, None]

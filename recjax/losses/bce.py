@@ -1,4 +1,4 @@
-"""Binary losses: BCE, gBCE and liked-or-not."""
+"""Binary losses: BCE, gBCE, and whether a target was liked."""
 
 import math
 from typing import Any
@@ -16,20 +16,20 @@ def bce(
 ) -> Array:
     """Binary cross-entropy of the target against k negatives: loss_P.
 
-    `-beta log sigmoid(s_target) + k mean over u of softplus(s_u)`, the mean over all
-    candidates but the target, weighted by w. It is the expectation of the usual loss
-    with k negatives sampled per target from the same distribution, at a lower variance.
-    With logQ the weights cancel the sampling probabilities: the negatives represent
-    the entire catalogue, however they were sampled. Without it popular items are
-    negatives as often as the sampling distribution makes them.
+    `-beta log sigmoid(s_target) + k mean over u of softplus(s_u)`, where the mean is
+    over all candidates but the target and weighted by w. It is the expectation of the
+    usual loss, which samples k negatives per target from the same distribution, and has
+    a lower variance. With logQ the weights cancel the sampling probabilities: the
+    negatives represent the entire catalogue, however they were sampled. Without it
+    popular items are negatives as often as the sampling distribution makes them.
 
-    The scores s are shifted by log(beta / k); BCE and gBCE as published lack the shift,
-    which changes no rank. P x `chunk` scores exist at a time.
+    The scores s are shifted by log(beta / k). BCE and gBCE as published lack the shift,
+    which changes no rank. No more than P x `chunk` scores exist at a time.
     """
     inputs = inputs.clean()
-    # The shift minimizes the loss over constant scores: training starts from the ratio
-    # of targets and negatives and does not have to learn it first (Lin et al., Focal
-    # Loss, 2017, section 3.3).
+    # The shift is the constant score with the lowest loss: training starts from the
+    # ratio of targets to negatives and does not have to learn it first (Lin et al.,
+    # Focal Loss, 2017, section 3.3).
     inputs = inputs._replace(bias_U=inputs.bias_U + math.log(beta / num_negatives))
     size = min(chunk, len(inputs.bias_U))
     padding = (0, -len(inputs.bias_U) % size)
@@ -72,7 +72,7 @@ def gbce_beta(num_negatives: int, calibration: float, num_items: int) -> float:
 
 
 def rating(inputs: LossInputs) -> Array:
-    """Binary cross-entropy of liked or not, over the targets only: loss_P."""
+    """Binary cross-entropy of whether each target was liked: loss_P."""
     assert inputs.label_P is not None
     inputs = inputs.clean()
     cost_P = optax.sigmoid_binary_cross_entropy(inputs.target_scores(), inputs.label_P)

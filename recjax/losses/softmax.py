@@ -17,11 +17,11 @@ def softmax(inputs: LossInputs, *, smoothing: float = 0.0, chunk: int = 1024) ->
     The partition sum is `exp(s_target) + sum over other u of w_u exp(s_u)`. With w = 1
     over the entire catalogue this is the full softmax. With w_u = c_u it is the plain
     in-batch or sampled softmax with accidental hits removed; with w_u = c_u / E[c_u]
-    its sum is unbiased over batches. A user's own targets are always candidates.
+    its sum is unbiased over batches. Other targets of the same user count as negatives.
 
     Label smoothing (Szegedy et al., 2016) takes a fraction of the target's label and
     distributes it over the candidates in proportion to w. A target with weight 0 still
-    counts as a target. P x `chunk` scores exist at a time.
+    counts as a target. No more than P x `chunk` scores exist at a time.
     """
     inputs = inputs.clean()
     loss_P = _cross_entropy(chunk, *inputs[:6])
@@ -111,8 +111,8 @@ def _cross_entropy_bwd(
             _update_slice(d_bias_U, d_part_CxF[:, -1], start),
         )
 
-    # The targets' own scores, which the chunks leave out. Several queries may share a
-    # target: their gradients are added at the end, after the chunks' writes.
+    # Chunks leave out the targets' own scores. Several queries may share a target, so
+    # the gradients of targets are added after the chunks have written theirs.
     d_target_P = (jnp.exp(target_P - log_sum_P) - 1) * grad_P
     d_queries_PxD = candidates_UxD[targets_P] * d_target_P[:, None]
     sums = (d_queries_PxD, jnp.zeros_like(candidates_UxD), jnp.zeros_like(offset_U))
@@ -148,7 +148,7 @@ def _for_chunks(
 def _slice(
     candidates_UxD: Array, offset_U: Array, start: Array | int, size: int
 ) -> Array:
-    """A chunk of the candidates with the offset of their scores as last column."""
+    """A chunk of candidates, with the offset of their scores as the last column."""
     part_CxD, offset_C = (
         jax.lax.dynamic_slice_in_dim(x, start, size) for x in (candidates_UxD, offset_U)
     )

@@ -50,9 +50,9 @@ class SoftmaxHead(nn.Module):
 
 
 class FusionWeights(nn.Module):
-    """Weights of M baselines' scores in the sum with the model's.
+    """Weights of M baselines' scores, which are added to the model's.
 
-    Tuned on validation by grid search and not by gradients, see `ScoreFusion`.
+    They are tuned by grid search on validation, not by gradients, see `ScoreFusion`.
     """
 
     num_fused: int
@@ -70,8 +70,8 @@ class Bilinear(nn.Module):
         return x_xD @ self.param("kernel", lambda _: jnp.eye(x_xD.shape[-1]))
 
 
-# Made of N and `head.temperature`. `queries` maps user vectors to queries, `candidates`
-# item vectors and their indices to candidates_UxD and bias_U.
+# Called with N and `head.temperature`. `queries` maps user vectors to queries, and
+# `candidates` maps item vectors and their indices to candidates_UxD and bias_U.
 HEADS: dict[str, Callable[[int, float], nn.Module]] = {
     "two_tower": TwoTowerHead,
     "softmax": SoftmaxHead,

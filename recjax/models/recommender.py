@@ -51,13 +51,13 @@ class Recommender(nn.Module):
         """The text encoder's static description, if there is one."""
         return None if self.text is None else self.text.encoder.config
 
-    def with_frozen_blocks(self, blocks: int) -> "Recommender":
-        """Returns the same model with the text encoder's first blocks constant."""
-        return self.clone(items=self.items.with_text(frozen_blocks=blocks))
-
-    def with_pooling(self, pooling: str) -> "Recommender":
-        """Returns the same model with another pooling of token states."""
-        return self.clone(items=self.items.with_text(pooling=pooling))
+    def with_text(self, **changes: Any) -> "Recommender":
+        """Returns the same model with other attributes of the text source, if any."""
+        sources = tuple(
+            s.clone(name=s.name, **changes) if isinstance(s, TextSource) else s
+            for s in self.items.sources
+        )
+        return self.clone(items=self.items.clone(sources=sources))
 
     def encode_items(
         self, catalogue: Catalogue, items: Any, train: bool = False
@@ -78,7 +78,10 @@ class Recommender(nn.Module):
         train: bool = False,
         hidden_BxH: Array | None = None,
     ) -> Array:
-        """One user vector per prefix; per position if the tower is bidirectional."""
+        """Returns users_BxHxD: position h has the user vector of the prefix up to h.
+
+        In a bidirectional tower it depends on the entire history.
+        """
         hidden = (hidden_BxH,) if self.bidirectional else ()
         return self.users(history_BxHxD, mask_BxH, train, *hidden)
 
@@ -125,7 +128,7 @@ class Recommender(nn.Module):
         return self.head.queries(users_BxHxD[:, -1])
 
     def fuse_scores(self, baseline_scores_BxMxN: Array) -> Array:
-        """Weighted sum of the baselines' scores, to add to the model's: BxN."""
+        """Weighted sum of the baselines' scores, to add to the model's: scores_BxN."""
         assert self.late_fusion is not None
         return jnp.einsum("m,bmn->bn", self.late_fusion(), baseline_scores_BxMxN)
 
@@ -137,18 +140,18 @@ class Recommender(nn.Module):
         The candidates are the batch's items, or the entire catalogue if it contains
         `stale`, all item vectors of an earlier training state.
         """
-        # Creates the parameter of the weights, which training does not use.
+        # Creates the fusion weights, which training does not use.
         if self.late_fusion is not None and self.is_initializing():
             self.late_fusion()
         items = batch.items
         # An item that occurs in several histories, or as a target, is encoded once.
         vectors_UxD = self.encode_items(catalogue, items, train)
-        read_UxD = vectors_UxD  # of these the histories consist
+        input_UxD = vectors_UxD  # the vectors of items in histories
         if "graph" in catalogue:  # the batch's items are all N, padded to U
             own_NxD = vectors_UxD[: self.num_items]
-            ranks_NxD, read_UxD = self.propagate(own_NxD, catalogue["graph"])
-            vectors_UxD = vectors_UxD.at[: self.num_items].set(ranks_NxD)
-        history_BxHxD = self.embed_history(read_UxD, batch.history_BxH, batch.mask_BxH)
+            candidates_NxD, input_UxD = self.propagate(own_NxD, catalogue["graph"])
+            vectors_UxD = vectors_UxD.at[: self.num_items].set(candidates_NxD)
+        history_BxHxD = self.embed_history(input_UxD, batch.history_BxH, batch.mask_BxH)
         users_BxHxD = self.encode_users(
             history_BxHxD, batch.mask_BxH, train, batch.hidden_BxH
         )
@@ -169,7 +172,7 @@ class Recommender(nn.Module):
 def make_model(
     config: Any, num_items: int, encoder_config: EncoderConfig | None
 ) -> Recommender:
-    """Builds the model of the config's sections for items, users and head."""
+    """Builds the model that a config describes."""
     tower = config.item_tower
     users = config.user_tower.copy_and_resolve_references()
     length = config.data.history_length

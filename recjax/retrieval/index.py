@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-GROUP_SIZE = 32  # neighbouring columns of which `top_k` first compares the maximum
+GROUP_SIZE = 32  # neighbouring columns that `top_k` first compares by their maximum
 
 
 class Index(NamedTuple):
@@ -17,11 +17,11 @@ class Index(NamedTuple):
 
 def make_index(candidates_NxD: Array, bias_N: Array) -> Index:
     """Pads the candidates to complete groups, once for all batches of queries."""
-    # Padded candidates score 0 like any item could: who ranks has to mask columns >= N.
+    # Padded candidates score 0, which is no low score: the caller masks columns >= N.
     padding = (0, -len(bias_N) % GROUP_SIZE)
     return Index(jnp.pad(candidates_NxD, (padding, (0, 0))), jnp.pad(bias_N, padding))
 
 
 def score_items(queries_BxD: Array, index: Index) -> Array:
-    """Returns scores_BxM."""
+    """Scores all candidates: scores_BxM, with padding."""
     return queries_BxD @ index.candidates_MxD.T + index.bias_M[None]

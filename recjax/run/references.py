@@ -65,8 +65,8 @@ class References:
         Attention pooling has to be learned, so the mean replaces it here.
         """
         pooling = self.run.config.item_tower.pooling
-        model = self.run.model.with_pooling(
-            "mean" if pooling == "attention" else pooling
+        model = self.run.model.with_text(
+            pooling="mean" if pooling == "attention" else pooling
         )
         assert model.encoder_config is not None
         encoder = self.run.catalogue.prefix_encoder

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from recjax.common.param_paths import TEXT_PARAMS, FlatParams, flatten_params
 from recjax.data.batching.types import Batch
-from recjax.data.text.packing import Items, Tokens, pack
+from recjax.data.text.packing import Items, Packing, Tokens
 from recjax.models.encoders.huggingface import load_params
 from recjax.models.recommender import Recommender
 from recjax.runtime.compiler import Compiler
@@ -100,7 +100,7 @@ def dummy_inputs(history_length: int) -> DummyInputs:
     """Builds the smallest inputs: one user, one item of one token."""
     tokens = Tokens(np.zeros(1, np.int32), np.array([0, 1]))
     items_U = np.zeros(1, np.int32)
-    items = Items(items_U, np.zeros(1, np.float32), pack(tokens, items_U, width=1))
+    items = Items(items_U, np.zeros(1, np.float32), Packing(tokens, 1).pack(items_U))
     history_BxH = np.zeros((1, history_length), np.int32)
     one_P = np.zeros(1, np.int32)
     mask_BxH = history_BxH == 0

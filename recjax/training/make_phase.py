@@ -61,7 +61,7 @@ def make_phase(
     # step; the model of this phase starts behind them.
     start = run.timer.start()
     blocks = count_frozen_blocks(run.model.encoder_config, trainable)
-    model = run.model.with_frozen_blocks(blocks)
+    model = run.model.with_text(frozen_blocks=blocks)
     catalogue = run.catalogue.build(model, params, blocks, batches.negatives)
     batches.packing = catalogue.packing
     graph = candidates = None

@@ -24,7 +24,7 @@ def test_changes_are_described(before, now, text):
 
 def test_the_first_three_changes_are_shown():
     before, now = dict.fromkeys("abcde", 0), dict.fromkeys("abcde", 1)
-    text = describe_changes(before, now, names=("there", "here"))
-    assert text.startswith("a: 0 there, 1 here; b: ")
-    assert text.endswith("c: 0 there, 1 here; 2 more")
+    text = describe_changes(before, now, names=("saved", "current"))
+    assert text.startswith("a: 0 saved, 1 current; b: ")
+    assert text.endswith("c: 0 saved, 1 current; 2 more")
     assert describe_changes(before, now, limit=None).count("; ") == 4

@@ -1,4 +1,4 @@
-"""The key of an error: what it is about."""
+"""The key of an error: the config key, flag or file that it is about."""
 
 import pytest
 

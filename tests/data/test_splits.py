@@ -93,6 +93,17 @@ def test_ratio(config, tmp_path, seed):
     assert data.train.all_positions
 
 
+def test_ratio_takes_no_event_of_another_user(config, tmp_path):
+    """Fractions that round up to four of the three events of short histories."""
+    events = [(f"u{u}", f"i{i:02}", 3, i) for u in range(2) for i in range(3)]
+    events += [("v", f"i{i % NUM_ITEMS:02}", 3, i) for i in range(40)]
+    data = load(
+        config, tmp_path / "x", events, split="ratio", split_fractions=(0.05, 0.9)
+    )
+    # The first event of each short history is the only target without a history.
+    assert data.left_out == {splits.NO_HISTORY: 2}
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_time(config, tmp_path, seed):
     events = make_events(seed)
@@ -192,6 +203,8 @@ def test_cold_items_are_targets_and_never_seen(config, tmp_path, split):
     had = {(u, i): set(h) for u, h, i, _ in tasks_of(warm, warm.test)}
     for r, (u, _, i, _) in enumerate(tasks_of(data, data.test)):
         assert set(data.item_ids[data.test.seen(r)]) == had[u, i] - {i}
+        alone = data.test.take(np.array([r]))
+        assert alone.seen(0).tolist() == data.test.seen(r).tolist()
     assert any(i in cold for _, _, i, _ in tasks_of(data, data.test))
     for r in range(len(data.train)):
         assert len(data.train.sequence_times(r)) == len(data.train.sequence(r))

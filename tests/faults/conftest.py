@@ -2,7 +2,7 @@
 
 import pytest
 
-from recjax.data import synthetic
+from tests import synthetic
 from tests.faults import runs
 
 

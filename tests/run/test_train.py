@@ -20,7 +20,6 @@ from recjax.checkpointing.checkpoints import Checkpoints, read_params
 from recjax.common import param_paths
 from recjax.common.errors import UserError
 from recjax.config import base, validate, validate_model
-from recjax.data import synthetic
 from recjax.data.batching.negatives import NEGATIVES
 from recjax.data.splits import load_data
 from recjax.evaluation import results as results_lib
@@ -37,6 +36,7 @@ from recjax.models.users import POSITIONS, USER_TOWERS, USES_GRAPH
 from recjax.run import phases, train
 from recjax.training.initial_params import dummy_inputs
 from recjax.training.optimizer import OPTIMIZERS, SCHEDULES
+from tests import synthetic
 from tests.conftest import (
     BASELINES_HERE,
     TINY_BERT,

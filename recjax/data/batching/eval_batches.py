@@ -8,7 +8,7 @@ from recjax.data.batching.types import Queries
 from recjax.data.dataset import Examples
 from recjax.data.padding import pad_left, pad_to
 
-MIN_WIDTH = 4  # shorter histories are padded: further shapes would not save time
+MIN_WIDTH = 4  # even shorter batches would not save time
 
 
 def make_queries(
@@ -22,14 +22,14 @@ def make_queries(
 ) -> Iterator[Queries]:
     """Yields the examples in batches of B queries.
 
-    All items of the user's history count as seen, also those before the newest
-    `history_length` items. The target never counts as seen.
+    With `mask_seen`, all items of the user's history are seen items, also those before
+    the newest `history_length` ones. The target is never among them.
 
     Args:
       by_length: whether to start with the short histories, in batches of a smaller H:
         a half, a quarter and so on, down to `MIN_WIDTH`. Otherwise the examples are in
         order and all batches have one shape.
-      sampled_RxC: see `sample_candidates`; None where all items are candidates.
+      sampled_RxC: see `sample_candidates`; None if all items are candidates.
     """
     lengths_R = examples.lengths()
     order_R = np.arange(len(examples))
@@ -41,7 +41,7 @@ def make_queries(
         longest = int(lengths_R[chosen].max())
         width = _width(longest, history_length) if by_length else history_length
         # A history that fits into a narrower batch has no seen items outside it, unless
-        # these are stored apart.
+        # items were removed from histories.
         untruncated = width < history_length and examples.seen_items is None
         num_seen = width if untruncated else max_seen
         seen_BxS = np.full((batch_size, num_seen if mask_seen else 1), -1, np.int32)
@@ -81,7 +81,7 @@ def sample_candidates(
 
 
 def _width(longest: int, history_length: int) -> int:
-    """Halves the history length while the longest history still fits."""
+    """Halves the width of a batch while its longest history still fits."""
     width = history_length
     while width >= 2 * MIN_WIDTH and longest <= (half := -(-width // 2)):
         width = half

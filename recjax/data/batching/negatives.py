@@ -8,16 +8,21 @@ import numpy as np
 
 
 class ItemSampler(NamedTuple):
-    """One way to sample items for a batch, with repetitions."""
+    """One way to sample items for a batch.
 
-    sample: Callable[[np.ndarray, np.random.Generator], np.ndarray]  # from the targets
-    # How often each of some items is expected in the sample of a number of windows.
+    Attributes:
+      sample: targets of the batch -> sampled items, with repetitions.
+      expected_count: items, number of windows in the batch -> how often each item is
+        expected in the sample.
+    """
+
+    sample: Callable[[np.ndarray, np.random.Generator], np.ndarray]
     expected_count: Callable[[np.ndarray, int], np.ndarray]
 
 
 def in_batch(target_freq_N: np.ndarray, allowed: np.ndarray, size: int) -> ItemSampler:
     """Uses the targets of the batch itself."""
-    # The expectation over which windows a batch has, not the count in this batch.
+    # The expectation over random batches, not the count in this batch.
     return ItemSampler(
         lambda targets, rng: targets,
         lambda items, num_windows: target_freq_N[items] * num_windows,
@@ -40,8 +45,8 @@ def by_popularity(
     """Samples `size` items in proportion to how often they are targets."""
     # Held-out items are never training targets, so their probability is zero.
     sampling_prob_N = target_freq_N / target_freq_N.sum()
-    # Inverse transform sampling; the last bound is left out, so that rounding in the
-    # sum cannot yield an index beyond the catalogue.
+    # Inverse transform sampling. Without the last bound, rounding in the sum cannot
+    # yield an index beyond the catalogue.
     bounds = np.cumsum(sampling_prob_N[:-1])
     return ItemSampler(
         lambda targets, rng: np.searchsorted(bounds, rng.random(size), "right"),
@@ -51,17 +56,19 @@ def by_popularity(
 
 @dataclass(frozen=True)
 class NegativeStrategy:
-    """What the targets of a batch compete with; `name` is its key in `NEGATIVES`.
+    """The items that the targets of a batch compete with.
 
     Attributes:
-      samplers: make what the sampled negatives of a batch are pooled from, given
+      name: its key in `NEGATIVES`.
+      samplers: factories of the samplers whose items are pooled. They receive
         target_freq_N (mean number of times that an item is a target of a window), the
         items that may be sampled, and the size of the sample.
       needs_target_freq: whether a sampler reads target_freq_N.
-      needs_whole_catalogue: every step encodes all items; `Batch.items` is None.
-      is_stale: candidates are all items too, but their vectors are encoded every
-        `loss.refresh_steps` steps and constant in between. A step encodes only the
-        items of its own batch.
+      needs_whole_catalogue: whether every step encodes all items, which are the
+        candidates; `Batch.items` is None.
+      is_stale: whether the candidates are all items, with vectors that are encoded
+        every `loss.refresh_steps` steps and constant in between. A step encodes only
+        the items of its own batch.
     """
 
     name: str
@@ -81,7 +88,7 @@ class NegativeSampler:
     def sample(
         self, targets: np.ndarray, num_windows: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Distinct negatives of a batch, and their weights: count / expected count."""
+        """Returns the distinct negatives of a batch, and their weights."""
         pools = [sampler.sample(targets, rng) for sampler in self.samplers]
         # The empty array serves strategies without samplers, which have no negatives.
         pooled = np.concatenate([np.zeros(0, np.int64), *pools])

@@ -6,17 +6,17 @@ from recjax.data.dataset import Examples
 
 
 def merge_prefixes(examples: Examples, history_length: int) -> Examples:
-    """Merges the examples of each user into one sequence where they are its prefixes.
+    """Merges the examples of each user into one sequence if they are its prefixes.
 
     Files of sliding windows have a row for each event: the preceding events, up to a
     maximum number, and the event as the target. A user tower with targets at all
-    positions can read such a user once instead of once per event. Users longer than
+    positions can read such a user once instead of once per event. Sequences longer than
     `history_length` are read in several windows, and as in all windows an early target
     is then predicted from fewer events than its row had.
 
     Returns:
       Sequences with the same targets and `all_positions`; the rating of a user's first
-      event is unknown. The same object where the examples are not prefixes.
+      event is unknown. If any examples are not prefixes, `examples` itself.
     """
     if examples.all_positions or not len(examples):
         return examples
@@ -32,8 +32,8 @@ def merge_prefixes(examples: Examples, history_length: int) -> Examples:
     longest = int(examples.lengths().max())
     if longest < min(history_length, int((last - first).max()) + 1):
         return examples
-    # A sequence is its first event, which is no target, and then all targets. The last
-    # target is stored apart: the history ends before it.
+    # A sequence is its first event, which is no target, and then all targets. The
+    # history ends before the last target.
     items = np.insert(targets_R, first, ordered.items[ordered.starts_R[first]])
     ratings = np.insert(ordered.ratings_R, first, np.nan)
     num_inserted = np.arange(len(first))
@@ -52,8 +52,8 @@ def merge_prefixes(examples: Examples, history_length: int) -> Examples:
 def _are_prefixes(examples: Examples, first_R: np.ndarray) -> bool:
     """Whether each history is the previous example's history followed by its target.
 
-    The examples are sorted by user; the history of a user's first one, which `first_R`
-    marks, must have one event.
+    The examples are sorted by user. `first_R` marks the first one of each user, whose
+    history must be a single event.
     """
     items, ends_R, lengths_R = examples.items, examples.ends_R, examples.lengths()
     longest = int(lengths_R.max())  # longer histories were truncated on the left

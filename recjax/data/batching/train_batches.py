@@ -19,10 +19,11 @@ class TrainBatches:
       batch_size: B; the last batch of an epoch is padded.
       epoch_steps: batches per epoch; 0 = enough to read every window once.
       negatives: what a target competes with, a key of `negatives.NEGATIVES`.
-      held_out_N: items that are no candidates; None where all are.
+      logq: whether to correct for how often an item is sampled, see `NegativeSampler`.
+      held_out_N: whether an item is excluded from the candidates; None excludes none.
       num_negatives: items sampled for a batch, with replacement.
       multiple: U and P become multiples of it.
-      like: ratings from here on are likes; None where ratings do not count.
+      like: the lowest rating of a liked item; None if ratings are not used.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class TrainBatches:
         self.negatives = NEGATIVES[negatives]
         self.multiple = multiple
         self.like = like
-        self.packing: Packing | None = None  # set where texts have to be encoded
+        self.packing: Packing | None = None  # set by a phase that has to encode texts
         self.num_items = num_items
         if held_out_N is None:
             held_out_N = np.zeros(num_items, bool)
@@ -79,9 +80,9 @@ class TrainBatches:
     def make_batch(
         self, chosen: np.ndarray, rng: np.random.Generator | None = None
     ) -> Batch:
-        """Batch of the chosen windows; without `rng`, in the order of the data."""
+        """Makes a batch of the chosen windows; without `rng`, always the same."""
         windows = [self.windows.window(int(w), rng) for w in chosen]
-        targets = np.concatenate([x.targets for x in windows])
+        targets = np.concatenate([window.targets for window in windows])
         # With all items as candidates, item indices already index into them.
         batch = Batch(
             *self._lay_out_inputs(windows),
@@ -99,12 +100,13 @@ class TrainBatches:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """history_BxH, mask_BxH and hidden_BxH of a batch."""
         shape = (self.batch_size, self.length)
-        history_BxH, mask_BxH = pad_left([x.inputs for x in windows], shape)
-        hidden = [x.hidden for x in windows if x.hidden is not None]
+        inputs = [window.inputs for window in windows]
+        history_BxH, mask_BxH = pad_left(inputs, shape)
+        hidden = [window.hidden for window in windows if window.hidden is not None]
         if not hidden:
             return history_BxH, mask_BxH, None
         hidden_BxH = pad_left(hidden, shape)[0] > 0
-        # Not even as an index: a hidden item must not be able to leak into the model.
+        # Without its index, a hidden item cannot leak into the model.
         history_BxH[hidden_BxH] = 0
         return history_BxH, mask_BxH, hidden_BxH
 
@@ -114,15 +116,15 @@ class TrainBatches:
         """targets_P, position_P and label_P of a batch."""
         size = next(size for size in self._target_sizes if size >= len(targets))
         targets_P = pad_to(targets, size, 0)
-        # Inputs are at the right end of a line of H positions.
+        # Inputs are padded on the left, so they end at the last of H positions.
         positions = [
-            (b + 1) * self.length - len(x.inputs) + x.positions
-            for b, x in enumerate(windows)
+            (b + 1) * self.length - len(window.inputs) + window.positions
+            for b, window in enumerate(windows)
         ]
         position_P = pad_to(np.concatenate(positions), size)
         if self.like is None:
             return targets_P, position_P, None
-        ratings = np.concatenate([x.ratings for x in windows])
+        ratings = np.concatenate([window.ratings for window in windows])
         ratings_P = pad_to(ratings, size, np.nan, float)
         position_P[np.isnan(ratings_P)] = -1  # an unknown rating is no dislike
         return targets_P, position_P, (ratings_P >= self.like).astype(np.float32)
@@ -134,7 +136,7 @@ class TrainBatches:
         num_windows: int,
         rng: np.random.Generator,
     ) -> Batch:
-        """Adds the distinct items of batch and negatives, and indexes into them."""
+        """Adds the distinct items to encode, and makes all indices point to them."""
         visible_BxH = batch.mask_BxH
         if batch.hidden_BxH is not None:
             visible_BxH = visible_BxH & ~batch.hidden_BxH
@@ -153,7 +155,7 @@ class TrainBatches:
             # Candidates are the stale table's rows, so targets stay item indices.
             log_weight_U = self.log_weight_N
         else:
-            # Items that are only in histories are encoded, but are no candidates.
+            # Items that are only in histories are encoded, but they are no candidates.
             log_weight_U = np.full(size, -np.inf, np.float32)
             log_weight_U[np.searchsorted(distinct, negatives)] = np.log(weights)
             targets_P = pad_to(np.searchsorted(distinct, targets), len(targets_P), 0)
@@ -161,7 +163,7 @@ class TrainBatches:
         return batch._replace(history_BxH=history_BxH, targets_P=targets_P, items=items)
 
     def all_items(self) -> Items:
-        """The complete catalogue as the candidates of every batch."""
+        """The catalogue, as the candidates of every batch; see `whole_catalogue`."""
         items = whole_catalogue(self.num_items, self.packing, self.multiple)
         items.log_weight_U[: self.num_items] = self.log_weight_N
         return items
@@ -177,7 +179,7 @@ class TrainBatches:
         return freq_N / len(self.windows)
 
     def _choose_target_sizes(self) -> list[int]:
-        """Two sizes of P: one that few batches exceed, and the largest possible one."""
+        """Returns two sizes of P: one that few batches exceed, and the largest one."""
         # Most histories are shorter than H, so P = B * H would be mostly padding. Four
         # standard deviations above the mean leave the second size, and its compilation,
         # to about one batch in 30,000.
@@ -188,10 +190,10 @@ class TrainBatches:
         return [round_up(size, self.multiple) for size in sizes]
 
     def _pack(self, items_U: np.ndarray) -> Packed | None:
-        """Packs the texts of a batch's items where they have to be encoded."""
+        """Packs the texts of a batch's items if they have to be encoded."""
         if not self.packing:
             return None
         packed = self.packing.pack(items_U)
-        # An empty row costs as much as a full one, unlike padding of U: finer sizes.
+        # Finer sizes than for U, because an empty row costs as much as a full one.
         size = round_up_shape(len(packed.index_RxL), self.packing.multiple, parts=8)
         return packed.fill_up(size)

@@ -1,4 +1,4 @@
-"""The arrays of training and evaluation batches, and the protocol of a baseline."""
+"""The arrays of training and evaluation batches, and the interface of a scorer."""
 
 from typing import NamedTuple, Protocol
 
@@ -12,17 +12,17 @@ class Batch(NamedTuple):
     """A training batch of B windows, with P targets altogether.
 
     Histories are padded on the left; -1 is padding in `position_P` and `examples_B`.
-    `targets_P` are item indices too where the candidates are the whole catalogue.
+    If the candidates are the whole catalogue, `targets_P` are item indices.
     """
 
-    history_BxH: np.ndarray  # indices into `items`; item indices where that is None
+    history_BxH: np.ndarray  # indices into `items`; item indices if that is None
     mask_BxH: np.ndarray  # False at padding
     hidden_BxH: np.ndarray | None  # items that the user tower may not see (BERT4Rec)
     targets_P: np.ndarray  # index of each target among the candidates, see `items`
     position_P: np.ndarray  # b * H + h where the user tower predicts the target
-    label_P: np.ndarray | None  # 1 if liked, else 0; None where ratings do not count
+    label_P: np.ndarray | None  # 1 if liked, else 0; None if ratings are not used
     examples_B: np.ndarray | None  # training examples; None on the devices
-    items: Items | None  # distinct items; None where a step encodes all items
+    items: Items | None  # distinct items; None if a step encodes all items
 
 
 class Queries(NamedTuple):
@@ -33,10 +33,10 @@ class Queries(NamedTuple):
 
     history_BxH: np.ndarray  # item indices, oldest first
     mask_BxH: np.ndarray  # False at padding
-    seen_BxS: np.ndarray  # item indices that must not be ranked, each once
+    seen_BxS: np.ndarray  # item indices that are no candidates, each once
     targets_B: np.ndarray  # item indices; 0 at padding
-    examples_B: np.ndarray  # index of the example that each query belongs to
-    sampled_BxC: np.ndarray | None = None  # candidates; None where all items are
+    examples_B: np.ndarray  # index of each query's example
+    sampled_BxC: np.ndarray | None = None  # candidates; None if all items are
     # Of the M baselines that are fused with the model; None without score fusion.
     baseline_scores_BxMxN: np.ndarray | None = None
 

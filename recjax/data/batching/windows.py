@@ -13,7 +13,7 @@ class Window(NamedTuple):
     inputs: np.ndarray  # item indices, oldest first
     positions: np.ndarray  # index into `inputs` where each target is predicted
     targets: np.ndarray  # item indices
-    ratings: np.ndarray  # of the target events, NaN where the data has none
+    ratings: np.ndarray  # of the target events; NaN where unknown
     hidden: np.ndarray | None = None  # inputs that the user tower may not see
 
 
@@ -23,12 +23,12 @@ class NextItem:
     Args:
       length: H, in items.
       windows: 'last' uses the newest H + 1 items of a sequence; 'all' cuts the sequence
-        into windows, so that every event is a target.
+        into windows, so that every event but the first is a target.
       shuffle_ties: whether to shuffle events of equal time in every epoch, because the
         file's order of them carries no information.
-      reverse: probability that a window is read from the newest item to the oldest,
-        where all positions are targets: what follows an item also leads to it (Liu et
-        al., ASReP, 2021, use this for pre-training).
+      reverse: probability that a window of a complete sequence is read from the newest
+        item to the oldest: what follows an item also leads to it (Liu et al., ASReP,
+        2021, use this for pre-training).
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class NextItem:
         return float(count_W.mean()), float(count_W.var())
 
     def window(self, w: int, rng: np.random.Generator | None) -> Window:
-        """Returns a window; without `rng`, in the order of the data."""
+        """Reads a window; without `rng`, in the order of the data."""
         items, ratings = self._read(w, rng)
         # The first item of a window has no history, so it is no target.
         positions = np.arange(len(items) - 1)[-self.max_targets :]
@@ -65,7 +65,7 @@ class NextItem:
         return Window(items[:-1], positions, items[targets], ratings[targets])
 
     def target_probabilities(self, w: int) -> tuple[np.ndarray, np.ndarray]:
-        """Items of a window and the probability of each to be a target."""
+        """Returns the items of a window, and the probability of each to be a target."""
         example, start, end = self.windows_Wx3[w]
         items = self.examples.sequence(example)[start:end]
         forward = self._position_probabilities(len(items))
@@ -73,8 +73,8 @@ class NextItem:
         times = self.examples.sequence_times(example) if self.shuffle_ties else None
         if times is None:
             return items, probabilities
-        # Events of equal time are shuffled: each member of such a tie gets the mean
-        # probability of the positions that it may take.
+        # Events of equal time are shuffled, so each gets the mean probability of the
+        # positions that it may take.
         _, tie = np.unique(times[start:end], return_inverse=True)
         return items, (np.bincount(tie, probabilities) / np.bincount(tie))[tie]
 
@@ -85,7 +85,7 @@ class NextItem:
     def _read(
         self, w: int, rng: np.random.Generator | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Items and ratings of a window, in the order in which it is trained on."""
+        """Returns items and ratings of a window, in the order of this training step."""
         example, start, end = self.windows_Wx3[w]
         order = np.arange(start, end)
         if rng is not None and self.shuffle_ties:
@@ -103,12 +103,13 @@ class NextItem:
 class MaskedItem(NextItem):
     """Masked-item targets: items hidden at random (Sun et al., BERT4Rec, 2019).
 
-    A window has H items, at least one of them hidden; the oldest event of a sequence of
-    k H + 1 items is in no window. Of pre-cut examples only the target is hidden.
+    A window has at most H items, at least one of them hidden; the oldest event of a
+    sequence of k H + 1 items is in no window. Of pre-cut examples only the target is
+    hidden.
 
     Args:
       share: probability of an item to be hidden.
-      **options: of `NextItem`.
+      **options: see `NextItem`.
     """
 
     def __init__(
@@ -121,16 +122,16 @@ class MaskedItem(NextItem):
         """Mean and variance of the number of targets in a window."""
         _, start_W, end_W = self.windows_Wx3.T
         size_W = np.minimum(end_W - start_W, self.length)
-        # Where the draw hides none, one item is hidden after all: (1 - share)^size.
+        # With probability (1 - share)^size none is drawn, and one is hidden anyway.
         mean_W = size_W * self.share + (1 - self.share) ** size_W
         # Law of total variance: between windows, and binomial within each.
         within_W = size_W * self.share * (1 - self.share)
         return float(mean_W.mean()), float(mean_W.var() + within_W.mean())
 
     def window(self, w: int, rng: np.random.Generator | None) -> Window:
-        """Returns a window; without `rng`, in data order with the last item hidden."""
+        """Reads a window; without `rng`, in data order with the last item hidden."""
         # Windows are cut for H inputs and a target; here the target is itself an input.
-        items, ratings = (x[-self.length :] for x in self._read(w, rng))
+        items, ratings = (values[-self.length :] for values in self._read(w, rng))
         if rng is None or not self.share:
             hidden = np.arange(len(items)) == len(items) - 1
         else:
@@ -152,7 +153,7 @@ class MaskedItem(NextItem):
 
 
 def _cut_windows(examples: Examples, length: int, windows: str) -> np.ndarray:
-    """(example, start, end) of every window of at most `length` inputs + 1 target."""
+    """Finds (example, start, end) of windows of at most `length` inputs + 1 target."""
     cuts: list[tuple[int, int, int]] = []
     for example, size in enumerate(examples.lengths() + 1):
         end = int(size)

@@ -17,11 +17,11 @@ csv.field_size_limit(2**31 - 1)  # a text may be longer than Python's 128 KiB
 
 @dataclass
 class Parsed:
-    """The content of a file; `frame` has the well-formed rows, as strings."""
+    """The content of a file; `frame` has the well-formed rows, with strings only."""
 
     frame: pl.DataFrame
     line_numbers: np.ndarray  # line where each of these rows begins; the first is 1
-    # Line number, reason and text of every malformed row.
+    # Line number, reason and text of each malformed row.
     bad: list[tuple[int, str, str]] = field(default_factory=list)
 
 
@@ -34,14 +34,15 @@ def parse_lines(raw: bytes, separator: str, path: Path) -> Parsed:
       UserError: the header is missing, or names a column twice.
     """
     raw = _clean(raw, path)
-    # Files have millions of lines: arrays of byte positions find the few doubtful ones.
+    # Files have millions of lines. Counting bytes in arrays finds the few that may be
+    # malformed, and only these are checked one by one.
     bytes_ = np.frombuffer(raw, np.uint8)
     (ends,) = np.nonzero(bytes_ == NEWLINE)
     starts = np.append(0, ends[:-1] + 1)
     columns = _header(raw[: ends[0]], path, lambda line: line.split(separator))
 
     def count(is_counted: np.ndarray) -> np.ndarray:
-        """How many of the marked bytes are in each line."""
+        """Number of marked bytes in each line."""
         (positions,) = np.nonzero(is_counted)
         return np.searchsorted(positions, ends) - np.searchsorted(positions, starts)
 
@@ -75,20 +76,20 @@ def parse_lines(raw: bytes, separator: str, path: Path) -> Parsed:
 def parse_csv(raw: bytes, path: Path) -> Parsed:
     """Parses a CSV table, where quoted values may have commas, line ends and quotes.
 
-    Where the quotes of a line do not match, only that line is malformed, and parsing
-    continues with the next line. Otherwise as `parse_lines`.
+    A line whose quotes do not match is malformed, and parsing continues with the next
+    line. Otherwise as `parse_lines`.
     """
     if b'"' not in raw:  # much faster, and the same result
         return parse_lines(raw, ",", path)
     raw = _clean(raw, path)
     first, _, rest = raw.partition(b"\n")
     columns = _header(first, path, lambda line: next(csv.reader([line])))
-    # Invalid bytes become surrogates, by which `_row_problem` finds them.
+    # Invalid bytes become surrogates, which `_row_problem` looks for.
     lines = rest.decode("utf-8", "surrogateescape").split("\n")[:-1]
     good: list[list[str]] = []
     line_numbers: list[int] = []
     bad: list[tuple[int, str, str]] = []
-    next_line = 0  # where the next row begins; two less than its number in the file
+    next_line = 0  # index in `lines`; the number in the file is larger by two
     while next_line < len(lines):
         start = next_line
         remaining = (lines[i] + "\n" for i in range(start, len(lines)))
@@ -124,7 +125,7 @@ def _clean(raw: bytes, path: Path) -> bytes:
 
 
 def _header(line: bytes, path: Path, split: Callable[[str], list[str]]) -> list[str]:
-    """Column names of the first line."""
+    """Splits the first line into column names."""
     try:
         columns = split(line.decode("utf-8"))
     except (UnicodeDecodeError, csv.Error, StopIteration):
@@ -139,7 +140,7 @@ def _header(line: bytes, path: Path, split: Callable[[str], list[str]]) -> list[
 
 
 def _line_problem(line: bytes, separator: str, num_columns: int) -> str:
-    """Why a line is malformed; "" where it is well-formed."""
+    """Says why a line is malformed; "" if it is well-formed."""
     try:
         found = len(line.decode("utf-8").split(separator))
     except UnicodeDecodeError:
@@ -152,7 +153,7 @@ def _line_problem(line: bytes, separator: str, num_columns: int) -> str:
 
 
 def _row_problem(row: list[str], num_columns: int) -> str:
-    """Why the values of a row are malformed; "" where they are well-formed."""
+    """Says why a row is malformed; "" if it is well-formed."""
     text = "".join(row)
     if len(row) != num_columns:
         return f"{len(row)} columns, not {num_columns}"

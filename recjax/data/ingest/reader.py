@@ -1,8 +1,8 @@
 """Reads the tables of a data set into checked events, items and users.
 
 Everything that can change the meaning of a metric goes into the protocol, whose hash is
-the fingerprint in results and tables. Its keys and values must therefore stay the same
-where the code changes.
+the fingerprint in results and tables. Changes to this code must therefore keep its keys
+and values.
 """
 
 import hmac
@@ -17,28 +17,30 @@ import polars as pl
 from recjax.common.errors import UserError
 from recjax.common.files import file_sha256, sha256
 from recjax.data.dataset import Data, Examples
-from recjax.data.ingest.sources import read_key
 from recjax.data.ingest.tables import REJECTED, SUFFIXES, Table, read_table
 
 DUPLICATE = "appears twice"
-# The protocol has the reasons of rejected rows in these words, whatever users read.
+# Words of the protocol for reasons of rejected rows that messages word differently.
 REASON_IN_PROTOCOL = {DUPLICATE: "stands there twice"}
 
 
 @dataclass(frozen=True)
 class Events:
-    """All events, grouped by user and in order of time."""
+    """All events of V users, grouped by user and in order of time."""
 
     user_ids: np.ndarray
-    bounds: np.ndarray  # V + 1 bounds of the events of the V users
+    bounds: np.ndarray  # V + 1 bounds of the users' events
     items: np.ndarray  # item indices
-    times: np.ndarray  # in seconds, or the order in the file where it has no times
+    times: np.ndarray  # in seconds; without times, the order in the file
     ratings: np.ndarray | None  # None where the data has none
 
     def cut(
         self, users_R: np.ndarray, ends_R: np.ndarray, all_positions: bool
     ) -> Examples:
-        """Examples with the event at `end` as target and all before it as history."""
+        """Makes examples: the event at each end is the target, all before it history.
+
+        `all_positions` as in `Examples`.
+        """
         unknown_R = np.full(len(ends_R), np.nan)
         return Examples(
             users_R.astype(np.int32),
@@ -62,86 +64,88 @@ class Reader:
     folder: Path
     tables: list[Table] = field(default_factory=list)  # read so far
     left_out: dict[str, int] = field(default_factory=dict)  # see `Data`
-    protocol: dict[str, Any] = field(default_factory=dict)  # by splits and filters
+    # Entries that splits and filters add; `make_data` adds all others.
+    protocol: dict[str, Any] = field(default_factory=dict)
 
     def read(self, kind: str) -> Table:
-        """Reads one table: `inter`, `item`, ..."""
-        c = self.config.data
-        prefix = c.file_prefix or self.folder.resolve().name
-        path = self.folder / f"{prefix}.{kind}{SUFFIXES[c.format]}"
-        self.tables.append(read_table(path, c.format, strict=c.strict))
+        """Reads the table of a kind: `inter`, `item`, ..."""
+        data = self.config.data
+        prefix = data.file_prefix or self.folder.resolve().name
+        path = self.folder / f"{prefix}.{kind}{SUFFIXES[data.format]}"
+        self.tables.append(read_table(path, data.format, strict=data.strict))
         return self.tables[-1]
 
     def events(self) -> tuple[Events, pl.DataFrame]:
         """Returns the checked and filtered interactions, and the catalogue."""
-        c = self.config.data
+        data = self.config.data
         table, items = self._checked_events()
         frame = self._filter(table.frame)
-        if c.k_core:
+        if data.k_core:
             # Items that were filtered out are no candidates either.
-            left = frame[c.item].unique().implode()
-            items = items.filter(pl.col(c.item).is_in(left))
+            left = frame[data.item].unique().implode()
+            items = items.filter(pl.col(data.item).is_in(left))
         # Sorted ids: indices do not depend on the order of the file.
-        user_ids, users = np.unique(frame[c.user].to_numpy(), return_inverse=True)
+        user_ids, users = np.unique(frame[data.user].to_numpy(), return_inverse=True)
         times = np.arange(len(frame), dtype=float)
-        if c.time:
-            times = frame[c.time].to_numpy()
+        if data.time:
+            times = frame[data.time].to_numpy()
         order = np.lexsort((times, users))  # stable: ties keep the order of the file
-        self.protocol["order"] = "time, then file order" if c.time else "file order"
+        self.protocol["order"] = "time, then file order" if data.time else "file order"
         return Events(
             user_ids,
             np.append(0, np.cumsum(np.bincount(users))),
-            item_indices(frame[c.item], items[c.item])[order],
+            item_indices(frame[data.item], items[data.item])[order],
             times[order],
-            frame[c.rating].to_numpy()[order] if c.rating else None,
+            frame[data.rating].to_numpy()[order] if data.rating else None,
         ), items
 
     def _checked_events(self) -> tuple[Table, pl.DataFrame]:
-        """The table of interactions without its bad rows, and the catalogue."""
-        c = self.config.data
+        """Reads the interactions and the catalogue, and checks every row."""
+        data = self.config.data
         table = self.read("inter")
-        table.check_ids(c.user)
-        table.check_ids(c.item)
-        if c.time:
-            table.check_times(c.time)
-        if c.rating:
-            table.check_numbers(c.rating, *c.rating_range)
+        table.check_ids(data.user)
+        table.check_ids(data.item)
+        if data.time:
+            table.check_times(data.time)
+        if data.rating:
+            table.check_numbers(data.rating, *data.rating_range)
         if not len(table):
             raise UserError(f"{table.path}: no interactions")
-        items, item_path = self.items(table.frame[c.item])
-        table.check_known(c.item, items[c.item], item_path)
+        items, item_path = self.items(table.frame[data.item])
+        table.check_known(data.item, items[data.item], item_path)
         if not len(table):
             raise UserError(
                 f"{table.path}: no interaction with a known item; check that the ids "
                 f"in {item_path} are the same"
             )
-        if c.time:  # without times, a repeated pair is a repeated purchase
-            table.check_distinct([c.user, c.item, c.time], "the same event again")
+        if data.time:  # without times, a repeated pair is a repeated purchase
+            event = [data.user, data.item, data.time]
+            table.check_distinct(event, "the same event again")
         self.hide_users(table)  # last: messages name users by their ids in the file
         return table, items
 
     def _filter(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Applies `data.min_rating` and `data.k_core`."""
-        c, size = self.config.data, len(frame)
-        if c.min_rating:
-            frame = frame.filter(pl.col(c.rating) >= c.min_rating)
-            self.protocol["min_rating"] = f"{c.rating} >= {c.min_rating:g}"
-        if c.k_core:
+        data, size = self.config.data, len(frame)
+        if data.min_rating:
+            frame = frame.filter(pl.col(data.rating) >= data.min_rating)
+            self.protocol["min_rating"] = f"{data.rating} >= {data.min_rating:g}"
+        if data.k_core:
             # Removing users can leave items with too few events, and vice versa.
             before = -1
             while before != len(frame):
                 before = len(frame)
-                for column in (c.user, c.item):
-                    frame = frame.filter(pl.len().over(column) >= c.k_core)
-            self.protocol["k_core"] = c.k_core
+                for column in (data.user, data.item):
+                    frame = frame.filter(pl.len().over(column) >= data.k_core)
+            self.protocol["k_core"] = data.k_core
         if frame.is_empty():
             problem = "no event is left; lower them"
             raise UserError(f"data.min_rating, data.k_core: {problem}")
-        self.leave_out("events filtered out", size - len(frame))
+        self.count_left_out("events filtered out", size - len(frame))
         return frame
 
-    def _described(self, kind: str, key: str) -> Table:
-        """Reads a table with one row per `key`; all columns become strings."""
+    def _read_by_id(self, kind: str, key: str) -> Table:
+        """Reads a table whose `key` identifies a row; all columns become strings."""
         table = self.read(kind)
         table.check_ids(key)
         table.check_distinct([key], DUPLICATE)
@@ -153,69 +157,83 @@ class Reader:
         return table
 
     def items(self, used: pl.Series) -> tuple[pl.DataFrame, Path | None]:
-        """The item table and its path; without one, the distinct ids in `used`."""
-        c = self.config.data
-        if not c.item_table:
-            return pl.DataFrame({c.item: used.unique().sort()}), None
-        table = self._described("item", c.item)
+        """Returns the item table and its path; without one, the distinct `used` ids."""
+        data = self.config.data
+        if not data.item_table:
+            return pl.DataFrame({data.item: used.unique().sort()}), None
+        table = self._read_by_id("item", data.item)
         return table.frame, table.path
 
     def users(self, user_ids: np.ndarray) -> pl.DataFrame:
-        """The user table in the order of `user_ids`; without one, only these.
+        """Returns the user table in the order of `user_ids`; without one, only these.
 
-        Users that are missing in it are counted and have "" in all columns.
+        Users that it lacks are counted and have "" in all columns.
         """
-        c = self.config.data
-        frame = pl.DataFrame({c.user: user_ids})
-        if not c.user_table:
+        data = self.config.data
+        frame = pl.DataFrame({data.user: user_ids})
+        if not data.user_table:
             return frame
-        table = self._described("user", c.user)
+        table = self._read_by_id("user", data.user)
         self.hide_users(table)
-        missing = sorted(set(user_ids) - set(table.frame[c.user]))
-        if c.strict and missing:
+        missing = sorted(set(user_ids) - set(table.frame[data.user]))
+        if data.strict and missing:
             raise UserError(
                 f"{table.path}: no user {missing[0]!r} (and {len(missing) - 1} more); "
                 "add them, or set data.strict=False"
             )
-        self.leave_out(f"users not in {table.path.name}", len(missing))
-        joined = frame.join(table.frame, on=c.user, how="left", maintain_order="left")
+        self.count_left_out(f"users not in {table.path.name}", len(missing))
+        joined = frame.join(
+            table.frame, on=data.user, how="left", maintain_order="left"
+        )
         return joined.fill_null("")
 
-    def leave_out(self, what: str, count: int) -> None:
+    def count_left_out(self, description: str, count: int) -> None:
         """Counts events, users or examples that are not used."""
         if count:
-            self.left_out[what] = self.left_out.get(what, 0) + count
+            self.left_out[description] = self.left_out.get(description, 0) + count
 
     def hide_users(self, table: Table) -> None:
-        """Replaces user ids by keyed hashes where the config names a key."""
-        if path := self.config.data.user_key:
-            table.hash_ids(self.config.data.user, read_key(Path(path)))
+        """Replaces user ids by keyed hashes if `data.user_key` is set."""
+        if self.config.data.user_key:
+            table.hash_ids(self.config.data.user, self._user_key())
 
-    def finish(
+    def _user_key(self) -> bytes:
+        """Reads the secret key in the file `data.user_key`."""
+        path = Path(self.config.data.user_key)
+        try:
+            key = path.expanduser().read_bytes().strip()
+        except OSError as e:
+            raise UserError(f"data.user_key: {path}: {e.strerror}") from None
+        if len(key) < 16:
+            problem = f"has {len(key)} bytes, not at least 16"
+            raise UserError(f"data.user_key: {path}: {problem}")
+        return key
+
+    def make_data(
         self,
         user_ids: np.ndarray,
         items: pl.DataFrame,
         splits: tuple[Examples, Examples, Examples],
         held_out_N: np.ndarray,
     ) -> Data:
-        """Returns the data set with its protocol and its rejected rows."""
-        c = self.config.data
+        """Makes the data set from its splits and from everything read so far."""
+        data = self.config.data
         for name, examples in zip(("train", "valid", "test"), splits, strict=True):
             if not len(examples):
                 raise UserError(
-                    f"data.split: {c.split} leaves {name} empty; choose another split, "
-                    "or data with more events per user"
+                    f"data.split: {data.split} leaves {name} empty; choose another "
+                    "split, or data with more events per user"
                 )
-        # Before the user table is read: it decides only about subgroups of users, so
-        # its hash and its rejected rows are not part of the protocol.
+        # Before the user table is read: only subgroups of users depend on it, so its
+        # hash and its rejected rows are not part of the protocol.
         protocol = self._protocol()
         users = self.users(user_ids)
         rejected = [row for table in self.tables for row in table.rejected]
-        if c.user_key:
-            rejected = [(*row[:-1], "") for row in rejected]  # texts have the user ids
+        if data.user_key:
+            rejected = [(*row[:-1], "") for row in rejected]  # texts contain user ids
         return Data(
             user_ids,
-            items[c.item].to_numpy(),
+            items[data.item].to_numpy(),
             users,
             items,
             *splits,
@@ -230,22 +248,23 @@ class Reader:
 
     def _protocol(self) -> dict[str, Any]:
         """Everything that can change the meaning of a metric."""
-        c, e = self.config.data, self.config.eval
+        data, evaluation = self.config.data, self.config.eval
+        order = data.history if data.split == "fixed" else data.time
         candidates = "all items"
-        if e.candidates:
-            candidates = f"{e.candidates} drawn for each target by seed {c.split_seed}"
+        if size := evaluation.candidates:
+            candidates = f"{size} drawn for each target by seed {data.split_seed}"
         protocol = {
             "files": {t.path.name: file_sha256(t.path) for t in self.tables},
-            "columns": [c.user, c.item, c.time if c.split != "fixed" else c.history],
-            "split": c.split,
-            "history": c.history_length,
-            "mask_seen": e.mask_seen,
+            "columns": [data.user, data.item, order],
+            "split": data.split,
+            "history": data.history_length,
+            "mask_seen": evaluation.mask_seen,
             "candidates": candidates,
-            "ties": "against the model",  # see evaluation: equal scores rank above
+            "ties": "against the model",  # items with the target's score rank above it
             **self.protocol,
         }
-        if c.rating and e.like_threshold:
-            protocol["like"] = f"{c.rating} >= {e.like_threshold:g}"
+        if data.rating and evaluation.like_threshold:
+            protocol["like"] = f"{data.rating} >= {evaluation.like_threshold:g}"
         if rejected := sorted(
             (file, row, column, REASON_IN_PROTOCOL.get(reason, reason))
             for table in self.tables
@@ -253,14 +272,14 @@ class Reader:
         ):
             digest = sha256(json.dumps(rejected))[:12]
             protocol["rejected"] = f"{len(rejected)} rows, {digest}"
-        if c.user_key and (c.split == "user" or e.candidates):
-            # Random draws go by the order of the users, which is that of their hashes.
-            mac = hmac.digest(read_key(Path(c.user_key)), b"protocol", "sha256")
+        if data.user_key and (data.split == "user" or evaluation.candidates):
+            # Random draws depend on the order of users, which is that of the hashes.
+            mac = hmac.digest(self._user_key(), b"protocol", "sha256")
             protocol["user_key"] = mac.hex()[:12]
         return protocol
 
 
 def item_indices(ids: pl.Series, item_ids: pl.Series) -> np.ndarray:
-    """Index of each id in `item_ids`, which must have all of them."""
+    """Index of each id in `item_ids`, which must contain all of them."""
     indices = range(len(item_ids))
     return ids.replace_strict(item_ids, indices, return_dtype=pl.Int32).to_numpy()

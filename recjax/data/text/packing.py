@@ -27,7 +27,7 @@ class Tokens:
 
 
 class Packed(NamedTuple):
-    """U texts in R rows of L tokens; padding is 0, but U in `owner_RxL`."""
+    """U texts in R rows of L tokens; padding is 0, and U in `owner_RxL`."""
 
     index_RxL: np.ndarray  # of each token in `Tokens.ids`
     position_RxL: np.ndarray  # of the token in its text
@@ -36,7 +36,7 @@ class Packed(NamedTuple):
     first_U: np.ndarray  # row * L + column of each text's first token
 
     def fill_up(self, num_rows: int) -> "Packed":
-        """Appends empty rows, up to `num_rows`."""
+        """Appends empty rows until there are `num_rows`."""
 
         def pad(values_RxL: np.ndarray, padding: int = 0) -> np.ndarray:
             widths = ((0, num_rows - len(values_RxL)), (0, 0))
@@ -48,15 +48,37 @@ class Packed(NamedTuple):
 
 @dataclass(frozen=True)
 class Packing:
-    """How to pack the texts of a catalogue."""
+    """Packs the texts of a catalogue."""
 
     tokens: Tokens
     width: int  # L, at least the length of the longest text
     multiple: int = 1  # R becomes a multiple of it
 
     def pack(self, items_U: np.ndarray) -> Packed:
-        """Packs the texts of some items."""
-        return pack(self.tokens, items_U, width=self.width)
+        """Packs the texts of some items; -1 is padding and has no text."""
+        tokens, width = self.tokens, self.width
+        lengths = np.where(items_U >= 0, tokens.lengths[items_U], 0)
+        rows = _choose_rows(lengths, width)
+        shape = (max(len(rows), 1), width)
+        packed = Packed(
+            np.zeros(shape, np.int32),
+            np.zeros(shape, np.int32),
+            np.zeros(shape, np.int32),
+            owner_RxL=np.full(shape, len(items_U), np.int32),
+            first_U=np.zeros(len(items_U), np.int32),
+        )
+        for row, texts in enumerate(rows):
+            start = 0
+            for segment, u in enumerate(texts, 1):
+                columns = slice(start, start + lengths[u])
+                first = tokens.offsets[items_U[u]]
+                packed.index_RxL[row, columns] = np.arange(first, first + lengths[u])
+                packed.position_RxL[row, columns] = np.arange(lengths[u])
+                packed.segment_RxL[row, columns] = segment
+                packed.owner_RxL[row, columns] = u
+                packed.first_U[u] = row * width + start
+                start += lengths[u]
+        return packed
 
 
 class Items(NamedTuple):
@@ -75,37 +97,11 @@ class Items(NamedTuple):
     packed: Packed | None
 
 
-def pack(tokens: Tokens, items_U: np.ndarray, *, width: int) -> Packed:
-    """Packs the texts of some items; -1 is padding and has no text."""
-    lengths = np.where(items_U >= 0, tokens.lengths[items_U], 0)
-    rows = _choose_rows(lengths, width)
-    shape = (max(len(rows), 1), width)
-    packed = Packed(
-        np.zeros(shape, np.int32),
-        np.zeros(shape, np.int32),
-        np.zeros(shape, np.int32),
-        owner_RxL=np.full(shape, len(items_U), np.int32),
-        first_U=np.zeros(len(items_U), np.int32),
-    )
-    for row, texts in enumerate(rows):
-        start = 0
-        for segment, u in enumerate(texts, 1):
-            columns = slice(start, start + lengths[u])
-            first = tokens.offsets[items_U[u]]
-            packed.index_RxL[row, columns] = np.arange(first, first + lengths[u])
-            packed.position_RxL[row, columns] = np.arange(lengths[u])
-            packed.segment_RxL[row, columns] = segment
-            packed.owner_RxL[row, columns] = u
-            packed.first_U[u] = row * width + start
-            start += lengths[u]
-    return packed
-
-
 def _choose_rows(lengths: np.ndarray, width: int) -> list[list[int]]:
-    """Which texts to put into each row of `width` tokens, the longest first."""
-    # Best fit decreasing needs at most 11/9 of the optimal number of rows, but for a
-    # constant (Johnson et al., 1974). Rows are grouped by their free tokens, so that a
-    # text finds the fullest row that fits without a search through all rows.
+    """Chooses the texts of each row of `width` tokens, by best fit decreasing."""
+    # This needs at most 11/9 of the optimal number of rows, plus a constant (Johnson et
+    # al., 1974). Rows are grouped by their free tokens, so that a text finds the
+    # fullest row that fits without a search through all rows.
     open_rows: list[list[int]] = [[] for _ in range(width + 1)]
     rows: list[list[int]] = []
     for u in np.argsort(-lengths, kind="stable"):
@@ -161,7 +157,7 @@ def split_rows(
 
 
 def whole_catalogue(num_items: int, packing: Packing | None, multiple: int) -> Items:
-    """All items in order, padded to a multiple of `multiple`."""
+    """All items in order, with U rounded up to a multiple of `multiple`."""
     items_U = pad_to(np.arange(num_items), round_up(num_items, multiple))
     packed = None
     if packing:
@@ -173,7 +169,11 @@ def whole_catalogue(num_items: int, packing: Packing | None, multiple: int) -> I
 def catalogue_pieces(
     num_items: int, packing: Packing, multiple: int, num_rows: int
 ) -> list[Items]:
-    """All items, in pieces of one shape: U a multiple, at most `num_rows` rows."""
+    """All items, in pieces of one shape with about `num_rows` rows each.
+
+    U and the number of rows are rounded up to multiples of `multiple` and
+    `packing.multiple`.
+    """
     # Packed before they are split, so that only the last piece has empty rows.
     packed = packing.pack(np.arange(num_items))
     num_rows = round_up(min(num_rows, len(packed.index_RxL)), packing.multiple)
@@ -181,6 +181,6 @@ def catalogue_pieces(
 
 
 def _unweighted(items_U: np.ndarray, packed: Packed | None) -> Items:
-    """Items that all have weight 1, but for padding."""
+    """Gives weight 1 to all items, and weight 0 to padding."""
     weight_U = np.where(items_U >= 0, 0, -np.inf).astype(np.float32)
     return Items(items_U, weight_U, packed)

@@ -2,8 +2,8 @@
 
 An encoder is a chain of blocks with one numbering everywhere: block 0 is the
 embeddings, blocks 1 .. n are the n layers and block n + 1, the last, pools a text's
-token states into one vector. Freezing, the cache of a frozen prefix and the report of
-trained parameters all speak of these blocks.
+token states into one vector. Freezing, the cache of a frozen prefix and the checks of a
+config use these numbers.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class EncoderConfig(Protocol):
       num_blocks: length of the chain, embeddings and pooling included.
     """
 
-    # Properties, because a frozen dataclass has no attributes that can be set.
+    # Properties, because the attributes of a frozen dataclass cannot be set.
     @property
     def vocab_size(self) -> int: ...
     @property

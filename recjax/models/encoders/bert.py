@@ -96,8 +96,8 @@ class Embeddings(nn.Module):
             # A single text per item needs one type only, but the pretrained vector of
             # type 0 is part of every input that the encoder has seen.
             x += embed(config.type_vocab_size, name="type")(jnp.zeros_like(ids_RxL))
-        table_RxL = position_RxL + config.position_offset
-        x += embed(config.max_position_embeddings, name="position")(table_RxL)
+        index_RxL = position_RxL + config.position_offset
+        x += embed(config.max_position_embeddings, name="position")(index_RxL)
         x = nn.LayerNorm(config.layer_norm_eps, dtype=self.dtype, name="norm")(x)
         return Dropout(config.hidden_dropout_prob)(x, train)
 
@@ -120,7 +120,7 @@ class Layer(nn.Module):
         attention = Attention(
             *heads, self.dtype, _init(config), *lora, name="attention"
         )
-        # Post-norm: the residual is added before the norm, not around it.
+        # Post-norm: the norm follows the residual sum.
         y = drop(attention(x_RxLxE, mask_RxLxL, train))
         x = norm(name="attention_norm")(x_RxLxE + y)
         y = dense(config.intermediate_size, name="mlp_up")(x)
@@ -148,7 +148,7 @@ class Bert(nn.Module):
         self.embeddings = Embeddings(config, self.dtype)
         layers = range(config.num_hidden_layers)
         self.layer = [Layer(config, self.dtype) for _ in layers]
-        # Flax creates parameters at the first call: without `pool_states`, none.
+        # Flax creates parameters at the first call, so only if `pool_states` is used.
         self.pool = nn.Dense(
             config.hidden_size, dtype=self.dtype, kernel_init=_init(config)
         )

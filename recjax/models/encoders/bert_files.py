@@ -20,7 +20,7 @@ _EMBEDDINGS: Weights = (
     (r"embeddings\.position_embeddings", "embeddings/position", _TABLE),
     (r"embeddings\.LayerNorm", "embeddings/norm", _NORM),
 )
-# Our name of a part of a layer, BERT's and DistilBERT's.
+# Names of the parts of a layer: ours, BERT's and DistilBERT's.
 _LAYER = (
     ("attention/query", "attention.self.query", "attention.q_lin"),
     ("attention/key", "attention.self.key", "attention.k_lin"),
@@ -52,7 +52,7 @@ _BERT: Weights = (
     (r"pooler\.dense", "pool", _DENSE),
 )
 _DISTILBERT: Weights = (*_EMBEDDINGS, *_layers("transformer", 2))
-# Settings whose key in `config.json` is not BERT's name of them, and what it fixes.
+# DistilBERT's keys in `config.json` where BERT's differ, and the settings it fixes.
 _DISTILBERT_NAMES = {
     "hidden_size": "dim",
     "num_hidden_layers": "n_layers",

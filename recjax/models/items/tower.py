@@ -11,7 +11,7 @@ from jax import Array
 from recjax.models.encoders.base import EncoderConfig
 from recjax.models.items.text_source import TextSource
 
-# Per source name, the arrays of the whole catalogue that it reads.
+# By name of a source, the arrays of the whole catalogue that it reads.
 Catalogue = dict[str, dict[str, Array]]
 
 
@@ -38,15 +38,15 @@ COMBINE: dict[str, Callable[[Sequence[Array], int], Array]] = {
 
 
 class ItemTower(nn.Module):
-    """Sources by name, combined.
+    """Combines the item vectors of its sources.
 
     Attributes:
       sources: modules `(arrays, items, train) -> vectors_UxD`; a source's name is also
         the name of its parameters and of the arrays it reads in the catalogue.
-      combine: one of `COMBINE`, used if there are several sources.
+      combine: a key of `COMBINE`, used if there are several sources.
     """
 
-    # Parameters lie under a source's own name, `text`, and not under `sources_0`.
+    # Parameters are under a source's own name, `text`, and not under `sources_0`.
     preserve_adopted_names = True
 
     sources: tuple[nn.Module, ...]
@@ -63,14 +63,6 @@ class ItemTower(nn.Module):
         if len(vectors) == 1:
             return vectors[0]
         return COMBINE[self.combine](vectors, self.width)
-
-    def with_text(self, **changes: Any) -> "ItemTower":
-        """Returns the same tower with other attributes of the text source, if any."""
-        sources = tuple(
-            s.clone(name=s.name, **changes) if isinstance(s, TextSource) else s
-            for s in self.sources
-        )
-        return self.clone(sources=sources)
 
 
 class IdSource(nn.Module):
@@ -106,7 +98,8 @@ def make_text_source(
     )
 
 
-# Made of the config, N and the config of the text encoder, None without texts.
+# Called with the config, N and the config of the text encoder, which is None without
+# texts.
 SOURCES: dict[str, Callable[[Any, int, EncoderConfig | None], nn.Module]] = {
     "id": lambda config, num_items, _: IdSource(
         num_items, config.item_tower.width, jnp.dtype(config.train.dtype), name="id"

@@ -17,10 +17,10 @@ def make_graph(users_E: np.ndarray, items_E: np.ndarray, num_items: int) -> Grap
     (1 / root of both degrees), `root_N` (1 / root of an item's degree, 0 without an
     event) and `user_V` (the V users with an event).
     """
-    names, users_E = np.unique(users_E, return_inverse=True)
+    distinct, users_E = np.unique(users_E, return_inverse=True)
     pairs = np.unique(users_E.astype(np.int64) * num_items + items_E)
     user_E, item_E = np.divmod(pairs, num_items)
-    root_V = 1 / np.sqrt(np.bincount(user_E, minlength=len(names)))
+    root_V = 1 / np.sqrt(np.bincount(user_E, minlength=len(distinct)))
     degree_N = np.bincount(item_E, minlength=num_items)
     root_N = np.where(degree_N, 1 / np.sqrt(np.maximum(degree_N, 1)), 0)
     return {
@@ -28,8 +28,8 @@ def make_graph(users_E: np.ndarray, items_E: np.ndarray, num_items: int) -> Grap
         "item_E": item_E.astype(np.int32),
         "weight_E": (root_V[user_E] * root_N[item_E]).astype(np.float32),
         "root_N": root_N.astype(np.float32),
-        # An array, because its length is static under jit; nothing else of it is read.
-        "user_V": np.arange(len(names), dtype=np.int32),
+        # Only the length is read; as the shape of an array it is static under jit.
+        "user_V": np.arange(len(distinct), dtype=np.int32),
     }
 
 

@@ -1,4 +1,4 @@
-"""User towers: a history of item vectors -> one user vector per prefix, by name."""
+"""User towers by name: a history of item vectors -> a user vector per prefix."""
 
 from collections.abc import Callable
 from functools import partial
@@ -23,10 +23,10 @@ def _make_transformer(
     return TransformerTower(config.position, length, *shape, *options)
 
 
-# Made of `config.user_tower`, H and the dtype of the computation, and called with
-# `(history_BxHxD, mask_BxH, train)`: users_BxHxD, where position h sees the items up to
-# h. A tower must give the same vectors if padding is cut off, because evaluation
-# shortens histories.
+# Called with `config.user_tower`, H and the dtype of the computation. A tower maps
+# `(history_BxHxD, mask_BxH, train)` to users_BxHxD, where position h sees the items up
+# to h. It must return the same vectors without padding, because evaluation shortens
+# histories.
 USER_TOWERS: dict[str, Callable[[Any, int, Any], nn.Module]] = {
     "mean": lambda config, length, dtype: MeanTower(),
     "additive": lambda config, length, dtype: AdditiveTower(

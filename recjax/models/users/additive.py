@@ -10,14 +10,15 @@ from jax import Array
 from recjax.models.layers.attention import Attention
 from recjax.models.layers.dropout import Dropout
 
-Pooled = tuple[Array, Array, Array]
+# Maximum score, sum of weights and weighted sum of vectors over a part of the history.
+Segment = tuple[Array, Array, Array]
 
 
 class AdditiveTower(nn.Module):
     """Self-attention among the items, then their average by additive attention.
 
-    Wu et al., NRMS, 2019, section 2.2; made causal, so that every prefix has its own
-    user vector. Blind to the order of the items.
+    Wu et al., NRMS, 2019, section 2.2, made causal, so that every prefix has its own
+    user vector. The order of the items has no effect.
     """
 
     num_heads: int
@@ -41,9 +42,8 @@ class AdditiveTower(nn.Module):
 def running_average(x_BxHxD: Array, score_BxHx1: Array, mask_BxH: Array) -> Array:
     """Softmax-weighted average of every prefix, in one associative scan."""
 
-    # A segment is (maximum score, sum of weights, weighted sum of vectors). Weights are
-    # relative to the segment's own maximum, so that no exponential overflows.
-    def merge(left: Pooled, right: Pooled) -> Pooled:
+    # Weights are relative to a segment's own maximum, so that no exponential overflows.
+    def merge(left: Segment, right: Segment) -> Segment:
         higher = jnp.maximum(left[0], right[0])
         scale_left = jnp.exp(left[0] - higher)
         scale_right = jnp.exp(right[0] - higher)

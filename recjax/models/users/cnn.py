@@ -29,7 +29,7 @@ class CnnTower(nn.Module):
             y = x
             for j in range(2):
                 y = nn.LayerNorm(dtype=self.dtype, name=f"norm_{i}_{j}")(y)
-                y = jnp.where(mask_BxHx1, y, 0)  # as the zeros before the history
+                y = jnp.where(mask_BxHx1, y, 0)  # like the zeros before the history
                 y = look_back(y, self.kernel_size, dilation=2 ** (2 * i + j))
                 conv = nn.Dense(x.shape[-1], dtype=self.dtype, name=f"conv_{i}_{j}")
                 y = jax.nn.relu(conv(y))

@@ -59,11 +59,11 @@ class RelativePositionBias(nn.Module):
             slope_A = 0.5 ** (1.0 + jnp.arange(self.num_heads))
             return -slope_A[:, None] * jnp.abs(jnp.arange(min_age, self.length))[None]
 
-        age_AxH = self.param("bias", init)
+        bias_by_age = self.param("bias", init)
         position_H = jnp.arange(length)
-        # In a causal tower the ages of newer items are clipped; the mask hides them.
+        # A causal tower has no bias for newer items; the mask hides them.
         age_HxH = jnp.maximum(position_H[:, None] - position_H[None], min_age)
-        return age_AxH[:, age_HxH - min_age][None]
+        return bias_by_age[:, age_HxH - min_age][None]
 
 
 class TransformerTower(nn.Module):

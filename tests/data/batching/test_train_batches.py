@@ -12,7 +12,7 @@ from recjax.data.batching.train_batches import TrainBatches
 from recjax.data.batching.windows import MaskedItem, NextItem
 from recjax.data.dataset import Examples
 from recjax.data.splits import load_data
-from recjax.data.text.packing import Packing, Tokens, pack, split_rows
+from recjax.data.text.packing import Packing, Tokens, split_rows
 
 pytestmark = pytest.mark.unit
 
@@ -45,9 +45,9 @@ def sequences(*items, all_positions=True):
 
 def targets(b):
     """The targets of every user in order."""
-    there, length = b.position_P >= 0, b.history_BxH.shape[1]
+    real, length = b.position_P >= 0, b.history_BxH.shape[1]
     return [
-        b.targets_P[there & (b.position_P // length == user)].tolist()
+        b.targets_P[real & (b.position_P // length == user)].tolist()
         for user in range(len(b.history_BxH))
     ]
 
@@ -152,8 +152,8 @@ def test_logq_accounts_for_shuffled_ties():
 
 @pytest.mark.parametrize("negatives", ["uniform", "popularity", "mixed"])
 def test_sampled_negatives_estimate_the_catalogue(negatives):
-    """Weighted by 1 / expected count, any sum over the sample estimates the sum over
-    what can be sampled; without logQ the weights are counts."""
+    """Weighted by 1 / expected count, a sum over the sample estimates the sum over all
+    items that can be sampled; without logQ the weights are counts."""
     examples = sequences([1, 2, 3, 4], [3, 4, 5])
     made = batches(
         examples, batch_size=1, num_items=9, negatives=negatives, num_negatives=40
@@ -163,9 +163,9 @@ def test_sampled_negatives_estimate_the_catalogue(negatives):
     for seed in range(600):
         chosen = np.array([seed % 2])
         items = made.make_batch(chosen, np.random.default_rng(seed)).items
-        there = items.items_U >= 0
-        weight = np.exp(items.log_weight_U[there])
-        sums.append((weight * value_N[items.items_U[there]]).sum())
+        real = items.items_U >= 0
+        weight = np.exp(items.log_weight_U[real])
+        sums.append((weight * value_N[items.items_U[real]]).sum())
     possible = np.arange(9) if negatives != "popularity" else np.array([2, 3, 4, 5])
     assert np.mean(sums) == pytest.approx(value_N[possible].sum(), rel=0.03)
     assert np.std(sums) > 0
@@ -272,10 +272,10 @@ def test_little_padding_where_most_histories_are_short():
     for _ in range(50):
         b = next(stream)
         sizes.append(len(b.position_P))
-        there = b.position_P >= 0
-        history = b.history_BxH.ravel()[b.position_P[there]]
-        assert (np.where(history == 29, 0, history + 1) == b.targets_P[there]).all()
-        assert there.sum() == b.mask_BxH.sum()
+        real = b.position_P >= 0
+        history = b.history_BxH.ravel()[b.position_P[real]]
+        assert (np.where(history == 29, 0, history + 1) == b.targets_P[real]).all()
+        assert real.sum() == b.mask_BxH.sum()
     assert max(sizes) < 40 * 50
     longest = np.flatnonzero(np.diff(made.windows.windows_Wx3[:, 1:])[:, 0] > 50)[:40]
     assert len(made.make_batch(longest).position_P) == 40 * 50  # a batch of long ones
@@ -302,13 +302,13 @@ def test_packing_keeps_every_token():
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = Tokens(np.arange(offsets[-1], dtype=np.int32), offsets)
     items_U = np.append(rng.permutation(40)[:25], -1).astype(np.int32)
-    least = len(pack(tokens, items_U, width=16).index_RxL)
-    p = pack(tokens, items_U, width=16).fill_up(least + 3)
+    least = len(Packing(tokens, 16).pack(items_U).index_RxL)
+    p = Packing(tokens, 16).pack(items_U).fill_up(least + 3)
     filled = p.segment_RxL > 0
     assert len(filled) == least + 3
     assert not filled[least:].any()
     assert filled.sum() == lengths[items_U[:-1]].sum()
-    # The fewest rows there could be, or one more.
+    # The fewest possible rows, or one more.
     assert least <= -(-filled.sum() // 16) + 1
     for u, row in enumerate(items_U[:-1]):
         mine = p.owner_RxL == u
@@ -325,7 +325,7 @@ def test_parts_of_packed_rows_hold_every_text_once(num_rows):
     lengths = rng.integers(1, 13, 40)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = Tokens(np.arange(offsets[-1], dtype=np.int32), offsets)
-    packed = pack(tokens, np.arange(40), width=16)
+    packed = Packing(tokens, 16).pack(np.arange(40))
     parts = split_rows(packed, num_rows)
     assert len(parts) == -(-len(packed.index_RxL) // num_rows)
     assert len({(len(texts), p.index_RxL.shape) for texts, p in parts}) == 1

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from recjax.common import param_paths
 from recjax.common.errors import UserError
 from recjax.data.ingest import sources
-from recjax.data.text.packing import pack
+from recjax.data.text.packing import Packing
 from recjax.data.text.tokenize import tokenize
 from recjax.models.encoders.huggingface import load_config, load_params
 from recjax.models.layers.activations import ACTIVATIONS
@@ -107,7 +107,7 @@ def test_packed_rows_equal_one_text_a_row(name):
     bert, variables = load(folder, pooler=False)
     tokens = tokenize(TEXTS, folder, max_tokens=48, vocab_size=30522)
     rows = np.arange(len(TEXTS), dtype=np.int32)
-    p = pack(tokens, rows, width=48)
+    p = Packing(tokens, 48).pack(rows)
     assert len(p.index_RxL) < len(TEXTS)  # something is shared
 
     def run(module, ids, position, segment):

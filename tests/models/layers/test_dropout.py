@@ -22,7 +22,7 @@ def test_rate_and_scale(rate):
     assert y.mean() == pytest.approx(1, abs=0.01)
 
 
-def test_the_input_itself_outside_training():
+def test_nothing_is_dropped_outside_training():
     x = jnp.arange(6.0)
     np.testing.assert_array_equal(Dropout(0.5).apply({}, x, False), x)
     np.testing.assert_array_equal(Dropout(0.0).apply({}, x, True), x)
@@ -46,7 +46,7 @@ def test_attention_is_the_same_function_in_training(dtype):
 
 
 def test_attention_drops_weights_in_training():
-    """With one position, whose weight is 1: dropped, only the output's bias is left."""
+    """With one position, its weight is 1; if it is dropped, the output is the bias."""
     x, mask = jnp.ones((64, 1, 4)), jnp.ones((64, 1, 1), bool)
     attention = Attention(2, 0.5)
     variables = attention.init(jax.random.key(1), x, mask, False)

@@ -18,22 +18,22 @@ NUM_ITEMS = 6  # the last has no event; users 3 and 4 have none either
 
 def dense_lightgcn(vectors_NxD, layers):
     """He et al., LightGCN, 2020, equations 7 and 8; layer 0 of users is zero."""
-    names, users = np.unique(EVENTS[:, 0], return_inverse=True)
-    size = len(names) + NUM_ITEMS
+    distinct, users = np.unique(EVENTS[:, 0], return_inverse=True)
+    size = len(distinct) + NUM_ITEMS
     adjacent = np.zeros((size, size))
-    adjacent[users, len(names) + EVENTS[:, 1]] = 1
+    adjacent[users, len(distinct) + EVENTS[:, 1]] = 1
     adjacent += adjacent.T
     degree = adjacent.sum(1)
     root = np.where(degree, 1 / np.sqrt(np.maximum(degree, 1)), 0)
     step = root[:, None] * adjacent * root[None]
     layer = np.zeros((size, vectors_NxD.shape[1]))
-    layer[len(names) :] = vectors_NxD
+    layer[len(distinct) :] = vectors_NxD
     total = layer.copy()
     for _ in range(layers):
         layer = step @ layer
         total += layer
     total /= layers + 1
-    return total[: len(names)], total[len(names) :]
+    return total[: len(distinct)], total[len(distinct) :]
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])

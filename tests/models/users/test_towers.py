@@ -15,7 +15,7 @@ from recjax.data.batching.train_batches import TrainBatches
 from recjax.data.batching.types import Batch
 from recjax.data.batching.windows import NextItem
 from recjax.data.splits import load_data
-from recjax.data.text.packing import Items, Packing, pack
+from recjax.data.text.packing import Items, Packing
 from recjax.data.text.tokenize import tokenize
 from recjax.losses.base import LossInputs
 from recjax.losses.softmax import softmax
@@ -44,7 +44,7 @@ def texts(config):
     traced = trace_init(config, model)
     params = init_params(config, traced, folder, mesh, Compiler(print, mesh))
     items_U = np.append(np.arange(data.num_items), -1).astype(np.int32)
-    packed = pack(tokens, items_U, width=16)
+    packed = Packing(tokens, 16).pack(items_U)
     items = Items(items_U, np.where(items_U < 0, -np.inf, 0).astype(np.float32), packed)
     return data, tokens, model, params, items
 
@@ -223,9 +223,9 @@ def test_user_towers_are_causal(config, name, position):
         )(x)
 
     reads_HxBxH = np.abs(slopes(history)).max(-1) > 0
-    for place in range(2, 12):
-        expected = (np.arange(12) <= place) & mask
-        np.testing.assert_array_equal(reads_HxBxH[place], expected)
+    for h in range(2, 12):
+        expected = (np.arange(12) <= h) & mask
+        np.testing.assert_array_equal(reads_HxBxH[h], expected)
 
 
 @every_user_tower
@@ -286,7 +286,7 @@ def test_user_towers_do_not_see_padding(config, name, position):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_heads_score_as_they_say(name):
+def test_heads_score_as_documented(name):
     head = HEADS[name](5, 0.5)
     rng = np.random.default_rng(0)
     users, vectors = rng.normal(size=(3, 4)), rng.normal(size=(5, 4))
@@ -327,7 +327,7 @@ def test_frozen_blocks_follow_from_what_is_trained(texts):
 @pytest.mark.parametrize("blocks", [1, 2, 3, 4, 5])
 def test_cached_prefix_gives_the_same_loss_and_gradients(texts, blocks):
     data, tokens, model, params, items = texts
-    model = model.with_frozen_blocks(blocks)
+    model = model.with_text(frozen_blocks=blocks)
     ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
     variables = {"params": param_paths.unflatten_params(params)}
     pooled = blocks == 5
@@ -369,10 +369,10 @@ def make_batch(data, items):
     rng = np.random.default_rng(0)
     history = rng.integers(0, data.num_items, (4, 6)).astype(np.int32)
     targets = rng.integers(0, data.num_items, 24).astype(np.int32)
-    place = np.arange(24, dtype=np.int32)
+    position = np.arange(24, dtype=np.int32)
     users = np.arange(4, dtype=np.int32)
     mask = np.ones((4, 6), bool)
-    return Batch(history, mask, None, targets, place, None, users, items)
+    return Batch(history, mask, None, targets, position, None, users, items)
 
 
 def total_loss(model, params, catalogue, batch, dropout=False, key=3):
@@ -388,7 +388,7 @@ def total_loss(model, params, catalogue, batch, dropout=False, key=3):
 def test_the_encoder_drops_where_it_is_trained(texts, blocks, drops):
     data, tokens, model, params, items = texts
     users = USER_TOWERS["mean"](None, 0, jnp.float32)  # no other drops
-    model = model.clone(users=users).with_frozen_blocks(blocks)
+    model = model.clone(users=users).with_text(frozen_blocks=blocks)
     params = {k: x for k, x in params.items() if not k.startswith("users/")}
     ids = {"text": {"ids_T": jnp.asarray(tokens.ids)}}
     batch = make_batch(data, items)
@@ -428,8 +428,8 @@ def test_each_item_once_gives_the_same_loss_and_gradients(config, texts):
         variables = {"params": param_paths.unflatten_params(params)}
 
         def encode(rows):
-            packed = pack(tokens, rows, width=int(tokens.lengths.max()))
-            alone = [pack(tokens, rows[i : i + 1], width=16) for i in range(len(rows))]
+            packed = Packing(tokens, int(tokens.lengths.max())).pack(rows)
+            alone = [made.packing.pack(rows[i : i + 1]) for i in range(len(rows))]
             index, position, segment, owner, _ = zip(*alone, strict=True)
             packed = packed._replace(
                 index_RxL=np.concatenate(index),
@@ -484,7 +484,7 @@ def test_computed_again_in_the_backward_pass_gives_the_same(texts, rows):
 
     def run(remat_rows):
         encoder = off.make_encoder(remat_rows=remat_rows)
-        remat = model.clone(items=model.items.with_text(encoder=encoder))
+        remat = model.with_text(encoder=encoder)
 
         def loss(params):
             return total_loss(remat, params, ids, batch, dropout=True)
@@ -516,7 +516,7 @@ def test_stale_vectors_of_this_state_are_the_full_softmax(texts):
     own = Items(
         items_U,
         np.zeros(data.num_items, np.float32),
-        pack(tokens, items_U, width=16),
+        Packing(tokens, 16).pack(items_U),
     )
     history = np.searchsorted(rows, full.history_BxH)
     batch = full._replace(history_BxH=history, items=own)
