@@ -202,9 +202,8 @@ class _Study:
                 reported += 1
                 if reported not in known:  # a resumed trial has reported some
                     trial.report(value, reported)
-                if (
-                    trial.should_prune()
-                ):  # even if the run has just ended, for reproducibility
+                # Even if the run has just ended, so that a search can be repeated.
+                if trial.should_prune():
                     pool.stop()
                     trial.set_user_attr(EXIT_CODE, 0)
                     return TrialState.PRUNED, value

@@ -33,11 +33,8 @@ BARS = {"epoch": 2, "recommend": 3}
 def config_for(data: str) -> ConfigDict:
     """Returns SASRec's config: ids, positions, two narrow blocks, 51 recent events."""
     config = base.get_config()
-    config.data.source, config.data.windows, config.data.shuffle_ties = (
-        data,
-        "last",
-        False,
-    )
+    config.data.source = data
+    config.data.windows, config.data.shuffle_ties = "last", False
     config.text.title = "{title}" if Path(data).is_dir() else config.text.title
     config.item_tower.sources = ("id",)
     config.user_tower.position, config.user_tower.mlp_ratio = "absolute", 1
@@ -102,7 +99,7 @@ def write_for_peer(
         "history": config.data.history_length,
         "batch_size": config.train.batch_size,
         "lr": config.train.phases[0].lr,
-        # What the weights are does not matter for ranking: one cheap epoch.
+        # Ranking takes as long with any weights, so they are trained cheaply.
         "loss": "softmax" if args.measure == "epoch" else "BCE",
         "k": max(config.eval.ks),
     }
