@@ -88,7 +88,7 @@ def product_rate(repeats: int = 20) -> float:
 
 
 def main() -> None:
-    """Runs both sides and prints a markdown row."""
+    """Runs both sides and prints a Markdown row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="directory amazon-industrial")
     parser.add_argument("--max_tokens", type=int, default=64)

@@ -27,7 +27,7 @@ from recjax.run.setup import open_run
 from recjax.training.callbacks import RunCallbacks
 from recjax.training.make_phase import make_phase
 
-BARS = {"epoch": 2, "recommend": 3}
+GOALS = {"epoch": 2, "recommend": 3}
 
 
 def config_for(data: str) -> ConfigDict:
@@ -109,7 +109,7 @@ def write_for_peer(
 def main() -> None:
     """Runs both sides and prints a Markdown row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--measure", choices=BARS, required=True)
+    parser.add_argument("--measure", choices=GOALS, required=True)
     parser.add_argument("--data", default="ml-100k", help="name or directory")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -129,7 +129,7 @@ def main() -> None:
             f"{duel.spread(times.ours)} s",
             f"RecTools SASRec {duel.spread(times.peer)} s",
             times.ratio,
-            BARS[args.measure],
+            GOALS[args.measure],
         )
     )
 
