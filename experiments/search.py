@@ -41,7 +41,7 @@ from experiments.sweeping.load import (
 )
 from experiments.sweeping.plan import changed_keys, protocol_of
 from experiments.sweeping.pool import Job, Pool
-from experiments.tabling.table import line
+from experiments.tabling.table import markdown_line
 from recjax.common.config import describe_changes
 from recjax.common.errors import STOPPED, UserError
 from recjax.common.files import atomic_files
@@ -299,7 +299,7 @@ class _Study:
         done = sorted(done, key=lambda t: (t.state.value, -(t.value or 0.0), t.number))
         names = list(dict.fromkeys(name for trial in done for name in trial.params))
         head = ["trial", f"valid {self.metric}", "validations", *names]
-        lines = [line(head), "|" + "---:|" * len(head)]
+        lines = [markdown_line(head), "|" + "---:|" * len(head)]
         for trial in done:
             shown = [
                 f"{x:.4g}" if isinstance(x, float) else str(x)
@@ -307,7 +307,9 @@ class _Study:
             ]
             pruned = " (pruned)" if trial.state == TrialState.PRUNED else ""
             cells = [f"{trial.number}{pruned}", f"{trial.value:.4f}"]
-            lines.append(line([*cells, str(len(trial.intermediate_values)), *shown]))
+            lines.append(
+                markdown_line([*cells, str(len(trial.intermediate_values)), *shown])
+            )
         if not done:
             return "no trial has a result"
         best = done[0].user_attrs["flags"]

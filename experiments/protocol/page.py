@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.tabling.plots import GRAY, OKABE_ITO
 from experiments.tabling.statistics import FLIPS, holm, paired_randomisation
-from experiments.tabling.table import line
+from experiments.tabling.table import markdown_line
 from recjax.evaluation.metrics import MetricValues, with_intervals
 
 METRICS = ("hr@10", "ndcg@10")
@@ -65,14 +65,14 @@ def page(found: Found, changed: tuple[float, float, float], made: str) -> str:
       made: paragraph with the code version and the command.
     """
     head = ["trained on", "evaluated on", "seen items", "candidates", *names(found)]
-    lines = [line([*head, f"{TRAINED} - {COUNTED}", "p"])]
+    lines = [markdown_line([*head, f"{TRAINED} - {COUNTED}", "p"])]
     lines.append("|---|---|---|---|" + "---:|" * (len(names(found)) + 2))
     for protocol, (difference, p) in differences(found).items():
         cells = protocol.cells()
         for name in names(found):
             means = [by_seed(found, protocol, name, m).mean(axis=1) for m in METRICS]
             cells.append(" / ".join(map(mean_and_deviation, means)))
-        lines.append(line([*cells, f"{difference:+.4f}", f"{p:.4f}"]))
+        lines.append(markdown_line([*cells, f"{difference:+.4f}", f"{p:.4f}"]))
     shown = ", ".join(map(str, next(iter(found.values()))))
     num_users = by_seed(found, next(iter(found)), TRAINED, METRICS[0]).shape[1]
     text = (
