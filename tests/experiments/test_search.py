@@ -67,8 +67,8 @@ def test_the_best_on_validation_comes_first(space, tmp_path, capsys):
 
 
 def test_a_worse_trial_is_pruned(space, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(search, "STARTUP", 1)
-    monkeypatch.setattr(search, "WARM_UP", 2)
+    monkeypatch.setattr(search, "STARTUP_TRIALS", 1)
+    monkeypatch.setattr(search, "WARMUP_VALIDATIONS", 2)
     asked = ["--config", space(60, idle=1), "--out", str(tmp_path), "--trials", "2"]
     search.main(asked)
     first, second = trials(tmp_path)
