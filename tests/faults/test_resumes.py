@@ -66,7 +66,7 @@ def damage(folder, seed):
 
 
 @pytest.mark.parametrize("seed", range(DAMAGES))
-def test_a_damaged_save(data, cache, whole, stopped, tmp_path, seed):
+def test_a_damaged_checkpoint(data, cache, whole, stopped, tmp_path, seed):
     """Is named and skipped; the one before leads to the same bits."""
     workdir = copy_of(stopped, tmp_path)
     newest, before = saves(workdir)
@@ -81,7 +81,7 @@ def test_a_damaged_save(data, cache, whole, stopped, tmp_path, seed):
     runs.assert_same(workdir, whole)
 
 
-def test_both_saves_damaged(data, cache, whole, stopped, tmp_path):
+def test_both_checkpoints_damaged(data, cache, whole, stopped, tmp_path):
     """The phase starts anew, from what entered it."""
     workdir = copy_of(stopped, tmp_path)
     for number in saves(workdir):
@@ -91,7 +91,7 @@ def test_both_saves_damaged(data, cache, whole, stopped, tmp_path):
     runs.assert_same(workdir, whole)
 
 
-def test_killed_again_after_a_damaged_save(data, cache, whole, stopped, tmp_path):
+def test_killed_again_after_a_damaged_checkpoint(data, cache, whole, stopped, tmp_path):
     """What was skipped is neither taken later nor counted as one of those kept."""
     workdir = copy_of(stopped, tmp_path)
     newest, _ = saves(workdir)
@@ -160,7 +160,7 @@ def test_another_key_for_the_users_is_refused(data, cache, tmp_path):
     assert re.search(r"belongs to another run \(users: \w+ before, \w+ now", last), last
 
 
-def test_another_topology_is_declared(data, cache, whole, tmp_path):
+def test_another_topology_is_noted(data, cache, whole, tmp_path):
     """From one device to two: the run goes on, says so, and its steps have no gap."""
     workdir, more = tmp_path / "run", "--config.mesh.data=-1"
     stop_at(data, workdir, 60, more, **cache)

@@ -70,9 +70,7 @@ def test_kill_9_of_one_stops_the_other(data, cache, whole_of_two, tmp_path, whic
     runs.assert_same(workdir, whole_of_two)
 
 
-def test_a_save_that_fails_in_one_is_made_again_by_both(
-    data, cache, whole_of_two, tmp_path
-):
+def test_a_failed_save_of_one_is_repeated_by_both(data, cache, whole_of_two, tmp_path):
     workdir = tmp_path / "run"
     processes = start_two(data, workdir, cache, ("unsealed", "config"))
     assert end(processes, 300) == [0, 0], runs.said(workdir)
@@ -80,7 +78,7 @@ def test_a_save_that_fails_in_one_is_made_again_by_both(
     runs.assert_same(workdir, whole_of_two)
 
 
-def test_both_leave_where_no_save_is_whole(data, cache, whole_of_two, tmp_path):
+def test_both_exit_without_a_valid_checkpoint(data, cache, whole_of_two, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(whole_of_two, workdir)
     (workdir / "results.json").unlink()

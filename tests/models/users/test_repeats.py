@@ -11,7 +11,7 @@ from recjax.models.users.repeats import RepeatEmbedding
 from recjax.run import train
 
 
-def test_marks_what_came_before():
+def test_repeated_items_are_marked():
     vectors = jnp.zeros((2, 5, 3))
     history = jnp.array([[0, 0, 7, 2, 7], [4, 1, 4, 4, 2]])
     mask = jnp.array(
@@ -24,7 +24,7 @@ def test_marks_what_came_before():
 
 
 @pytest.mark.parametrize("repeats", [True, False])
-def test_a_second_time_is_another_item(config, tmp_path, repeats):
+def test_marks_distinguish_repeated_items(config, tmp_path, repeats):
     """History b leads to c, history b b to d: only marks distinguish the two.
 
     The tower is a mean over the history, in which b b equals b.
