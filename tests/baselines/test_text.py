@@ -20,7 +20,7 @@ def vectors(data):
 def test_against_loops(data, batches, vectors):
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     want = []
-    for history in naive.shown(batches):
+    for history in naive.histories(batches):
         newest = history[::-1][:8]
         shares = [0.5**back for back in range(len(newest))]
         user = sum(s * unit[item] for s, item in zip(shares, newest, strict=True))

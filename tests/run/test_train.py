@@ -38,7 +38,7 @@ from recjax.run import phases, train
 from recjax.training.initial_params import dummy_inputs
 from recjax.training.optimizer import OPTIMIZERS, SCHEDULES
 from tests.conftest import (
-    BASELINES_HERE,
+    INSTALLED_BASELINES,
     TINY_BERT,
     TOP,
     records,
@@ -417,7 +417,7 @@ def test_every_name_runs(config, tmp_path, turn):
     """Run i takes the i-th name of every table, again from the first at its end."""
     c = config.unlock()
     c.item_tower.sources = tuple(SOURCES)
-    c.eval.baselines = BASELINES_HERE
+    c.eval.baselines = INSTALLED_BASELINES
     for key, names in CHOICES.items():
         section, name = key.split(".")
         c[section][name] = list(names)[turn % len(names)]
@@ -433,7 +433,7 @@ def test_every_name_runs(config, tmp_path, turn):
     final = train.run(c.lock(), str(tmp_path))
     for row in (final["test"], final["zero_shot"], *final["baselines"].values()):
         assert np.isfinite(row["auc"]["value"])
-    assert tuple(final["baselines"]) == BASELINES_HERE
+    assert tuple(final["baselines"]) == INSTALLED_BASELINES
 
 
 def test_zero_shot_uses_mean_pooling_if_pooling_is_learned(config, tmp_path):
