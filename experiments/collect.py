@@ -146,6 +146,7 @@ def redraw(parser: argparse.ArgumentParser, folder: Path, out: Path) -> None:
     rows = read_csv(folder / "table.csv", args.metrics)
     reference = args.reference or next(x.name for x in rows if x.kind == "variant")
     try:
+        out.mkdir(parents=True, exist_ok=True)
         with atomic_files(out / "plot.png") as (image,):
             draw(image, rows, args, tested[1], reference)
     except OSError as e:

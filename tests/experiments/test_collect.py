@@ -597,7 +597,10 @@ def test_a_plot_is_drawn_again(runs, tmp_path, monkeypatch, capsys):
         "table.csv",
         "table.md",
     ]
-    (first, *more), (second, *again) = plots
+    elsewhere = tmp_path / "new" / "directory"
+    collect.main([str(out), "--redraw", f"--out={elsewhere}"])
+    assert [x.name for x in elsewhere.iterdir()] == ["plot.png"]
+    (first, *more), (second, *again), _ = plots
     assert more == again
     assert costs[0] == costs[1]
     for (*own, values), (*other, read) in zip(first, second, strict=True):
