@@ -1,4 +1,4 @@
-"""What the configs of one data set share: columns, texts, evaluation, batch size."""
+"""Settings of each data set that its configs share: columns, texts, evaluation."""
 
 from ml_collections import ConfigDict
 
@@ -11,10 +11,10 @@ def ml100k(config: ConfigDict) -> None:
 
 
 def amazon_industrial(config: ConfigDict) -> None:
-    """Amazon Industrial by title and brand, the 2018 data as MiniOneRec splits them: by
-    global time, with histories of at most ten items, seen items not masked.
+    """Amazon Industrial by title and brand, seen items not masked.
 
-    `data.source` is a directory of that name, with
+    These are the data of 2018 as MiniOneRec splits them: by global time, with histories
+    of at most ten items. `data.source` is a directory with
     `amazon-industrial.{train,valid,test}.inter` and `.item` in RecBole's atomic format.
     """
     config.data.source = "amazon-industrial"

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -147,6 +146,7 @@ def redraw(parser: argparse.ArgumentParser, folder: Path, out: Path) -> None:
     rows = read_csv(folder / "table.csv", args.metrics)
     reference = args.reference or next(x.name for x in rows if x.kind == "variant")
     try:
+        out.mkdir(parents=True, exist_ok=True)
         with atomic_files(out / "plot.png") as (image,):
             draw(image, rows, args, tested[1], reference)
     except OSError as e:
@@ -214,7 +214,9 @@ def variant_row(sweep: Sweep, variant: str, metrics: Sequence[str]) -> Row:
     cost = {
         "seeds": float(len(runs)),
         f"valid {chosen}": mean(run["valid"][chosen]["value"] for run in runs),
-        "epochs": mean(count_epochs(run) for run in runs),
+        "epochs": mean(
+            sum(phase["epochs"] for phase in run["phases"].values()) for run in runs
+        ),
         AXES["seconds"].column: mean(run["seconds"]["train"] for run in runs),
         "all s": mean(run["seconds"]["total"] for run in runs),
         AXES["params"].column: mean(run["params"]["trainable"] for run in runs),
@@ -225,11 +227,6 @@ def variant_row(sweep: Sweep, variant: str, metrics: Sequence[str]) -> Row:
         for seed in sweep.seeds(variant)
     }
     return Row(variant, "variant", values, bounds, cost, ranks=ranks)
-
-
-def count_epochs(results: dict[str, Any]) -> int:
-    """Returns the epochs of all phases of a run."""
-    return sum(phase["epochs"] for phase in results["phases"].values())
 
 
 def mean(values: Iterable[float]) -> float:

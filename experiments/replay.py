@@ -23,7 +23,7 @@ from experiments.sweeping.command import session
 from experiments.sweeping.load import read_results
 from experiments.sweeping.plan import check_runs
 from experiments.tabling.finished import rank_digest, read_sweep
-from experiments.tabling.table import RANKS, line
+from experiments.tabling.table import RANKS, markdown_line
 from recjax.common.errors import UserError
 from recjax.common.files import atomic_files
 from recjax.runtime.provenance import CODE
@@ -87,7 +87,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with session(args.out):
         rows = replay_all(args)
     lines = [
-        line(["table", "variant", "seed", "committed / now", "verdict", "seconds"]),
+        markdown_line(
+            ["table", "variant", "seed", "committed / now", "verdict", "seconds"]
+        ),
         "|---|---|---:|---|---|---:|",
     ]
     print("\n".join(["", *lines, *(describe(*row) for row in rows)]))
@@ -253,7 +255,7 @@ def describe(committed: Committed, now: Replay) -> str:
     ]
     cells = [committed.table.folder, committed.variant, str(committed.seed)]
     cells += [", ".join(values), verdict(committed, now), f"{now.seconds:.0f}"]
-    return line(cells)
+    return markdown_line(cells)
 
 
 def record(committed: Committed, digest: str) -> None:

@@ -148,7 +148,11 @@ def make_all(args: argparse.Namespace) -> list[str]:
 
 
 def choose(only: Sequence[str] | None, data: Path | None) -> list[Table]:
-    """Returns the tables of some folders or of all, without those that miss `data`.
+    """Returns the chosen tables, without those whose data set is not given.
+
+    Args:
+      only: folders such as `pooling` or `pooling/ml100k`; None is all.
+      data: directory of the Amazon data sets; without it their tables are omitted.
 
     Raises:
       UserError: there is no such folder, or its data set does not exist.
@@ -205,7 +209,7 @@ def sweep_arguments(
       seeds: each variant is run with each of them.
       jobs: number of parallel runs.
       data: directory of the Amazon data sets, if given.
-      more: further options of the sweep.
+      more: further options of `experiments.sweep`.
     """
     config = table.config or f"configs/ablations/{table.name}.py"
     arguments = [f"--config={config}", f"--out={out / table.folder}"]

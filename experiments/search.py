@@ -41,7 +41,7 @@ from experiments.sweeping.load import (
 )
 from experiments.sweeping.plan import changed_keys, protocol_of
 from experiments.sweeping.pool import Job, Pool
-from experiments.tabling.table import line
+from experiments.tabling.table import markdown_line
 from recjax.common.config import describe_changes
 from recjax.common.errors import STOPPED, UserError
 from recjax.common.files import atomic_files
@@ -59,10 +59,10 @@ except ModuleNotFoundError:
     )
     sys.exit(2)
 
-WARM_UP, STARTUP = 3, 5  # validations, and complete trials, before any pruning
-# Keys of what is stored with the study, and with a trial.
-BASE, FINGERPRINT = "base config", "fingerprint"
-EXIT_CODE = "exit code"
+STARTUP_TRIALS = 5  # complete trials before any pruning
+WARMUP_VALIDATIONS = 3  # validations of a trial before it can be pruned
+BASE, FINGERPRINT = "base config", "fingerprint"  # attributes of the stored study
+EXIT_CODE = "exit code"  # an attribute of a stored trial
 Search = Callable[[Any], dict[str, Any]]  # maps a Trial to config changes
 
 
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if (value := getattr(args, flag)) < 0:
             parser.error(f"--{flag}: {value} has to be at least 0")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with session(args.out), storage(args.out / STUDY):
+    with session(args.out), storage_errors(args.out / STUDY):
         study = _Study(args, arguments)
         try:
             study.run()
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             with atomic_files(args.out / "search.md") as (path,):
                 path.write_text(text + "\n", encoding="utf-8")
     print(text)
-    if failed := study.ended(TrialState.FAIL):
+    if failed := study.trials_in(TrialState.FAIL):
         for trial in failed:
             why = trial.user_attrs.get("why", "")
             print(f"failed: trial {trial.number}: {why}", file=sys.stderr)
@@ -96,8 +96,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 @contextlib.contextmanager
-def storage(path: Path) -> Iterator[None]:
-    """Turns the errors of the study's database into one line."""
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turns the errors of the study's database inside the block into a UserError."""
     try:
         yield
     except (SQLAlchemyError, StorageInternalError) as e:
@@ -108,7 +108,15 @@ def storage(path: Path) -> Iterator[None]:
 
 
 class _Study:
-    """State of a search that is running."""
+    """A search that is running.
+
+    Args:
+      args: parsed command line.
+      arguments: flags that all trials have in common.
+
+    Raises:
+      UserError: the config is invalid, or the directory holds another search.
+    """
 
     def __init__(self, args: argparse.Namespace, arguments: list[str]):
         self.args, self.arguments = args, arguments
@@ -124,7 +132,7 @@ class _Study:
             study_name="search",
             direction="maximize",
             load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(STARTUP, WARM_UP),
+            pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS, WARMUP_VALIDATIONS),
         )
         before = self.study.user_attrs
         same = {"config": args.config, "seed": args.seed, "arguments": arguments}
@@ -138,14 +146,14 @@ class _Study:
         for key, value in {**same, BASE: values}.items():
             self.study.set_user_attr(key, value)
 
-    def ended(self, *states: TrialState) -> list[FrozenTrial]:
+    def trials_in(self, *states: TrialState) -> list[FrozenTrial]:
         """Returns the trials in one of these states."""
         return self.study.get_trials(deepcopy=False, states=states)
 
     def run(self) -> None:
         """Runs trials until there are as many as requested."""
         pool = Pool(1)
-        done = self.ended(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        done = self.trials_in(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         bar = make_bar(len(done), max(self.args.trials, len(done)), "trials")
         try:
             with bar:
@@ -166,7 +174,7 @@ class _Study:
     def next_trial(self) -> Trial:
         """Returns the trial that was interrupted, or a new one."""
         number = len(self.study.get_trials(deepcopy=False))
-        if interrupted := self.ended(TrialState.RUNNING):
+        if interrupted := self.trials_in(TrialState.RUNNING):
             number = interrupted[0].number
         # A sampler for each trial, so that a resumed search samples the same values.
         seed = np.random.SeedSequence([self.args.seed, number]).generate_state(1)[0]
@@ -179,6 +187,9 @@ class _Study:
         self, trial: Trial, pool: Pool, bar: Any
     ) -> tuple[TrialState, float | None]:
         """Runs a trial until it ends or is pruned.
+
+        Returns:
+          Its state and its validation metric, which is None for a failed trial.
 
         Raises:
           UserError: see `handle_failure`, `config` and `check_same_data`.
@@ -202,9 +213,8 @@ class _Study:
                 reported += 1
                 if reported not in known:  # a resumed trial has reported some
                     trial.report(value, reported)
-                if (
-                    trial.should_prune()
-                ):  # even if the run has just ended, for reproducibility
+                # Even if the run has just ended, so that a search can be repeated.
+                if trial.should_prune():
                     pool.stop()
                     trial.set_user_attr(EXIT_CODE, 0)
                     return TrialState.PRUNED, value
@@ -230,15 +240,16 @@ class _Study:
             the first time, so that the next search repeats it.
         """
         why = f"exit code {code}: {job.last_line()} ({job.log})"
+        # A negative code is the number of the signal that killed the run.
         if code == STOPPED or (code < 0 and not trial.user_attrs.get("killed")):
             trial.set_user_attr("killed", code < 0)
             raise UserError(f"{job.name}: {why}; the same command repeats it")
-        ran = self.ended(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        ran = self.trials_in(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         codes = [x.user_attrs[EXIT_CODE] for x in ran if EXIT_CODE in x.user_attrs]
         # A trial that was refused before its run has no exit code, and is ignored.
         again = bool(codes and codes[-1])
         trial.set_user_attr(EXIT_CODE, code)
-        if code > 2 or again or not self.ended(TrialState.COMPLETE):
+        if code > 2 or again or not self.trials_in(TrialState.COMPLETE):
             self.give_up(trial, why)
         trial.set_user_attr("why", why)
 
@@ -249,7 +260,7 @@ class _Study:
         raise UserError(f"trial {trial.number}: {why}") from None
 
     def job(self, trial: Trial, folder: Path) -> Job:
-        """Returns the command of a trial.
+        """Samples the config of a trial, and returns its command.
 
         Raises:
           UserError: the config's `search` raises an exception.
@@ -258,7 +269,13 @@ class _Study:
             changes = self.search(trial)
         except Exception as e:  # a config file may raise anything
             self.give_up(trial, f"{self.args.config}: search: {e}")
-        trial.set_user_attr("flags", flags := self.flags(changes))
+        flags = [
+            f"--config={self.args.config}",
+            f"--config.seed={self.args.seed}",
+            *self.arguments,
+            *(f"--config.{key}={value}" for key, value in changes.items()),
+        ]
+        trial.set_user_attr("flags", flags)
         command = [sys.executable, "-m", "recjax.main", *flags]
         log = self.args.out / "logs" / f"{trial.number}.txt"
         return Job(f"trial {trial.number}", [*command, f"--workdir={folder}"], log)
@@ -288,19 +305,13 @@ class _Study:
             )
         self.study.set_user_attr(FINGERPRINT, fingerprint)
 
-    def flags(self, changes: dict[str, Any]) -> list[str]:
-        """Returns the flags that give the config of a trial."""
-        base = [f"--config={self.args.config}", f"--config.seed={self.args.seed}"]
-        sampled = [f"--config.{key}={value}" for key, value in changes.items()]
-        return [*base, *self.arguments, *sampled]
-
     def page(self) -> str:
         """Returns search.md: the trials, best first, and the command of the best."""
-        done = self.ended(TrialState.COMPLETE, TrialState.PRUNED)
+        done = self.trials_in(TrialState.COMPLETE, TrialState.PRUNED)
         done = sorted(done, key=lambda t: (t.state.value, -(t.value or 0.0), t.number))
         names = list(dict.fromkeys(name for trial in done for name in trial.params))
         head = ["trial", f"valid {self.metric}", "validations", *names]
-        lines = [line(head), "|" + "---:|" * len(head)]
+        lines = [markdown_line(head), "|" + "---:|" * len(head)]
         for trial in done:
             shown = [
                 f"{x:.4g}" if isinstance(x, float) else str(x)
@@ -308,7 +319,9 @@ class _Study:
             ]
             pruned = " (pruned)" if trial.state == TrialState.PRUNED else ""
             cells = [f"{trial.number}{pruned}", f"{trial.value:.4f}"]
-            lines.append(line([*cells, str(len(trial.intermediate_values)), *shown]))
+            lines.append(
+                markdown_line([*cells, str(len(trial.intermediate_values)), *shown])
+            )
         if not done:
             return "no trial has a result"
         best = done[0].user_attrs["flags"]
@@ -320,14 +333,12 @@ class _Study:
 
 def read_validations(folder: Path, metric: str) -> list[float]:
     """Returns the validation metric after each epoch so far."""
-    path, found = folder / "metrics.jsonl", []
-    if path.exists():
-        # The last line may be incomplete while the run is writing it.
-        *lines, _ = path.read_text(encoding="utf-8").split("\n")
-        for text in lines:
-            value = json.loads(text).get(f"valid/{metric}")
-            found += [] if value is None else [value]
-    return found
+    path, tag = folder / "metrics.jsonl", f"valid/{metric}"
+    if not path.exists():
+        return []
+    # The last line may be incomplete while the run is writing it.
+    *lines, _ = path.read_text(encoding="utf-8").split("\n")
+    return [record[tag] for record in map(json.loads, lines) if tag in record]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from recjax.baselines import BASELINES
 from recjax.config import base
 from tests import synthetic
 
-# Most of the time goes into compiling; what is compiled need not be fast.
+# Tests spend most of their time compiling, so compile quickly rather than well.
 os.environ["XLA_FLAGS"] = " ".join(
     (
         os.environ.get("XLA_FLAGS", ""),
@@ -32,23 +32,23 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_threefry_partitionable", False)
 
 TINY_BERT = Path(__file__).parent / "fixtures" / "tiny_bert"
-TOP = base.ENCODER + "layer_2/"  # the last of its layers
-BASELINES_HERE = tuple(  # without those whose library is not installed
+TOP = base.ENCODER + "layer_2/"  # parameters of the last layer of the tiny encoder
+INSTALLED_BASELINES = tuple(  # without those whose library is missing
     name for name in BASELINES if name != "bpr_mf" or find_spec("implicit")
 )
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _compile_once(tmp_path_factory):
-    """Tests that compile the same function share it, as do the runs they start."""
+    """Shares compiled functions between tests, and with the runs that they start."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # of all workers
-    place = {
+        folder = folder.parent  # shared by all workers
+    settings = {
         "jax_compilation_cache_dir": str(folder / "compiled"),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
     }
-    for key, value in place.items():
+    for key, value in settings.items():
         jax.config.update(key, value)
         os.environ[key.upper()] = str(value)
 
@@ -61,7 +61,7 @@ def atomic_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def six_layers(tmp_path_factory):
-    """The tiny encoder with its three layers twice: as many as MiniLM has."""
+    """The tiny encoder with its three layers twice, so that it has six, as MiniLM."""
     folder = tmp_path_factory.mktemp("six") / "bert"
     shutil.copytree(TINY_BERT, folder)
     raw = json.loads((folder / "config.json").read_text())
@@ -81,37 +81,45 @@ def config(atomic_dir) -> ConfigDict:
     return shrink(base.get_config(), atomic_dir)
 
 
-def shrink(c: ConfigDict, folder: Path, encoder: Path = TINY_BERT) -> ConfigDict:
-    """Any config, on synthetic data with a random encoder, at most an epoch a phase."""
-    c = c.copy_and_resolve_references().unlock()
-    fixed = c.data.split == "fixed"
-    c.data.source = str(folder)
-    c.data.file_prefix, c.data.format = "", "atomic"
-    c.data.time = c.data.time and "timestamp"
-    c.data.rating = c.data.rating and "rating"
-    c.data.history_length = 6
+def shrink(config: ConfigDict, folder: Path, encoder: Path = TINY_BERT) -> ConfigDict:
+    """Shrinks any config: synthetic data, a tiny encoder, at most one epoch per phase.
+
+    Args:
+      config: the config, which is not changed.
+      folder: directory of the synthetic data.
+      encoder: directory of the encoder.
+    """
+    config = config.copy_and_resolve_references().unlock()
+    fixed = config.data.split == "fixed"
+    config.data.source = str(folder)
+    config.data.file_prefix, config.data.format = "", "atomic"
+    config.data.time = config.data.time and "timestamp"
+    config.data.rating = config.data.rating and "rating"
+    config.data.history_length = 6
     if fixed:
-        c.data.rating = ""
-    c.text.encoder = str(encoder)
-    c.text.template, c.text.title = "{title} {genre}", "{title}"
-    c.text.max_tokens, c.text.row_tokens, c.text.rows_per_batch = 12, 16, 8
-    c.text.cache_disk_gib = 0.0  # no files outside the test's own folders
-    c.item_tower.width, c.user_tower.num_layers = 8, 1
-    c.train.batch_size, c.eval.batch_size, c.eval.bootstrap_samples = 16, 16, 20
-    for phase in c.train.phases:
+        config.data.rating = ""
+    config.text.encoder = str(encoder)
+    config.text.template, config.text.title = "{title} {genre}", "{title}"
+    config.text.max_tokens, config.text.row_tokens = 12, 16
+    config.text.rows_per_batch = 8
+    config.text.cache_disk_gib = 0.0  # no files outside the test's own folders
+    config.item_tower.width, config.user_tower.num_layers = 8, 1
+    config.train.batch_size, config.eval.batch_size = 16, 16
+    config.eval.bootstrap_samples = 20
+    for phase in config.train.phases:
         phase.epochs, phase.batch_size = min(phase.epochs, 1), 0
         phase.epoch_steps = min(phase.epoch_steps, 2)
-    return c.lock()
+    return config.lock()
 
 
 def records(workdir: Path) -> list[dict]:
-    """`metrics.jsonl` of a run."""
+    """Reads `metrics.jsonl` of a run."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
 def without_times(workdir: Path) -> list[dict]:
-    """`records` but for what no two runs have alike."""
+    """Returns `records` without the times, which differ between any two runs."""
     return [
         {tag: value for tag, value in record.items() if tag != "time/step_ms"}
         for record in records(workdir)

@@ -109,7 +109,7 @@ def test_a_loop_may_modify_the_changes_that_it_added():
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs/searches").glob("[a-z]*.py")))
-def test_a_search_draws_what_the_config_has(path):
+def test_a_search_samples_keys_of_the_config(path):
     space = load_function(str(path), "search")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(5):

@@ -340,7 +340,7 @@ def golden(mode):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_run_gives_what_is_pinned(name, mode, golden, data, tmp_path):
+def test_run_gives_the_committed_values(name, mode, golden, data, tmp_path):
     found = measure(name, data, tmp_path)
     if mode == "write":
         golden["runs"][name] = found
@@ -355,7 +355,7 @@ def test_run_gives_what_is_pinned(name, mode, golden, data, tmp_path):
         assert found[part] == want[part], part
 
 
-def test_every_run_is_pinned(mode, golden):
+def test_every_run_has_committed_values(mode, golden):
     assert mode == "write" or golden["runs"].keys() == RUNS.keys()
 
 

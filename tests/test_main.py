@@ -168,7 +168,7 @@ def test_every_flag_of_the_readme_is_understood(tmp_path):
         ("--config.seed=-1", "seed: -1 is not at least 0"),
     ],
 )
-def test_options_that_make_no_sense(tmp_path, option, words):
+def test_invalid_options(tmp_path, option, words):
     done = recjax("--config=configs/quickstart.py", option, f"--workdir={tmp_path}")
     assert_one_line(done, words)
 
@@ -183,7 +183,7 @@ def test_options_that_make_no_sense(tmp_path, option, words):
         ("raise SystemExit(1)", "my_config.py: exits with 1"),
     ],
 )
-def test_config_files_that_go_wrong(tmp_path, line, words):
+def test_invalid_config_files(tmp_path, line, words):
     path = write_config(tmp_path, line)
     done = recjax(f"--config={path}", f"--workdir={tmp_path / 'r'}")
     assert "Traceback" not in done.stderr
@@ -311,7 +311,7 @@ def test_help_needs_no_jax():
     assert "user_tower" in done.stdout
 
 
-def test_titles_of_any_language_where_the_locale_knows_ascii(tmp_path, atomic_dir):
+def test_titles_of_any_language_with_an_ascii_locale(tmp_path, atomic_dir):
     folder = tmp_path / "shop"
     folder.mkdir()
     for path in atomic_dir.iterdir():

@@ -26,12 +26,12 @@ def sweep(add: reference.Add) -> None:
     add("bce", {"loss.name": "bce"})
     add("gbce", {"loss.name": "gbce", "loss.negatives_per_positive": 256})
     for negatives in ("in_batch", "uniform", "popularity", "mixed"):
-        drawn = {"loss.negatives": negatives, "loss.num_negatives": 256}
-        add(negatives, drawn)
-        add(f"{negatives}_plain", {**drawn, "loss.logq": False})
-    drawn = {"loss.negatives": "uniform", "loss.num_negatives": 256}
-    add("bce_uniform", {**drawn, "loss.name": "bce"})
+        sampled = {"loss.negatives": negatives, "loss.num_negatives": 256}
+        add(negatives, sampled)
+        add(f"{negatives}_plain", {**sampled, "loss.logq": False})
+    sampled = {"loss.negatives": "uniform", "loss.num_negatives": 256}
+    add("bce_uniform", {**sampled, "loss.name": "bce"})
     add(
         "gbce_uniform",
-        {**drawn, "loss.name": "gbce", "loss.negatives_per_positive": 256},
+        {**sampled, "loss.name": "gbce", "loss.negatives_per_positive": 256},
     )

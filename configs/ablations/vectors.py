@@ -1,4 +1,4 @@
-"""What lies between frozen text vectors and the towers: whitening, an MLP.
+"""Layers between frozen text vectors and the towers: whitening, an MLP.
 
     python -m experiments.sweep --config=configs/ablations/vectors.py --out=runs/vectors
 

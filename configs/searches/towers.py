@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
 
 
 def search(trial: Any) -> dict[str, Any]:
-    """Draws the changes of one trial, by flat key.
+    """Samples the changes of one trial, by flat key.
 
     Args:
       trial: an `optuna.Trial`.

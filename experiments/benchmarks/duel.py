@@ -37,6 +37,9 @@ PEERS: dict[str, Sequence[str]] = {
 class Worker:
     """A process that measures on demand: it reads a line and writes a JSON line.
 
+    Attributes:
+      about: description that the process printed at its start.
+
     Args:
       module: name of a module in this directory.
       args: arguments of the module.
@@ -95,7 +98,7 @@ class Times:
 def workers(
     module: str, peer: str, env: str, *args: str
 ) -> Iterator[tuple[Worker, Worker]]:
-    """Starts our worker with this process's arguments, and the peer on its folder.
+    """Starts our worker with this process's arguments, and the peer's on its folder.
 
     Args:
       module: name of our module in this directory.
@@ -144,10 +147,12 @@ def spread(seconds: Sequence[float]) -> str:
     return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def row(work: str, ours: str, peer: str, ratio: float, bar: float | None) -> str:
-    """Returns a Markdown row; `bar` is the goal for the ratio, if any."""
-    goal = "" if bar is None else f"{bar:g}x"
-    return f"| {work} | {ours} | {peer} | **{ratio:.2f}x** | {goal} | {machine()} |"
+def row(work: str, ours: str, peer: str, ratio: float, goal: float | None) -> str:
+    """Returns a Markdown row; `goal` is the smallest ratio that we aim at, if any."""
+    goal_cell = "" if goal is None else f"{goal:g}x"
+    return (
+        f"| {work} | {ours} | {peer} | **{ratio:.2f}x** | {goal_cell} | {machine()} |"
+    )
 
 
 def machine() -> str:

@@ -3,7 +3,7 @@
     python -m experiments.benchmarks.encode --data=DIR/amazon-industrial
 
 Measures texts to mean-pooled vectors, including tokenization on both sides. Also prints
-which share of the machine's rate of float32 matrix products the encoder reaches.
+how close the encoder comes to the machine's rate of float32 matrix products.
 """
 
 import argparse
@@ -31,10 +31,8 @@ def config_for(data: str, max_tokens: int) -> ConfigDict:
     """Returns a config with title, brand and description of amazon-industrial."""
     config = base.get_config()
     config.data.source, config.data.split = data, "fixed"
-    config.text.template, config.text.title = (
-        "{title}. {brand}. {description}",
-        "{title}",
-    )
+    config.text.template = "{title}. {brand}. {description}"
+    config.text.title = "{title}"
     config.text.max_tokens = max_tokens
     return config
 
@@ -48,16 +46,16 @@ def work(args: argparse.Namespace) -> None:
         encoder = locate(config.text.encoder, hub=True)
         about = {"texts": texts, "encoder": str(encoder), "max_tokens": args.max_tokens}
         (args.folder / "texts.json").write_text(json.dumps(about))
-        e = run.model.encoder_config
-        assert isinstance(e, BertConfig)
+        bert = run.model.encoder_config
+        assert isinstance(bert, BertConfig)
         prefix_encoder = run.catalogue.prefix_encoder
         assert prefix_encoder is not None
-        encode_all = prefix_encoder.compile(run.model, e.num_blocks)
+        encode_all = prefix_encoder.compile(run.model, bert.num_blocks)
 
         def encode() -> dict[str, Any]:
             start = time.perf_counter()
             tokenize(
-                texts, encoder, max_tokens=args.max_tokens, vocab_size=e.vocab_size
+                texts, encoder, max_tokens=args.max_tokens, vocab_size=bert.vocab_size
             )
             vectors_NxE = encode_all(params, np.zeros)
             seconds = time.perf_counter() - start
@@ -65,9 +63,10 @@ def work(args: argparse.Namespace) -> None:
             return {"seconds": seconds}
 
         lengths = run.tokens.lengths
-        weights = 4 * e.hidden_size**2 + 2 * e.hidden_size * e.intermediate_size
-        flops = 2 * e.num_hidden_layers * weights * int(lengths.sum())
-        flops += 4 * e.num_hidden_layers * e.hidden_size * int((lengths**2).sum())
+        width, layers = bert.hidden_size, bert.num_hidden_layers
+        weights = 4 * width**2 + 2 * width * bert.intermediate_size  # of a layer
+        flops = 2 * layers * weights * int(lengths.sum())  # products with weights
+        flops += 4 * layers * width * int((lengths**2).sum())  # attention
         encode()  # compiles
         serve(
             {"flops": flops, "items": len(texts), "folder": str(args.folder)},
@@ -89,7 +88,7 @@ def product_rate(repeats: int = 20) -> float:
 
 
 def main() -> None:
-    """Runs both sides and prints a markdown row."""
+    """Runs both sides and prints a Markdown row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="directory amazon-industrial")
     parser.add_argument("--max_tokens", type=int, default=64)
@@ -105,16 +104,15 @@ def main() -> None:
         np.testing.assert_allclose(a, b, atol=1e-4)
         times = duel.duel(ours, peer, args.repeats)
         rate = ours.measure()["product"]
-    n, reached = (
-        ours.about["items"],
-        ours.about["flops"] / statistics.median(times.ours),
-    )
+    num_items = ours.about["items"]
+    our_seconds, peer_seconds = map(statistics.median, (times.ours, times.peer))
     print(
         duel.row(
-            f"encode {n:,} items, at most {args.max_tokens} tokens, float32",
-            f"{n / statistics.median(times.ours):.0f} items/s, {reached / 1e9:.0f} of "
-            f"{rate / 1e9:.0f} GFLOP/s",
-            f"sentence-transformers {n / statistics.median(times.peer):.0f} items/s "
+            f"encode {num_items:,} items, at most {args.max_tokens} tokens, float32",
+            f"{num_items / our_seconds:.0f} items/s, "
+            f"{ours.about['flops'] / our_seconds / 1e9:.0f} of {rate / 1e9:.0f} "
+            "GFLOP/s",
+            f"sentence-transformers {num_items / peer_seconds:.0f} items/s "
             f"(batches of {peer.about['batch_size']})",
             times.ratio,
             1,

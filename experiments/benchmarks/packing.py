@@ -3,8 +3,9 @@
     python -m experiments.benchmarks.packing --data=DIR/amazon-industrial
     python -m experiments.benchmarks.packing --data=ml-100k
 
-The full catalogue is laid out and encoded by all layers, about 2,048 tokens at a time.
-Buckets are multiples of eight tokens; a text is padded to the smallest that fits.
+The full catalogue is arranged in rows and encoded by all layers, about 2,048 tokens
+at a time. Buckets are multiples of eight tokens; a text is padded to the smallest
+bucket that fits.
 """
 
 import argparse
@@ -26,13 +27,13 @@ from recjax.data.text.packing import Packing, Tokens, split_rows
 from recjax.models.recommender import Recommender
 from recjax.run.setup import open_run
 
-PIECE = 2048  # tokens
+PIECE_TOKENS = 2048  # tokens that are encoded at a time
 
 
 def packed_rows(tokens: Tokens, width: int) -> Iterator[Any]:
     """Yields rows of `width` tokens, each with as many texts as fit."""
     packed = Packing(tokens, width).pack(np.arange(len(tokens.lengths)))
-    for _, part in split_rows(packed, PIECE // width):
+    for _, part in split_rows(packed, PIECE_TOKENS // width):
         yield part
 
 
@@ -42,7 +43,7 @@ def buckets(tokens: Tokens, step: int = 8) -> Iterator[Any]:
     for width in np.unique(widths_N):
         (chosen_U,) = np.nonzero(widths_N == width)
         packed = Packing(tokens, int(width)).pack(chosen_U.astype(np.int32))
-        for _, part in split_rows(packed, PIECE // int(width)):
+        for _, part in split_rows(packed, PIECE_TOKENS // int(width)):
             yield part
 
 
@@ -77,26 +78,22 @@ def main() -> None:
                 method=Recommender.encode_prefix,
             )
 
-        ways = {
-            f"rows of {w}": functools.partial(packed_rows, run.tokens, w)
-            for w in args.widths
+        layouts: dict[str, Callable[[], Iterator[Any]]] = {
+            f"rows of {width}": functools.partial(packed_rows, run.tokens, width)
+            for width in args.widths
         }
-        ways["subgroups"] = functools.partial(buckets, run.tokens)
-
-        def seconds(lay_out: Callable[[], Iterator[Any]]) -> float:
-            start = time.perf_counter()
-            for part in list(lay_out()):
-                encode(text, part).block_until_ready()
-            return time.perf_counter() - start
-
-        took: dict[str, list[float]] = {name: [] for name in ways}
-        for repeat in range(args.repeats + 1):
-            for name, lay_out in ways.items():
-                if (found := seconds(lay_out)) and repeat:  # the first one compiles
-                    took[name].append(found)
-        for name in list(ways)[:-1]:
-            times = duel.Times(took[name], took["subgroups"])
-            positions = sum(part.index_RxL.size for part in ways[name]())
+        layouts["buckets"] = functools.partial(buckets, run.tokens)
+        seconds: dict[str, list[float]] = {name: [] for name in layouts}
+        for _ in range(args.repeats + 1):
+            for name, layout in layouts.items():
+                start = time.perf_counter()
+                for part in list(layout()):
+                    encode(text, part).block_until_ready()
+                seconds[name].append(time.perf_counter() - start)
+        for name in list(layouts)[:-1]:
+            # The first repeat includes compilation.
+            times = duel.Times(seconds[name][1:], seconds["buckets"][1:])
+            positions = sum(part.index_RxL.size for part in layouts[name]())
             full = int(run.tokens.lengths.sum()) / positions
             print(
                 duel.row(

@@ -27,17 +27,14 @@ from recjax.run.setup import open_run
 from recjax.training.callbacks import RunCallbacks
 from recjax.training.make_phase import make_phase
 
-BARS = {"epoch": 2, "recommend": 3}
+GOALS = {"epoch": 2, "recommend": 3}
 
 
 def config_for(data: str) -> ConfigDict:
     """Returns SASRec's config: ids, positions, two narrow blocks, 51 recent events."""
     config = base.get_config()
-    config.data.source, config.data.windows, config.data.shuffle_ties = (
-        data,
-        "last",
-        False,
-    )
+    config.data.source = data
+    config.data.windows, config.data.shuffle_ties = "last", False
     config.text.title = "{title}" if Path(data).is_dir() else config.text.title
     config.item_tower.sources = ("id",)
     config.user_tower.position, config.user_tower.mlp_ratio = "absolute", 1
@@ -102,7 +99,7 @@ def write_for_peer(
         "history": config.data.history_length,
         "batch_size": config.train.batch_size,
         "lr": config.train.phases[0].lr,
-        # What the weights are does not matter for ranking: one cheap epoch.
+        # Ranking takes as long with any weights, so they are trained cheaply.
         "loss": "softmax" if args.measure == "epoch" else "BCE",
         "k": max(config.eval.ks),
     }
@@ -112,7 +109,7 @@ def write_for_peer(
 def main() -> None:
     """Runs both sides and prints a Markdown row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--measure", choices=BARS, required=True)
+    parser.add_argument("--measure", choices=GOALS, required=True)
     parser.add_argument("--data", default="ml-100k", help="name or directory")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -132,7 +129,7 @@ def main() -> None:
             f"{duel.spread(times.ours)} s",
             f"RecTools SASRec {duel.spread(times.peer)} s",
             times.ratio,
-            BARS[args.measure],
+            GOALS[args.measure],
         )
     )
 

@@ -8,8 +8,7 @@ from typing import Any
 
 def serve(about: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> None:
     """Prints the description, then answers every input line with a measurement."""
-    print(
-        f"\n{json.dumps(about)}", flush=True
-    )  # a progress bar may have begun the line
+    # A progress bar may have begun the line.
+    print(f"\n{json.dumps(about)}", flush=True)
     for _ in sys.stdin:
         print(f"\n{json.dumps(measure())}", flush=True)

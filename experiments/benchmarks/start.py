@@ -1,4 +1,4 @@
-"""Measures the time to the first training step: the second start and the first.
+"""Measures the time to the first training step: of a first and of a second start.
 
     python -m experiments.benchmarks.start --config=configs/quickstart.py
 
@@ -37,9 +37,9 @@ def seconds(config: str, cache: Path, workdir: Path) -> float:
             if process.poll() is not None:
                 sys.exit(f"error: {' '.join(command)} ended early")
             time.sleep(0.01)
-        took = time.perf_counter() - start
+        elapsed = time.perf_counter() - start
         process.terminate()
-    return took
+    return elapsed
 
 
 def main() -> None:

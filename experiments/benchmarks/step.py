@@ -37,7 +37,13 @@ BATCHES = 4
 
 
 def config_for(data: str, layers: int, batch_size: int) -> ConfigDict:
-    """Returns a config with text only, in-batch softmax and `depth` trained layers."""
+    """Returns a config with texts only and in-batch softmax.
+
+    Args:
+      data: name or directory of a data set.
+      layers: number of trained encoder layers; all if negative.
+      batch_size: users per step.
+    """
     config = base.get_config()
     if Path(data).name == "amazon-industrial":
         config.data.split, config.data.history_length = "fixed", 10
@@ -128,6 +134,7 @@ def write_for_peer(
     for i, b in enumerate(batches):
         assert b.items is not None
         length = b.history_BxH.shape[1]
+        # The peer needs the last target of a user too, which no history contains.
         (is_last,) = np.nonzero((b.position_P + 1) % length == 0)
         is_last = is_last[b.position_P[is_last] >= 0]
         user = b.position_P[is_last] // length
@@ -178,7 +185,7 @@ def main() -> None:
     name, found = Path(args.data).name, {}
     how = " without padded positions" if args.skip_padding else ""
     for depth in args.layers:
-        bar = None if len(args.layers) > 1 else 3 if depth < 0 else 10
+        goal = None if len(args.layers) > 1 else 3 if depth < 0 else 10
         layers = "all layers" if depth < 0 else f"top {depth} layers"
         one = ["--layers", str(depth)]
         with duel.workers("step", "torch_trainer", "torch", *one) as (ours, peer):
@@ -193,7 +200,7 @@ def main() -> None:
                 f"{duel.spread(times.ours)} s",
                 f"PyTorch trainer{how} {duel.spread(times.peer)} s",
                 times.ratio,
-                bar,
+                goal,
             ),
             flush=True,
         )

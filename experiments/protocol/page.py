@@ -8,13 +8,13 @@ import numpy as np
 
 from experiments.tabling.plots import GRAY, OKABE_ITO
 from experiments.tabling.statistics import FLIPS, holm, paired_randomisation
-from experiments.tabling.table import line
+from experiments.tabling.table import markdown_line
 from recjax.evaluation.metrics import MetricValues, with_intervals
 
 METRICS = ("hr@10", "ndcg@10")
 TESTED = METRICS[1]
-TRAINED, COUNTED = "trained", "transitions"  # the two systems that are compared
-RESAMPLES = 1000  # bootstrap samples
+TRAINED, TRANSITIONS = "trained", "transitions"  # the systems that are compared
+BOOTSTRAP_SAMPLES = 1000
 
 
 class Protocol(NamedTuple):
@@ -41,39 +41,42 @@ class Protocol(NamedTuple):
 
 
 # Metrics of the test examples, one for each user, by protocol, seed and system.
-Found = dict[Protocol, dict[int, dict[str, MetricValues]]]
+Measurements = dict[Protocol, dict[int, dict[str, MetricValues]]]
 
 
-def names(found: Found) -> list[str]:
+def names(found: Measurements) -> list[str]:
     """Returns the names of the systems."""
     return list(next(iter(next(iter(found.values())).values())))
 
 
-def by_seed(found: Found, protocol: Protocol, name: str, metric: str) -> np.ndarray:
+def by_seed(
+    found: Measurements, protocol: Protocol, name: str, metric: str
+) -> np.ndarray:
     """Returns values_SxR of a system, for each seed and test example."""
     return np.stack([systems[name][metric] for systems in found[protocol].values()])
 
 
-def page(found: Found, changed: tuple[float, float, float], made: str) -> str:
+def page(found: Measurements, fractions: tuple[float, float, float], made: str) -> str:
     """Returns the table and its description.
 
     Args:
       found: the measurements.
-      changed: fractions of the test targets that differ between the orders, that are
-        training events of the file's order while tested in the shuffled one, and the
-        other way round.
+      fractions: fractions of the test targets that differ between the orders, that
+        are training events of the file's order while tested in the shuffled one, and
+        the other way round.
       made: paragraph with the code version and the command.
     """
     head = ["trained on", "evaluated on", "seen items", "candidates", *names(found)]
-    lines = [line([*head, f"{TRAINED} - {COUNTED}", "p"])]
+    lines = [markdown_line([*head, f"{TRAINED} - {TRANSITIONS}", "p"])]
     lines.append("|---|---|---|---|" + "---:|" * (len(names(found)) + 2))
     for protocol, (difference, p) in differences(found).items():
         cells = protocol.cells()
         for name in names(found):
             means = [by_seed(found, protocol, name, m).mean(axis=1) for m in METRICS]
             cells.append(" / ".join(map(mean_and_deviation, means)))
-        lines.append(line([*cells, f"{difference:+.4f}", f"{p:.4f}"]))
+        lines.append(markdown_line([*cells, f"{difference:+.4f}", f"{p:.4f}"]))
     shown = ", ".join(map(str, next(iter(found.values()))))
+    differ, in_file, in_shuffled = fractions
     num_users = by_seed(found, next(iter(found)), TRAINED, METRICS[0]).shape[1]
     text = (
         f"Test {' / '.join(METRICS)}: mean and, if seeds differ, standard deviation "
@@ -82,21 +85,22 @@ def page(found: Found, changed: tuple[float, float, float], made: str) -> str:
         f"paired randomisation test over users ({FLIPS:,} sign flips, seeds averaged), "
         f"with Holm's correction for {len(found)} tests; other pairs were not tested. "
         "The order is that of simultaneous events: as in the file, or shuffled. "
-        f"{changed[0]:.1%} of the test targets differ between the two orders; "
-        f"{changed[1]:.1%} of the targets of the shuffled order are training events of "
-        f"the file's order, and {changed[2]:.1%} the other way round. This is marked "
+        f"{differ:.1%} of the test targets differ between the two orders; "
+        f"{in_file:.1%} of the targets of the shuffled order are training events of "
+        f"the file's order, and {in_shuffled:.1%} the other way round. This is marked "
         "as *leaks*: the model is evaluated on another order than it was trained on."
     )
     title = "# MovieLens 100K: the same models under several protocols"
     return "\n".join([title, "", *lines, "", text, "", made])
 
 
-def differences(found: Found) -> dict[Protocol, tuple[float, float]]:
-    """Returns the mean difference of the tested metric between the two, and its p."""
+def differences(found: Measurements) -> dict[Protocol, tuple[float, float]]:
+    """Returns by protocol the mean difference of the tested metric, and its p-value."""
     means, tests = [], []
     for protocol in found:
-        a_SxR, b_SxR = (by_seed(found, protocol, x, TESTED) for x in (TRAINED, COUNTED))
-        difference_R = (a_SxR - b_SxR).mean(axis=0)
+        trained_SxR = by_seed(found, protocol, TRAINED, TESTED)
+        transitions_SxR = by_seed(found, protocol, TRANSITIONS, TESTED)
+        difference_R = (trained_SxR - transitions_SxR).mean(axis=0)
         means.append(float(difference_R.mean()))
         tests.append(paired_randomisation(difference_R))
     return dict(zip(found, zip(means, holm(tests), strict=True), strict=True))
@@ -108,13 +112,13 @@ def mean_and_deviation(means_S: np.ndarray) -> str:
     return f"{np.mean(means_S):.4f}{deviation}"
 
 
-def write_csv(path: Path, found: Found) -> None:
+def write_csv(path: Path, found: Measurements) -> None:
     """Writes means over users, intervals, the values of all seeds, and the test."""
     parts = ("", " low", " high", " seeds")
     with path.open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         head = [metric + part for metric in METRICS for part in parts]
-        tested = [f"difference from {COUNTED}, {TESTED}", "p"]
+        tested = [f"difference from {TRANSITIONS}, {TESTED}", "p"]
         out.writerow([*Protocol._fields, "name", *head, *tested])
         for protocol, test in differences(found).items():
             for name in names(found):
@@ -129,12 +133,14 @@ def format_values(values_SxR: np.ndarray) -> list[str]:
     """Returns the mean, its interval over users, and the mean of each seed."""
     users_R = np.arange(values_SxR.shape[1])  # each user has one test example
     mean_R = values_SxR.mean(axis=0)
-    bounds = with_intervals({"x": mean_R}, users_R, bootstrap_samples=RESAMPLES)["x"]
+    bounds = with_intervals(
+        {"x": mean_R}, users_R, bootstrap_samples=BOOTSTRAP_SAMPLES
+    )["x"]
     shown = [f"{bounds[key]:.6f}" for key in ("value", "low", "high")]
     return [*shown, " ".join(f"{x:.6f}" for x in values_SxR.mean(axis=1))]
 
 
-def plot(path: Path, found: Found) -> None:
+def plot(path: Path, found: Measurements) -> None:
     """Plots the tested metric by protocol, sampled candidates with their own scale."""
     import matplotlib
 

@@ -25,7 +25,7 @@ from experiments import sweep
 from experiments.protocol.page import (
     METRICS,
     TRAINED,
-    Found,
+    Measurements,
     Protocol,
     page,
     plot,
@@ -101,7 +101,7 @@ def flags(runs: Path, order: str) -> list[str]:
 
 
 def train(args: argparse.Namespace, order: str) -> None:
-    """Runs a sweep with one variant on an order."""
+    """Trains the model on an order with every seed, as a sweep with one variant."""
     command = [f"--config={CONFIG}", f"--variants={VARIANT}", f"--jobs={args.jobs}"]
     command += [f"--out={args.runs / order}", "--seeds", *map(str, args.seeds)]
     command += ["--reuse", *map(str, args.reuse)] if args.reuse else []
@@ -116,8 +116,8 @@ def make_config(runs: Path, order: str, seed: int) -> ConfigDict:
 
 
 def compare(runs: Path, out: Path, seeds: Sequence[int]) -> str:
-    """Evaluates, writes the files, and returns the page."""
-    found: Found = {}
+    """Evaluates all models under all protocols, writes the files, returns the page."""
+    found: Measurements = {}
     for order, seed in itertools.product(ORDERS, seeds):
         baselines = fit_baselines(make_config(runs, order, seed))
         for evaluated, masked, candidates in itertools.product(
@@ -130,8 +130,10 @@ def compare(runs: Path, out: Path, seeds: Sequence[int]) -> str:
             found.setdefault(protocol, {})[seed] = values
             hr = values[TRAINED][METRICS[0]].mean()
             print(protocol, f"seed {seed}: {hr:.4f}")
-    changed = compare_orders(*(make_config(runs, order, seeds[0]) for order in ORDERS))
-    text = page(found, changed, describe_runs(runs, seeds))
+    fractions = compare_orders(
+        *(make_config(runs, order, seeds[0]) for order in ORDERS)
+    )
+    text = page(found, fractions, describe_runs(runs, seeds))
     with atomic_files(*(out / name for name in TABLE_FILES)) as (
         written,
         numbers,
@@ -147,7 +149,7 @@ def describe_runs(runs: Path, seeds: Sequence[int]) -> str:
     """Returns the protocol, the code version and the command of the runs."""
     folders = [runs / x / VARIANT / str(seed) for x in ORDERS for seed in seeds]
     results = [read_results(folder) for folder in folders]
-    codes = sorted({run.get("code", "unknown") for run in results})
+    codes = sorted({run["code"] for run in results})
     fingerprint = results[0]["fingerprint"]
     shown = " ".join(map(str, seeds))
     return (
@@ -168,37 +170,36 @@ def fit_baselines(config: ConfigDict) -> dict[str, Baseline]:
 
 
 def evaluate(
-    config: ConfigDict, baselines: Mapping[str, Baseline], run: Path
+    config: ConfigDict, baselines: Mapping[str, Baseline], trained: Path
 ) -> dict[str, MetricValues]:
     """Returns the metrics of all test examples under a protocol, by system.
 
     Args:
       config: config with the protocol.
       baselines: fitted baselines.
-      run: directory of a finished run with one phase.
+      trained: directory of a finished run with one phase.
     """
-    found, began = {}, time.perf_counter()
+    ranked = {}
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.redirect_stdout(io.StringIO()),
-        open_run(config, Path(folder), began) as (opened, params),
+        open_run(config, Path(folder), time.perf_counter()) as (run, params),
     ):
+        test = run.data.test
         for name, baseline in baselines.items():
-            found[name] = opened.evaluator.by_baseline(baseline, opened.data.test)
-        params |= opened.replicate(read_params(run))
-        phase, state = make_phase(opened, 0, config.train.phases[0], params, 0)
+            ranked[name] = run.evaluator.by_baseline(baseline, test)
+        params |= run.replicate(read_params(trained))
+        phase, state = make_phase(run, 0, config.train.phases[0], params, 0)
         nested = phase.nested(state.trainable)
-        (found[TRAINED],) = opened.evaluator.by_model(
-            phase.scorer, nested, opened.data.test
-        )
-    return {name: {m: x.values[m] for m in METRICS} for name, x in found.items()}
+        (ranked[TRAINED],) = run.evaluator.by_model(phase.scorer, nested, test)
+    return {name: {m: x.values[m] for m in METRICS} for name, x in ranked.items()}
 
 
 def compare_orders(one: ConfigDict, other: ConfigDict) -> tuple[float, float, float]:
-    """Returns the fractions of the test targets that differ and that leak.
+    """Returns three fractions of the test targets.
 
-    The last two are the fraction of `other`'s test targets in `one`'s training, and the
-    other way round.
+    The first is the fraction that differs between the two orders. The others are the
+    fraction of `other`'s test targets in `one`'s training, and the other way round.
     """
     first, second = load_data(one), load_data(other)
     differ = float((first.test.targets_R != second.test.targets_R).mean())

@@ -161,19 +161,17 @@ def join_reasons(refused: Mapping[str, str]) -> str:
 
 def save_plan(plan: Plan) -> None:
     """Writes `sweep.json`."""
-    variants = {
-        name: {key: _to_json(value) for key, value in changes.items()}
-        for name, changes in plan.variants.items()
-    }
     content = {
         "config": plan.config,
         "data": plan.data,
         "arguments": plan.arguments,
-        "variants": variants,
+        "variants": plan.variants,
         "seeds": plan.seeds,
     }
+    # The values of a variant may be ConfigDicts, such as phases.
+    text = json.dumps(content, indent=2, default=lambda value: value.to_dict())
     with atomic_files(plan.out / PLAN) as (path,):
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 def check_runs(seeds: Sequence[int], jobs: int) -> None:
@@ -230,12 +228,3 @@ def protocol_of(config: Any) -> dict[str, Any]:
     keys |= {"eval.mask_seen", "eval.candidates", "train.metric"}
     keys |= {"eval.like_threshold"} if data.rating else set()
     return {key: flat[key] for key in sorted(keys)}
-
-
-def _to_json(value: Any) -> Any:
-    """Converts a config value to what JSON can hold."""
-    if hasattr(value, "to_dict"):
-        return _to_json(value.to_dict())
-    if isinstance(value, dict):
-        return {key: _to_json(x) for key, x in value.items()}
-    return [_to_json(x) for x in value] if isinstance(value, tuple | list) else value

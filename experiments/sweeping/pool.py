@@ -24,6 +24,8 @@ class Job:
     """A command and its log.
 
     Attributes:
+      name: shown in messages, unique in a sweep.
+      command: program and arguments.
       log: file to which the output is appended.
       start_time: `time.monotonic()` at the start.
       log_offset: size of the log at the start; earlier attempts wrote these bytes.

@@ -34,7 +34,7 @@ class Sweep:
       missing: names of the runs that are not finished.
       reference: the variant to compare with, or `(name)` for a baseline of each run.
       base: run whose baselines are shown; a run of the reference if it is a variant.
-      mask_R: test examples that count.
+      mask_R: whether a test example counts, see `--items` of `experiments.collect`.
     """
 
     plan: dict[str, Any]
@@ -83,15 +83,17 @@ class Sweep:
         return np.stack([rank_metric(rank_R[self.mask_R], metric) for rank_R in ranks])
 
     def difference(self, variant: str, metric: str) -> tuple[np.ndarray, list[float]]:
-        """Returns difference_R from the reference, each averaged over its seeds.
+        """Compares a variant with the reference.
 
-        Also returns the mean difference for each seed that both have.
+        Returns:
+          difference_R: the difference of the means over the seeds of each.
+          The mean difference for each seed that both have.
         """
         own_SxR = self.by_seed(variant, metric)
         if self.reference in self.plan["variants"]:
             base_SxR = self.by_seed(self.reference, metric)
             base_seeds = self.seeds(self.reference)
-        else:  # each run has its own: some depend on the seed or on the encoder
+        else:  # each run has its own baselines: some depend on seed or encoder
             base_seeds, name = self.seeds(variant), self.reference[1:-1]
             runs = [self.ranks[variant, seed].untrained_ranks for seed in base_seeds]
             base_SxR = np.stack(
@@ -122,7 +124,7 @@ class Sweep:
 
 
 class Ranks:
-    """Ranks of the test targets in a run.
+    """Ranks of the test targets in a run; R is the number of test examples.
 
     Attributes:
       users_R: user of each test example.

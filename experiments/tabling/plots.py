@@ -20,9 +20,9 @@ SEED_COLOR = OKABE_ITO[2]
 # Candidate positions of a variant's label, nearest first: distance in typographic
 # points, and angle in degrees.
 LABEL_DISTANCES = (8, 16, 26, 38, 52, 68, 86)
+LABEL_ANGLES = (0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240)
 LABEL_WIDTH = 32  # characters of a line; longer labels would squeeze the panels
 EDGE = 1.3  # published values above this multiple of our best are drawn at the edge
-LABEL_ANGLES = (0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240)
 
 
 class Axis(NamedTuple):
@@ -128,30 +128,24 @@ def draw_rows(axes: Any, rows: Sequence[Row], metric: str, reference: str) -> No
     """
     own = [row for row in rows if row.kind != "published" and metric in row.values]
     edge = EDGE * max(max(row.values[metric]) for row in own)
-    for place, row in enumerate(rows):
+    for y, row in enumerate(rows):
         if metric not in row.values:
             continue
-        color = COLORS[row.kind]
+        color, values = COLORS[row.kind], row.values[metric]
+        mean = mean_over_seeds(row, metric)
         if row.label == reference:
-            axes.axvline(
-                mean_over_seeds(row, metric), color=color, lw=1, ls=":", zorder=0
-            )
+            axes.axvline(mean, color=color, lw=1, ls=":", zorder=0)
         if metric in row.intervals:
-            axes.plot(row.intervals[metric], [place, place], color=color, lw=1.5)
-        if row.kind == "published" and mean_over_seeds(row, metric) > edge:
-            number = f"{mean_over_seeds(row, metric):.4f} "
-            axes.plot(edge, place, ">", color=color, ms=6)
-            axes.text(edge, place, number, color=color, ha="right", va="center")
+            axes.plot(row.intervals[metric], [y, y], color=color, lw=1.5)
+        if row.kind == "published" and mean > edge:
+            axes.plot(edge, y, ">", color=color, ms=6)
+            axes.text(edge, y, f"{mean:.4f} ", color=color, ha="right", va="center")
         elif row.kind == "published":
-            axes.plot(
-                mean_over_seeds(row, metric), place, "|", color=color, ms=14, mew=2.5
-            )
+            axes.plot(mean, y, "|", color=color, ms=14, mew=2.5)
         else:
-            axes.plot(mean_over_seeds(row, metric), place, "D", color=color, ms=6)
-        if (
-            len(values := row.values[metric]) > 1
-        ):  # drawn below the mean, so that each is visible
-            axes.plot(values, [place + 0.25] * len(values), "o", color=SEED_COLOR, ms=4)
+            axes.plot(mean, y, "D", color=color, ms=6)
+        if len(values) > 1:  # drawn below the mean, so that each seed is visible
+            axes.plot(values, [y + 0.25] * len(values), "o", color=SEED_COLOR, ms=4)
     axes.set_yticks(
         range(len(rows)), [textwrap.fill(row.label, LABEL_WIDTH) for row in rows]
     )

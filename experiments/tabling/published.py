@@ -14,10 +14,12 @@ METRIC = re.compile(r"[a-z]+@[1-9][0-9]*")
 def read_published(path: Path, metrics: Sequence[str]) -> list[Row]:
     """Reads a CSV with the columns name, source, metrics and optionally note.
 
-    Cells of metrics are fractions or empty. Other metrics than the given are ignored.
+    Args:
+      path: the file; the cells of its metrics are fractions or empty.
+      metrics: the metrics to read; the others are ignored.
 
     Raises:
-      UserError: the file is invalid; the message has the row, the header being row 1.
+      UserError: the file is invalid; the message names the row (the header is row 1).
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-FLIPS = 10_000
+FLIPS = 10_000  # random sign assignments of a test
 
 
 def by_user(values_R: np.ndarray, users_R: np.ndarray) -> np.ndarray:
@@ -15,10 +15,12 @@ def by_user(values_R: np.ndarray, users_R: np.ndarray) -> np.ndarray:
 
 
 def paired_randomisation(differences_V: np.ndarray, *, flips: int = FLIPS) -> float:
-    """Returns the two-sided p-value of a mean difference, if its signs were random.
+    """Returns the two-sided p-value of a mean difference between two systems.
 
     This is Fisher's randomisation test (Smucker et al., CIKM 2007): the signs of all
-    users' differences are resampled `flips` times, and the data count as one sample.
+    users' differences are resampled `flips` times. The p-value is the fraction of
+    samples whose sum is at least as far from zero as that of the data, which count as
+    one sample.
     """
     rng = np.random.default_rng(0)
     changed_V = differences_V[differences_V != 0]
@@ -33,10 +35,10 @@ def paired_randomisation(differences_V: np.ndarray, *, flips: int = FLIPS) -> fl
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Returns the p-values corrected for their number (Holm, 1979), in their order."""
+    """Corrects p-values for their number (Holm, 1979); keeps their order."""
     corrected, largest = [0.0] * len(p), 0.0
-    for place, i in enumerate(np.argsort(p, kind="stable")):
-        # A later p-value is never corrected to less than an earlier one.
-        largest = max(largest, min(1.0, (len(p) - place) * p[i]))
+    for num_smaller, i in enumerate(np.argsort(p, kind="stable")):
+        # A larger p-value is never corrected to less than a smaller one.
+        largest = max(largest, min(1.0, (len(p) - num_smaller) * p[i]))
         corrected[i] = largest
     return corrected

@@ -13,10 +13,7 @@ from recjax.common.errors import UserError
 PARTS = ("", " sd", " low", " high", " seeds")  # columns of each metric
 COMPARISON = ("difference", "difference seeds", "p")
 TABLE_FILES = ("table.md", "table.csv", "plot.png")
-
 RANKS = "ranks"  # column of table.csv with digests, each as `seed:digest`
-
-
 PUBLISHED = " (published)"  # ends the labels of published rows
 
 
@@ -25,7 +22,7 @@ class Row:
     """A row of the table.
 
     Attributes:
-      kind: a trained variant; a baseline, if nothing was trained; or published.
+      kind: a trained variant, a baseline (nothing was trained), or published.
       values: for each metric the mean over the test examples, one per seed.
       intervals: for each metric the 95% interval over users of the mean over seeds.
       cost: the other columns; variants only.
@@ -65,31 +62,33 @@ def markdown(rows: Sequence[Row], metrics: Sequence[str], difference: str) -> st
       metrics: columns.
       difference: heading of the column of differences.
     """
-    costs = costs_of(rows)
+    costs = cost_columns(rows)
     head = ["", *metrics, difference, "p", *costs]
-    lines = [line(head), "|---|" + "---:|" * (len(head) - 1)]
+    lines = [markdown_line(head), "|---|" + "---:|" * (len(head) - 1)]
     for row in rows:
-        shown = [cell(row, m) for m in metrics]
+        shown = [metric_cell(row, m) for m in metrics]
         shown.append(difference_cell(row))
         shown.append("" if row.p is None else f"{row.p:.4f}")
-        shown += [number(c, row.cost[c]) if row.cost else "" for c in costs]
+        shown += [cost_cell(c, row.cost[c]) if row.cost else "" for c in costs]
         name = ", ".join(filter(None, [row.label, row.source]))
-        lines.append(line([f"{name}; {row.note}" if row.note else name, *shown]))
+        lines.append(
+            markdown_line([f"{name}; {row.note}" if row.note else name, *shown])
+        )
     return "\n".join(lines)
 
 
-def line(cells: Sequence[str]) -> str:
+def markdown_line(cells: Sequence[str]) -> str:
     """Returns one line of a Markdown table."""
     plain = [" ".join(x.split()).replace("|", r"\|") for x in cells]
     return "| " + " | ".join(plain) + " |"
 
 
-def costs_of(rows: Sequence[Row]) -> list[str]:
-    """Returns the names of the columns that only variants have."""
+def cost_columns(rows: Sequence[Row]) -> list[str]:
+    """Returns the columns that only variants have, such as epochs and seconds."""
     return next(list(row.cost) for row in rows if row.cost)
 
 
-def cell(row: Row, metric: str) -> str:
+def metric_cell(row: Row, metric: str) -> str:
     """Returns mean, standard deviation and interval of a metric."""
     if not (values := row.values.get(metric)):
         return ""
@@ -112,7 +111,7 @@ def difference_cell(row: Row) -> str:
     return f"{row.difference:+.4f}{seeds if row.difference else ''}"
 
 
-def number(column: str, value: float) -> str:
+def cost_cell(column: str, value: float) -> str:
     """Formats a number of a cost column."""
     if column.startswith("valid"):
         return f"{value:.4f}"
@@ -121,7 +120,7 @@ def number(column: str, value: float) -> str:
 
 def write_csv(path: Path, rows: Sequence[Row], metrics: Sequence[str]) -> None:
     """Writes the numbers of the table, including those of every seed."""
-    costs = costs_of(rows)
+    costs = cost_columns(rows)
     with path.open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         head = [metric + part for metric in metrics for part in PARTS]
@@ -166,7 +165,7 @@ def _read_row(cells: Mapping[str, str], metrics: Sequence[str]) -> Row:
         if cells[f"{m} low"]
     }
     label = cells["name"]
-    values = {m: of_seeds for m, of_seeds in values.items() if of_seeds}
+    values = {m: by_seed for m, by_seed in values.items() if by_seed}
     if cells["source"]:
         name = label.removesuffix(PUBLISHED)
         return Row(name, "published", values, source=cells["source"])

@@ -1,1 +1,1 @@
-"""What lies between frozen text vectors and the towers, and how alike they are."""
+"""Layers between frozen text vectors and the towers; similarity of the vectors."""

@@ -1,4 +1,4 @@
-"""A random data set, small enough for loops, in both splits."""
+"""A random data set that is small enough for loops, with two kinds of splits."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def write(folder, kind, lines):
 
 @pytest.fixture(params=["leave_one_out", "fixed"])
 def data(request, config, random_dir):
-    """The random data set in both splits."""
+    """The random data set, with each of the two kinds of splits."""
     c = config.unlock()
     c.data.source, c.data.split = str(random_dir), request.param
     return load_data(c)
@@ -50,5 +50,5 @@ def data(request, config, random_dir):
 
 @pytest.fixture
 def batches(data):
-    """The test rows as queries; the last batch is filled up."""
+    """The test examples as queries; the last batch is padded."""
     return list(make_queries(data.test, batch_size=7, history_length=9, mask_seen=True))

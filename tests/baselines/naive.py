@@ -1,19 +1,19 @@
-"""What the tests compare with: dense arrays, filled one by one."""
+"""Slow reference implementations with dense arrays, filled in loops."""
 
 import numpy as np
 
 
-def interactions(rows, num_items):
-    """Users by items, one where a row of the user has the item."""
-    matrix = np.zeros((rows.users_R.max() + 1, num_items))
-    for row in range(len(rows)):
-        for item in rows.sequence(row):
-            matrix[rows.users_R[row], item] = 1
+def interactions(examples, num_items):
+    """Returns users x items, one where an example of the user has the item."""
+    matrix = np.zeros((examples.users_R.max() + 1, num_items))
+    for row in range(len(examples)):
+        for item in examples.sequence(row):
+            matrix[examples.users_R[row], item] = 1
     return matrix
 
 
-def shown(batches):
-    """What every query shows of its history, oldest first; nothing where it fills."""
+def histories(batches):
+    """Returns the history of every query, oldest first, without padding."""
     return [
         queries.history_BxH[b][queries.mask_BxH[b]]
         for queries in batches
@@ -21,22 +21,22 @@ def shown(batches):
     ]
 
 
-def had(batches, num_items):
-    """Queries by items, one where a history has the item."""
-    matrix = np.zeros((len(shown(batches)), num_items))
-    for row, history in enumerate(shown(batches)):
+def seen_items(batches, num_items):
+    """Returns queries x items, one where the history has the item."""
+    matrix = np.zeros((len(histories(batches)), num_items))
+    for row, history in enumerate(histories(batches)):
         matrix[row, history] = 1
     return matrix
 
 
 def score(baseline, batches):
-    """Scores of all queries, one batch after another."""
+    """Returns the scores of all queries, over the batches."""
     return np.concatenate([np.asarray(baseline.score(queries)) for queries in batches])
 
 
-def tie_break(rows, num_items):
-    """A thousandth of an item's share of the events."""
+def tie_break(examples, num_items):
+    """Returns a thousandth of each item's share of the events."""
     share = np.zeros(num_items)
-    for item in rows.events():
-        share[item] += 1 / len(rows.events())
+    for item in examples.events():
+        share[item] += 1 / len(examples.events())
     return 0.001 * share

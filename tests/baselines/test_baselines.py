@@ -8,13 +8,13 @@ from recjax.data.splits import load_data
 from recjax.evaluation.evaluator import Evaluator
 from recjax.runtime import mesh as mesh_lib
 from recjax.runtime.compiler import Compiler
-from tests.conftest import BASELINES_HERE
+from tests.conftest import INSTALLED_BASELINES
 
 pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize("split", ["leave_one_out", "fixed"])
-@pytest.mark.parametrize("name", BASELINES_HERE)
+@pytest.mark.parametrize("name", INSTALLED_BASELINES)
 def test_ranks(config, split, name):
     """Finite scores of one row per query; the personal ones learn."""
     config.unlock().data.split = split
@@ -32,7 +32,7 @@ def test_ranks(config, split, name):
     assert auc > (0.75 if personal else 0.3)
 
 
-@pytest.mark.parametrize("name", BASELINES_HERE)
+@pytest.mark.parametrize("name", INSTALLED_BASELINES)
 def test_a_query_without_a_history(data, batches, name):
     """The last batch is filled with such, and users may have none."""
     assert (batches[-1].examples_B < 0).any()

@@ -31,7 +31,7 @@ def test_against_loops(data, batches, monkeypatch, batch, piece):
     for _ in range(EPOCHS):
         users = solve(x, items)
         items = solve(x.T, users)
-    want = solve(naive.had(batches, data.num_items), items) @ items.T
+    want = solve(naive.seen_items(batches, data.num_items), items) @ items.T
     want += naive.tie_break(data.train, data.num_items)
 
     baseline = Ials(1, width=WIDTH, alpha=ALPHA, l2=L2, epochs=EPOCHS)

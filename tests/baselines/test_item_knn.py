@@ -22,7 +22,7 @@ def test_against_loops(data, batches, neighbours, shrinkage):
         # Rounded, so that equal ones are equal; of these the first count.
         order = np.argsort(-similar[i].round(6), kind="stable")
         similar[i, order[neighbours:]] = 0
-    want = naive.had(batches, num_items) @ similar
+    want = naive.seen_items(batches, num_items) @ similar
     want += naive.tie_break(data.train, num_items)
 
     baseline = ItemKnn(0, neighbours=neighbours, shrinkage=shrinkage)

@@ -48,7 +48,7 @@ def test_no_weight_is_no_fusion(config, tmp_path):
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.5])
-def test_validation_chooses_of_all_combinations(config, tmp_path, ema):
+def test_validation_chooses_among_all_combinations(config, tmp_path, ema):
     names, values = ("transitions", "text"), (0.0, 0.5, 100.0)
 
     def run(folder, weights):
@@ -71,7 +71,7 @@ def test_validation_chooses_of_all_combinations(config, tmp_path, ema):
 @pytest.mark.parametrize(
     ("mask_seen", "block"), [(True, 50), (False, 50), (True, 2**16)]
 )
-def test_every_combination_is_ranked_as_by_itself(
+def test_all_combinations_are_ranked_as_each_alone(
     config, tmp_path, monkeypatch, candidates, mask_seen, block
 ):
     """`rank_by_weighting` counts for a combination what `rank` counts with it."""
@@ -156,7 +156,7 @@ def test_probabilities_enter_as_logarithms_with_a_floor(config):
 
 
 @pytest.mark.parametrize("name", LOG_SCORED)
-def test_what_has_a_logarithm_is_not_negative(config, name):
+def test_scores_of_probabilities_are_not_negative(config, name):
     data = load_data(config)
     baseline = BASELINES[name](0)
     baseline.fit(data.train, data.num_items)

@@ -33,8 +33,8 @@ def test_against_loops(data, batches, name):
                 older, weight = later - step, decay ** (step - 1)
                 counts[asked(items, older), items[later]] += weight
                 counts[asked(items, later), items[older]] += backward * weight
-    want = np.tile(naive.tie_break(rows, num_items), (len(naive.shown(batches)), 1))
-    for row, history in enumerate(naive.shown(batches)):
+    want = np.tile(naive.tie_break(rows, num_items), (len(naive.histories(batches)), 1))
+    for row, history in enumerate(naive.histories(batches)):
         for back in range(min(newest, len(history))):
             item = asked(history, len(history) - 1 - back)
             want[row] += fade**back * counts[item] / (counts[item].sum() + damping)
@@ -46,4 +46,4 @@ def test_against_loops(data, batches, name):
 
 def test_histories_are_long_enough(batches):
     """Or the test above would not see how many items are asked."""
-    assert max(len(history) for history in naive.shown(batches)) == 9
+    assert max(len(history) for history in naive.histories(batches)) == 9

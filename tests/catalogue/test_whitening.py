@@ -47,7 +47,7 @@ def test_fewer_items_than_features(num):
     np.testing.assert_allclose(variances[: 12 - num + 1], 0, atol=1e-6)
 
 
-def test_behind_a_layer_norm_one_direction_is_lost():
+def test_one_direction_is_lost_after_a_layer_norm():
     x = np.random.default_rng(0).normal(size=(500, 12))
     x -= x.mean(1, keepdims=True)
     white = whiten((x * np.linspace(0.5, 2, 12) + 3).astype(np.float32))
@@ -55,7 +55,7 @@ def test_behind_a_layer_norm_one_direction_is_lost():
     np.testing.assert_allclose(variances, [0, *[1] * 11], atol=1e-3)
 
 
-def test_items_of_one_text():
+def test_items_with_the_same_text_become_zero():
     np.testing.assert_array_equal(whiten(np.ones((5, 3), np.float32)), np.zeros((5, 3)))
 
 

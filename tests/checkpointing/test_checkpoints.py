@@ -79,7 +79,7 @@ def test_the_newest_is_found_and_the_oldest_is_gone(saved):
 
 
 @pytest.mark.parametrize("seed", range(FILES_DAMAGED))
-def test_damage_is_found_and_the_one_before_is_taken(copied, seed):
+def test_damage_is_found_and_the_previous_checkpoint_is_used(copied, seed):
     """A bit flipped, a file cut or deleted: each of 30 is seen."""
     rng = random.Random(seed)
     newest = copied / "checkpoints" / "last" / "30"
@@ -107,7 +107,7 @@ def test_an_unexpected_file_is_found(copied):
     assert "last/30: skipped: unexpected file more" in lines[0]
 
 
-def test_what_a_killed_save_left_is_deleted(copied):
+def test_files_of_a_killed_save_are_deleted(copied):
     for kind in ("last", "params"):
         (copied / "checkpoints" / kind / "40.orbax-checkpoint-tmp-1" / "x").mkdir(
             parents=True
@@ -187,7 +187,7 @@ def fill_disk(monkeypatch):
     monkeypatch.setattr("recjax.checkpointing.manifest.write", write)
 
 
-def test_a_failed_save_is_logged_and_the_one_before_remains(copied, monkeypatch):
+def test_a_failed_save_is_logged_and_the_previous_one_remains(copied, monkeypatch):
     lines = []
     with contextlib.closing(Checkpoints(copied, lines.append)) as checkpoints:
         checkpoints.check_identity(IDENTITY)
@@ -201,7 +201,9 @@ def test_a_failed_save_is_logged_and_the_one_before_remains(copied, monkeypatch)
     assert resume(copied)[:2] == ({"phase": 1, "step": 30}, 30.0)
 
 
-def test_the_phase_checkpoint_is_saved_when_there_is_room_again(tmp_path, monkeypatch):
+def test_the_phase_checkpoint_is_saved_again_once_the_disk_has_space(
+    tmp_path, monkeypatch
+):
     """Without it no state of the phase is of use; until then each one is logged."""
     lines, tree = [], make_tree(5)
     with contextlib.closing(Checkpoints(tmp_path, lines.append)) as checkpoints:
@@ -221,7 +223,7 @@ def test_the_phase_checkpoint_is_saved_when_there_is_room_again(tmp_path, monkey
         assert checkpoints.step_checkpoint.number == 3
 
 
-def test_the_manifest_lists_what_was_saved(saved):
+def test_the_manifest_lists_all_saved_files(saved):
     path = saved / "checkpoints" / "last" / "30" / NAME
     manifest = json.loads(path.read_text())
     assert manifest["identity"] == IDENTITY

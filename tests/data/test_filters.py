@@ -196,7 +196,7 @@ def test_bad_files_are_one_line(config, tmp_path, inter, item, message):
     assert "\n" not in str(e.value)
 
 
-def test_words_of_reasons_do_not_change_the_fingerprint(config, tmp_path):
+def test_the_wording_of_reasons_does_not_change_the_fingerprint(config, tmp_path):
     """The protocol hashes the reasons of rejected rows in their first wording."""
     events = [f"{u}\t{i}\t1" for u in "uv" for i in "abcd"]
     folder = write(tmp_path / "x", EVENTS + events, [*ITEMS, "a\tagain"])
@@ -207,7 +207,7 @@ def test_words_of_reasons_do_not_change_the_fingerprint(config, tmp_path):
     assert data.protocol["rejected"] == f"1 rows, {digest}"
 
 
-def test_dates_are_times_and_ties_keep_theirs(config, tmp_path):
+def test_dates_are_times_and_ties_keep_the_order_of_the_file(config, tmp_path):
     days = ["2024-01-03T00:00:02", "2024-01-01", "2024-01-03 00:00:02", "2023-12-31"]
     events = [f"u\t{i}\t{day}" for i, day in zip("abcd", days, strict=True)]
     folder = write(tmp_path / "x", [*EVENTS, *events, "u\td\t2025-01-01"], ITEMS)
@@ -235,7 +235,7 @@ def test_lists_of_parquet_files(config, tmp_path):
     assert "odd" not in data.items.columns
 
 
-def test_times_of_day_are_no_times(config, tmp_path):
+def test_times_of_day_are_not_times(config, tmp_path):
     folder = write(tmp_path / "x", None)
     noon = [datetime.time(12)] * 3
     events = {"user_id": ["u"] * 3, "item_id": list("abc"), "timestamp": noon}

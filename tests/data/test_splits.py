@@ -211,7 +211,7 @@ def test_cold_items_are_targets_and_never_seen(config, tmp_path, split):
         assert np.isfinite(data.train.sequence_ratings(r)).all()
 
 
-def test_seen_cold_items_are_no_candidates(config, tmp_path):
+def test_seen_cold_items_are_not_candidates(config, tmp_path):
     data = load(config, tmp_path / "x", make_events(2), cold_items=0.3)
     for by_length in (False, True):
         options = {"history_length": 6, "mask_seen": True, "by_length": by_length}

@@ -85,7 +85,7 @@ def test_all_by_hand():
     assert "diversity@5" not in beyond_accuracy.beyond_accuracy(TOP, EVENTS, 5)
 
 
-def test_what_is_not_finite_is_left_out():
+def test_diversity_of_non_finite_vectors_is_omitted():
     vectors = np.full((4, 2), np.nan, np.float32)
     found = beyond_accuracy.beyond_accuracy(TOP, EVENTS, 2, vectors)
     assert found.keys() == {"coverage@2", "gini@2", "novelty@2", "head@2"}

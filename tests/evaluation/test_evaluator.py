@@ -69,7 +69,7 @@ def test_random_is_seeded(data, evaluator):
     assert np.mean(auc(0)) == pytest.approx(0.5, abs=0.15)
 
 
-def test_text_as_it_came(config, data, evaluator):
+def test_text_similarity_without_whitening(config, data, evaluator):
     """The user is the mean of the newest H unit vectors; scores are cosines."""
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(data.num_items, 5)).astype(np.float32)
@@ -85,7 +85,7 @@ def test_text_as_it_came(config, data, evaluator):
 
 
 @pytest.mark.parametrize("mask_seen", [True, False])
-def test_drawn_candidates_are_all_that_is_compared(config, data, mask_seen):
+def test_only_sampled_candidates_are_compared(config, data, mask_seen):
     c = config.unlock()
     c.eval.candidates, c.eval.mask_seen = 6, mask_seen
     mesh = mesh_lib.make_mesh(c.mesh)

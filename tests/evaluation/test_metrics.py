@@ -44,12 +44,12 @@ def test_by_hand_with_ties_against_the_model():
     np.testing.assert_allclose(values["auc"], [1, 2.5 / 4, 1 / 4])
 
 
-def test_nothing_else_to_be_above_of():
+def test_auc_without_other_candidates_is_half():
     none = np.array([0])
     assert metrics.ranking_values(none, none, none, (1,))["auc"] == [0.5]
 
 
-def test_interval_covers_the_mean_as_often_as_it_says():
+def test_interval_has_its_nominal_coverage():
     rng = np.random.default_rng(1)
     hits = 0
     for seed in range(200):
@@ -62,7 +62,7 @@ def test_interval_covers_the_mean_as_often_as_it_says():
     assert 0.90 <= hits / 200 <= 0.99
 
 
-def test_rows_of_one_user_are_drawn_together():
+def test_rows_of_one_user_are_resampled_together():
     """Ten rows a user, all alike: as uncertain as one row a user."""
     one = (np.random.default_rng(0).random(100) < 0.3).astype(float)
     alike = metrics.with_intervals(

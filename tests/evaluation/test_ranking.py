@@ -23,7 +23,7 @@ def run(scores, seen, target, k=2):
     return counts, r.top_BxK[0].tolist()
 
 
-def test_seen_items_are_no_candidates():
+def test_seen_items_are_not_candidates():
     assert run([5, 4, 3, 2], [-1, -1], 2) == ((2, 0, 1), [0, 1])
     assert run([5, 4, 3, 2], [0, -1], 2) == ((1, 0, 1), [1, 2])
     assert run([5, 4, 3, 2], [0, 3], 2) == ((1, 0, 0), [1, 2])
@@ -40,13 +40,13 @@ def test_nan_counts_against_the_model():
     assert run([np.nan] * 4, [-1], 0)[0] == (0, 3, 0)
 
 
-def test_scores_without_end_are_counted():
+def test_infinite_scores_are_counted():
     assert run([1, -np.inf, 2, -np.inf], [2, -1], 0) == ((0, 0, 2), [0, -1])
     assert run([1, -np.inf, 2, -np.inf], [2, -1], 1)[0] == (1, 1, 0)
 
 
 @pytest.mark.parametrize("broken", [np.inf, -np.inf, np.nan, 1.0])
-def test_what_fills_the_index_up_is_never_ranked(broken):
+def test_padding_of_the_index_is_never_ranked(broken):
     """Whatever the query, as many others are counted as there are."""
     index = make_index(np.ones((3, 2), np.float32), np.zeros(3, np.float32))
     assert index.bias_M.shape == (32,)

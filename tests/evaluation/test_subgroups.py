@@ -67,7 +67,7 @@ def test_whole_sequences_count_with_their_histories(data):
 
 
 @pytest.mark.parametrize("total", [0, 1, 3, 1000])
-def test_thirds_of_the_events(total):
+def test_popularity_groups_are_thirds_of_the_events(total):
     events_N = np.bincount(np.random.default_rng(0).zipf(1.3, total) % 50, minlength=60)
     group_N = subgroups.popularity_groups(events_N)
     assert (group_N[events_N == 0] == 2).all()
@@ -228,7 +228,7 @@ def test_the_interval_of_a_gap_is_that_of_two_means():
     assert gap["low"] < gap["value"] < gap["high"]
 
 
-def test_users_of_a_group_are_drawn_with_all_their_rows():
+def test_users_of_a_group_are_resampled_with_all_their_rows():
     hits = (np.random.default_rng(0).random(40) < 0.3).astype(float)
     values, users = {"x": np.repeat(hits, 10)}, np.repeat(np.arange(40), 10)
     masks = {"item": {"warm": np.ones(400, bool)}}

@@ -167,7 +167,7 @@ def test_the_csv(runs, tmp_path):
     assert columns[columns.index("p") + 1] == "ranks"
 
 
-def test_some_targets_alone(runs, capsys):
+def test_a_group_of_targets(runs, capsys):
     """Those of b have 3 and 4 training events, the others none and 9."""
     collect.main([str(runs), "--items=cold"])
     text = capsys.readouterr().out
@@ -198,7 +198,7 @@ def test_missing_targets(runs, capsys):
     assert "has no column with the training events" in capsys.readouterr().err
 
 
-def test_the_rows_of_a_user_are_flipped_together(tmp_path, capsys):
+def test_the_signs_of_a_user_are_flipped_together(tmp_path, capsys):
     """Ten users with one row are better by .5, one with thirty is worse by .37.
 
     That one's sign is that of the sum, and whatever the others' are, it is as far.
@@ -300,7 +300,7 @@ def test_a_baseline_is_of_each_run(runs, capsys):
     assert f"--reference: {run} has no (popularity)" in capsys.readouterr().err
 
 
-def test_in_how_many_seeds_it_is_better(runs, capsys):
+def test_the_number_of_seeds_with_the_same_sign(runs, capsys):
     """Of those that both have, each with itself, in whatever order."""
     write_run(runs / "better" / "2", [11, 11, 11, 11], 2)
     write_run(runs / "plain" / "2", [1, 1, 1, 1], 2)
@@ -444,7 +444,7 @@ def test_different_pretrained_weights_are_named(runs, capsys):
     assert said in capsys.readouterr().out
 
 
-def test_some_variants_alone(runs, capsys):
+def test_a_subset_of_variants(runs, capsys):
     for seed in (0, 1):
         write_run(runs / "worse" / str(seed), [11, 11, 11, 11], seed)
     every = {"plain": {}, "odd": {}, "better": {}, "worse": {}}
@@ -597,7 +597,10 @@ def test_a_plot_is_drawn_again(runs, tmp_path, monkeypatch, capsys):
         "table.csv",
         "table.md",
     ]
-    (first, *more), (second, *again) = plots
+    elsewhere = tmp_path / "new" / "directory"
+    collect.main([str(out), "--redraw", f"--out={elsewhere}"])
+    assert [x.name for x in elsewhere.iterdir()] == ["plot.png"]
+    (first, *more), (second, *again), _ = plots
     assert more == again
     assert costs[0] == costs[1]
     for (*own, values), (*other, read) in zip(first, second, strict=True):

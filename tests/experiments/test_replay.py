@@ -194,7 +194,7 @@ def test_a_variant_without_a_hit_is_not_chosen(tables):
     assert found.variant == "narrow"
 
 
-def test_a_failed_run_is_no_replay(call, monkeypatch):
+def test_a_failed_run_does_not_hold(call, monkeypatch):
     def fail(arguments):
         raise SystemExit(1)
 

@@ -67,8 +67,8 @@ def test_the_best_on_validation_comes_first(space, tmp_path, capsys):
 
 
 def test_a_worse_trial_is_pruned(space, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(search, "STARTUP", 1)
-    monkeypatch.setattr(search, "WARM_UP", 2)
+    monkeypatch.setattr(search, "STARTUP_TRIALS", 1)
+    monkeypatch.setattr(search, "WARMUP_VALIDATIONS", 2)
     asked = ["--config", space(60, idle=1), "--out", str(tmp_path), "--trials", "2"]
     search.main(asked)
     first, second = trials(tmp_path)
@@ -146,7 +146,7 @@ def test_two_failed_runs_in_a_row_end_the_search(space, tmp_path, capsys):
     assert "needs 77 devices" in capsys.readouterr().err
 
 
-def test_refused_trials_are_no_failed_runs(space, tmp_path, capsys):
+def test_refused_trials_do_not_count_as_failed_runs(space, tmp_path, capsys):
     """A refused trial after a failed run does not end the search; between two it is
     ignored."""
     path = Path(space())
@@ -279,7 +279,7 @@ def test_another_search_is_refused(space, tmp_path, capsys):
 
 
 @pytest.mark.faults
-def test_killed_it_makes_the_same_trials(space, tmp_path):
+def test_a_killed_search_makes_the_same_trials(space, tmp_path):
     """A search that is killed twice is compared with an uninterrupted one."""
     path, command = space(40), [sys.executable, "-m", "experiments.search"]
     command += ["--config", path, "--trials", "3"]

@@ -13,7 +13,7 @@ TINY_BERT = Path(__file__).parents[1] / "fixtures" / "tiny_bert"
 
 
 def get_config(data: str) -> ConfigDict:
-    """Towers over the frozen encoder, then its top layer; every step is recorded."""
+    """Trains towers over the frozen encoder, then its top layer; logs every step."""
     c = base.get_config()
     c.data.source, c.data.history_length = data, 6
     c.text.encoder = str(TINY_BERT)

@@ -1,4 +1,4 @@
-"""What the runs that are killed share."""
+"""Data, cache and the uninterrupted run that all killed runs are compared with."""
 
 import pytest
 
@@ -13,13 +13,13 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="package")
 def cache(tmp_path_factory):
-    """Compiled programs, for all the starts."""
+    """The environment variable of a cache that all starts share."""
     return {"RECJAX_CACHE": str(tmp_path_factory.mktemp("cache"))}
 
 
 @pytest.fixture(scope="package")
-def whole(data, cache, tmp_path_factory):
+def uninterrupted(data, cache, tmp_path_factory):
     """An uninterrupted run."""
-    workdir = tmp_path_factory.mktemp("whole") / "run"
-    assert runs.finish(data, workdir, **cache) == 0, runs.said(workdir)
+    workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
+    assert runs.finish(data, workdir, **cache) == 0, runs.output(workdir)
     return workdir

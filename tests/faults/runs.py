@@ -1,4 +1,4 @@
-"""Runs in processes of their own, to be killed; and what two runs differ in."""
+"""Starts runs in processes that can be killed, and compares their results."""
 
 import json
 import os
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def command(data: Path, workdir: Path, *more: str, config: str = "config") -> list[str]:
-    """The run of a config of this directory."""
+    """Returns the command of a run with a config of this directory."""
     return [
         sys.executable,
         "-m",
@@ -33,7 +33,7 @@ def command(data: Path, workdir: Path, *more: str, config: str = "config") -> li
 def start(
     data: Path, workdir: Path, *more: str, config: str = "config", **env: str
 ) -> subprocess.Popen[str]:
-    """Starts it, its output in a file beside the run directory."""
+    """Starts a run; its output goes to a file next to the run directory."""
     workdir.parent.mkdir(parents=True, exist_ok=True)
     with (workdir.parent / f"{workdir.name}.txt").open("a") as out:
         return subprocess.Popen(
@@ -46,8 +46,8 @@ def start(
         )
 
 
-def said(workdir: Path) -> str:
-    """What all starts of a run have printed."""
+def output(workdir: Path) -> str:
+    """Returns what a run has printed, over all starts."""
     return (workdir.parent / f"{workdir.name}.txt").read_text()
 
 
@@ -57,7 +57,7 @@ def finish(data: Path, workdir: Path, *more: str, **env: str) -> int:
 
 
 def records(workdir: Path) -> list[dict[str, float]]:
-    """`metrics.jsonl` without times; a last line that is being written is left out."""
+    """Reads `metrics.jsonl` without times, and without an incomplete last line."""
     path = workdir / "metrics.jsonl"
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     each = [json.loads(line) for line in lines]
@@ -65,7 +65,7 @@ def records(workdir: Path) -> list[dict[str, float]]:
 
 
 def last_step(workdir: Path) -> int:
-    """Of those that were recorded; 0 before any."""
+    """Returns the newest step in `metrics.jsonl`; 0 if there is none."""
     return int(max((r["step"] for r in records(workdir)), default=0))
 
 
@@ -75,7 +75,7 @@ def kill_when(
     how: signal.Signals = signal.SIGKILL,
     timeout: float = 120,
 ) -> bool:
-    """Sends the signal as soon as it is due; False if the process ended before."""
+    """Sends a signal as soon as it is due; False if the process ended before."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         if process.poll() is not None:
@@ -91,12 +91,12 @@ def kill_when(
 
 
 def parameters(workdir: Path) -> dict[str, np.ndarray]:
-    """The result of a run."""
+    """Returns the final parameters of a run."""
     return {k: np.asarray(x) for k, x in read_params(workdir).items()}
 
 
 def scalars(workdir: Path) -> list[tuple[str, int, float]]:
-    """All that TensorBoard shows, but times."""
+    """Returns all scalars in TensorBoard except times: tag, step and value."""
     events = EventAccumulator(str(workdir), size_guidance={"scalars": 0})
     events.Reload()
     return [
@@ -107,12 +107,19 @@ def scalars(workdir: Path) -> list[tuple[str, int, float]]:
     ]
 
 
-def assert_same(a: Path, b: Path) -> None:
-    """Parameters bit for bit, results, metrics.jsonl and TensorBoard."""
+def assert_same_training(a: Path, b: Path) -> None:
+    """Compares parameters bit for bit, metrics.jsonl and TensorBoard."""
     first, second = parameters(a), parameters(b)
     assert first.keys() == second.keys()
     for path, x in first.items():
         assert x.tobytes() == second[path].tobytes(), path
+    assert records(a) == records(b)
+    assert scalars(a) == scalars(b)
+
+
+def assert_same(a: Path, b: Path) -> None:
+    """Compares training, results and ranks, which contain or depend on the config."""
+    assert_same_training(a, b)
     results = [json.loads((w / "results.json").read_text()) for w in (a, b)]
     for each in results:
         each.pop("seconds")
@@ -121,5 +128,3 @@ def assert_same(a: Path, b: Path) -> None:
     assert pl.read_parquet(a / "ranks.parquet").equals(
         pl.read_parquet(b / "ranks.parquet")
     )
-    assert records(a) == records(b)
-    assert scalars(a) == scalars(b)

@@ -15,14 +15,17 @@ pytestmark = pytest.mark.faults
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_kill_9(data, cache, whole, tmp_path, seed):
-    """At a random step; every third during a save, every fourth in evaluation; the
-    last two between phases and between the last phase and the results."""
+def test_kill_9(data, cache, uninterrupted, tmp_path, seed):
+    """Kills at a random step.
+
+    Every third kill is during a save, every fourth during evaluation, and the last two
+    are between the phases and between the last phase and the results.
+    """
     rng, workdir = random.Random(seed), tmp_path / "run"
-    steps = runs.last_step(whole)
+    steps = runs.last_step(uninterrupted)
     at = rng.randrange(1, steps * 7 // 10)
     last = workdir / "checkpoints" / "last"
-    valid = {r["step"] for r in runs.records(whole) if "valid/hr@10" in r}
+    valid = {r["step"] for r in runs.records(uninterrupted) if "valid/hr@10" in r}
     before = min((step for step in valid if step >= at), default=steps)
 
     def due():
@@ -41,41 +44,36 @@ def test_kill_9(data, cache, whole, tmp_path, seed):
         return runs.last_step(workdir) >= at
 
     killed = runs.kill_when(runs.start(data, workdir, **cache), due)
-    assert killed, runs.said(workdir)
-    assert runs.finish(data, workdir, **cache) == 0, runs.said(workdir)
-    runs.assert_same(workdir, whole)
+    assert killed, runs.output(workdir)
+    assert runs.finish(data, workdir, **cache) == 0, runs.output(workdir)
+    runs.assert_same(workdir, uninterrupted)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_stops(data, cache, whole, tmp_path, how):
+def test_a_signal_saves_and_stops(data, cache, uninterrupted, tmp_path, how):
     workdir = tmp_path / "run"
     more = ("--config.train.checkpoint_seconds=1000",)
     process = runs.start(data, workdir, *more, **cache)
     assert runs.kill_when(process, lambda: runs.last_step(workdir) >= 53, how)
     assert process.wait(timeout=60) == STOPPED
-    assert "stopped: the same command resumes" in runs.said(workdir)
-    stood = runs.last_step(workdir)
-    assert runs.finish(data, workdir, *more, **cache) == 0, runs.said(workdir)
+    assert "stopped: the same command resumes" in runs.output(workdir)
+    stopped_at = runs.last_step(workdir)
+    assert runs.finish(data, workdir, *more, **cache) == 0, runs.output(workdir)
     found = re.search(
-        r"resuming after epoch (\d+)( and (\d+) steps)? of", runs.said(workdir)
+        r"resuming after epoch (\d+)( and (\d+) steps)? of", runs.output(workdir)
     )
     epoch, _, steps = found.groups()
-    assert 15 + 5 * int(epoch) + int(steps or 0) == stood
-    assert "Traceback" not in runs.said(workdir)
-    runs_same_but_config(workdir, whole)
+    assert 15 + 5 * int(epoch) + int(steps or 0) == stopped_at
+    assert "Traceback" not in runs.output(workdir)
+    runs.assert_same_training(workdir, uninterrupted)
 
 
-def runs_same_but_config(a, b):
-    first, second = runs.parameters(a), runs.parameters(b)
-    for path, x in first.items():
-        assert x.tobytes() == second[path].tobytes(), path
-    assert runs.records(a) == runs.records(b)
-    assert runs.scalars(a) == runs.scalars(b)
+def test_a_full_disk(data, cache, uninterrupted, tmp_path):
+    """On a small file system a later save fails.
 
-
-def test_a_full_disk(data, cache, whole, tmp_path):
-    """A file system of so little room that a later save fails: the one before stands,
-    and what goes on from it ends with the same bits."""
+    The previous checkpoint remains, and the run that resumes from it gives the same
+    bits.
+    """
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)]
@@ -93,16 +91,16 @@ def test_a_full_disk(data, cache, whole, tmp_path):
             filler.write_bytes(bytes(max(free - 2000, 0)))
             return True
 
-        assert runs.kill_when(process, fill, signal.SIGCONT), runs.said(workdir)
+        assert runs.kill_when(process, fill, signal.SIGCONT), runs.output(workdir)
         code = process.wait(timeout=120)
-        text = runs.said(workdir)
+        text = runs.output(workdir)
         assert "Traceback" not in text, text
         assert "NOT SAVED" in text or "No space left" in text, text
         assert code in (0, 2)
         filler.unlink()
-        assert runs.finish(data, workdir, **cache) == 0, runs.said(workdir)
-        assert "resuming" in runs.said(workdir)
-        runs.assert_same(workdir, whole)
+        assert runs.finish(data, workdir, **cache) == 0, runs.output(workdir)
+        assert "resuming" in runs.output(workdir)
+        runs.assert_same(workdir, uninterrupted)
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
 

@@ -1,6 +1,6 @@
-"""Saves that are damaged or of another run, and then resumed: `pytest -m faults`.
+"""Resuming from checkpoints that are damaged or of another run: `pytest -m faults`.
 
-All of it starts from one run that was stopped by a signal in its second phase.
+All tests start from one run that was stopped by a signal in its second phase.
 """
 
 import json
@@ -20,20 +20,20 @@ DAMAGES = 30
 
 
 def stop_at(data, workdir, step, *more, **env):
-    """Runs until a step, is stopped by SIGTERM, and has two saves."""
+    """Stops a run by SIGTERM after a step, as soon as it has two checkpoints."""
     process = runs.start(data, workdir, *more, **env)
 
     def due():
         each = [r["step"] for r in runs.records(workdir)]
         return max(each, default=0) >= step and len(saves(workdir)) > 1
 
-    assert runs.kill_when(process, due, signal.SIGTERM), runs.said(workdir)
+    assert runs.kill_when(process, due, signal.SIGTERM), runs.output(workdir)
     assert process.wait(timeout=60) == STOPPED
     return workdir
 
 
 def saves(workdir):
-    """Numbers of the saves of the phase, newest first."""
+    """Returns the steps of the phase's checkpoints, newest first."""
     folder = workdir / "checkpoints" / "last"
     found = [p.name for p in folder.glob("*") if (p / "manifest.json").exists()]
     return sorted(map(int, filter(str.isdigit, found)), reverse=True)
@@ -51,7 +51,7 @@ def copy_of(stopped, tmp_path):
 
 
 def damage(folder, seed):
-    """A bit flipped, a file cut or deleted."""
+    """Flips a bit of a random file, or truncates or deletes the file."""
     rng = random.Random(seed)
     path = rng.choice(sorted(p for p in folder.rglob("*") if p.is_file()))
     raw = bytearray(path.read_bytes())
@@ -66,33 +66,35 @@ def damage(folder, seed):
 
 
 @pytest.mark.parametrize("seed", range(DAMAGES))
-def test_a_damaged_save(data, cache, whole, stopped, tmp_path, seed):
-    """Is named and skipped; the one before leads to the same bits."""
+def test_a_damaged_checkpoint(data, cache, uninterrupted, stopped, tmp_path, seed):
+    """It is named and skipped; the previous one leads to the same bits."""
     workdir = copy_of(stopped, tmp_path)
     newest, before = saves(workdir)
     damage(workdir / "checkpoints" / "last" / str(newest), seed)
-    assert runs.finish(data, workdir, **cache) == 0, runs.said(workdir)
-    said = runs.said(workdir)
-    assert re.search(rf"checkpoints/last/{newest}: skipped: ", said), said
-    assert f"last/{before}: skipped" not in said
+    assert runs.finish(data, workdir, **cache) == 0, runs.output(workdir)
+    output = runs.output(workdir)
+    assert re.search(rf"checkpoints/last/{newest}: skipped: ", output), output
+    assert f"last/{before}: skipped" not in output
     epoch, step = divmod(before - 15, 5)  # the first phase has 15 steps, an epoch 5
     within = f" and {step} steps" if step else ""
-    assert f"resuming after epoch {epoch}{within} of phase top" in said
-    runs.assert_same(workdir, whole)
+    assert f"resuming after epoch {epoch}{within} of phase top" in output
+    runs.assert_same(workdir, uninterrupted)
 
 
-def test_both_saves_damaged(data, cache, whole, stopped, tmp_path):
-    """The phase starts anew, from what entered it."""
+def test_both_checkpoints_damaged(data, cache, uninterrupted, stopped, tmp_path):
+    """The phase starts again, from its initial parameters."""
     workdir = copy_of(stopped, tmp_path)
     for number in saves(workdir):
         damage(workdir / "checkpoints" / "last" / str(number), number)
-    assert runs.finish(data, workdir, **cache) == 0, runs.said(workdir)
-    assert "nothing of phase top was saved yet" in runs.said(workdir)
-    runs.assert_same(workdir, whole)
+    assert runs.finish(data, workdir, **cache) == 0, runs.output(workdir)
+    assert "nothing of phase top was saved yet" in runs.output(workdir)
+    runs.assert_same(workdir, uninterrupted)
 
 
-def test_killed_again_after_a_damaged_save(data, cache, whole, stopped, tmp_path):
-    """What was skipped is neither taken later nor counted as one of those kept."""
+def test_killed_again_after_a_damaged_checkpoint(
+    data, cache, uninterrupted, stopped, tmp_path
+):
+    """A skipped checkpoint is not used later, and not counted among the kept ones."""
     workdir = copy_of(stopped, tmp_path)
     newest, _ = saves(workdir)
     damage(workdir / "checkpoints" / "last" / str(newest), 0)
@@ -101,9 +103,9 @@ def test_killed_again_after_a_damaged_save(data, cache, whole, stopped, tmp_path
     def due():
         return max(saves(workdir)) > newest
 
-    assert runs.kill_when(again, due), runs.said(workdir)
-    assert runs.finish(data, workdir, **cache) == 0, runs.said(workdir)
-    runs.assert_same(workdir, whole)
+    assert runs.kill_when(again, due), runs.output(workdir)
+    assert runs.finish(data, workdir, **cache) == 0, runs.output(workdir)
+    runs.assert_same(workdir, uninterrupted)
 
 
 def change_event(data, workdir):
@@ -119,7 +121,7 @@ def change_title(data, workdir):
 
 
 def change_config(data, workdir):
-    """Behind the back of `config.json`."""
+    """Deletes `config.json`, so that only the checkpoint knows the old config."""
     (workdir / "config.json").unlink()
     return "--config.train.batch_size=4"
 
@@ -143,7 +145,7 @@ def test_another_run_is_refused(data, cache, stopped, tmp_path, change, differs)
     finally:
         for path, raw in files.items():
             path.write_bytes(raw)
-    last = runs.said(workdir).splitlines()[-1]
+    last = runs.output(workdir).splitlines()[-1]
     assert last.startswith("error: ")
     assert re.search(differs, last), last
     assert before == {p: p.read_bytes() for p in workdir.rglob("checkpoints/**/*.json")}
@@ -156,24 +158,24 @@ def test_another_key_for_the_users_is_refused(data, cache, tmp_path):
     stop_at(data, workdir, 30, more, **cache)
     key.write_text("fedcba9876543210")
     assert runs.finish(data, workdir, more, **cache) == 2
-    last = runs.said(workdir).splitlines()[-1]
+    last = runs.output(workdir).splitlines()[-1]
     assert re.search(r"belongs to another run \(users: \w+ before, \w+ now", last), last
 
 
-def test_another_topology_is_declared(data, cache, whole, tmp_path):
+def test_another_topology_is_noted(data, cache, uninterrupted, tmp_path):
     """From one device to two: the run goes on, says so, and its steps have no gap."""
     workdir, more = tmp_path / "run", "--config.mesh.data=-1"
     stop_at(data, workdir, 60, more, **cache)
     two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    assert runs.finish(data, workdir, more, **cache, **two) == 0, runs.said(workdir)
-    said = runs.said(workdir)
+    assert runs.finish(data, workdir, more, **cache, **two) == 0, runs.output(workdir)
+    output = runs.output(workdir)
     assert re.search(
-        r"note: changed since the checkpoint: .*mesh\.data: 1 before, 2 now", said
+        r"note: changed since the checkpoint: .*mesh\.data: 1 before, 2 now", output
     )
-    steps = [[r["step"] for r in runs.records(w)] for w in (workdir, whole)]
+    steps = [[r["step"] for r in runs.records(w)] for w in (workdir, uninterrupted)]
     assert steps[0] == steps[1]
     test = [
         json.loads((w / "results.json").read_text())["test"]["auc"]["value"]
-        for w in (workdir, whole)
+        for w in (workdir, uninterrupted)
     ]
     assert test[0] == pytest.approx(test[1], abs=0.01)  # of other last bits

@@ -125,7 +125,7 @@ def test_only_known_models_and_no_code_of_theirs(tmp_path, change):
 
 
 @pytest.mark.parametrize("prefix", ["../other/x", "/etc/passwd", "a/b", "..", "x\0"])
-def test_names_of_files_stay_in_their_folder(config, prefix):
+def test_file_names_cannot_leave_their_folder(config, prefix):
     c = config.unlock()
     c.data.file_prefix = prefix
     with pytest.raises(UserError, match=r"data\.file_prefix"):
@@ -196,7 +196,7 @@ def test_no_user_id_is_in_the_run_directory(named, tmp_path, capsys):
     assert b"customer-7" in rejected
 
 
-def test_keys_are_apart_and_long(named, tmp_path, monkeypatch):
+def test_user_keys_are_long_and_change_all_ids(named, tmp_path, monkeypatch):
     ids = load_data(named).user_ids
     assert all(re.fullmatch(r"[0-9a-f]{64}", name) for name in ids)
     (tmp_path / "key").write_bytes(b"0123456789abcdeF")

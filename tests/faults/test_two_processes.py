@@ -34,28 +34,28 @@ def end(processes, timeout=600):
 
 
 @pytest.fixture(scope="module")
-def whole_of_two(data, cache, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("whole") / "run"
-    assert end(start_two(data, workdir, cache)) == [0, 0], runs.said(workdir)
+def uninterrupted_two(data, cache, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
+    assert end(start_two(data, workdir, cache)) == [0, 0], runs.output(workdir)
     return workdir
 
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_sigterm_to_one_stops_both_after_the_same_step(
-    data, cache, whole_of_two, tmp_path, which
+    data, cache, uninterrupted_two, tmp_path, which
 ):
     workdir = tmp_path / "run"
     processes = start_two(data, workdir, cache)
     due = lambda: runs.last_step(workdir) >= 40  # noqa: E731
-    assert runs.kill_when(processes[which], due, signal.SIGTERM), runs.said(workdir)
-    assert end(processes, 60) == [STOPPED, STOPPED], runs.said(workdir)
-    assert end(start_two(data, workdir, cache)) == [0, 0], runs.said(workdir)
-    assert re.search(r"resuming after epoch \d+", runs.said(workdir))
-    runs.assert_same(workdir, whole_of_two)
+    assert runs.kill_when(processes[which], due, signal.SIGTERM), runs.output(workdir)
+    assert end(processes, 60) == [STOPPED, STOPPED], runs.output(workdir)
+    assert end(start_two(data, workdir, cache)) == [0, 0], runs.output(workdir)
+    assert re.search(r"resuming after epoch \d+", runs.output(workdir))
+    runs.assert_same(workdir, uninterrupted_two)
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_kill_9_of_one_stops_the_other(data, cache, whole_of_two, tmp_path, which):
+def test_kill_9_of_one_stops_the_other(data, cache, uninterrupted_two, tmp_path, which):
     workdir = tmp_path / "run"
     processes = start_two(data, workdir, cache)
     assert runs.kill_when(processes[which], lambda: runs.last_step(workdir) >= 60)
@@ -63,32 +63,32 @@ def test_kill_9_of_one_stops_the_other(data, cache, whole_of_two, tmp_path, whic
     assert codes[which] == -signal.SIGKILL
     # JAX itself aborts where the first one, which coordinates, does not answer.
     left = {PROCESS_LOST} | ({-signal.SIGABRT} if which == 0 else set())
-    assert codes[1 - which] in left, runs.said(workdir)
-    said = ("another process of the run is gone", "another task died")
-    assert any(words in runs.said(workdir) for words in said)
-    assert end(start_two(data, workdir, cache)) == [0, 0], runs.said(workdir)
-    runs.assert_same(workdir, whole_of_two)
+    assert codes[1 - which] in left, runs.output(workdir)
+    messages = ("another process of the run is gone", "another task died")
+    assert any(message in runs.output(workdir) for message in messages)
+    assert end(start_two(data, workdir, cache)) == [0, 0], runs.output(workdir)
+    runs.assert_same(workdir, uninterrupted_two)
 
 
-def test_a_save_that_fails_in_one_is_made_again_by_both(
-    data, cache, whole_of_two, tmp_path
+def test_a_failed_save_of_one_is_repeated_by_both(
+    data, cache, uninterrupted_two, tmp_path
 ):
     workdir = tmp_path / "run"
-    processes = start_two(data, workdir, cache, ("unsealed", "config"))
-    assert end(processes, 300) == [0, 0], runs.said(workdir)
-    assert "params/1: NOT SAVED: no room, for once" in runs.said(workdir)
-    runs.assert_same(workdir, whole_of_two)
+    processes = start_two(data, workdir, cache, ("failing_save", "config"))
+    assert end(processes, 300) == [0, 0], runs.output(workdir)
+    assert "params/1: NOT SAVED: no space left" in runs.output(workdir)
+    runs.assert_same(workdir, uninterrupted_two)
 
 
-def test_both_leave_where_no_save_is_whole(data, cache, whole_of_two, tmp_path):
+def test_both_exit_without_a_valid_checkpoint(data, cache, uninterrupted_two, tmp_path):
     workdir = tmp_path / "run"
-    shutil.copytree(whole_of_two, workdir)
+    shutil.copytree(uninterrupted_two, workdir)
     (workdir / "results.json").unlink()
     for manifest in workdir.glob("checkpoints/params/*/manifest.json"):
         manifest.write_text("{}")
-    assert end(start_two(data, workdir, cache), 120) == [2, 2], runs.said(workdir)
+    assert end(start_two(data, workdir, cache), 120) == [2, 2], runs.output(workdir)
     assert (
-        runs.said(workdir).count(
+        runs.output(workdir).count(
             "every checkpoint that the run could resume from is damaged"
         )
         == 2

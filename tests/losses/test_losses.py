@@ -92,7 +92,7 @@ def test_large_scores_stay_finite():
     np.testing.assert_allclose(grad, 2.0)
 
 
-def test_masked_queries_leave_no_trace():
+def test_masked_queries_do_not_matter():
     """A non-finite query at a masked target."""
 
     def f(queries):
@@ -159,7 +159,7 @@ def plain_bce(s, k, beta):
 
 @pytest.mark.parametrize("chunk", [1024, 7, 3, 1])
 @pytest.mark.parametrize(("k", "beta"), [(1, 1.0), (4, 0.3)])
-def test_bce_is_what_its_docstring_says(chunk, k, beta):
+def test_bce_equals_its_definition(chunk, k, beta):
     s = random_case()
     s.log_weight_U[2] = -np.inf
     got = bce(s, num_negatives=k, beta=beta, chunk=chunk)
@@ -230,7 +230,7 @@ def test_rating_depends_on_the_target_alone():
 
 
 @pytest.mark.parametrize("name", ["bce", "gbce", "rating"])
-def test_masked_queries_leave_no_trace_in_other_losses(name):
+def test_masked_queries_do_not_matter_in_other_losses(name):
     c = ConfigDict({"negatives_per_positive": 2, "gbce_t": 0.5, "chunk": 2})
     loss, label = LOSSES[name](c, 7), np.ones(12, np.float32)
     s = random_case()._replace(label_P=label)

@@ -58,7 +58,7 @@ def test_a_run_sends_its_scalars(config, tmp_path, monkeypatch):
     assert asked["resume"] == "allow"
 
 
-def test_resumed_under_the_same_id(tmp_path, monkeypatch):
+def test_a_resumed_run_keeps_its_id(tmp_path, monkeypatch):
     """What was sent before is not sent again."""
     ids = []
     for starting_step in (0, 7):
@@ -78,7 +78,7 @@ def test_resumed_under_the_same_id(tmp_path, monkeypatch):
     assert service.asked["id"] != ids[0]
 
 
-def test_what_stands_in_its_way(tmp_path, monkeypatch):
+def test_missing_wandb_or_api_key_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"^report\.wandb: needs wandb; pip install"):
         WandbWriter(tmp_path, "movies", {})
@@ -88,7 +88,7 @@ def test_what_stands_in_its_way(tmp_path, monkeypatch):
         WandbWriter(tmp_path, "movies", {})
 
 
-def test_offline(config, tmp_path, monkeypatch):
+def test_offline_runs_are_recorded(config, tmp_path, monkeypatch):
     """By the package itself: a file of records that has the scalars."""
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -38,7 +38,7 @@ from recjax.training.initial_params import dummy_inputs
 from recjax.training.optimizer import OPTIMIZERS, SCHEDULES
 from tests import synthetic
 from tests.conftest import (
-    BASELINES_HERE,
+    INSTALLED_BASELINES,
     TINY_BERT,
     TOP,
     records,
@@ -133,7 +133,7 @@ def test_run_directory(whole, capsys):
     assert (whole.workdir / "results.md").read_text() in shown
 
 
-def test_ranks_are_what_the_results_are_of(whole):
+def test_ranks_give_the_metrics_of_the_results(whole):
     """Every metric of every system, from the place of each row's target."""
     table = pl.read_parquet(whole.workdir / "ranks.parquet")
     data = load_data(whole.config)
@@ -240,7 +240,7 @@ def test_seconds_and_memory_of_an_interrupted_run_are_kept(
     assert 10**6 < final["peak_memory_mib"] < 2 * 10**6
 
 
-def test_ranks_that_are_gone_cost_no_results(whole, tmp_path, capsys):
+def test_lost_ranks_do_not_change_the_results(whole, tmp_path, capsys):
     shutil.copytree(whole.workdir, tmp_path, dirs_exist_ok=True)
     (tmp_path / "results.json").unlink()
     (tmp_path / "ranks" / "popularity.npy").unlink()
@@ -290,7 +290,7 @@ def test_another_config_in_the_same_directory_is_refused(config, tmp_path):
     assert not (tmp_path / "config.json").exists()
 
 
-def test_results_of_nothing_are_damaged(config, tmp_path):
+def test_empty_results_are_damaged(config, tmp_path):
     tmp_path.joinpath("config.json").write_text(config.to_json(indent=2) + "\n")
     for text in ("{}", "[]"):
         (tmp_path / "results.json").write_text(text)
@@ -298,7 +298,7 @@ def test_results_of_nothing_are_damaged(config, tmp_path):
             train.run(config, str(tmp_path))
 
 
-def test_seconds_of_an_epoch_that_is_not_over_are_saved(config, tmp_path, monkeypatch):
+def test_seconds_of_an_unfinished_epoch_are_saved(config, tmp_path, monkeypatch):
     c = config.copy_and_resolve_references().unlock()
     c.train.checkpoint_seconds, found = 0.0, []
     save_last = Checkpoints.save_last
@@ -357,7 +357,7 @@ def test_baselines_that_cannot_run_are_found_first(config, tmp_path, monkeypatch
         train.run(c, str(tmp_path / "run"))
 
 
-def test_histories_of_nothing_are_refused(config, tmp_path):
+def test_training_without_histories_is_refused(config, tmp_path):
     """Three events a user: one to learn, one to validate, one to test."""
     folder = tmp_path / "x"
     folder.mkdir()
@@ -417,7 +417,7 @@ def test_every_name_runs(config, tmp_path, turn):
     """Run i takes the i-th name of every table, again from the first at its end."""
     c = config.unlock()
     c.item_tower.sources = tuple(SOURCES)
-    c.eval.baselines = BASELINES_HERE
+    c.eval.baselines = INSTALLED_BASELINES
     for key, names in CHOICES.items():
         section, name = key.split(".")
         c[section][name] = list(names)[turn % len(names)]
@@ -433,10 +433,10 @@ def test_every_name_runs(config, tmp_path, turn):
     final = train.run(c.lock(), str(tmp_path))
     for row in (final["test"], final["zero_shot"], *final["baselines"].values()):
         assert np.isfinite(row["auc"]["value"])
-    assert tuple(final["baselines"]) == BASELINES_HERE
+    assert tuple(final["baselines"]) == INSTALLED_BASELINES
 
 
-def test_before_pools_by_the_mean_where_pooling_is_learned(config, tmp_path):
+def test_zero_shot_uses_mean_pooling_if_pooling_is_learned(config, tmp_path):
     before = {}
     for pooling in ("attention", "mean", "cls"):
         c = config.copy_and_resolve_references().unlock()
@@ -511,7 +511,7 @@ def test_other_data_is_not_resumed(config, atomic_dir, tmp_path):
         train.run(c, str(tmp_path / "run"))
 
 
-def test_what_is_odd_in_data_and_rules_is_said(config, tmp_path, capsys):
+def test_odd_data_and_rules_are_reported(config, tmp_path, capsys):
     """Targets that their users had before, items without text, and a middle layer."""
     events = ["user_id:token\titem_id:token\ttimestamp:float"]
     for u in range(6):
@@ -677,7 +677,7 @@ def test_half_precision_is_used(config):
         assert users.dtype == dtype
 
 
-def test_what_is_computed_once_trains_the_same(config, tmp_path):
+def test_a_cached_prefix_trains_the_same(config, tmp_path):
     """A frozen encoder, cached, against one that runs in every step at rate 0."""
     encoder = shutil.copytree(TINY_BERT, tmp_path / "bert")
     raw = json.loads((encoder / "config.json").read_text())

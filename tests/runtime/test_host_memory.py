@@ -16,7 +16,7 @@ print(before, peak_memory())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of /proc")
-def test_peak_memory_is_of_the_process_alone():
+def test_peak_memory_is_that_of_this_process_only():
     held = np.ones((400, 2**17))  # 400 MiB that the process below does not hold
     done = subprocess.run(
         [sys.executable, "-c", HELD, "300"], capture_output=True, text=True, check=True

@@ -51,7 +51,7 @@ def test_mesh_equals_one_device(config, tmp_path, negatives, chunk):
         np.testing.assert_allclose(x, params[1][path], atol=5e-5, err_msg=path)
 
 
-def test_a_device_has_its_share_of_a_run(config, tmp_path):
+def test_a_device_holds_its_shard(config, tmp_path):
     """A quarter of the batch, and half of what the rules spread: as they are placed."""
     c = config.unlock()
     c.item_tower.sources, c.train.batch_size = ("id", "text"), 8
@@ -85,7 +85,7 @@ def test_a_device_has_its_share_of_a_run(config, tmp_path):
     assert share(params["head/bias"]) == [1]
 
 
-def test_weights_are_spread_over_the_model_axis(config):
+def test_weights_are_sharded_over_the_model_axis(config):
     c = config.unlock()
     c.mesh.data, c.mesh.model = 4, 2
     mesh = mesh_lib.make_mesh(c.mesh)

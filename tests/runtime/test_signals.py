@@ -41,7 +41,7 @@ def busy():
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_leaves_at_once(busy, kind):
+def test_a_second_signal_exits_at_once(busy, kind):
     busy.send_signal(kind)
     time.sleep(DEBOUNCE_SECONDS + 0.5)
     assert busy.poll() is None
@@ -50,7 +50,7 @@ def test_a_second_signal_leaves_at_once(busy, kind):
     assert busy.stderr.read() == "second signal: exiting at once\n"
 
 
-def test_two_signals_at_once_are_one(busy):
+def test_two_signals_at_once_count_as_one(busy):
     for kind in (signal.SIGTERM, signal.SIGINT):  # two of a kind may arrive as one
         busy.send_signal(kind)
     time.sleep(1.5)

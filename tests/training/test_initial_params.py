@@ -28,7 +28,7 @@ def init(config, **text):
     return {path: np.asarray(x) for path, x in params.items()}
 
 
-def test_what_the_file_has_is_of_the_file(config):
+def test_pretrained_weights_come_from_the_file(config):
     params, weights = init(config), load_file(TINY_BERT / "model.safetensors")
     name = "encoder.layer.1.attention.self.query.weight"
     path = base.ENCODER + "layer_1/attention/query/kernel"
@@ -36,7 +36,7 @@ def test_what_the_file_has_is_of_the_file(config):
 
 
 @pytest.mark.parametrize("pooling", ["mean", "pooler"])
-def test_without_the_file_the_encoder_is_drawn_as_bert_is(config, tmp_path, pooling):
+def test_random_weights_have_the_distribution_of_bert(config, tmp_path, pooling):
     """The same but for the encoder's values; `model.safetensors` is not even there."""
     config.unlock().item_tower.pooling = pooling
     loaded = init(config)

@@ -183,7 +183,7 @@ def test_a_phase_has_its_own_batches(config, tmp_path):
     ]
 
 
-def test_so_many_saves_are_kept(small, tmp_path):
+def test_the_given_number_of_checkpoints_is_kept(small, tmp_path):
     c = small.unlock()
     c.train.checkpoint_seconds, c.train.keep = 0.0, 3
     train.run(c.lock(), str(tmp_path))
@@ -193,7 +193,7 @@ def test_so_many_saves_are_kept(small, tmp_path):
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])
-def test_a_phase_leaves_its_best_or_its_last_state(config, tmp_path, keep):
+def test_a_phase_keeps_its_best_or_its_last_state(config, tmp_path, keep):
     """At a rate so high that the best epoch is not the last."""
     c = config.unlock()
     c.item_tower.sources = ("id",)
@@ -206,7 +206,7 @@ def test_a_phase_leaves_its_best_or_its_last_state(config, tmp_path, keep):
     assert left["valid/kept/ndcg@10"] == pytest.approx(want, abs=1e-6)
 
 
-def test_an_epoch_of_so_many_steps(config, tmp_path):
+def test_an_epoch_can_have_fewer_steps(config, tmp_path):
     """40 users in epochs of 2 batches of 8: what one leaves out is in the next."""
     c = config.unlock()
     c.item_tower.sources, c.train.batch_size = ("id",), 8

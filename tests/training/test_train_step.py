@@ -69,7 +69,7 @@ def one_step(step=0, ema=0.0, lr=0.1):
     )
 
 
-def test_dropout_is_that_of_the_step():
+def test_dropout_depends_on_the_step():
     first, again, next_step = (float(one_step(i)[1]["loss"]) for i in (0, 0, 1))
     assert first == again != next_step
 
@@ -85,7 +85,7 @@ def test_the_average_moves_towards_the_weights():
     assert without.result is without.trainable
 
 
-def test_spread_is_the_circular_variance():
+def test_directional_variance_is_the_circular_variance():
     vectors = jnp.array([[1.0, 0], [0, 2], [-3, 0], [0, -4], [9, 9]])
     mask = jnp.array([True, True, False, False, False])
     assert float(directional_variance(vectors, mask)) == pytest.approx(1 - 0.5**0.5)
@@ -98,7 +98,7 @@ def test_spread_is_the_circular_variance():
     assert float(directional_variance(vectors[:1], mask[:1])) == 1
 
 
-def test_a_shape_is_compiled_once_and_said():
+def test_a_shape_is_compiled_once_and_logged():
     said = []
     compiler = Compiler(said.append, MESH)
     double = compiler("double", lambda x: x * 2)

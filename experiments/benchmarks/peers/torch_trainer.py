@@ -70,7 +70,7 @@ class Recommender(nn.Module):
 
 
 def load(model: Recommender, folder: Path) -> None:
-    """Sets the towers to the initial weights of the other tool."""
+    """Sets the towers to the initial weights of recjax."""
     w = {k: torch.from_numpy(v) for k, v in np.load(folder / "weights.npz").items()}
     linear = {"mlp_up": "linear1", "mlp_down": "linear2"}
     linear["attention/output"] = "self_attn.out_proj"
@@ -103,19 +103,19 @@ def load(model: Recommender, folder: Path) -> None:
 
 
 def compute_loss(model: Recommender, texts: list, batch: dict) -> torch.Tensor:
-    """Mean in-batch softmax over all targets of the batch."""
+    """Returns the mean in-batch softmax loss over all targets of the batch."""
     window, mask = batch["window"], batch["mask"]  # history and last target
     # As IDvs.MoRec's public trainer does, a position without an item has a text too.
-    place = mask if batch["skip_padding"] else torch.ones_like(mask)
+    encoded = mask if batch["skip_padding"] else torch.ones_like(mask)
     pad = torch.zeros(1, dtype=torch.long)
-    each = zip(window[place].tolist(), mask[place].tolist(), strict=True)
-    chosen = [texts[item] if there else pad for item, there in each]
+    positions = zip(window[encoded].tolist(), mask[encoded].tolist(), strict=True)
+    chosen = [texts[item] if has_item else pad for item, has_item in positions]
     lengths = torch.tensor([len(text) for text in chosen])
     ids = nn.utils.rnn.pad_sequence(chosen, batch_first=True)
     present = torch.arange(ids.shape[1])[None] < lengths[:, None]
     vectors = model.encode_items(ids, present.to(torch.float32))
     window_vectors = vectors.new_zeros(*window.shape, vectors.shape[-1])
-    window_vectors[place] = vectors
+    window_vectors[encoded] = vectors
 
     users = model.encode_users(window_vectors[:, :-1], mask[:, :-1])
     num_targets = batch["num_targets"]
@@ -133,7 +133,7 @@ def compute_loss(model: Recommender, texts: list, batch: dict) -> torch.Tensor:
 
 
 def main() -> None:
-    """Measures one step after the other over the batches."""
+    """Reports the loss without dropout, then measures steps over the batches."""
     folder = Path(sys.argv[1])
     settings = json.loads((folder / "about.json").read_text())
     torch.manual_seed(0)

@@ -344,7 +344,7 @@ def test_parts_of_packed_rows_hold_every_text_once(num_rows):
     assert sorted(seen) == list(range(40))
 
 
-def test_hidden_items_are_the_targets():
+def test_masked_items_are_the_targets():
     examples = sequences([1, 2, 3, 4, 5], [6, 7])
     made = batches(examples, share=0.5, batch_size=2)
     plain = made.make_batch(np.array([0, 1]))  # the newest is hidden
@@ -365,7 +365,7 @@ def test_hidden_items_are_the_targets():
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
-def test_logq_counts_hidden_items(share):
+def test_logq_counts_masked_items(share):
     examples = sequences([1, 2, 3, 4, 5, 6], [1, 7])
     made = batches(examples, share=share, negatives="in_batch", history_length=4)
     counts = np.zeros(30)
@@ -378,7 +378,7 @@ def test_logq_counts_hidden_items(share):
     assert made.windows.count_targets()[0] == pytest.approx(number, abs=0.03)
 
 
-def test_of_pre_cut_examples_only_the_target_is_hidden():
+def test_only_the_target_of_pre_cut_examples_is_masked():
     examples = sequences([1, 2, 3, 4], all_positions=False)
     b = batches(examples, share=0.5).make_batch(np.array([0]), np.random.default_rng(0))
     assert b.hidden_BxH[0].tolist() == [False, False, True]
@@ -396,7 +396,7 @@ def test_labels_belong_to_their_targets():
     assert b.label_P[b.position_P >= 0].tolist() == [0, 1, 0]
 
 
-def test_an_unknown_rating_is_no_dislike():
+def test_an_unknown_rating_is_not_a_dislike():
     examples = dataclasses.replace(
         sequences([1, 2, 3, 4]),
         ratings=np.array([5.0, np.nan, 4]),

@@ -64,7 +64,7 @@ def test_malformed_headers(tmp_path, raw, message):
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("last", [True, False])
-def test_marks_and_line_ends_do_not_matter(tmp_path, mark, end, last):
+def test_byte_order_marks_and_line_ends_do_not_matter(tmp_path, mark, end, last):
     raw = mark + (HEADER + "é\ta\t1\nv\t\t2\n".encode()).replace(b"\n", end)
     table = read_table(write(tmp_path, raw if last else raw[: -len(end)]), "atomic")
     assert table.frame.rows() == [("é", "a", "1"), ("v", "", "2")]

@@ -93,7 +93,7 @@ def test_the_file(tmp_path):
     assert not plt.get_fignums()
 
 
-def test_what_looks_like_mathematics_is_none(tmp_path):
+def test_dollar_signs_are_not_mathematics(tmp_path):
     r"""A title or name of two $, or of \no command that there is."""
     rows = [dataclasses.replace(row, name=rf"{row.name} $\no{{x}}$") for row in ROWS]
     title = "under $5, over $9"

@@ -43,12 +43,12 @@ def test_rows(tmp_path):
         ('name,source,hr@10\n"A,B,0.1\n', "is not a CSV file"),
     ],
 )
-def test_a_slip_is_named(tmp_path, text, message):
+def test_mistakes_in_the_file_are_named(tmp_path, text, message):
     with pytest.raises(UserError, match="published.csv: .*" + message):
         read(tmp_path, text)
 
 
-def test_what_is_no_text(tmp_path):
+def test_a_file_that_is_not_text(tmp_path):
     path = tmp_path / "published.csv"
     path.write_bytes(b"\xff\xfe\x00name")
     with pytest.raises(UserError, match="is not a CSV file"):

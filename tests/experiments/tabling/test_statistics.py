@@ -23,7 +23,7 @@ def test_randomisation_against_all_flips(shift):
     assert paired_randomisation(x) == pytest.approx(want, abs=0.015)
 
 
-def test_sums_of_nothing_are_as_far_as_any():
+def test_rounding_errors_count_as_zero():
     """.1 + .1 + .1 - .3 is not 0 in floating point."""
     assert paired_randomisation(np.array([0.1, 0.1, 0.1, -0.3])) == 1.0
 
@@ -35,7 +35,7 @@ def test_users_without_a_difference_do_not_matter():
     assert paired_randomisation(np.zeros(5)) == 1.0
 
 
-def test_chance_is_found_as_often_as_p_says():
+def test_p_is_uniform_under_the_null_hypothesis():
     rng = np.random.default_rng(5)
     every = [paired_randomisation(rng.normal(size=30), flips=200) for _ in range(400)]
     assert np.mean(np.array(every) < 0.1) == pytest.approx(0.1, abs=0.05)

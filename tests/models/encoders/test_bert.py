@@ -94,7 +94,7 @@ def test_minilm_equals_hf():
         ("relu", jax.nn.relu),
     ],
 )
-def test_activations_and_their_slopes_are_those_of_jax(name, exact, dtype, atol):
+def test_activations_and_their_gradients_equal_jax(name, exact, dtype, atol):
     x = jnp.linspace(-6, 6, 242).astype(dtype)  # none is 0
     for f in (lambda f: f, lambda f: jax.vmap(jax.grad(f))):
         got, want = (f(g)(x).astype("float32") for g in (ACTIVATIONS[name], exact))

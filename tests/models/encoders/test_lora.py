@@ -57,7 +57,7 @@ def test_only_query_and_value_of_every_layer_are_adapted(plain, adapted):
         assert not adapted[1][stem + "lora_b"].any()
 
 
-def test_at_first_it_is_the_plain_encoder(plain, adapted):
+def test_new_adapters_do_not_change_the_encoder(plain, adapted):
     np.testing.assert_array_equal(encode(*adapted), encode(*plain))
 
 

@@ -24,7 +24,7 @@ def test_repeated_items_are_marked():
 
 
 @pytest.mark.parametrize("repeats", [True, False])
-def test_marks_distinguish_repeats(config, tmp_path, repeats):
+def test_marks_distinguish_repeated_items(config, tmp_path, repeats):
     """History b leads to c, history b b to d: only marks distinguish the two.
 
     The tower is a mean over the history, in which b b equals b.

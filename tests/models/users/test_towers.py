@@ -100,7 +100,7 @@ def test_every_item_tower_encodes_and_learns(config, texts, sources, combine, po
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3])
-def test_a_perceptron_before_the_projection(config, texts, depth):
+def test_mlp_before_the_projection(config, texts, depth):
     data, tokens, model, _, items = texts
     config = with_sources(config, ("text",), mlp_layers=depth)
     model = make_model(config, data.num_items, model.encoder_config)
@@ -252,7 +252,7 @@ def test_every_parameter_of_a_user_tower_counts(config, name, position):
 
 
 @pytest.mark.parametrize("position", ["relative", "absolute"])
-def test_bidirectional_towers_see_all_but_what_is_hidden(config, position):
+def test_bidirectional_towers_see_all_items_except_masked_ones(config, position):
     config.unlock().user_tower.position = position
     tower = USER_TOWERS["bert4rec"](config.user_tower, 6, jnp.float32)
     rng = np.random.default_rng(0)
@@ -385,7 +385,7 @@ def total_loss(model, params, catalogue, batch, dropout=False, key=3):
 
 
 @pytest.mark.parametrize(("blocks", "drops"), [(0, True), (3, True), (5, False)])
-def test_the_encoder_drops_where_it_is_trained(texts, blocks, drops):
+def test_the_encoder_has_dropout_where_it_is_trained(texts, blocks, drops):
     data, tokens, model, params, items = texts
     users = USER_TOWERS["mean"](None, 0, jnp.float32)  # no other drops
     model = model.clone(users=users).with_text(frozen_blocks=blocks)
@@ -470,7 +470,7 @@ def test_each_item_once_gives_the_same_loss_and_gradients(config, texts):
 
 
 @pytest.mark.parametrize("rows", [4, 8])
-def test_computed_again_in_the_backward_pass_gives_the_same(texts, rows):
+def test_rematerialization_gives_the_same_gradients(texts, rows):
     data, tokens, model, params, items = texts
     items = items._replace(packed=items.packed.fill_up(16))
     assert len(items.packed.index_RxL) == 16

@@ -1,4 +1,4 @@
-"""`config.py` where the save of what enters the second phase fails, once."""
+"""`config.py`, but the second phase's initial parameters are not saved at first."""
 
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ _write = manifest.write
 
 
 def get_config(data: str) -> ConfigDict:
-    """Of the tiny run."""
-    manifest.write = _write_once_not
+    """Returns the config, and makes the first attempt to save them fail."""
+    manifest.write = _fail_once
     return config.get_config(data)
 
 
-def _write_once_not(path: Path, content: dict[str, Any]) -> None:
+def _fail_once(path: Path, content: dict[str, Any]) -> None:
     if (path.parent.name, path.name) == ("params", "1"):
         manifest.write = _write
-        raise OSError("no room, for once")
+        raise OSError("no space left")
     _write(path, content)

@@ -1,6 +1,6 @@
 """Measures the cost of checkpoints.
 
-    python -m experiments.benchmarks.saves --config=configs/quickstart.py
+    python -m experiments.benchmarks.checkpoints --config=configs/quickstart.py
 
 Measures in two ways, because the difference is smaller than the noise between runs:
 
@@ -29,18 +29,28 @@ NEVER, WAITED = "--never", "--waited"
 
 
 def seconds(config: str, every: float, *how: str) -> tuple[float, int, float]:
-    """Returns seconds of the run, bytes of checkpoints, and seconds spent in saves."""
+    """Runs a config, and returns the cost of its checkpoints.
+
+    Args:
+      config: path of the config file.
+      every: seconds between two checkpoints.
+      how: `NEVER` for no checkpoints, `WAITED` to wait for each of them.
+
+    Returns:
+      Seconds of the run, bytes of its checkpoints, and with `WAITED` the seconds that
+      it waited for them.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "experiments.benchmarks.saves", *how]
+        command = [sys.executable, "-m", "experiments.benchmarks.checkpoints", *how]
         command += [f"--config={config}", f"--workdir={folder}/run"]
         command += [f"--config.train.checkpoint_seconds={every}"]
         start = time.perf_counter()
         run(command, check=True, cwd=duel.ROOT, stdout=DEVNULL)
-        took = time.perf_counter() - start
+        elapsed = time.perf_counter() - start
         saved = Path(folder, "run", "checkpoints").rglob("*")
         size = sum(p.stat().st_size for p in saved if p.is_file())
         note = Path(folder, "run", "waited.json")
-        return took, size, json.loads(note.read_text()) if note.exists() else 0.0
+        return elapsed, size, json.loads(note.read_text()) if note.exists() else 0.0
 
 
 def main() -> None:
@@ -55,14 +65,14 @@ def main() -> None:
     for i in range(args.repeats):
         for never in (False, True) if i % 2 else (True, False):
             how = [NEVER] if never else []
-            took, written, _ = seconds(args.config, args.every, *how)
-            (times.peer if never else times.ours).append(took)
+            elapsed, written, _ = seconds(args.config, args.every, *how)
+            (times.peer if never else times.ours).append(elapsed)
             size = max(size, written)
-            print(f"{took:.1f} s{' without saves' * never}", file=sys.stderr)
+            print(f"{elapsed:.1f} s{' without checkpoints' * never}", file=sys.stderr)
     if args.repeats:
         more = np.divide(times.ours, times.peer) - 1
         error = more.std(ddof=1) / len(more) ** 0.5 if len(more) > 1 else np.nan
-        print(f"saves add {more.mean():.1%} ± {error:.1%} (standard error)")
+        print(f"checkpoints add {more.mean():.1%} ± {error:.1%} (standard error)")
         print(
             duel.row(
                 f"{Path(args.config).stem}, checkpoint every {args.every:g} s",
@@ -73,18 +83,21 @@ def main() -> None:
             )
         )
     for _ in range(args.waited):
-        took, _, waited = seconds(args.config, args.every, WAITED)
-        print(f"waited {waited:.2f} s for saves, of {took:.1f} s: {waited / took:.2%}")
+        elapsed, _, waited = seconds(args.config, args.every, WAITED)
+        print(
+            f"waited {waited:.2f} s for checkpoints, of {elapsed:.1f} s: "
+            f"{waited / elapsed:.2%}"
+        )
 
 
-def leave_saves_out() -> None:
-    """Turns checkpoints off in this process."""
+def turn_checkpoints_off() -> None:
+    """Makes this process write no checkpoints."""
     Checkpoints.save_last = lambda self, *_: None  # type: ignore[method-assign]
     Checkpoints.save_params = lambda self, *_: None  # type: ignore[method-assign]
 
 
-def wait_for_saves(note: Path) -> None:
-    """Makes this process wait for every checkpoint, and records the seconds."""
+def wait_for_checkpoints(note: Path) -> None:
+    """Makes this process wait for every checkpoint; writes the seconds to a file."""
     waited = 0.0
 
     def blocking(save: Any) -> Any:
@@ -110,10 +123,10 @@ if __name__ == "__main__":
     if workdir:  # a run, see `seconds`
         if NEVER in sys.argv:
             sys.argv.remove(NEVER)
-            leave_saves_out()
+            turn_checkpoints_off()
         if WAITED in sys.argv:
             sys.argv.remove(WAITED)
-            wait_for_saves(Path(workdir[0], "waited.json"))
+            wait_for_checkpoints(Path(workdir[0], "waited.json"))
         runpy.run_module("recjax.main", run_name="__main__")
     else:
         main()

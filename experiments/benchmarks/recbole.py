@@ -1,6 +1,6 @@
 """Compares training an id-only causal transformer with RecBole's SASRec.
 
-    python -m experiments.benchmarks.job
+    python -m experiments.benchmarks.recbole
 
 Measures the time from the start of the process to the best validation NDCG@10 that
 RecBole finds before its early stopping or within `--minutes`, on MovieLens 100K, with
@@ -42,8 +42,8 @@ def config_for(seed: int, recipe: str) -> ConfigDict:
     config.item_tower.sources = ("id",)
     config.eval.mask_seen = False
     config.report.every_steps = 10**9
-    if recipe == "theirs":  # of what is a matter of training, RecBole's defaults
-        config.train.batch_size = 40  # windows of 50 targets; there 2,048 targets
+    if recipe == "theirs":  # RecBole's defaults for everything that affects training
+        config.train.batch_size = 40  # windows of 50 targets, about RecBole's 2,048
         config.user_tower.position, config.user_tower.dropout = "absolute", 0.5
         config.data.shuffle_ties = False
         config.optim.weight_decay, config.optim.clip_norm = 0.0, 0.0
@@ -58,6 +58,7 @@ def config_for(seed: int, recipe: str) -> ConfigDict:
 
 def work(args: argparse.Namespace) -> None:
     """Trains until validation reaches the goal, and prints the metric of each epoch."""
+    # Imported here, because the process that measures needs no JAX.
     from recjax.run.phases import make_train_logger
     from recjax.run.setup import open_run
     from recjax.training.callbacks import RunCallbacks
@@ -83,14 +84,14 @@ def work(args: argparse.Namespace) -> None:
 
 
 def write_for_peer(folder: Path) -> None:
-    """Writes the events as an atomic file, with each user's in our order."""
+    """Writes the events as an atomic file; positions as times keep our order."""
     from recjax.data.splits import load_data
 
     test = load_data(config_for(0, "ours")).test
     lines = ["user_id:token\titem_id:token\ttimestamp:float"]
     for row in range(len(test)):
         events = enumerate(test.sequence(row))
-        lines += [f"u{row}\ti{item}\t{place}" for place, item in events]
+        lines += [f"u{row}\ti{item}\t{position}" for position, item in events]
     folder.mkdir()
     (folder / "events.inter").write_text("\n".join(lines) + "\n")
 
@@ -108,7 +109,7 @@ def run(command: list[str], minutes: float = math.inf) -> Iterator[dict[str, Any
 
     Args:
       command: command that trains.
-      minutes: limit, after which it is ended at the next epoch.
+      minutes: limit, after which the process is ended at the next epoch.
     """
     start, ended = time.perf_counter(), False
     with (
@@ -118,7 +119,8 @@ def run(command: list[str], minutes: float = math.inf) -> Iterator[dict[str, Any
             stdout=subprocess.PIPE,
             text=True,
             cwd=duel.ROOT,
-            env={**os.environ, "JAX_COMPILATION_CACHE_DIR": folder},  # a first start
+            # An empty cache: the time includes compilation.
+            env={**os.environ, "JAX_COMPILATION_CACHE_DIR": folder},
         ) as process,
     ):
         assert process.stdout is not None
@@ -135,7 +137,7 @@ def run(command: list[str], minutes: float = math.inf) -> Iterator[dict[str, Any
 
 
 def main() -> None:
-    """Runs both sides and prints a markdown row."""
+    """Runs both sides and prints a Markdown row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
@@ -152,16 +154,16 @@ def main() -> None:
     if args.folder:
         return work(args)
     times = {recipe: duel.Times([], []) for recipe in RECIPES}
-    reached, epochs = [], []
+    goals, peer_notes = [], []
     for seed in args.seeds:
         with tempfile.TemporaryDirectory() as folder:
-            each = peer_epochs(Path(folder), seed, args.minutes)
-            best = max(each, key=lambda found: found[METRIC])
-            reached.append(best[METRIC])
-            epochs.append(f"epoch {best['epoch']} of {len(each)}")
+            epochs = peer_epochs(Path(folder), seed, args.minutes)
+            best = max(epochs, key=lambda found: found[METRIC])
+            goals.append(best[METRIC])
+            peer_notes.append(f"epoch {best['epoch']} of {len(epochs)}")
             for recipe in RECIPES:
                 ours = [sys.executable, "-m", "experiments.benchmarks.worker"]
-                ours += ["experiments.benchmarks.job", f"--seed={seed}"]
+                ours += ["experiments.benchmarks.recbole", f"--seed={seed}"]
                 ours += [f"--recipe={recipe}", f"--until={best[METRIC]}"]
                 ours += [f"--folder={folder}/{recipe}"]
                 Path(folder, recipe).mkdir()
@@ -171,17 +173,16 @@ def main() -> None:
                     times[recipe].peer.append(best["seconds"])
                 else:
                     print(f"{recipe}: ends with {last}, below {best}", file=sys.stderr)
-    how, median = ", ".join(epochs), statistics.median(reached)
     seeds = f"{len(args.seeds)} seed" + "s" * (len(args.seeds) > 1)
     for recipe, found in times.items():
         if len(found.ours) < len(args.seeds):
             continue
         print(
             duel.row(
-                f"training with ids to validation NDCG@10 {median:.4f}, ml-100k, "
-                f"{seeds}, {RECIPES[recipe]}",
+                "training with ids to validation NDCG@10 "
+                f"{statistics.median(goals):.4f}, ml-100k, {seeds}, {RECIPES[recipe]}",
                 f"{duel.spread(found.ours)} s",
-                f"RecBole SASRec {duel.spread(found.peer)} s ({how})",
+                f"RecBole SASRec {duel.spread(found.peer)} s ({', '.join(peer_notes)})",
                 found.ratio,
                 50,
             )
