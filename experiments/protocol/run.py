@@ -43,6 +43,7 @@ from recjax.data.ingest.sources import locate
 from recjax.data.splits import load_data
 from recjax.evaluation.metrics import MetricValues
 from recjax.run.setup import open_run
+from recjax.runtime.mesh import replicate
 from recjax.training.make_phase import make_phase
 
 CONFIG, VARIANT = "configs/ablations/sources.py", "both_sum"
@@ -185,7 +186,7 @@ def evaluate(
     ):
         for name, baseline in baselines.items():
             found[name] = opened.evaluator.by_baseline(baseline, opened.data.test)
-        params |= opened.replicate(read_params(run))
+        params |= replicate(read_params(run), opened.mesh)
         phase, state = make_phase(opened, 0, config.train.phases[0], params, 0)
         nested = phase.nested(state.trainable)
         (found[TRAINED],) = opened.evaluator.by_model(

@@ -22,7 +22,7 @@ from recjax.data.batching.negatives import NegativeStrategy
 from recjax.data.text.packing import Items, Packing, Tokens
 from recjax.models.recommender import Recommender
 from recjax.runtime.compiler import Compiler
-from recjax.runtime.mesh import batch_sharding, place, replicated
+from recjax.runtime.mesh import replicate, shard_batch
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class CatalogueArrays:
     def take(self, items: Items) -> tuple[Any, Items]:
         """Returns the arrays that the items read, and the items, on the devices."""
         if self.mapped_TxE is None:
-            return self.by_source, self._shard(items)
+            return self.by_source, shard_batch(items, self.mesh)
         packed = items.packed
         assert packed is not None
         # From a mapped file only the states of the items' own texts are read.
@@ -57,7 +57,8 @@ class CatalogueArrays:
         shape = packed.index_RxL.shape
         index_RxL = np.arange(packed.index_RxL.size, dtype=np.int32).reshape(shape)
         items = items._replace(packed=packed._replace(index_RxL=index_RxL))
-        return {"text": {"states_TxE": self._shard(states_TxE)}}, self._shard(items)
+        states_TxE, items = shard_batch((states_TxE, items), self.mesh)
+        return {"text": {"states_TxE": states_TxE}}, items
 
     def __iter__(self) -> Iterator[tuple[Any, Items]]:
         # Mapped states are read again each time: all of them do not fit in memory.
@@ -74,9 +75,6 @@ class CatalogueArrays:
         items = np.concatenate([piece.items_U for piece in self.pieces])
         num_padding = (items < 0).sum()  # padding is -1 and sorts first
         return np.argsort(items, kind="stable")[num_padding:]
-
-    def _shard(self, tree: Any) -> Any:
-        return place(tree, batch_sharding(self.mesh, tree))
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ class CatalogueBuilder:
             return self._arrays({}, None)
         if not blocks:
             ids = {"text": {"ids_T": encoder.packing.tokens.ids}}
-            return self._arrays(place(ids, replicated(self.mesh)), encoder.packing)
+            return self._arrays(replicate(ids, self.mesh), encoder.packing)
         if self.shapes_only:
             prefix: Any = encoder.shape(model, blocks)
         else:
@@ -139,7 +137,7 @@ class CatalogueBuilder:
 
     def _replicate(self, name: str, prefix: Any) -> dict[str, dict[str, Any]]:
         if not self.shapes_only:
-            prefix = place(np.asarray(prefix), replicated(self.mesh))
+            prefix = replicate(np.asarray(prefix), self.mesh)
         return {"text": {name: prefix}}
 
 

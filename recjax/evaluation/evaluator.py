@@ -20,7 +20,7 @@ from recjax.evaluation.model_scorer import ModelScorer
 from recjax.evaluation.ranking import Ranked, rank, rank_queries
 from recjax.retrieval.index import Index, make_index
 from recjax.runtime.compiler import Compiler
-from recjax.runtime.mesh import batch_sharding, place, replicated
+from recjax.runtime.mesh import replicate, shard_batch
 
 MAX_SCORES = 2**24  # users x items ranked at a time: 64 MiB
 
@@ -82,20 +82,12 @@ class Evaluator:
             sampled_RxC=self._sampled_candidates(rows),
         )
 
-    def shard_batch(self, tree: Any) -> Any:
-        """Puts a batch on the devices, users sharded over the data axis."""
-        return place(tree, batch_sharding(self.mesh, tree))
-
-    def replicate(self, tree: Any) -> Any:
-        """Copies arrays to every device."""
-        return place(tree, replicated(self.mesh))
-
     def by_baseline(self, baseline: Scorer, rows: Examples) -> Evaluation:
         """Evaluates any scorer, for example a fitted baseline."""
 
         def ranked(batch: Queries) -> Ranked:
             scores_BxN = np.ascontiguousarray(baseline.score(batch))
-            return self._ranker(self.shard_batch(scores_BxN), self.shard_batch(batch))
+            return self._ranker(*shard_batch((scores_BxN, batch), self.mesh))
 
         return self._collect((batch, ranked(batch)) for batch in self.queries(rows))
 
@@ -116,7 +108,9 @@ class Evaluator:
         everywhere = self.compiler.replicated
         run = self.compiler("rank by text", ranked, out_shardings=everywhere)
         batches = self.queries(rows)
-        pairs = ((batch, run(index, self.shard_batch(batch))) for batch in batches)
+        pairs = (
+            (batch, run(index, shard_batch(batch, self.mesh))) for batch in batches
+        )
         return self._collect(pairs, unit_NxE)
 
     def by_model(
@@ -150,7 +144,7 @@ class Evaluator:
         head = self.config.head
         grid = itertools.product(head.fusion_weights, repeat=len(head.fusion))
         weights_WxM = np.array(list(grid), np.float32)
-        placed_WxM = self.replicate(weights_WxM)
+        placed_WxM = replicate(weights_WxM, self.mesh)
         encoded = scorer.encode_catalogue(params)
         is_example, parts = [], []
         for batch in self.queries(rows, by_length=True):
@@ -174,7 +168,7 @@ class Evaluator:
         if self._fusion is not None:
             scores_BxMxN = np.asarray(self._fusion.score(batch))
             batch = batch._replace(baseline_scores_BxMxN=scores_BxMxN)
-        placed: Queries = self.shard_batch(batch)
+        placed: Queries = shard_batch(batch, self.mesh)
         return placed
 
     def _rank_scores(self, scores_BxN: jax.Array, batch: Queries) -> Ranked:

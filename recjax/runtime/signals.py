@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from recjax.common.errors import Stopped
+from recjax.runtime.mesh import replicated
 from recjax.runtime.processes import all_processes
 
 NOTHING, SAVE, STOP = range(3)  # requests; of several the largest wins
@@ -121,9 +122,7 @@ class PreemptionSync:
         self.signals, self.seconds = signals, seconds
         self._several = jax.process_count() > 1
         self._requests = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-        self._largest = jax.jit(
-            jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec())
-        )
+        self._largest = jax.jit(jnp.max, out_shardings=replicated(mesh))
         self._num_devices = mesh.size
         self.reset()
 

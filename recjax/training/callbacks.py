@@ -9,6 +9,7 @@ import numpy as np
 
 from recjax.evaluation.metrics import MetricValues
 from recjax.models.heads import FUSION_WEIGHTS
+from recjax.runtime.mesh import replicate
 from recjax.training.context import Run
 from recjax.training.loop import LoopState, PhaseProgress, copy_params
 from recjax.training.phase import Phase
@@ -99,9 +100,11 @@ class RunCallbacks:
             scorer, params, examples, metric
         )
 
+        mesh = self.run.mesh
+
         def with_weights(flat: Any) -> Any:
             # A copy for each: the train step reuses the memory of all its inputs.
-            return flat and {**flat, FUSION_WEIGHTS: self.run.replicate(weights_M)}
+            return flat and {**flat, FUSION_WEIGHTS: replicate(weights_M, mesh)}
 
         loop.state = loop.state.replace(
             trainable=with_weights(loop.state.trainable),

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
 from recjax.catalogue.arrays import CatalogueArrays
 from recjax.common.errors import UserError
@@ -25,8 +24,9 @@ from recjax.models.layers.graph import make_graph
 from recjax.models.recommender import Recommender
 from recjax.models.users import BIDIRECTIONAL
 from recjax.runtime.compiler import Compiled
-from recjax.runtime.mesh import replicated, row_multiple
+from recjax.runtime.mesh import replicate, replicated, row_multiple, shard_batch
 from recjax.training.context import Run
+from recjax.training.loop import copy_params
 from recjax.training.optimizer import Optimizer, PhaseRules, make_optimizer
 from recjax.training.param_report import full_param_table, param_table
 from recjax.training.phase import Phase
@@ -67,14 +67,17 @@ def make_phase(
     graph = candidates = None
     if model.graph_layers:
         users_E, items_E = run.data.train.pairs()
-        graph = run.replicate(make_graph(users_E, items_E, run.data.num_items))
+        graph = make_graph(users_E, items_E, run.data.num_items)
+        graph = replicate(graph, run.mesh)
     if batches.negatives.needs_whole_catalogue:
         # Every step reads the same candidates, so they are placed once.
         arrays, items = catalogue.take(batches.all_items())
         candidates = {**arrays, "graph": graph} if graph else arrays, items
     run.timer.add_since("prefix", start)
 
-    state = init_state(run, optimizer, trainable, first_step, average=config.ema > 0)
+    state = init_state(
+        run.mesh, optimizer, trainable, first_step, average=config.ema > 0
+    )
     scorer = ModelScorer(
         model,
         catalogue,
@@ -93,7 +96,7 @@ def make_phase(
         place=make_place(run, catalogue, candidates),
         scorer=scorer,
         step=make_step(run, model, optimizer, state, config.ema),
-        dropout_key=run.replicate(jax.random.key(run.config.seed + 1)),
+        dropout_key=replicate(jax.random.key(run.config.seed + 1), run.mesh),
         refresh_steps=run.config.loss.refresh_steps,
         learning_rates=group_learning_rates(optimizer, rules),
     ), state
@@ -116,7 +119,9 @@ def make_place(
         else:
             assert batch.items is not None
             arrays, items = catalogue.take(batch.items)
-        placed: Batch = run.shard_batch(batch._replace(items=None, examples_B=None))
+        placed: Batch = shard_batch(
+            batch._replace(items=None, examples_B=None), run.mesh
+        )
         return arrays, placed._replace(items=items)
 
     return place
@@ -201,20 +206,20 @@ def make_windows(config: Any, examples: Examples) -> NextItem:
 
 
 def init_state(
-    run: Run, optimizer: Optimizer, trainable: FlatParams, step: int, *, average: bool
+    mesh: Mesh, optimizer: Optimizer, trainable: FlatParams, step: int, *, average: bool
 ) -> TrainState:
     """Builds the state at the start of a phase."""
     # Copies, because the train step reuses the memory of its inputs.
-    trainable = jax.tree.map(jnp.copy, trainable)
+    trainable = copy_params(trainable)
+    average_params = copy_params(trainable) if average else {}
     # Moments are placed like their weights; scalars lie on every device.
     opt_state = jax.tree.map(
-        lambda x: x if isinstance(x.sharding, NamedSharding) else run.replicate(x),
+        lambda x: x if isinstance(x.sharding, NamedSharding) else replicate(x, mesh),
         optimizer.tx.init(trainable),
     )
-    mean = jax.tree.map(jnp.copy, trainable) if average else {}
     monitor = LossMonitor(np.float32(0), np.int32(0), np.int32(0))
-    placed_step, monitor = run.replicate((np.int32(step), monitor))
-    return TrainState(placed_step, trainable, mean, opt_state, monitor)
+    placed_step, monitor = replicate((np.int32(step), monitor), mesh)
+    return TrainState(placed_step, trainable, average_params, opt_state, monitor)
 
 
 def make_step(

@@ -18,6 +18,7 @@ from recjax.evaluation.evaluator import Evaluator
 from recjax.models.heads import FUSION_WEIGHTS
 from recjax.run import train
 from recjax.run.phases import complete_phase
+from recjax.runtime.mesh import replicate
 
 
 def with_fusion(config, *names, weights=(0.0, 0.5, 100.0), **changes):
@@ -82,7 +83,7 @@ def test_every_combination_is_ranked_as_by_itself(
     def every(self, scorer, params, rows, metric):
         encoded = scorer.encode_catalogue(params)
         for pair in itertools.product(weights, repeat=2):
-            alone = self.replicate(np.array([pair], np.float32))
+            alone = replicate(np.array([pair], np.float32), self.mesh)
             flat = {**param_paths.flatten_params(params), FUSION_WEIGHTS: alone[0]}
             want = self.by_model(scorer, param_paths.unflatten_params(flat), rows)[0]
             q = next(self.queries(rows, by_length=True))
