@@ -1,27 +1,21 @@
 """Arrays of the catalogue on the devices: token ids, or a frozen prefix's output."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
-from recjax.catalogue.frozen_prefix import (
-    PrefixEncoder,
-    is_pooled,
-    make_packing,
-    split_catalogue,
-)
+from recjax.catalogue.frozen_prefix import PrefixEncoder, is_pooled, split_catalogue
 from recjax.catalogue.prefix_cache import GIB
 from recjax.catalogue.whitening import whiten
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, tree_bytes
 from recjax.data.batching.negatives import NegativeStrategy
-from recjax.data.text.packing import Items, Packing, Tokens
+from recjax.data.text.packing import Items, Packing
 from recjax.models.recommender import Recommender
-from recjax.runtime.compiler import Compiler
 from recjax.runtime.mesh import replicate, shard_batch
 
 
@@ -121,7 +115,12 @@ class CatalogueBuilder:
             return self._arrays(self._replicate("vectors_NxE", prefix), None)
         # Upper layers train on the states of the tokens.
         if (num_bytes := tree_bytes(prefix)) > self.config.cache_ram_gib * GIB:
-            _check_prefix_fits(negatives, num_bytes)
+            if negatives.needs_whole_catalogue:
+                raise UserError(
+                    f"negatives: {negatives.name!r} needs the whole frozen prefix "
+                    f"({num_bytes / GIB:.1f} GiB) in memory in every step, more than "
+                    "text.cache_ram_gib; raise that limit or choose other negatives"
+                )
             if not self.shapes_only:
                 return self._arrays({}, encoder.packing, prefix)
         return self._arrays(self._replicate("states_TxE", prefix), encoder.packing)
@@ -139,33 +138,3 @@ class CatalogueBuilder:
         if not self.shapes_only:
             prefix = replicate(np.asarray(prefix), self.mesh)
         return {"text": {name: prefix}}
-
-
-def make_catalogue_builder(
-    tokens: Tokens | None,
-    num_items: int,
-    config: Any,
-    mesh: Mesh,
-    compiler: Compiler,
-    log: Callable[[str], None],
-    progress_bar: Callable[[int, int, str, str], Any],
-    *,
-    shapes_only: bool,
-) -> CatalogueBuilder:
-    """Creates a run's catalogue builder, see `PrefixEncoder` for the arguments."""
-    encoder = None
-    if tokens is not None:
-        packing = make_packing(tokens, config, mesh)
-        encoder = PrefixEncoder(
-            packing, num_items, config, mesh, compiler, log, progress_bar
-        )
-    return CatalogueBuilder(num_items, config, mesh, encoder, shapes_only)
-
-
-def _check_prefix_fits(negatives: NegativeStrategy, num_bytes: int) -> None:
-    if negatives.needs_whole_catalogue:
-        raise UserError(
-            f"negatives: {negatives.name!r} needs the whole frozen prefix "
-            f"({num_bytes / GIB:.1f} GiB) in memory in every step, more than "
-            "text.cache_ram_gib; raise that limit or choose other negatives"
-        )

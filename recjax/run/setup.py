@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from recjax.catalogue.arrays import make_catalogue_builder
+from recjax.catalogue.arrays import CatalogueBuilder
+from recjax.catalogue.frozen_prefix import PrefixEncoder, make_packing
 from recjax.checkpointing.checkpoints import Checkpoints
 from recjax.common.config import compact_config, flat_config
 from recjax.common.files import file_sha256, hash_arrays
@@ -164,22 +165,31 @@ def make_run(
     timer = Timer(compiler, start_time)
     model = make_model(config, data.num_items, text.encoder if text else None)
     params, rules = build_params(config, model, text, mesh, compiler, workdir, log)
-    # Everything together; the catalogue is encoded later, by each phase.
-    run = Run(
-        config=config,
-        data=data,
-        titles=item_titles(config, data),
-        tokens=tokens,
-        catalogue=make_catalogue_builder(
-            tokens,
+    # The catalogue is encoded later, by each phase.
+    prefix_encoder = None
+    if tokens is not None:
+        prefix_encoder = PrefixEncoder(
+            make_packing(tokens, config.text, mesh),
             data.num_items,
             config.text,
             mesh,
             compiler,
             log,
             reporter.bar,
-            shapes_only=planned is not None,
-        ),
+        )
+    catalogue = CatalogueBuilder(
+        data.num_items,
+        config.text,
+        mesh,
+        prefix_encoder,
+        shapes_only=planned is not None,
+    )
+    run = Run(
+        config=config,
+        data=data,
+        titles=item_titles(config, data),
+        tokens=tokens,
+        catalogue=catalogue,
         model=model,
         mesh=mesh,
         compiler=compiler,
