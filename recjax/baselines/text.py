@@ -22,7 +22,7 @@ class TextSimilarity:
     def __init__(self, vectors_NxE: np.ndarray):
         self.unit_NxE = unit_vectors(vectors_NxE)
 
-    def fit(self, rows: Examples, num_items: int) -> None:
+    def fit(self, examples: Examples, num_items: int) -> None:
         """Does nothing: the scores depend on texts only."""
 
     def score(self, queries: Queries) -> np.ndarray:

@@ -59,25 +59,22 @@ def fusion_weights(config: Any, trained: FlatParams) -> dict[str, dict[str, floa
 
 
 def metric_intervals(
-    config: Any, evaluation: Evaluation, rows: Examples
+    config: Any, evaluation: Evaluation, examples: Examples
 ) -> dict[str, Interval]:
     """Returns metric means over the examples, with bootstrap intervals over users."""
-    samples = config.eval.bootstrap_samples
-    return with_intervals(evaluation.values, rows.users_R, bootstrap_samples=samples)
+    samples, users_R = config.eval.bootstrap_samples, examples.users_R
+    return with_intervals(evaluation.values, users_R, bootstrap_samples=samples)
 
 
 def subgroup_results(config: Any, data: Data, test: Evaluation) -> dict[str, Any]:
     """Returns HR and NDCG of subgroups of the test examples."""
     k = report_cutoff(config)
-    metrics = (f"hr@{k}", f"ndcg@{k}")
-    samples = config.eval.bootstrap_samples
-    groups = make_subgroups(data, data.test)
     return subgroup_report(
         test.values,
-        groups,
+        make_subgroups(data, data.test),
         data.test.users_R,
-        metrics=metrics,
-        bootstrap_samples=samples,
+        metrics=(f"hr@{k}", f"ndcg@{k}"),
+        bootstrap_samples=config.eval.bootstrap_samples,
     )
 
 
@@ -112,9 +109,8 @@ def rating_results(
     like = config.eval.like_threshold
     if not config.data.rating or not like:
         return None
-    labels = [
-        (rows.ratings_R >= like).astype(np.float64) for rows in (data.valid, data.test)
-    ]
+    splits = data.valid, data.test
+    labels = [(split.ratings_R >= like).astype(np.float64) for split in splits]
     if any(len(np.unique(label_R)) < 2 for label_R in labels):
         return None
     # Scores are calibrated on the validation targets.

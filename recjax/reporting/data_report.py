@@ -49,18 +49,18 @@ def _describe_users(data: Data) -> str:
     columns = ", ".join(data.users.columns[1:])
     known = f", described by {columns}" if columns else ""
     splits = (data.train, data.valid, data.test)
-    used = len(np.unique(np.concatenate([rows.users_R for rows in splits])))
+    used = len(np.unique(np.concatenate([split.users_R for split in splits])))
     unused = len(data.user_ids) - used
     few = f", {unused:,} of them unused because of too few events" if unused else ""
     return f"{len(data.user_ids):,}{known}{few}"
 
 
-def _describe_split(rows: Examples, events_N: np.ndarray) -> str:
-    cold = (events_N[rows.targets_R] == 0).mean()
-    repeats = rows.repeats_R.mean()
+def _describe_split(examples: Examples, events_N: np.ndarray) -> str:
+    cold = (events_N[examples.targets_R] == 0).mean()
+    repeats = examples.repeats_R.mean()
     repeated = f", {repeats:.1%} repeat an item of the history" if repeats else ""
     unseen = f"{cold:.1%} of the targets unseen in training"
-    return f"{len(rows):,} examples, {unseen}{repeated}"
+    return f"{len(examples):,} examples, {unseen}{repeated}"
 
 
 def protocol_warnings(data: Data, config: Any) -> list[str]:
