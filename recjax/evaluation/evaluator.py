@@ -152,7 +152,7 @@ class Evaluator:
         for batch in self.queries(examples, by_length=True):
             is_example.append(batch.examples_B >= 0)
             placed = self._place_with_fusion(batch)
-            parts.append(scorer.compare(params, encoded, placed, placed_WxM))
+            parts.append(scorer.rank_by_weighting(params, encoded, placed, placed_WxM))
         is_example_R = np.concatenate(is_example)
         # Above, equal and below; the order of the examples does not matter for means.
         counts_3xWxR = np.concatenate(parts, axis=2)[:, :, is_example_R]

@@ -88,7 +88,7 @@ def test_every_combination_is_ranked_as_by_itself(
             want = self.by_model(scorer, param_paths.unflatten_params(flat), rows)[0]
             q = next(self.queries(rows, by_length=True))
             placed = self._place_with_fusion(q)
-            found = scorer.compare(params, encoded, placed, alone)
+            found = scorer.rank_by_weighting(params, encoded, placed, alone)
             ranked = scorer.rank(param_paths.unflatten_params(flat), encoded, placed)
             np.testing.assert_array_equal(found[0][0], ranked.above_B)
             np.testing.assert_array_equal(found[1][0], ranked.equal_B)
