@@ -31,7 +31,7 @@ class PrefixCache:
 
     Args:
       folder: created on first use.
-      dtype: of the arrays, one of `DTYPES`.
+      dtype: number format of the arrays, one of `DTYPES`.
       max_bytes: size limit of all files; the least recently used are deleted first. 0
         disables reading and writing.
       mapped_above: larger arrays, in bytes, stay in their file, mapped into memory.

@@ -11,7 +11,7 @@ class Key:
     Attributes:
       default: value in `get_config()`; its type is the type of the key.
       doc: meaning, as one or more sentences.
-      unit: of a number, as in "users" or "seconds".
+      unit: unit of a number, as in "users" or "seconds".
       below: upper bound that is not itself allowed; `at_most` is one that is.
       choices: allowed values, or the name of a registry in `recjax.config.choices`.
       optional: whether "" is allowed besides the choices.

@@ -48,12 +48,12 @@ from recjax.training.optimizer import PhaseRules, resolve_rules
 
 
 class Text(NamedTuple):
-    """The text source's encoder, and the tokenised texts of all items.
+    """The text encoder of a run, and the texts that it reads.
 
     Attributes:
       folder: directory of the encoder.
       encoder: static description of the encoder.
-      tokens: of all items.
+      tokens: the tokenised texts of all items.
       pretrained: digest of the weights; None if they are drawn at random.
     """
 
@@ -72,9 +72,9 @@ def open_run(
     Args:
       config: a checked config.
       folder: the run directory, which exists.
-      start_time: when the process began, by `time.perf_counter`.
-      planned: for a dry run, the directory that the real run would write to; nothing
-        is computed that takes long.
+      start_time: start of the process, by `time.perf_counter`.
+      planned: for a dry run, the directory that the real run would write to; the frozen
+        prefix is not computed then.
 
     Raises:
       UserError: data, weights or names that do not fit, or too small a disk.
@@ -242,7 +242,7 @@ def log_data(
 
 
 def item_titles(config: Any, data: Data) -> list[str]:
-    """Returns how items are called in the output, by item index."""
+    """Returns the names of the items in the output, by item index."""
     if config.data.item_table:
         return data.render(config.text.title)
     ids: list[str] = data.item_ids.tolist()

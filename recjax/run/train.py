@@ -56,11 +56,11 @@ class RunProgress:
     """How far a run has come.
 
     Attributes:
-      index: completed phases.
-      step: global step.
+      index: number of completed phases.
+      step: global step after them.
       params: all parameters as they enter the next phase.
       trained: paths of the parameters that any phase trained.
-      results: of the references and of the completed phases.
+      results: results of the references and of the completed phases.
     """
 
     index: int
@@ -125,9 +125,9 @@ def _restore(run: Run, params: FlatParams) -> RunProgress | None:
     if checkpoint is None:
         return None
     params, trained = checkpoints.restore_params(params)
-    # The newest checkpoint, be it within a phase, knows the seconds and the memory of
-    # the processes that were interrupted.
-    newest = checkpoints.resume_metadata or checkpoint.meta
+    # The newest checkpoint, which may lie within a phase, has the seconds and the peak
+    # memory of the processes that were interrupted.
+    newest = (checkpoints.step_checkpoint or checkpoint).meta
     for part, seconds in newest["seconds"].items():
         run.timer.add(part, seconds)
     run.peak_before = newest["peak_memory_mib"]

@@ -51,7 +51,7 @@ def check_same_config(
         and path.exists()
         and path.read_bytes() != text.encode()
     ):
-        changes = describe_changes(_load(path), json.loads(text))
+        changes = describe_changes(_read_json(path), json.loads(text))
         raise UserError(
             f"{folder}: holds a run of another config ({changes}); {instead}"
         )
@@ -76,7 +76,7 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
     except OSError as e:
         raise UserError(f"--workdir {folder}: {e.strerror}") from None
     if results.exists():
-        done = _load(results)
+        done = _read_json(results)
         check_results_version(results, done)
         if not isinstance(done, dict) or not {"baselines", "phases", "test"} <= {*done}:
             raise UserError(
@@ -101,12 +101,12 @@ def check_disk(
     """Checks that the disk has room for the checkpoints of a run.
 
     Args:
-      config: the whole config.
+      config: the config of the run.
       phases: the phases with epochs.
       rules: the resolved rules of these phases.
       shapes: shapes of all parameters.
       folder: the run directory, which may not exist yet.
-      log: receives a line with the sizes.
+      log: prints a line with the sizes.
 
     Raises:
       UserError: too little room, or a directory that cannot be written.
@@ -156,7 +156,7 @@ def lock_workdir(folder: Path) -> Iterator[None]:
         yield
 
 
-def _load(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as e:  # no JSON, or no UTF-8

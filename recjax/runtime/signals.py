@@ -90,7 +90,7 @@ def _exit_on_second_signal(read_end: int) -> None:
     """Exits immediately on a second signal, whatever the main thread is doing.
 
     Args:
-      read_end: of the pipe that receives a byte, the signal's number, for each signal.
+      read_end: read end of a pipe that receives the number of each signal as a byte.
     """
     with open(read_end, "rb", buffering=0) as pipe:
         first: float | None = None
@@ -113,9 +113,9 @@ class PreemptionSync:
     is computed on the devices and read one step later, so that it delays no step.
 
     Args:
-      signals: of this process.
-      mesh: of the run.
-      seconds: between two checkpoints, by the clock of the first process.
+      signals: the signals of this process.
+      mesh: the mesh of the run.
+      seconds: time between two checkpoints, by the clock of the first process.
     """
 
     def __init__(self, signals: Signals, mesh: Mesh, seconds: float):

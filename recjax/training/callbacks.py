@@ -1,4 +1,4 @@
-"""What the loop of a phase calls back: validation, checkpoints, and the log."""
+"""Validation, checkpoints and the log of a phase, called by its loop."""
 
 import json
 from dataclasses import asdict
@@ -15,11 +15,11 @@ from recjax.training.loop import LoopState, PhaseProgress, copy_params
 from recjax.training.phase import Phase
 from recjax.training.train_step import TrainState
 
-STALE_TABLE = "more:stale:vectors_NxD"  # its name among a checkpoint's arrays
+STALE_TABLE = "more:stale:vectors_NxD"  # the stale table's name in a checkpoint
 
 
 class RunCallbacks:
-    """The `PhaseCallbacks` of a run, and where the loop of a phase starts."""
+    """The `PhaseCallbacks` of a run; also starts or resumes the loop of a phase."""
 
     def __init__(self, run: Run, phase: Phase):
         self.run = run

@@ -24,7 +24,7 @@ class Run:
     """The parts of a run.
 
     Attributes:
-      titles: how the items are called in the output, by item index.
+      titles: names of the items in the output, by item index.
       tokens: the tokenised texts of the items; None without a text source.
       rules: the resolved rules of every phase with epochs.
       pretrained: digest of the encoder's weights, if they are read from a file.

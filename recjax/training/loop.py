@@ -37,7 +37,7 @@ class LoopState:
     """Everything that changes while a phase runs.
 
     Attributes:
-      state: the train state.
+      state: the newest train state.
       best: trainable parameters with the best validation metric.
       stale: encoded catalogue for the next steps; empty unless negatives are stale.
       batches: grain iterator over training batches.
@@ -52,7 +52,7 @@ class LoopState:
 
 
 class PhaseCallbacks(Protocol):
-    """What the loop leaves to the run: validation, checkpoints and the log."""
+    """The validation, the checkpoints and the log, which the run provides."""
 
     def log(self, text: str) -> None:
         """Prints a line."""
@@ -77,7 +77,7 @@ def train_phase(
     """Trains one phase to its end; returns the trainable parameters that it keeps.
 
     Args:
-      phase: what does not change while the phase runs.
+      phase: the parts of the phase, which do not change while it runs.
       loop: the start of the phase, or a restored state; it is changed in place.
       callbacks: validation, checkpoints and the log.
       logger: progress bar and training scalars.

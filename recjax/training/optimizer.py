@@ -20,7 +20,7 @@ KERNEL_RULE = r".*/kernel"  # the default rule for weight decay
 
 
 class PhaseRules(NamedTuple):
-    """What the rules of a phase say of every parameter, resolved once.
+    """The rules of a phase, resolved for every parameter.
 
     Attributes:
       lr_mults: path -> learning-rate multiplier; None means frozen.
@@ -67,12 +67,12 @@ class Optimizer:
 
 
 def resolve_rules(config: Any, phase: Any, paths: Sequence[str]) -> PhaseRules:
-    """Matches the rules of a phase with all parameters.
+    """Matches the rules of a phase against all parameters.
 
     Args:
       config: `config.optim`.
       phase: one of `config.train.phases`.
-      paths: of all parameters.
+      paths: the paths of all parameters.
 
     Raises:
       UserError: a parameter that no rule matches, a rule that matches no parameter, a
@@ -149,8 +149,8 @@ def make_optimizer(config: Any, phase: Any, rules: PhaseRules, steps: int) -> Op
     Args:
       config: `config.optim`.
       phase: one of `config.train.phases`.
-      rules: of the phase.
-      steps: of the phase.
+      rules: the resolved rules of the phase.
+      steps: number of steps of the phase, for the schedule.
     """
     schedule = make_schedule(phase, steps)
 

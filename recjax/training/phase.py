@@ -1,4 +1,4 @@
-"""What a training phase is made of, and how it runs one step."""
+"""The parts of a training phase, and how it runs one step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Phase:
       frozen: the parameters that the phase does not train.
       batches: training batches.
       place: puts a batch, and the item arrays that it reads, on the devices.
-      scorer: ranks by a parameter state.
+      scorer: ranks the catalogue with any parameters of the phase.
       step: the compiled train step.
       dropout_key: the key from which every step derives its own.
       refresh_steps: steps between two encodings of the stale table.
@@ -56,9 +56,9 @@ class Phase:
         """Dispatches a train step; returns state and metrics that are being computed.
 
         Args:
-          state: before the step; its memory is reused.
+          state: the state before the step; its memory is reused.
           stale: the result of `encode_stale`; empty unless negatives are stale.
-          batch: on the host.
+          batch: the batch, on the host.
         """
         catalogue, placed = self.place(batch)
         after: tuple[TrainState, dict[str, jax.Array]] = self.step(
@@ -67,14 +67,14 @@ class Phase:
         return after
 
     def is_refresh_step(self, step: int) -> bool:
-        """Whether the stale table is encoded again before a step of the epoch."""
+        """Returns whether a step of an epoch starts with a new stale table."""
         return self.batches.negatives.is_stale and step % self.refresh_steps == 0
 
     def encode_stale(self, state: TrainState) -> dict[str, Any]:
-        """Encodes the catalogue by the newest weights, as negatives of later steps."""
+        """Encodes the catalogue with the current weights, as later steps' negatives."""
         params = self.nested(state.trainable)
         return {"stale": {"vectors_NxD": self.scorer.encode_catalogue(params)[0]}}
 
     def nested(self, trainable: FlatParams) -> dict[str, Any]:
-        """Nests all parameters as the model reads them."""
+        """Joins trainable and frozen parameters, nested as the model reads them."""
         return unflatten_params({**trainable, **self.frozen})
