@@ -46,7 +46,8 @@ class Checkpoints:
         self._initial_checkpoint = self.phase_checkpoint
         if self.phase_checkpoint is not None and self.phase_checkpoint.number:
             self._initial_checkpoint = self._params.verify(0)
-            self._refuse_damage(self._initial_checkpoint is None)
+            if self._initial_checkpoint is None:
+                raise self._damaged_error()
 
     def _find(self) -> tuple[Checkpoint | None, Checkpoint | None]:
         """Finds the newest verified parameters and the newest state of their phase."""
@@ -66,16 +67,16 @@ class Checkpoints:
             if jax.process_index():
                 phase = self._params.verify(index) if index >= 0 else None
                 step = self._last.verify(number) if number >= 0 else None
-        self._refuse_damage(bool(damaged))
+        if damaged:
+            raise self._damaged_error()
         return phase, step
 
-    def _refuse_damage(self, damaged: bool) -> None:
-        if damaged:
-            raise UserError(
-                f"{self._params.folder}: every checkpoint that the run could resume "
-                f"from is damaged; delete {self._params.folder.parent} to start again, "
-                "or choose another --workdir"
-            )
+    def _damaged_error(self) -> UserError:
+        return UserError(
+            f"{self._params.folder}: every checkpoint that the run could resume from "
+            f"is damaged; delete {self._params.folder.parent} to start again, or "
+            "choose another --workdir"
+        )
 
     @property
     def resume_metadata(self) -> dict[str, Any] | None:
