@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def _train(run: Run, params: FlatParams) -> dict[str, Any]:
         run.reporter.ranks(f"phase-{config.name}", result.test.rank_R)
         del result  # frees its item vectors before the next phase
         # From here on the phase is done, whatever happens later.
-        _save(run, progress)
+        _save(run, progress, progress.trained)
     # The last parameters are the result: the run is not finished without them.
     if not run.checkpoints.flush_phase_checkpoint():
         raise UserError(f"{run.reporter.workdir}: the result could not be saved")
@@ -112,9 +113,8 @@ def _start(run: Run, params: FlatParams, references: References) -> RunProgress:
     results: dict[str, Any] = {"baselines": references.baselines(), "phases": {}}
     if run.tokens is not None and run.config.eval.zero_shot:
         results["zero_shot"] = references.zero_shot()
-    progress = RunProgress(0, 0, params, set(params), results)
-    _save(run, progress)
-    progress.trained = set()  # the first checkpoint holds all parameters
+    progress = RunProgress(0, 0, params, set(), results)
+    _save(run, progress, params)
     return progress
 
 
@@ -140,16 +140,16 @@ def _restore(run: Run, params: FlatParams) -> RunProgress | None:
     return RunProgress(index, meta["step"], params, set(trained), meta["results"])
 
 
-def _save(run: Run, progress: RunProgress) -> None:
-    """Saves the parameters that enter the next phase, and the results so far."""
-    trained = {k: x for k, x in progress.params.items() if k in progress.trained}
+def _save(run: Run, progress: RunProgress, paths: Collection[str]) -> None:
+    """Saves the parameters at some paths, and the results so far."""
+    params = {path: x for path, x in progress.params.items() if path in paths}
     meta = {
         "step": progress.step,
         "results": progress.results,
         **run.resume_metadata(),
     }
     with run.signals.defer_signals():
-        run.checkpoints.save_params(progress.index, trained, meta)
+        run.checkpoints.save_params(progress.index, params, meta)
 
 
 def _finish(run: Run, progress: RunProgress) -> dict[str, Any]:
