@@ -75,19 +75,16 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
             write_text_atomically(path, text)
     except OSError as e:
         raise UserError(f"--workdir {folder}: {e.strerror}") from None
-    if results.exists():
-        done = _read_json(results)
-        check_results_version(results, done)
-        if not isinstance(done, dict) or not {"baselines", "phases", "test"} <= {*done}:
-            raise UserError(
-                f"{results}: damaged; delete it and run the same command again"
-            )
-        if not first:
-            return done
+    if not results.exists():
+        return None
+    done: dict[str, Any] = _read_json(results)
+    check_results_version(results, done)
+    if not isinstance(done, dict) or not {"baselines", "phases", "test"} <= {*done}:
+        raise UserError(f"{results}: damaged; delete it and run the same command again")
+    if first:
         print(f"{folder} holds a finished run:\n")
         print(results_text(done, config.report.metrics))
-        return done
-    return None
+    return done
 
 
 def check_disk(
