@@ -15,7 +15,7 @@ from recjax.evaluation.results import reference_results
 from recjax.runtime.mesh import replicate
 from recjax.training.context import Run
 
-WHITENING_POWER = 0.5  # half-way: cosines of pretrained vectors are all large before
+WHITENING_POWER = 0.5  # halfway: without whitening all cosines are large
 
 
 class References:

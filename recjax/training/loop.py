@@ -138,13 +138,13 @@ def handle_requests(
     sync: PreemptionSync,
 ) -> None:
     """Handles pending save and stop requests; aborts after too many skipped batches."""
-    most = phase.settings.max_skipped
-    if logger.skipped > most:
+    limit = phase.settings.max_skipped
+    if logger.skipped > limit:
         save(loop, callbacks, logger, sync)
         saved = "" if callbacks.wait() else "NOT "
         raise UserError(
             f"phase {phase.config.name}: {logger.skipped} batches were skipped, more "
-            f"than train.max_skipped ({most}), the last one at step "
+            f"than train.max_skipped ({limit}), the last one at step "
             f"{logger.skipped_at}; the state before is {saved}saved. Try a smaller "
             "learning rate in another --workdir"
         )

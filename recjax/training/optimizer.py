@@ -101,11 +101,11 @@ def _check_every_rule_matches(name: str, rules: Rules, paths: Sequence[str]) -> 
     """Raises UserError at a rule that matches no parameter."""
     has_text = any(path.startswith(TEXT_PARAMS) for path in paths)
     for pattern, mult in unused_rules(rules, paths):
-        of_text = not has_text and pattern.startswith(TEXT_PARAMS)
+        is_text = not has_text and pattern.startswith(TEXT_PARAMS)
         # The usual rules stay valid for models without an encoder or dense layers.
-        if (of_text and mult is None) or pattern == KERNEL_RULE:
+        if (is_text and mult is None) or pattern == KERNEL_RULE:
             continue
-        why = ": the items have no text" if of_text else ""
+        why = ": the items have no text" if is_text else ""
         raise UserError(f"{name}: {pattern!r} matches no parameter{why}")
 
 
