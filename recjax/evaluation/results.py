@@ -129,9 +129,10 @@ def example_recommendations(
     """
     titles = [f'"{title}"' if "," in title else title for title in titles]
     like = config.eval.like_threshold
+    num_examples = min(config.report.examples, len(data.test))
     lines = []
-    for row in np.linspace(0, len(data.test) - 1, config.report.examples).astype(int):
-        liked = ", ".join(titles[i] for i in data.test.liked(row, like)[-SHOWN:])
-        best = ", ".join(titles[i] for i in top_RxK[row, :SHOWN] if i >= 0)
+    for example in np.linspace(0, len(data.test) - 1, num_examples).astype(int):
+        liked = ", ".join(titles[i] for i in data.test.liked(example, like)[-SHOWN:])
+        best = ", ".join(titles[i] for i in top_RxK[example, :SHOWN] if i >= 0)
         lines.append(f"liked {liked or 'nothing'} -> {best}")
     return lines

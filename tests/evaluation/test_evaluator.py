@@ -185,3 +185,11 @@ def test_likes_are_calibrated_on_validation(config):
     share = likes["valid"].mean()
     want = metrics.rating_report(scores["test"], likes["test"], platt, share)
     assert found == pytest.approx(want)
+
+
+def test_a_small_test_split_shows_each_example_once(config, data):
+    config.unlock().report.examples = len(data.test) + 3
+    top_RxK = np.zeros((len(data.test), 1), int)
+    titles = data.item_ids.tolist()
+    lines = results.example_recommendations(config, data, titles, top_RxK)
+    assert len(lines) == len(data.test)
