@@ -16,7 +16,7 @@ from recjax.baselines import BASELINES
 from recjax.config import base
 from recjax.data import synthetic
 
-# Most of the time goes into compiling; what is compiled need not be fast.
+# Most of the time goes into compiling, so the programs are not optimised.
 os.environ["XLA_FLAGS"] = " ".join(
     (
         os.environ.get("XLA_FLAGS", ""),
@@ -40,10 +40,10 @@ BASELINES_HERE = tuple(  # without those whose library is not installed
 
 @pytest.fixture(scope="session", autouse=True)
 def _compile_once(tmp_path_factory):
-    """Tests that compile the same function share it, as do the runs they start."""
+    """Shares compiled functions between tests and the processes that they start."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # of all workers
+        folder = folder.parent  # shared by all workers
     place = {
         "jax_compilation_cache_dir": str(folder / "compiled"),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -61,7 +61,7 @@ def atomic_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def six_layers(tmp_path_factory):
-    """The tiny encoder with its three layers twice: as many as MiniLM has."""
+    """The tiny encoder with its three layers twice, so six like MiniLM."""
     folder = tmp_path_factory.mktemp("six") / "bert"
     shutil.copytree(TINY_BERT, folder)
     raw = json.loads((folder / "config.json").read_text())
@@ -82,7 +82,7 @@ def config(atomic_dir) -> ConfigDict:
 
 
 def shrink(c: ConfigDict, folder: Path, encoder: Path = TINY_BERT) -> ConfigDict:
-    """Any config, on synthetic data with a random encoder, at most an epoch a phase."""
+    """Shrinks a config: synthetic data, a tiny encoder, at most one epoch per phase."""
     c = c.copy_and_resolve_references().unlock()
     fixed = c.data.split == "fixed"
     c.data.source = str(folder)

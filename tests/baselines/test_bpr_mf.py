@@ -1,4 +1,4 @@
-"""That it learns, that it is repeated, and what is said where its library is not."""
+"""BPR learns, is reproducible, and names the library if it is missing."""
 
 import sys
 
@@ -37,7 +37,7 @@ def test_scores_by_the_mean_of_the_history(data, batches):
     np.testing.assert_array_equal(scores[0], scores[1])
     assert not np.allclose(scores[0], scores[2])
     items, bias = baseline.items_NxD, baseline.bias_N
-    for row, history in enumerate(naive.shown(batches)):
+    for row, history in enumerate(naive.histories(batches)):
         user = sum(items[i] for i in set(history)) / max(len(set(history)), 1)
         want = items @ user + bias if len(history) else bias
         np.testing.assert_allclose(scores[2][row], want, rtol=1e-4, atol=1e-6)

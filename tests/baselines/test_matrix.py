@@ -19,15 +19,15 @@ def test_interactions(data):
 
 def test_histories(data, batches):
     found = [matrix.histories(q, data.num_items).toarray() for q in batches]
-    want = naive.had(batches, data.num_items)
+    want = naive.history_matrix(batches, data.num_items)
     np.testing.assert_array_equal(np.concatenate(found), want)
 
 
 def test_weighted_histories(data, batches):
-    """The newest item is at the last place; what comes twice has both weights."""
+    """The newest item is at the last position; weights of repeated items add up."""
     weights_H = np.array([0, 0, 0, 0, 0, 1, 2, 4, 8.0])
     want = np.zeros((7, data.num_items))
-    for row, history in enumerate(naive.shown(batches[:1])):
+    for row, history in enumerate(naive.histories(batches[:1])):
         for back, item in enumerate(history[::-1][:4]):
             want[row, item] += 8 / 2**back
     found = matrix.weighted_histories(batches[0], data.num_items, weights_H)

@@ -1,4 +1,4 @@
-"""Cosines of text vectors, against loops."""
+"""Text similarity against loops over items."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture
 def vectors(data):
-    """Random vectors, all of nearly one direction."""
+    """Random vectors that all point in nearly one direction."""
     rng = np.random.default_rng(1)
     return (rng.normal(size=(data.num_items, 8)) + 4).astype(np.float32)
 
@@ -20,7 +20,7 @@ def vectors(data):
 def test_against_loops(data, batches, vectors):
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     want = []
-    for history in naive.shown(batches):
+    for history in naive.histories(batches):
         newest = history[::-1][:8]
         shares = [0.5**back for back in range(len(newest))]
         user = sum(s * unit[item] for s, item in zip(shares, newest, strict=True))
@@ -30,7 +30,7 @@ def test_against_loops(data, batches, vectors):
     np.testing.assert_allclose(naive.score(baseline, batches), want, atol=1e-4)
 
 
-def test_a_common_direction_says_nothing(data, batches, vectors):
+def test_a_common_direction_does_not_matter(data, batches, vectors):
     plain = naive.score(TextSimilarity(whiten(vectors, 0.5)), batches)
     moved = naive.score(TextSimilarity(whiten(vectors + 100, 0.5)), batches)
     np.testing.assert_allclose(plain, moved, atol=0.1)

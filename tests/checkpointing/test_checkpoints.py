@@ -53,7 +53,7 @@ def copied(saved, tmp_path):
 
 
 def resume(folder):
-    """What a run resumes from: metadata, the value of its arrays, and log lines."""
+    """Metadata and array value that a run resumes from, and its log lines."""
     lines = []
     with contextlib.closing(Checkpoints(folder, lines.append)) as checkpoints:
         value = None
@@ -79,8 +79,8 @@ def test_the_newest_is_found_and_the_oldest_is_gone(saved):
 
 
 @pytest.mark.parametrize("seed", range(FILES_DAMAGED))
-def test_damage_is_found_and_the_one_before_is_taken(copied, seed):
-    """A bit flipped, a file cut or deleted: each of 30 is seen."""
+def test_damage_is_found_and_the_checkpoint_before_is_taken(copied, seed):
+    """A flipped bit, a truncated file or a missing file is found, wherever it is."""
     rng = random.Random(seed)
     newest = copied / "checkpoints" / "last" / "30"
     files = sorted(p for p in newest.rglob("*") if p.is_file())
@@ -107,7 +107,7 @@ def test_an_unexpected_file_is_found(copied):
     assert "last/30: skipped: unexpected file more" in lines[0]
 
 
-def test_what_a_killed_save_left_is_deleted(copied):
+def test_files_of_a_killed_save_are_deleted(copied):
     for kind in ("last", "params"):
         (copied / "checkpoints" / kind / "40.orbax-checkpoint-tmp-1" / "x").mkdir(
             parents=True
@@ -122,12 +122,12 @@ def test_unfinished_checkpoints_do_not_count(copied):
     assert meta["step"] == 20
     assert "never finished" in lines[0]
     shutil.rmtree(copied / "checkpoints" / "params" / "1")
-    meta, value, _ = resume(copied)  # the states of phase 1 are of no use without it
+    meta, value, _ = resume(copied)  # the states of phase 1 are useless without it
     assert (meta, value) == ({"step": 0}, None)
 
 
 def test_a_damaged_newer_checkpoint_is_deleted_by_the_next_save(copied):
-    """Though its number is higher, it does not count as one of the two kept."""
+    """Its number is higher, but it does not count as one of the two that are kept."""
     (copied / "checkpoints" / "last" / "30" / NAME).write_text("{}")
     with contextlib.closing(Checkpoints(copied, print)) as checkpoints:
         checkpoints.check_identity(IDENTITY)
@@ -202,7 +202,7 @@ def test_a_failed_save_is_logged_and_the_one_before_remains(copied, monkeypatch)
 
 
 def test_the_phase_checkpoint_is_saved_when_there_is_room_again(tmp_path, monkeypatch):
-    """Without it no state of the phase is of use; until then each one is logged."""
+    """Without it the states of the phase are useless, so every failure is logged."""
     lines, tree = [], make_tree(5)
     with contextlib.closing(Checkpoints(tmp_path, lines.append)) as checkpoints:
         checkpoints.check_identity(IDENTITY)

@@ -63,7 +63,7 @@ def test_interval_covers_the_mean_as_often_as_it_says():
 
 
 def test_rows_of_one_user_are_drawn_together():
-    """Ten rows a user, all alike: as uncertain as one row a user."""
+    """Ten equal examples per user are as uncertain as one."""
     one = (np.random.default_rng(0).random(100) < 0.3).astype(float)
     alike = metrics.with_intervals(
         {"x": np.repeat(one, 10)}, np.repeat(np.arange(100), 10), bootstrap_samples=500

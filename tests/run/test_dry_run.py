@@ -1,4 +1,4 @@
-"""A run that is only planned, and what refuses to begin."""
+"""Dry runs, and mistakes that are found before a run starts."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from recjax.runtime.processes import initialize_distributed
 
 
 @pytest.mark.parametrize("negatives", ["all", "in_batch", "stale"])
-def test_a_plan_says_what_each_phase_takes(config, tmp_path, capsys, negatives):
+def test_a_dry_run_describes_each_phase(config, tmp_path, capsys, negatives):
     c = config.unlock()
     c.loss.negatives = negatives
     c.train.phases = (
@@ -33,12 +33,12 @@ def test_a_plan_says_what_each_phase_takes(config, tmp_path, capsys, negatives):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_plan_names_no_file_that_it_does_not_write(config, tmp_path, capsys):
+def test_a_dry_run_names_no_file_that_it_does_not_write(config, tmp_path, capsys):
     dry_run(config, str(tmp_path / "run"))
     assert "\nconfig, resolved:\n" in capsys.readouterr().out
 
 
-def test_a_plan_finds_too_large_a_prefix(config, tmp_path):
+def test_a_dry_run_finds_too_large_a_prefix(config, tmp_path):
     c = config.unlock()
     c.text.cache_ram_gib, c.loss.negatives = 1e-9, "all"
     c.train.phases = (base.phase("top", lr_mults=base.freeze(1, layers=3)),)
@@ -48,7 +48,7 @@ def test_a_plan_finds_too_large_a_prefix(config, tmp_path):
     dry_run(c, str(tmp_path / "run"))
 
 
-def test_a_plan_finds_what_is_wrong(config, tmp_path):
+def test_a_dry_run_finds_mistakes(config, tmp_path):
     c = config.copy_and_resolve_references().unlock()
     c.text.template = "{nothing}"
     with pytest.raises(UserError, match="template"):
@@ -75,7 +75,7 @@ def test_a_disk_without_room_is_found_before_anything_is_compiled(
     assert "compiling" not in capsys.readouterr().out
 
 
-def test_a_step_without_room_is_found(config, tmp_path, monkeypatch):
+def test_a_step_that_needs_too_much_memory_is_found(config, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sysconf", lambda name: 10)
     with pytest.raises(UserError, match=r"a step needs .* the machine has"):
         dry_run(config, str(tmp_path / "run"))
@@ -91,7 +91,7 @@ def test_two_runs_in_one_directory(config, tmp_path):
     assert train.run(config, str(tmp_path))["test"]
 
 
-def test_processes_that_are_not_said_how(tmp_path):
+def test_flags_of_processes_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(UserError, match="--processes needs --coordinator"):
         initialize_distributed(None, 2, 0)
     with pytest.raises(UserError, match="--process=2 is not one of 2"):

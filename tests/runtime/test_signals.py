@@ -1,4 +1,4 @@
-"""What a process does at a signal, and at a second one."""
+"""The first signal is deferred, a second one ends the process."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ with signals.install_handlers(), signals.defer_signals():
 
 @pytest.fixture
 def busy():
-    """A process in which a signal is only noted."""
+    """A process that defers signals."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     process = subprocess.Popen(
         [sys.executable, "-c", BUSY],
@@ -41,7 +41,7 @@ def busy():
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_leaves_at_once(busy, kind):
+def test_a_second_signal_exits_at_once(busy, kind):
     busy.send_signal(kind)
     time.sleep(DEBOUNCE_SECONDS + 0.5)
     assert busy.poll() is None
@@ -51,7 +51,7 @@ def test_a_second_signal_leaves_at_once(busy, kind):
 
 
 def test_two_signals_at_once_are_one(busy):
-    for kind in (signal.SIGTERM, signal.SIGINT):  # two of a kind may arrive as one
+    for kind in (signal.SIGTERM, signal.SIGINT):  # two equal signals may arrive as one
         busy.send_signal(kind)
     time.sleep(1.5)
     assert busy.poll() is None
