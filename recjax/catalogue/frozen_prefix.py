@@ -62,7 +62,7 @@ def split_catalogue(
 
 
 def is_pooled(model: Recommender, blocks: int) -> bool:
-    """True if the first `blocks` blocks are all, so that they end in pooled vectors."""
+    """Returns whether `blocks` are all blocks, so that they end in pooled vectors."""
     assert model.encoder_config is not None
     return blocks == model.encoder_config.num_blocks
 

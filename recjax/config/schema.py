@@ -39,7 +39,7 @@ class Key:
         )
 
     def within_bounds(self, value: Any) -> bool:
-        """Whether a number respects the bounds; NaN does not."""
+        """Returns whether a number respects the bounds; NaN does not."""
         return (
             (self.at_least is None or value >= self.at_least)
             and (self.below is None or value < self.below)

@@ -71,7 +71,7 @@ def check_value(name: str, value: Any, key: Key) -> None:
 
 
 def _same_type(item: Any, example: Any) -> bool:
-    """Whether an item of a tuple has the type of an example; a float may be an int."""
+    """Returns whether an item has the type of an example; a float may be an int."""
     wider = {tuple: tuple | list, float: int | float}.get(type(example))
     return isinstance(item, wider) if wider else type(item) is type(example)
 

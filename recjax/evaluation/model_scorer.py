@@ -27,7 +27,7 @@ class ModelScorer:
       positions_N: position of each item in the concatenated pieces.
       k: number of best candidates to keep.
       compiler: compiles and counts the functions.
-      graph: graph of the training events, if the model has graph layers.
+      graph: graph of the training events; None without graph layers.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class ModelScorer:
         positions_N: np.ndarray,
         k: int,
         compiler: Compiler,
-        graph: Any = None,
+        graph: Any,
     ):
         self.model = model
         self.pieces = pieces

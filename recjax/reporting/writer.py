@@ -84,7 +84,7 @@ class Reporter:
             "events": {path.name: path.stat().st_size for path in files},
         }
 
-    def log(self, text: str = "") -> None:
+    def log(self, text: str) -> None:
         """Prints a line above a running progress bar."""
         if self.active:
             tqdm.write(text, file=sys.stdout)

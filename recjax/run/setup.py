@@ -35,7 +35,7 @@ from recjax.reporting.data_report import data_report, protocol_warnings
 from recjax.reporting.wandb import WandbWriter
 from recjax.reporting.writer import Reporter
 from recjax.run.workdir import check_disk
-from recjax.runtime.compile_cache import keep_compiled, platform_key
+from recjax.runtime.compile_cache import enable_compile_cache, platform_key
 from recjax.runtime.compiler import Compiler
 from recjax.runtime.mesh import make_mesh
 from recjax.runtime.processes import exit_if_peer_lost
@@ -111,13 +111,13 @@ def open_run(
 
 
 def configure_jax() -> None:
-    """Sets JAX's global options, and keeps compiled programs on the disk."""
+    """Sets JAX's global options and turns on its disk cache of compiled programs."""
     # The default stream costs a third of a small step for dropout bits alone; this one
     # is the same on every mesh too.
     jax.config.update("jax_threefry_partitionable", False)
     # `train.dtype` alone decides: some devices round the products of float32.
     jax.config.update("jax_default_matmul_precision", "float32")
-    keep_compiled()
+    enable_compile_cache()
 
 
 def load_text(config: Any, texts: Sequence[str]) -> Text:

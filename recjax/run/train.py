@@ -54,7 +54,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
 
 @dataclass
 class RunProgress:
-    """How far a run has come.
+    """The progress of a run.
 
     Attributes:
       index: number of completed phases.

@@ -42,7 +42,7 @@ def initialize_distributed(
 
 
 def all_processes(condition: bool) -> bool:
-    """Whether a condition holds in all processes; every process has to call this."""
+    """Returns whether a condition holds in all processes; all have to call this."""
     if jax.process_count() == 1:
         return condition
     return bool(multihost_utils.process_allgather(np.array(condition)).all())

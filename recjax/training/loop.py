@@ -17,7 +17,7 @@ from recjax.training.train_step import TrainState
 
 @dataclass
 class PhaseProgress:
-    """How far a phase has come.
+    """The progress of a phase.
 
     Attributes:
       epoch: completed epochs.
@@ -41,7 +41,7 @@ class LoopState:
       best: trainable parameters with the best validation metric.
       stale: encoded catalogue for the next steps; empty unless negatives are stale.
       batches: grain iterator over training batches.
-      progress: how far the phase has come.
+      progress: the progress of the phase.
     """
 
     state: TrainState
