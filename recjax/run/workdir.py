@@ -125,7 +125,7 @@ def check_disk(
     while not folder.exists():
         folder = folder.absolute().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"--workdir {folder}: may not be written")
+        raise UserError(f"--workdir {folder}: is not writable")
     free = shutil.disk_usage(folder).free
     log(f"checkpoints: at most {needs / 2**20:,.0f} MiB, {free / 2**20:,.0f} are free")
     if needs > free:
@@ -149,7 +149,7 @@ def lock_workdir(folder: Path) -> Iterator[None]:
     if jax.process_index():  # the first process holds the lock for all
         yield
         return
-    with directory_lock(folder, f"--workdir {folder}: another run is in it"):
+    with directory_lock(folder, f"--workdir {folder}: another run is using it"):
         yield
 
 

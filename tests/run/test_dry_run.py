@@ -54,7 +54,7 @@ def test_a_dry_run_finds_mistakes(config, tmp_path):
     with pytest.raises(UserError, match="template"):
         dry_run(c, str(tmp_path / "run"))
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="may not be written"):
+    with pytest.raises(UserError, match="is not writable"):
         dry_run(config, str(tmp_path / "file" / "run"))
     train.run(config, str(tmp_path / "run"))
     c = config.copy_and_resolve_references().unlock()
@@ -83,7 +83,10 @@ def test_a_step_that_needs_too_much_memory_is_found(config, tmp_path, monkeypatc
 
 def test_two_runs_in_one_directory(config, tmp_path):
     (tmp_path / "config.json").write_text("the other's")
-    with lock_workdir(tmp_path), pytest.raises(UserError, match="another run is in it"):
+    with (
+        lock_workdir(tmp_path),
+        pytest.raises(UserError, match="another run is using it"),
+    ):
         train.run(config, str(tmp_path))
     assert (tmp_path / "config.json").read_text() == "the other's"
     with contextlib.ExitStack() as stack:
@@ -94,5 +97,5 @@ def test_two_runs_in_one_directory(config, tmp_path):
 def test_flags_of_processes_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(UserError, match="--processes needs --coordinator"):
         initialize_distributed(None, 2, 0)
-    with pytest.raises(UserError, match="--process=2 is not one of 2"):
+    with pytest.raises(UserError, match="--process=2 is not from 0 to 1"):
         initialize_distributed("127.0.0.1:1", 2, 2)

@@ -323,7 +323,7 @@ def test_seconds_of_an_unfinished_epoch_are_saved(config, tmp_path, monkeypatch)
         ("text.encoder", "/no/where", "'/no/where' is neither a known name"),
         ("text.template", "{nothing}", "template '{nothing}'"),
         ("text.template", "{title.x}", "'title.x' does not fit"),
-        ("text.max_tokens", 4000, "text.max_tokens: 4000 is not within"),
+        ("text.max_tokens", 4000, "text.max_tokens: 4000 is more than"),
         ("train.batch_size", 0, "train.batch_size: 0 is not at least 1"),
         ("mesh.rules", (("x/.*", ("modle",)), (".*", ())), "'modle' is not one of da"),
         ("mesh.data", 0, "mesh.data: 0 is neither at least 1 nor -1"),
