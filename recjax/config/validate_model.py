@@ -88,7 +88,7 @@ def find_untrained_gaps(
     `rules` are the resolved rules of the `phases`, which are those with epochs.
     """
     # `freeze` makes such rules if it is given fewer layers than the encoder has.
-    found = []
+    gaps = []
     layers = range(1, encoder.num_blocks - 1)  # without embeddings and pooling
     for phase, phase_rules in zip(phases, rules, strict=True):
         # Blocks count from the embeddings, 0, over the layers to the pooling.
@@ -97,8 +97,8 @@ def find_untrained_gaps(
         above = range(min(trained, default=layers.stop), layers.stop)
         frozen = [block for block in above if block not in trained]
         if frozen:
-            found.append(
+            gaps.append(
                 f"phase {phase.name} trains layer_{min(trained) - 1} of the encoder "
                 f"and freezes layer_{frozen[0] - 1} above it, of {len(layers)} layers"
             )
-    return found
+    return gaps

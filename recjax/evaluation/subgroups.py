@@ -81,7 +81,7 @@ def user_groups(users: pl.DataFrame) -> Subgroups:
     """
     # All other columns are skipped, and so is everything that looks like an identifier:
     # the first column, integers unique per user, and numbers with leading zeros.
-    found = {}
+    groupings = {}
     for column in users.columns[1:]:
         texts = users[column]
         given = texts.filter(texts != "")
@@ -97,8 +97,8 @@ def user_groups(users: pl.DataFrame) -> Subgroups:
         if (missing := texts == "").any():
             unknown_V = groups.get(UNKNOWN, np.zeros(len(texts), bool))
             groups[UNKNOWN] = unknown_V | missing.to_numpy()
-        found[column] = groups
-    return found
+        groupings[column] = groups
+    return groupings
 
 
 def subgroup_report(

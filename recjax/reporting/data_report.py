@@ -65,18 +65,18 @@ def _describe_split(examples: Examples, events_N: np.ndarray) -> str:
 
 def protocol_warnings(data: Data, config: Any) -> list[str]:
     """Warns of settings in the section `eval` that make metrics misleading."""
-    found = []
+    warnings = []
     # Both settings make the task easier than recommending from the catalogue.
     if config.candidates:
-        found.append(
+        warnings.append(
             f"each target is ranked among only {config.candidates} sampled items; this "
             "can order models differently than the full catalogue does (Krichene and "
             "Rendle, KDD 2020); set eval.candidates=0 to rank all items"
         )
     if config.mask_seen and (repeats := data.test.repeats_R.mean()):
-        found.append(
+        warnings.append(
             f"{repeats:.1%} of the test targets are repeat interactions; with "
             "eval.mask_seen=True all other seen items are masked, so these targets are "
             "easy to spot; set eval.mask_seen=False to rank all items"
         )
-    return found
+    return warnings
