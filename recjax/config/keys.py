@@ -239,7 +239,7 @@ SECTIONS["train"] = {
     ),
     "min_spread": Key(
         1e-3,
-        "Lower directional variance of vectors is warned of; 0: never.",
+        "Directional variance of vectors below which a run warns; 0 never does.",
         at_least=0,
     ),
     "phases": Key((), "Training phases in order, each made by `phase(...)`."),

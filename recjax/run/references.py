@@ -32,7 +32,7 @@ class References:
         self._fused: dict[str, Baseline] = {}
 
     def fit_score_fusion(self) -> None:
-        """Fits the baselines of `head.fusion`, whose scores are added to the model."""
+        """Fits the baselines of `head.fusion`, and adds their scores to the model's."""
         start, head = self.run.timer.start(), self.run.config.head
         self._fused = {name: self._fit(name) for name in head.fusion}
         if self._fused:

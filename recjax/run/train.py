@@ -100,7 +100,7 @@ def _train(run: Run, params: FlatParams) -> dict[str, Any]:
         )
         run.reporter.ranks(f"phase-{config.name}", result.test.rank_R)
         del result  # frees its item vectors before the next phase
-        # From here on the phase is done, whatever happens later.
+        # From here on the phase is done, even if the run is interrupted.
         _save(run, progress, progress.trained)
     # The last parameters are the result: the run is not finished without them.
     if not run.checkpoints.flush_phase_checkpoint():

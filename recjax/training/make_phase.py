@@ -34,7 +34,7 @@ def make_phase(
 ) -> tuple[Phase, TrainState]:
     """Builds a phase that is ready to train, and the state that it starts from.
 
-    The rules say what is frozen, and what is frozen says what is computed only once.
+    The rules of the phase decide what is frozen, and thus what is computed only once.
 
     Args:
       run: the run.
