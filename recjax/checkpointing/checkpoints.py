@@ -79,10 +79,9 @@ class Checkpoints:
         )
 
     @property
-    def resume_metadata(self) -> dict[str, Any] | None:
-        """`meta` of the checkpoint that the run resumes from; None if there is none."""
-        checkpoint = self.step_checkpoint or self.phase_checkpoint
-        return checkpoint.meta if checkpoint else None
+    def newest(self) -> Checkpoint | None:
+        """The checkpoint that the run resumes from; None if there is none."""
+        return self.step_checkpoint or self.phase_checkpoint
 
     def check_identity(self, identity: Identity) -> str:
         """Sets the identity of the run and compares it with the checkpoint's.
@@ -95,7 +94,7 @@ class Checkpoints:
           The changes of the informational part; empty if nothing changed.
         """
         self.run_identity = identity
-        checkpoint = self.step_checkpoint or self.phase_checkpoint
+        checkpoint = self.newest
         if checkpoint is None:
             return ""
         saved = checkpoint.manifest.get("identity")

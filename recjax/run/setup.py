@@ -97,7 +97,8 @@ def open_run(
                     f"note: changed since the checkpoint: {changes}; results will not "
                     "be bit-identical"
                 )
-            reporter.open(resume=checkpoints.resume_metadata)
+            newest = checkpoints.newest
+            reporter.open(resume=newest.meta if newest else None)
             stack.enter_context(contextlib.closing(reporter))
             if config.report.wandb and reporter.active and planned is None:
                 flat = flat_config(config)

@@ -121,16 +121,16 @@ def _start(run: Run, params: FlatParams, references: References) -> RunProgress:
 def _restore(run: Run, params: FlatParams) -> RunProgress | None:
     """Restores the parameters that enter the next phase; None without a checkpoint."""
     checkpoints, log = run.checkpoints, run.reporter.log
-    checkpoint = checkpoints.phase_checkpoint
-    if checkpoint is None:
+    checkpoint, newest = checkpoints.phase_checkpoint, checkpoints.newest
+    if checkpoint is None or newest is None:
         return None
     params, trained = checkpoints.restore_params(params)
     # The newest checkpoint, which may lie within a phase, has the seconds and the peak
     # memory of the processes that were interrupted.
-    newest = (checkpoints.step_checkpoint or checkpoint).meta
-    for part, seconds in newest["seconds"].items():
+    for part, seconds in newest.meta["seconds"].items():
         run.timer.add(part, seconds)
-    run.peak_before = newest["peak_memory_mib"]
+    run.peak_before = newest.meta["peak_memory_mib"]
+    # Say where the run continues.
     phases, index = trained_phases(run.config), checkpoint.number
     where = f" in phase {phases[index].name}" if index < len(phases) else ""
     log(f"\nresuming{where}: {index} of {len(phases)} phases are done")

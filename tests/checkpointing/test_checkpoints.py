@@ -61,7 +61,8 @@ def resume(folder):
             restored = checkpoints.restore_last(make_tree(0))
             value = float(restored["trainable"]["b"][0])
             assert value == float(restored["opt_state"][0]["m"]["b"][0])
-        return checkpoints.resume_metadata, value, lines
+        newest = checkpoints.newest
+        return newest.meta if newest else None, value, lines
 
 
 def edit_manifest(path, edit):
