@@ -65,7 +65,7 @@ class Text(NamedTuple):
 
 @contextlib.contextmanager
 def open_run(
-    config: Any, folder: Path, start_time: float, planned: Path | None = None
+    config: Any, folder: Path, start_time: float, planned_workdir: Path | None = None
 ) -> Iterator[tuple[Run, FlatParams]]:
     """Builds everything that a run needs, and its initial parameters.
 
@@ -73,8 +73,8 @@ def open_run(
       config: a checked config.
       folder: the run directory, which exists.
       start_time: start of the process, by `time.perf_counter`.
-      planned: for a dry run, the directory that the real run would write to; the frozen
-        prefix is not computed then.
+      planned_workdir: for a dry run, the directory that the real run would write to;
+        the frozen prefix is not computed then.
 
     Raises:
       UserError: data, weights or names that do not fit, or too small a disk.
@@ -89,7 +89,7 @@ def open_run(
         stack.enter_context(contextlib.closing(checkpoints))
         try:
             run, params = make_run(
-                config, mesh, checkpoints, reporter, start_time, planned
+                config, mesh, checkpoints, reporter, start_time, planned_workdir
             )
             # A checkpoint of another run is refused before anything is overwritten.
             if changes := checkpoints.check_identity(run_identity(run)):
@@ -97,10 +97,11 @@ def open_run(
                     f"note: changed since the checkpoint: {changes}; results will not "
                     "be bit-identical"
                 )
+            # Lines that were written after the checkpoint are written again.
             newest = checkpoints.newest
             reporter.open(resume=newest.meta if newest else None)
             stack.enter_context(contextlib.closing(reporter))
-            if config.report.wandb and reporter.active and planned is None:
+            if config.report.wandb and reporter.active and planned_workdir is None:
                 flat = flat_config(config)
                 reporter.mirror = WandbWriter(folder, config.report.wandb, flat)
             reporter.text("config", f"```json\n{config.to_json(indent=2)}\n```")
@@ -146,10 +147,10 @@ def make_run(
     checkpoints: Checkpoints,
     reporter: Reporter,
     start_time: float,
-    planned: Path | None,
+    planned_workdir: Path | None,
 ) -> tuple[Run, FlatParams]:
     """Builds the parts of a run and its initial parameters, see `open_run`."""
-    log, workdir = reporter.log, planned or reporter.workdir
+    log, workdir = reporter.log, planned_workdir or reporter.workdir
     # Data and texts.
     data = load_data(config)
     check_catalogue(config, data.num_items)
@@ -158,7 +159,7 @@ def make_run(
         text = load_text(config, data.render(config.text.template))
     tokens = text.tokens if text else None
     log_data(config, data, tokens, log)
-    where = "" if planned else f", in {workdir / 'config.json'}"
+    where = "" if planned_workdir else f", in {workdir / 'config.json'}"
     log(f"\nconfig, resolved{where}:\n{compact_config(config)}")
 
     # Model, initial parameters, and the rules of all phases.
@@ -166,6 +167,7 @@ def make_run(
     timer = Timer(compiler, start_time)
     model = make_model(config, data.num_items, text.encoder if text else None)
     params, rules = build_params(config, model, text, mesh, compiler, workdir, log)
+
     # The catalogue is encoded later, by each phase.
     prefix_encoder = None
     if tokens is not None:
@@ -183,7 +185,7 @@ def make_run(
         config.text,
         mesh,
         prefix_encoder,
-        shapes_only=planned is not None,
+        shapes_only=planned_workdir is not None,
     )
     run = Run(
         config=config,
