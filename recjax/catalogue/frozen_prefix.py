@@ -235,7 +235,7 @@ class PrefixEncoder:
 
         def encode(text: FlatParams, packed: Packed) -> jax.Array:
             placed = shard_batch(packed, self.mesh)
-            out: jax.Array = encoder(text, placed)
+            out = encoder(text, placed)
             return pool(text, out, placed) if is_pooled(model, blocks) else out
 
         return encode

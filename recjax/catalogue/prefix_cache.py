@@ -127,8 +127,7 @@ class PrefixCache:
         if hasattr(os, "posix_fallocate"):
             with self._partial.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, self._partial.stat().st_size)
-        view: np.ndarray = array.view(self.dtype)
-        return view
+        return array.view(self.dtype)
 
     def _make_room(self, num_bytes: int) -> None:
         """Deletes abandoned partial files, then the least recently used arrays."""

@@ -157,7 +157,7 @@ class Checkpoints:
         """
         assert self.phase_checkpoint is not None
         assert self._initial_checkpoint is not None
-        params: FlatParams = self._params.restore(self._initial_checkpoint, like)
+        params = self._params.restore(self._initial_checkpoint, like)
         if not self.phase_checkpoint.number:
             return params, []
         # Parameters that stay frozen are only in the initial checkpoint.

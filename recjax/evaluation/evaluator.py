@@ -170,8 +170,7 @@ class Evaluator:
         if self._fusion is not None:
             scores_BxMxN = np.asarray(self._fusion.score(batch))
             batch = batch._replace(baseline_scores_BxMxN=scores_BxMxN)
-        placed: Queries = shard_batch(batch, self.mesh)
-        return placed
+        return shard_batch(batch, self.mesh)
 
     def _rank_scores(self, scores_BxN: jax.Array, batch: Queries) -> Ranked:
         return rank(

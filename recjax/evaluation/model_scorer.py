@@ -58,8 +58,7 @@ class ModelScorer:
     def encode_catalogue(self, params: Any) -> Encoded:
         """Returns vectors_NxD for reading histories, and the index of all items."""
         parts = [self._encode(params, *piece) for piece in self.pieces]
-        encoded: Encoded = self._join(params, parts, self.graph)
-        return encoded
+        return self._join(params, parts, self.graph)
 
     def _apply(self, method: Callable[..., Any], params: Any, *args: Any) -> Any:
         return self.model.apply({"params": params}, *args, method=method)

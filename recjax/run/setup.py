@@ -248,8 +248,7 @@ def item_titles(config: Any, data: Data) -> list[str]:
     """Returns the names of the items in the output, by item index."""
     if config.data.item_table:
         return data.render(config.text.title)
-    ids: list[str] = data.item_ids.tolist()
-    return ids
+    return data.item_ids.tolist()
 
 
 def trained_phases(config: Any) -> list[Any]:
@@ -284,5 +283,4 @@ def run_identity(run: Run) -> dict[str, dict[str, Any]]:
     }
     # Through JSON, so that tuples compare equal to the lists of a saved identity.
     identity = {"required": required, "informational": informational}
-    parsed: dict[str, dict[str, Any]] = json.loads(json.dumps(identity))
-    return parsed
+    return json.loads(json.dumps(identity))

@@ -170,5 +170,4 @@ def save(
 
 def copy_params(params: FlatParams) -> FlatParams:
     """Copies parameters, because the train step reuses the memory of its inputs."""
-    copied: FlatParams = jax.tree.map(jnp.copy, params)
-    return copied
+    return jax.tree.map(jnp.copy, params)

@@ -70,7 +70,7 @@ class Phase:
             assert batch.items is not None
             arrays, items = self.catalogue.take(batch.items)
         on_host = batch._replace(items=None, examples_B=None)
-        placed: Batch = shard_batch(on_host, self.catalogue.mesh)
+        placed = shard_batch(on_host, self.catalogue.mesh)
         return arrays, placed._replace(items=items)
 
     def run_step(
@@ -84,10 +84,9 @@ class Phase:
           batch: the batch, on the host.
         """
         catalogue, placed = self.place(batch)
-        after: tuple[TrainState, dict[str, jax.Array]] = self.step(
+        return self.step(
             state, self.frozen, {**catalogue, **stale}, placed, self.dropout_key
         )
-        return after
 
     def is_refresh_step(self, step: int) -> bool:
         """Returns whether a step of an epoch starts with a new stale table."""

@@ -153,13 +153,12 @@ def _update(
     monitor = state.monitor
     # The first accepted loss starts the mean.
     mean = jnp.where(monitor.accepted, 0.99 * monitor.mean + 0.01 * value, value)
-    after: TrainState = state.replace(
+    return state.replace(
         trainable=trainable,
         average=average,
         opt_state=opt_state,
         monitor=monitor.replace(mean=mean, accepted=monitor.accepted + 1),
     )
-    return after
 
 
 def directional_variance(vectors_PxD: jax.Array, mask_P: jax.Array) -> jax.Array:
