@@ -168,7 +168,7 @@ def test_every_flag_of_the_readme_is_understood(tmp_path):
         ("--config.seed=-1", "seed: -1 is not at least 0"),
     ],
 )
-def test_invalid_options(tmp_path, option, words):
+def test_options_with_wrong_values(tmp_path, option, words):
     done = recjax("--config=configs/quickstart.py", option, f"--workdir={tmp_path}")
     assert_one_line(done, words)
 
@@ -266,7 +266,7 @@ def test_wrong_weight_shape(tmp_path, atomic_dir):
 
 
 def test_corrupted_download(tmp_path):
-    """A registry that serves a wheel of the right name with other bytes in it."""
+    """A registry serves a wheel of the right name with other contents."""
     import zipfile
 
     member = "recbole/dataset_example/ml-100k/ml-100k"
@@ -326,17 +326,17 @@ def test_titles_of_any_language_with_an_ascii_locale(tmp_path, atomic_dir):
         "c.item_tower.sources = ('id',)",
         "c.train.phases = (base.phase('p', epochs=1, lr=0.01),)",
     )
-    asked = [f"--config={path}", f"--workdir={tmp_path / 'r'}"]
-    ascii_alone = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    done = recjax(*asked, **ascii_alone)
+    options = [f"--config={path}", f"--workdir={tmp_path / 'r'}"]
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = recjax(*options, **ascii_only)
     assert done.returncode == 0, done.stderr
-    assert "???? " in done.stdout  # as well as it can be shown
+    assert "???? " in done.stdout  # characters that ASCII lacks
     text = (tmp_path / "r" / "results.md").read_text(encoding="utf-8")
     assert "łóśź " in text
 
 
 def test_a_run_imports_neither_torch_nor_tensorflow(tmp_path, atomic_dir, six_layers):
-    """The quickstart's two phases where both are installed but refuse to load."""
+    """The quickstart runs where both are installed but fail to be imported."""
     for name in ("torch", "tensorflow"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('imported')")
@@ -363,7 +363,7 @@ print('clean')
             **os.environ,
             "PYTHONPATH": str(tmp_path),
             "RECJAX_CACHE": str(tmp_path / "cache"),
-            "JAX_COMPILATION_CACHE_DIR": "",  # as where nobody named another place
+            "JAX_COMPILATION_CACHE_DIR": "",  # the user has chosen no directory
         },
         check=False,
     )

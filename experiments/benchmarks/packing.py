@@ -26,6 +26,7 @@ from recjax.config import base
 from recjax.data.text.packing import Packing, Tokens, split_rows
 from recjax.models.recommender import Recommender
 from recjax.run.setup import open_run
+from recjax.runtime.mesh import replicate
 
 PIECE_TOKENS = 2048  # tokens that are encoded at a time
 
@@ -65,7 +66,7 @@ def main() -> None:
         assert run.tokens is not None
         assert run.model.encoder_config is not None
         blocks = run.model.encoder_config.num_blocks - 1
-        ids = run.replicate({"text": {"ids_T": run.tokens.ids}})
+        ids = replicate({"text": {"ids_T": run.tokens.ids}}, run.mesh)
         text = {p: x for p, x in params.items() if p.startswith(TEXT_PARAMS)}
 
         @jax.jit

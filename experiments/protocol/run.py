@@ -43,6 +43,7 @@ from recjax.data.ingest.sources import locate
 from recjax.data.splits import load_data
 from recjax.evaluation.metrics import MetricValues
 from recjax.run.setup import open_run
+from recjax.runtime.mesh import replicate
 from recjax.training.make_phase import make_phase
 
 CONFIG, VARIANT = "configs/ablations/sources.py", "both_sum"
@@ -188,7 +189,7 @@ def evaluate(
         test = run.data.test
         for name, baseline in baselines.items():
             ranked[name] = run.evaluator.by_baseline(baseline, test)
-        params |= run.replicate(read_params(trained))
+        params |= replicate(read_params(trained), run.mesh)
         phase, state = make_phase(run, 0, config.train.phases[0], params, 0)
         nested = phase.nested(state.trainable)
         (ranked[TRAINED],) = run.evaluator.by_model(phase.scorer, nested, test)

@@ -17,7 +17,7 @@ from recjax.data.dataset import Examples
 class Baseline(Scorer, Protocol):
     """A scorer that is fitted on the training examples."""
 
-    def fit(self, rows: Examples, num_items: int) -> None:
+    def fit(self, examples: Examples, num_items: int) -> None:
         """Learns from the training examples of a catalogue of `num_items` items."""
 
 

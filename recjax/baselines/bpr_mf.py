@@ -52,8 +52,8 @@ class BprMf:
             use_gpu=False,
         )
 
-    def fit(self, rows: Examples, num_items: int) -> None:
-        matrix_VxN = sparse.csr_matrix(interactions(rows, num_items))
+    def fit(self, examples: Examples, num_items: int) -> None:
+        matrix_VxN = sparse.csr_matrix(interactions(examples, num_items))
         self.model.fit(matrix_VxN, show_progress=False)
         # The library stores the bias as the last factor.
         self.items_NxD = self.model.item_factors[:, :-1]

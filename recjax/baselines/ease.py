@@ -24,13 +24,13 @@ class Ease:
         del seed
         self.l2 = l2
 
-    def fit(self, rows: Examples, num_items: int) -> None:
+    def fit(self, examples: Examples, num_items: int) -> None:
         """Solves for weights_NxN, from a history item (row) to a scored item.
 
         Equation 8 of the paper: B = I - P diag(1 / diag P), P = (X'X + lambda I)^-1.
         Meant for at most `MAX_ITEMS` items.
         """
-        matrix_VxN = interactions(rows, num_items)
+        matrix_VxN = interactions(examples, num_items)
         gram_NxN = (matrix_VxN.T @ matrix_VxN).astype(np.float64).toarray()
         np.fill_diagonal(gram_NxN, gram_NxN.diagonal() + self.l2)
         # The matrix is symmetric, and its transpose has the Fortran order that LAPACK
@@ -39,7 +39,7 @@ class Ease:
         inverse_NxN /= -inverse_NxN.diagonal()
         np.fill_diagonal(inverse_NxN, 0)
         self.weights_NxN = inverse_NxN.astype(np.float32, order="C")
-        self.ties_N = tie_break(rows, num_items).astype(np.float32)
+        self.ties_N = tie_break(examples, num_items).astype(np.float32)
 
     def score(self, queries: Queries) -> np.ndarray:
         return histories(queries, len(self.ties_N)) @ self.weights_NxN + self.ties_N

@@ -40,14 +40,14 @@ class Ials:
     l2: float = 10.0
     epochs: int = 10
 
-    def fit(self, rows: Examples, num_items: int) -> None:
-        users_VxN = interactions(rows, num_items)
+    def fit(self, examples: Examples, num_items: int) -> None:
+        users_VxN = interactions(examples, num_items)
         items_NxV = users_VxN.T.tocsr()
         self.items_NxD = init_items(self.seed, num_items, self.width)
         for _ in range(self.epochs):
             users_VxD = solve_rows(users_VxN, self.items_NxD, self.alpha, self.l2)
             self.items_NxD = solve_rows(items_NxV, users_VxD, self.alpha, self.l2)
-        self.ties_N = tie_break(rows, num_items).astype(np.float32)
+        self.ties_N = tie_break(examples, num_items).astype(np.float32)
 
     def score(self, queries: Queries) -> np.ndarray:
         # A query is folded in by the step that solves for users in training, so that

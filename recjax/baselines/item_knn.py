@@ -27,10 +27,11 @@ class ItemKnn:
         self.neighbours = neighbours
         self.shrinkage = shrinkage
 
-    def fit(self, rows: Examples, num_items: int) -> None:
-        similarity_NxN = shrunk_cosines(interactions(rows, num_items), self.shrinkage)
+    def fit(self, examples: Examples, num_items: int) -> None:
+        matrix_VxN = interactions(examples, num_items)
+        similarity_NxN = shrunk_cosines(matrix_VxN, self.shrinkage)
         self.similarity_NxN = keep_largest(similarity_NxN, self.neighbours)
-        self.ties_N = tie_break(rows, num_items)
+        self.ties_N = tie_break(examples, num_items)
 
     def score(self, queries: Queries) -> np.ndarray:
         history_BxN = histories(queries, len(self.ties_N))

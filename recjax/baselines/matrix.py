@@ -12,21 +12,21 @@ from recjax.data.dataset import Examples
 TIE_BREAK = 1e-3  # score of an item with all events: too small to outweigh a rule
 
 
-def sequences(rows: Examples) -> tuple[np.ndarray, np.ndarray]:
+def sequences(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
     """Returns all histories with their targets: items_T, and the example of each."""
-    parts = [rows.sequence(row) for row in range(len(rows))]
+    parts = [examples.sequence(i) for i in range(len(examples))]
     lengths_R = [len(part) for part in parts]
     return np.concatenate(parts), np.repeat(np.arange(len(parts)), lengths_R)
 
 
-def interactions(rows: Examples, num_items: int) -> sparse.csr_array:
+def interactions(examples: Examples, num_items: int) -> sparse.csr_array:
     """Returns matrix_VxN: one where a user's history or target contains the item.
 
     A user without examples has an empty row; V is one more than the last user.
     """
-    items_T, examples_T = sequences(rows)
-    users_T = rows.users_R[examples_T]
-    shape = (int(rows.users_R.max()) + 1, num_items)
+    items_T, examples_T = sequences(examples)
+    users_T = examples.users_R[examples_T]
+    shape = (int(examples.users_R.max()) + 1, num_items)
     return _ones(_sums(users_T, items_T, np.ones(len(items_T)), shape))
 
 
@@ -52,9 +52,9 @@ def recency_weights(length: int, num_recent: int, decay: float) -> np.ndarray:
     return np.where(age_H < num_recent, decay**age_H, 0.0)
 
 
-def tie_break(rows: Examples, num_items: int) -> np.ndarray:
+def tie_break(examples: Examples, num_items: int) -> np.ndarray:
     """Returns a small bias_N that ranks the more popular first among equal scores."""
-    items_T = rows.events()
+    items_T = examples.events()
     return TIE_BREAK * np.bincount(items_T, minlength=num_items) / len(items_T)
 
 

@@ -12,7 +12,7 @@ class Random:
     def __init__(self, seed: int):
         self.rng = np.random.default_rng(seed)
 
-    def fit(self, rows: Examples, num_items: int) -> None:
+    def fit(self, examples: Examples, num_items: int) -> None:
         self.num_items = num_items
 
     def score(self, queries: Queries) -> np.ndarray:
@@ -25,8 +25,8 @@ class Popularity:
     def __init__(self, seed: int):
         del seed
 
-    def fit(self, rows: Examples, num_items: int) -> None:
-        self._count(rows, num_items, None)
+    def fit(self, examples: Examples, num_items: int) -> None:
+        self._count(examples, num_items, None)
 
     def score(self, queries: Queries) -> np.ndarray:
         """Returns scores_BxN, a read-only view of one row."""
@@ -34,9 +34,9 @@ class Popularity:
         return np.broadcast_to(self.counts_N, shape)
 
     def _count(
-        self, rows: Examples, num_items: int, weights_T: np.ndarray | None
+        self, examples: Examples, num_items: int, weights_T: np.ndarray | None
     ) -> None:
-        counts_N = np.bincount(rows.events(), weights_T, minlength=num_items)
+        counts_N = np.bincount(examples.events(), weights_T, minlength=num_items)
         self.counts_N = counts_N.astype(np.float32)
 
 
@@ -56,17 +56,18 @@ class RecentPopularity(Popularity):
         super().__init__(seed)
         self.half_life = half_life
 
-    def fit(self, rows: Examples, num_items: int) -> None:
-        times_T = event_times(rows)
+    def fit(self, examples: Examples, num_items: int) -> None:
+        times_T = event_times(examples)
         # Age is measured in newer events instead of months, so that one setting fits
         # data sets of any time span and a single wrong timestamp does no harm.
         newer_T = len(times_T) - np.searchsorted(np.sort(times_T), times_T, "right")
         weights_T = 0.5 ** (newer_T / (self.half_life * len(times_T)))
-        self._count(rows, num_items, weights_T)
+        self._count(examples, num_items, weights_T)
 
 
-def event_times(rows: Examples) -> np.ndarray:
-    """Returns times_T of `rows.events()`, or their positions if times are unknown."""
-    if rows.times is None or rows.target_times_R is None or not rows.all_positions:
-        return np.arange(len(rows.events()))
-    return np.concatenate([rows.times[rows.positions()], rows.target_times_R])
+def event_times(examples: Examples) -> np.ndarray:
+    """Returns times_T of `Examples.events`, or their positions if times are unknown."""
+    times, target_times_R = examples.times, examples.target_times_R
+    if times is None or target_times_R is None or not examples.all_positions:
+        return np.arange(len(examples.events()))
+    return np.concatenate([times[examples.positions()], target_times_R])

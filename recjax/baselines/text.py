@@ -16,13 +16,13 @@ class TextSimilarity:
     """Scores an item by the cosines of its text vector with those of the history.
 
     The score is a weighted mean over the most recent items of the history. The vectors
-    are whitened over the catalogue: otherwise all cosines of pretrained ones are large.
+    should be whitened over the catalogue: otherwise all their cosines are large.
     """
 
     def __init__(self, vectors_NxE: np.ndarray):
         self.unit_NxE = unit_vectors(vectors_NxE)
 
-    def fit(self, rows: Examples, num_items: int) -> None:
+    def fit(self, examples: Examples, num_items: int) -> None:
         """Does nothing: the scores depend on texts only."""
 
     def score(self, queries: Queries) -> np.ndarray:

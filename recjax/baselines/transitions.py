@@ -61,13 +61,13 @@ class Transitions:
         del seed
         self.repeats = repeats
 
-    def fit(self, rows: Examples, num_items: int) -> None:
+    def fit(self, examples: Examples, num_items: int) -> None:
         """Counts transitions and divides each row by its damped sum."""
-        self.rule = SEQUENCE_RULE if rows.all_positions else TARGET_RULE
-        counts_SxN = count_transitions(rows, num_items, self.rule, self.repeats)
+        self.rule = SEQUENCE_RULE if examples.all_positions else TARGET_RULE
+        counts_SxN = count_transitions(examples, num_items, self.rule, self.repeats)
         sums_S = counts_SxN.sum(axis=1) + self.rule.damping
         self.probabilities_SxN = (sparse.diags_array(1 / sums_S) @ counts_SxN).tocsr()
-        self.ties_N = tie_break(rows, num_items)
+        self.ties_N = tie_break(examples, num_items)
 
     def score(self, queries: Queries) -> np.ndarray:
         rule = self.rule
@@ -86,13 +86,13 @@ class Transitions:
 
 
 def count_transitions(
-    rows: Examples, num_items: int, rule: Rule, repeats: bool
+    examples: Examples, num_items: int, rule: Rule, repeats: bool
 ) -> sparse.csr_array:
     """Returns counts_SxN, from a history item (row) to a following item (column).
 
     S is N, or 2 N with `repeats`: the second half stands for repeated items.
     """
-    items_T, examples_T = sequences(rows)
+    items_T, examples_T = sequences(examples)
     states_T, num_states = items_T, num_items
     if repeats:
         first_T = np.zeros(len(items_T), bool)
@@ -100,7 +100,7 @@ def count_transitions(
         first_T[np.unique(keys_T, return_index=True)[1]] = True
         states_T, num_states = items_T + num_items * ~first_T, 2 * num_items
     follows_T = np.ones(len(items_T), bool)
-    if not rows.all_positions:
+    if not examples.all_positions:
         # Only the target follows, the last item of each example: a history is often the
         # prefix of another one, and its transitions would be counted several times.
         follows_T[:-1] = examples_T[:-1] != examples_T[1:]

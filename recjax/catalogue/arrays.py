@@ -1,28 +1,22 @@
 """Arrays of the catalogue on the devices: token ids, or a frozen prefix's output."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
-from recjax.catalogue.frozen_prefix import (
-    PrefixEncoder,
-    is_pooled,
-    make_packing,
-    split_catalogue,
-)
+from recjax.catalogue.frozen_prefix import PrefixEncoder, is_pooled, split_catalogue
 from recjax.catalogue.prefix_cache import GIB
 from recjax.catalogue.whitening import whiten
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, tree_bytes
 from recjax.data.batching.negatives import NegativeStrategy
-from recjax.data.text.packing import Items, Packing, Tokens
+from recjax.data.text.packing import Items, Packing
 from recjax.models.recommender import Recommender
-from recjax.runtime.compiler import Compiler
-from recjax.runtime.mesh import batch_sharding, place, replicated
+from recjax.runtime.mesh import replicate, shard_batch
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class CatalogueArrays:
     def take(self, items: Items) -> tuple[Any, Items]:
         """Returns the arrays that the items read, and the items, on the devices."""
         if self.mapped_TxE is None:
-            return self.by_source, self._shard(items)
+            return self.by_source, shard_batch(items, self.mesh)
         packed = items.packed
         assert packed is not None
         # From a mapped file only the states of the items' own texts are read.
@@ -57,7 +51,8 @@ class CatalogueArrays:
         shape = packed.index_RxL.shape
         index_RxL = np.arange(packed.index_RxL.size, dtype=np.int32).reshape(shape)
         items = items._replace(packed=packed._replace(index_RxL=index_RxL))
-        return {"text": {"states_TxE": self._shard(states_TxE)}}, self._shard(items)
+        states_TxE, items = shard_batch((states_TxE, items), self.mesh)
+        return {"text": {"states_TxE": states_TxE}}, items
 
     def __iter__(self) -> Iterator[tuple[Any, Items]]:
         # Mapped states are read again each time: all of them do not fit in memory.
@@ -74,9 +69,6 @@ class CatalogueArrays:
         items = np.concatenate([piece.items_U for piece in self.pieces])
         num_padding = (items < 0).sum()  # padding is -1 and sorts first
         return np.argsort(items, kind="stable")[num_padding:]
-
-    def _shard(self, tree: Any) -> Any:
-        return place(tree, batch_sharding(self.mesh, tree))
 
 
 @dataclass(frozen=True)
@@ -110,7 +102,7 @@ class CatalogueBuilder:
             return self._arrays({}, None)
         if not blocks:
             ids = {"text": {"ids_T": encoder.packing.tokens.ids}}
-            return self._arrays(place(ids, replicated(self.mesh)), encoder.packing)
+            return self._arrays(replicate(ids, self.mesh), encoder.packing)
         if self.shapes_only:
             prefix: Any = encoder.shape(model, blocks)
         else:
@@ -123,7 +115,12 @@ class CatalogueBuilder:
             return self._arrays(self._replicate("vectors_NxE", prefix), None)
         # Upper layers train on the states of the tokens.
         if (num_bytes := tree_bytes(prefix)) > self.config.cache_ram_gib * GIB:
-            _check_prefix_fits(negatives, num_bytes)
+            if negatives.needs_whole_catalogue:
+                raise UserError(
+                    f"negatives: {negatives.name!r} needs the whole frozen prefix "
+                    f"({num_bytes / GIB:.1f} GiB) in memory in every step, more than "
+                    "text.cache_ram_gib; raise that limit or choose other negatives"
+                )
             if not self.shapes_only:
                 return self._arrays({}, encoder.packing, prefix)
         return self._arrays(self._replicate("states_TxE", prefix), encoder.packing)
@@ -139,35 +136,5 @@ class CatalogueBuilder:
 
     def _replicate(self, name: str, prefix: Any) -> dict[str, dict[str, Any]]:
         if not self.shapes_only:
-            prefix = place(np.asarray(prefix), replicated(self.mesh))
+            prefix = replicate(np.asarray(prefix), self.mesh)
         return {"text": {name: prefix}}
-
-
-def make_catalogue_builder(
-    tokens: Tokens | None,
-    num_items: int,
-    config: Any,
-    mesh: Mesh,
-    compiler: Compiler,
-    log: Callable[[str], None],
-    progress_bar: Callable[[int, int, str, str], Any],
-    *,
-    shapes_only: bool,
-) -> CatalogueBuilder:
-    """Creates a run's catalogue builder, see `PrefixEncoder` for the arguments."""
-    encoder = None
-    if tokens is not None:
-        packing = make_packing(tokens, config, mesh)
-        encoder = PrefixEncoder(
-            packing, num_items, config, mesh, compiler, log, progress_bar
-        )
-    return CatalogueBuilder(num_items, config, mesh, encoder, shapes_only)
-
-
-def _check_prefix_fits(negatives: NegativeStrategy, num_bytes: int) -> None:
-    if negatives.needs_whole_catalogue:
-        raise UserError(
-            f"negatives: {negatives.name!r} needs the whole frozen prefix "
-            f"({num_bytes / GIB:.1f} GiB) in memory in every step, more than "
-            "text.cache_ram_gib; raise that limit or choose other negatives"
-        )

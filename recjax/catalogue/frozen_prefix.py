@@ -31,7 +31,7 @@ from recjax.models.layers import activations, attention, dropout, pooling
 from recjax.models.recommender import Recommender
 from recjax.runtime.compile_cache import platform_key
 from recjax.runtime.compiler import Compiler
-from recjax.runtime.mesh import batch_sharding, place, replicated, row_multiple
+from recjax.runtime.mesh import replicate, row_multiple, shard_batch
 
 # Modules that decide the bits of a prefix. A change to any of them, even to a comment,
 # invalidates the cached files: computing a prefix again is cheap, a stale one is not.
@@ -62,7 +62,7 @@ def split_catalogue(
 
 
 def is_pooled(model: Recommender, blocks: int) -> bool:
-    """True if the first `blocks` blocks are all, so that they end in pooled vectors."""
+    """Returns whether `blocks` are all blocks, so that they end in pooled vectors."""
     assert model.encoder_config is not None
     return blocks == model.encoder_config.num_blocks
 
@@ -217,7 +217,7 @@ class PrefixEncoder:
     ) -> Callable[[FlatParams, Packed], jax.Array]:
         """Compiles the first `blocks` blocks; their output lies on every device."""
         ids = {"text": {"ids_T": self.packing.tokens.ids}}
-        catalogue = place(ids, replicated(self.mesh))
+        catalogue = replicate(ids, self.mesh)
 
         def apply(flat: FlatParams, *args: Any, method: Any) -> jax.Array:
             return model.apply({"params": unflatten_params(flat)}, *args, method=method)
@@ -234,8 +234,8 @@ class PrefixEncoder:
         pool = self.compiler("pooling", pool_states, out_shardings=everywhere)
 
         def encode(text: FlatParams, packed: Packed) -> jax.Array:
-            placed = place(packed, batch_sharding(self.mesh, packed))
-            out: jax.Array = encoder(text, placed)
+            placed = shard_batch(packed, self.mesh)
+            out = encoder(text, placed)
             return pool(text, out, placed) if is_pooled(model, blocks) else out
 
         return encode

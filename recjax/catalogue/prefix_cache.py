@@ -31,7 +31,7 @@ class PrefixCache:
 
     Args:
       folder: created on first use.
-      dtype: of the arrays, one of `DTYPES`.
+      dtype: number format of the arrays, one of `DTYPES`.
       max_bytes: size limit of all files; the least recently used are deleted first. 0
         disables reading and writing.
       mapped_above: larger arrays, in bytes, stay in their file, mapped into memory.
@@ -62,7 +62,7 @@ class PrefixCache:
             if file_sha256(path, skip_last=CHECKSUM_BYTES) != checksum:
                 return None
             os.utime(path)  # the eviction order is by last use
-            return self._fit(np.load(path, mmap_mode="r", allow_pickle=False))
+            return self._load_if_small(np.load(path, mmap_mode="r", allow_pickle=False))
         return None
 
     def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
@@ -99,7 +99,7 @@ class PrefixCache:
             self._partial = None
         except OSError:
             self.discard()  # the mapping outlives the file's name
-        return self._fit(array)
+        return self._load_if_small(array)
 
     def discard(self) -> None:
         """Deletes the partial file, if `commit` has not renamed it."""
@@ -107,7 +107,7 @@ class PrefixCache:
             self._partial.unlink(missing_ok=True)
             self._partial = None
 
-    def _fit(self, array: np.ndarray) -> np.ndarray:
+    def _load_if_small(self, array: np.ndarray) -> np.ndarray:
         """Reads a mapped array into memory if it is small enough."""
         array = array.view(self.dtype)
         return array if array.nbytes > self.mapped_above else np.array(array)
@@ -127,8 +127,7 @@ class PrefixCache:
         if hasattr(os, "posix_fallocate"):
             with self._partial.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, self._partial.stat().st_size)
-        view: np.ndarray = array.view(self.dtype)
-        return view
+        return array.view(self.dtype)
 
     def _make_room(self, num_bytes: int) -> None:
         """Deletes abandoned partial files, then the least recently used arrays."""

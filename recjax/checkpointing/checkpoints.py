@@ -46,7 +46,8 @@ class Checkpoints:
         self._initial_checkpoint = self.phase_checkpoint
         if self.phase_checkpoint is not None and self.phase_checkpoint.number:
             self._initial_checkpoint = self._params.verify(0)
-            self._refuse_damage(self._initial_checkpoint is None)
+            if self._initial_checkpoint is None:
+                raise self._damaged_error()
 
     def _find(self) -> tuple[Checkpoint | None, Checkpoint | None]:
         """Finds the newest verified parameters and the newest state of their phase."""
@@ -66,22 +67,21 @@ class Checkpoints:
             if jax.process_index():
                 phase = self._params.verify(index) if index >= 0 else None
                 step = self._last.verify(number) if number >= 0 else None
-        self._refuse_damage(bool(damaged))
+        if damaged:
+            raise self._damaged_error()
         return phase, step
 
-    def _refuse_damage(self, damaged: bool) -> None:
-        if damaged:
-            raise UserError(
-                f"{self._params.folder}: every checkpoint that the run could resume "
-                f"from is damaged; delete {self._params.folder.parent} to start again, "
-                "or choose another --workdir"
-            )
+    def _damaged_error(self) -> UserError:
+        return UserError(
+            f"{self._params.folder}: every checkpoint that the run could resume from "
+            f"is damaged; delete {self._params.folder.parent} to start again, or "
+            "choose another --workdir"
+        )
 
     @property
-    def resume_metadata(self) -> dict[str, Any] | None:
-        """`meta` of the checkpoint that the run resumes from; None if there is none."""
-        checkpoint = self.step_checkpoint or self.phase_checkpoint
-        return checkpoint.meta if checkpoint else None
+    def newest(self) -> Checkpoint | None:
+        """The checkpoint that the run resumes from; None if there is none."""
+        return self.step_checkpoint or self.phase_checkpoint
 
     def check_identity(self, identity: Identity) -> str:
         """Sets the identity of the run and compares it with the checkpoint's.
@@ -94,7 +94,7 @@ class Checkpoints:
           The changes of the informational part; empty if nothing changed.
         """
         self.run_identity = identity
-        checkpoint = self.step_checkpoint or self.phase_checkpoint
+        checkpoint = self.newest
         if checkpoint is None:
             return ""
         saved = checkpoint.manifest.get("identity")
@@ -157,7 +157,7 @@ class Checkpoints:
         """
         assert self.phase_checkpoint is not None
         assert self._initial_checkpoint is not None
-        params: FlatParams = self._params.restore(self._initial_checkpoint, like)
+        params = self._params.restore(self._initial_checkpoint, like)
         if not self.phase_checkpoint.number:
             return params, []
         # Parameters that stay frozen are only in the initial checkpoint.

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -41,7 +41,7 @@ class Checkpoint:
     @property
     def meta(self) -> dict[str, Any]:
         """The JSON values that were saved with the arrays."""
-        return cast(dict[str, Any], self.manifest["meta"])
+        return self.manifest["meta"]
 
 
 class CheckpointDirectory:

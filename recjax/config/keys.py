@@ -104,7 +104,7 @@ SECTIONS["text"] = {
         4.0, "Larger outputs of frozen blocks are memory-mapped.", "GiB", at_least=0
     ),
     "cache_disk_gib": Key(
-        20.0, "Largest disk cache of frozen outputs; 0: none.", "GiB", at_least=0
+        20.0, "Maximum disk cache of frozen outputs; 0 disables.", "GiB", at_least=0
     ),
     "remat_rows": count(
         0,
@@ -167,7 +167,7 @@ SECTIONS["head"] = {
     ),
     "fusion_weights": Key(
         (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
-        "Candidate weights of each baseline; validation selects after every epoch.",
+        "Candidate weights of each baseline, chosen by validation after every epoch.",
     ),
 }
 
@@ -179,7 +179,9 @@ SECTIONS["loss"] = {
         "(gbce), or on likes (rating).",
     ),
     "negatives_per_positive": count(
-        1, "negatives", "Negatives per target that the terms of bce and gbce count for."
+        1,
+        "negatives",
+        "Negatives k per target of bce and gbce, which scale the mean over candidates.",
     ),
     "gbce_t": fraction(0.75, "Calibration t of gbce; 0 is plain bce."),
     "negatives": choice(
@@ -196,7 +198,7 @@ SECTIONS["loss"] = {
     "chunk": count(1024, "items", "Candidates with scores in memory at a time."),
     "smoothing": fraction(0.0, "Label smoothing of softmax over candidates.", below=1),
     "logq": Key(
-        True, "Whether in-batch and sampled negatives count 1 / expected count (logQ)."
+        True, "Whether in-batch and sampled negatives weigh 1 / expected count (logQ)."
     ),
 }
 
@@ -236,7 +238,9 @@ SECTIONS["train"] = {
         10, "batches", "More skipped batches in a phase end the run.", at_least=0
     ),
     "min_spread": Key(
-        1e-3, "A lower directional variance of vectors warns; 0 never does.", at_least=0
+        1e-3,
+        "Directional variance of vectors below which a run warns; 0 never does.",
+        at_least=0,
     ),
     "phases": Key((), "Training phases in order, each made by `phase(...)`."),
 }
@@ -250,7 +254,7 @@ SECTIONS["eval"] = {
     "mask_seen": Key(True, "Whether history items are excluded, except the target."),
     "bootstrap_samples": count(1000, "samples", "Bootstrap samples of 95% intervals."),
     "like_threshold": Key(
-        0.0, "Ratings from this value on are likes, which are reported; 0 reports none."
+        0.0, "Ratings of at least this value are reported as likes; 0 reports none."
     ),
     "baselines": choice(
         ("random", "popularity"),
@@ -261,7 +265,7 @@ SECTIONS["eval"] = {
         "other items; bpr_mf needs the library implicit; text uses cosines of "
         "half-whitened encoder vectors.",
     ),
-    "zero_shot": Key(True, "Whether the text encoder is evaluated alone, untrained."),
+    "zero_shot": Key(True, "Whether the text encoder is evaluated before training."),
 }
 
 SECTIONS["mesh"] = {
@@ -297,7 +301,7 @@ PHASE: dict[str, Key] = {
     "schedule": choice("constant", "schedules", "Learning-rate decay after warm-up."),
     "warmup": fraction(0.0, "Fraction of the steps in which lr rises linearly."),
     "patience": count(
-        5, "epochs", "Epochs without progress that end a phase; 0: none.", at_least=0
+        5, "epochs", "Epochs without improvement that end a phase; 0: none.", at_least=0
     ),
     "keep": choice(
         "best",

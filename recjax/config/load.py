@@ -69,7 +69,7 @@ def from_dict(saved: Any) -> ConfigDict:
     """
     config = base.get_config()
     for name, value in _items(saved, "the config"):
-        # Keys without a section stand beside the sections.
+        # The top level has keys without a section besides the sections.
         if name not in SECTIONS:
             _set(config, "", name, value, [*SECTIONS[""], *SECTIONS])
             continue

@@ -11,7 +11,7 @@ class Key:
     Attributes:
       default: value in `get_config()`; its type is the type of the key.
       doc: meaning, as one or more sentences.
-      unit: of a number, as in "users" or "seconds".
+      unit: unit of a number, as in "users" or "seconds".
       below: upper bound that is not itself allowed; `at_most` is one that is.
       choices: allowed values, or the name of a registry in `recjax.config.choices`.
       optional: whether "" is allowed besides the choices.
@@ -39,7 +39,7 @@ class Key:
         )
 
     def within_bounds(self, value: Any) -> bool:
-        """Whether a number respects the bounds; NaN does not."""
+        """Returns whether a number respects the bounds; NaN does not."""
         return (
             (self.at_least is None or value >= self.at_least)
             and (self.below is None or value < self.below)

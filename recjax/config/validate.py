@@ -71,7 +71,7 @@ def check_value(name: str, value: Any, key: Key) -> None:
 
 
 def _same_type(item: Any, example: Any) -> bool:
-    """Whether an item of a tuple has the type of an example; a float may be an int."""
+    """Returns whether an item has the type of an example; a float may be an int."""
     wider = {tuple: tuple | list, float: int | float}.get(type(example))
     return isinstance(item, wider) if wider else type(item) is type(example)
 
@@ -80,7 +80,7 @@ def _check_phases(config: ConfigDict) -> Iterator[str]:
     names = [phase.name for phase in config.train.phases]
     for name in names:
         if not re.fullmatch(r"[\w-]+", name):  # it is a part of file names
-            yield f"train.phases: name {name!r} is not a word"
+            yield f"train.phases: name {name!r} has more than letters, digits, _ and -"
     if len(set(names)) < len(names):
         yield f"train.phases: two of {', '.join(names)} have the same name"
     if not any(phase.epochs for phase in config.train.phases):

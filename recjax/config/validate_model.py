@@ -27,10 +27,10 @@ def check_catalogue(config: ConfigDict, num_items: int) -> None:
 
 def check_encoder(config: ConfigDict, encoder: EncoderConfig) -> None:
     """Raises UserError if the text encoder lacks something that the config requires."""
-    if not 2 < config.text.max_tokens <= encoder.max_tokens:
+    if config.text.max_tokens > encoder.max_tokens:
         raise UserError(
-            f"text.max_tokens: {config.text.max_tokens} is not within 3 and "
-            f"{encoder.max_tokens}, the encoder's positions"
+            f"text.max_tokens: {config.text.max_tokens} is more than the encoder's "
+            f"maximum, {encoder.max_tokens}"
         )
     if config.item_tower.pooling == "pooler" and not encoder.has_pooler:
         raise UserError(
@@ -88,7 +88,7 @@ def find_untrained_gaps(
     `rules` are the resolved rules of the `phases`, which are those with epochs.
     """
     # `freeze` makes such rules if it is given fewer layers than the encoder has.
-    found = []
+    gaps = []
     layers = range(1, encoder.num_blocks - 1)  # without embeddings and pooling
     for phase, phase_rules in zip(phases, rules, strict=True):
         # Blocks count from the embeddings, 0, over the layers to the pooling.
@@ -97,8 +97,8 @@ def find_untrained_gaps(
         above = range(min(trained, default=layers.stop), layers.stop)
         frozen = [block for block in above if block not in trained]
         if frozen:
-            found.append(
+            gaps.append(
                 f"phase {phase.name} trains layer_{min(trained) - 1} of the encoder "
                 f"and freezes layer_{frozen[0] - 1} above it, of {len(layers)} layers"
             )
-    return found
+    return gaps

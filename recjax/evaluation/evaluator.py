@@ -20,7 +20,7 @@ from recjax.evaluation.model_scorer import ModelScorer
 from recjax.evaluation.ranking import Ranked, rank, rank_queries
 from recjax.retrieval.index import Index, make_index
 from recjax.runtime.compiler import Compiler
-from recjax.runtime.mesh import batch_sharding, place, replicated
+from recjax.runtime.mesh import replicate, shard_batch
 
 MAX_SCORES = 2**24  # users x items ranked at a time: 64 MiB
 
@@ -68,38 +68,32 @@ class Evaluator:
         """Number of best candidates that are kept for each example."""
         return min(max(self.config.eval.ks), self.data.num_items)
 
-    def queries(self, rows: Examples, *, by_length: bool = False) -> Iterator[Queries]:
+    def queries(
+        self, examples: Examples, *, by_length: bool = False
+    ) -> Iterator[Queries]:
         """Yields the examples of a split in batches."""
         config = self.config
         # A large catalogue makes the batches smaller: their scores have to fit.
         size = min(config.eval.batch_size, max(MAX_SCORES // self.data.num_items, 1))
         return make_queries(
-            rows,
+            examples,
             batch_size=round_up(size, self.mesh.shape["data"]),
             history_length=config.data.history_length,
             mask_seen=config.eval.mask_seen,
             by_length=by_length,
-            sampled_RxC=self._sampled_candidates(rows),
+            sampled_RxC=self._sampled_candidates(examples),
         )
 
-    def shard_batch(self, tree: Any) -> Any:
-        """Puts a batch on the devices, users sharded over the data axis."""
-        return place(tree, batch_sharding(self.mesh, tree))
-
-    def replicate(self, tree: Any) -> Any:
-        """Copies arrays to every device."""
-        return place(tree, replicated(self.mesh))
-
-    def by_baseline(self, baseline: Scorer, rows: Examples) -> Evaluation:
+    def by_baseline(self, baseline: Scorer, examples: Examples) -> Evaluation:
         """Evaluates any scorer, for example a fitted baseline."""
 
         def ranked(batch: Queries) -> Ranked:
             scores_BxN = np.ascontiguousarray(baseline.score(batch))
-            return self._ranker(self.shard_batch(scores_BxN), self.shard_batch(batch))
+            return self._ranker(*shard_batch((scores_BxN, batch), self.mesh))
 
-        return self._collect((batch, ranked(batch)) for batch in self.queries(rows))
+        return self._collect((batch, ranked(batch)) for batch in self.queries(examples))
 
-    def by_text(self, vectors_NxE: jax.Array, rows: Examples) -> Evaluation:
+    def by_text(self, vectors_NxE: jax.Array, examples: Examples) -> Evaluation:
         """Evaluates text vectors: cosines with the mean unit vector of a history."""
         # The baseline `TextSimilarity` differs: it weights recent items more and
         # computes on the host, while this ranks on the devices as a model does.
@@ -115,8 +109,10 @@ class Evaluator:
         index = make_index(unit_NxE, jnp.zeros(len(unit_NxE)))
         everywhere = self.compiler.replicated
         run = self.compiler("rank by text", ranked, out_shardings=everywhere)
-        batches = self.queries(rows)
-        pairs = ((batch, run(index, self.shard_batch(batch))) for batch in batches)
+        batches = self.queries(examples)
+        pairs = (
+            (batch, run(index, shard_batch(batch, self.mesh))) for batch in batches
+        )
         return self._collect(pairs, unit_NxE)
 
     def by_model(
@@ -125,20 +121,20 @@ class Evaluator:
         """Evaluates parameters: encodes the catalogue once, then ranks each split."""
         encoded = scorer.encode_catalogue(params)
 
-        def ranked(rows: Examples) -> Iterator[tuple[Queries, Ranked]]:
-            for batch in self.queries(rows, by_length=True):
+        def ranked(examples: Examples) -> Iterator[tuple[Queries, Ranked]]:
+            for batch in self.queries(examples, by_length=True):
                 placed = self._place_with_fusion(batch)
                 yield batch, scorer.rank(params, encoded, placed)
 
         vectors_NxD = encoded[1].candidates_MxD[: self.data.num_items]
-        return [self._collect(ranked(rows), vectors_NxD) for rows in splits]
+        return [self._collect(ranked(examples), vectors_NxD) for examples in splits]
 
     def set_score_fusion(self, fusion: Scorer) -> None:
         """Adds the baseline_scores_BxMxN of a scorer to later rankings by a model."""
         self._fusion = fusion
 
     def tune_fusion_weights(
-        self, scorer: ModelScorer, params: Any, rows: Examples, metric: str
+        self, scorer: ModelScorer, params: Any, examples: Examples, metric: str
     ) -> tuple[np.ndarray, MetricValues]:
         """Chooses the best weights_M of score fusion by a grid search.
 
@@ -150,13 +146,13 @@ class Evaluator:
         head = self.config.head
         grid = itertools.product(head.fusion_weights, repeat=len(head.fusion))
         weights_WxM = np.array(list(grid), np.float32)
-        placed_WxM = self.replicate(weights_WxM)
+        placed_WxM = replicate(weights_WxM, self.mesh)
         encoded = scorer.encode_catalogue(params)
         is_example, parts = [], []
-        for batch in self.queries(rows, by_length=True):
+        for batch in self.queries(examples, by_length=True):
             is_example.append(batch.examples_B >= 0)
             placed = self._place_with_fusion(batch)
-            parts.append(scorer.compare(params, encoded, placed, placed_WxM))
+            parts.append(scorer.rank_by_weighting(params, encoded, placed, placed_WxM))
         is_example_R = np.concatenate(is_example)
         # Above, equal and below; the order of the examples does not matter for means.
         counts_3xWxR = np.concatenate(parts, axis=2)[:, :, is_example_R]
@@ -174,26 +170,25 @@ class Evaluator:
         if self._fusion is not None:
             scores_BxMxN = np.asarray(self._fusion.score(batch))
             batch = batch._replace(baseline_scores_BxMxN=scores_BxMxN)
-        placed: Queries = self.shard_batch(batch)
-        return placed
+        return shard_batch(batch, self.mesh)
 
     def _rank_scores(self, scores_BxN: jax.Array, batch: Queries) -> Ranked:
         return rank(
             scores_BxN, batch.seen_BxS, batch.targets_B, self.k, batch.sampled_BxC
         )
 
-    def _sampled_candidates(self, rows: Examples) -> np.ndarray | None:
+    def _sampled_candidates(self, examples: Examples) -> np.ndarray | None:
         """Returns the sampled candidates of a split, the same for every scorer."""
         number = self.config.eval.candidates
         if not number:
             return None
-        if id(rows) not in self._sampled_for:
+        if id(examples) not in self._sampled_for:
             seed = self.config.data.split_seed
             mask_seen = self.config.eval.mask_seen
-            self._sampled_for[id(rows)] = sample_candidates(
-                rows, self.data.num_items, number, mask_seen=mask_seen, seed=seed
+            self._sampled_for[id(examples)] = sample_candidates(
+                examples, self.data.num_items, number, mask_seen=mask_seen, seed=seed
             )
-        return self._sampled_for[id(rows)]
+        return self._sampled_for[id(examples)]
 
     def _collect(
         self,

@@ -22,53 +22,52 @@ class ModelScorer:
 
     Args:
       model: the model, with the phase's frozen blocks.
-      chunks: pieces of the catalogue on the devices, each `(arrays, items)`; together
+      pieces: pieces of the catalogue on the devices, each `(arrays, items)`; together
         they hold every item once.
-      place_N: position of each item in the concatenated pieces.
+      positions_N: position of each item in the concatenated pieces.
       k: number of best candidates to keep.
       compiler: compiles and counts the functions.
-      graph: graph of the training events, if the model has graph layers.
+      graph: graph of the training events; None without graph layers.
     """
 
     def __init__(
         self,
         model: Recommender,
-        chunks: Iterable[tuple[Any, Items]],
-        place_N: np.ndarray,
+        pieces: Iterable[tuple[Any, Items]],
+        positions_N: np.ndarray,
         k: int,
         compiler: Compiler,
-        graph: Any = None,
+        graph: Any,
     ):
         self.model = model
-        self.chunks = chunks
+        self.pieces = pieces
         self.graph = graph
-        self.place_N = place_N
+        self.positions_N = positions_N
         self.k = k
-        self.num_items = len(place_N)
+        self.num_items = len(positions_N)
         everywhere = compiler.replicated
-        self._encode = compiler("encode_items", self._encode_chunk)
-        self._join = compiler("join", self._join_chunks, out_shardings=everywhere)
+        self._encode = compiler("encode_items", self._encode_piece)
+        self._join = compiler("join", self._join_pieces, out_shardings=everywhere)
         # (params, encoded, queries) -> Ranked
         self.rank = compiler("user_queries", self._rank_batch, out_shardings=everywhere)
-        # (params, encoded, queries, weights_WxM) -> counts, see `rank_by_weighting`
-        self.compare = compiler(
-            "rank_by_weighting", self._compare_batch, out_shardings=everywhere
+        # (params, encoded, queries, weights_WxM) -> counts, see `ranking`
+        self.rank_by_weighting = compiler(
+            "rank_by_weighting", self._rank_by_weighting, out_shardings=everywhere
         )
 
     def encode_catalogue(self, params: Any) -> Encoded:
         """Returns vectors_NxD for reading histories, and the index of all items."""
-        parts = [self._encode(params, *chunk) for chunk in self.chunks]
-        encoded: Encoded = self._join(params, parts, self.graph)
-        return encoded
+        parts = [self._encode(params, *piece) for piece in self.pieces]
+        return self._join(params, parts, self.graph)
 
     def _apply(self, method: Callable[..., Any], params: Any, *args: Any) -> Any:
         return self.model.apply({"params": params}, *args, method=method)
 
-    def _encode_chunk(self, params: Any, catalogue: Any, items: Items) -> Any:
+    def _encode_piece(self, params: Any, catalogue: Any, items: Items) -> Any:
         return self._apply(Recommender.encode_items, params, catalogue, items)
 
-    def _join_chunks(self, params: Any, parts: list[jax.Array], graph: Any) -> Any:
-        vectors_NxD = jnp.concatenate(parts)[self.place_N]
+    def _join_pieces(self, params: Any, parts: list[jax.Array], graph: Any) -> Any:
+        vectors_NxD = jnp.concatenate(parts)[self.positions_N]
         candidates_NxD, history_NxD = self._apply(
             Recommender.propagate, params, vectors_NxD, graph
         )
@@ -94,7 +93,7 @@ class ModelScorer:
             queries_BxD, index, batch, self.k, self.num_items, fused_BxN
         )
 
-    def _compare_batch(
+    def _rank_by_weighting(
         self, params: Any, encoded: Encoded, batch: Queries, weights_WxM: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         vectors_NxD, index = encoded

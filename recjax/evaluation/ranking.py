@@ -144,8 +144,7 @@ def _count_weighted(
             sum_BxC = margin_BxC + functools.reduce(jnp.add, parts)
             return _compare(sum_BxC, 0)
 
-        added: Pair = jax.tree.map(jnp.add, counts, jax.lax.map(count, weights_WxM))
-        return added
+        return jax.tree.map(jnp.add, counts, jax.lax.map(count, weights_WxM))
 
     zeros_WxB = jnp.zeros((len(weights_WxM), num_users), jnp.int32)
     num_blocks = (num_items + num_padded) // size

@@ -59,25 +59,22 @@ def fusion_weights(config: Any, trained: FlatParams) -> dict[str, dict[str, floa
 
 
 def metric_intervals(
-    config: Any, evaluation: Evaluation, rows: Examples
+    config: Any, evaluation: Evaluation, examples: Examples
 ) -> dict[str, Interval]:
     """Returns metric means over the examples, with bootstrap intervals over users."""
-    samples = config.eval.bootstrap_samples
-    return with_intervals(evaluation.values, rows.users_R, bootstrap_samples=samples)
+    samples, users_R = config.eval.bootstrap_samples, examples.users_R
+    return with_intervals(evaluation.values, users_R, bootstrap_samples=samples)
 
 
 def subgroup_results(config: Any, data: Data, test: Evaluation) -> dict[str, Any]:
     """Returns HR and NDCG of subgroups of the test examples."""
     k = report_cutoff(config)
-    metrics = (f"hr@{k}", f"ndcg@{k}")
-    samples = config.eval.bootstrap_samples
-    groups = make_subgroups(data, data.test)
     return subgroup_report(
         test.values,
-        groups,
+        make_subgroups(data, data.test),
         data.test.users_R,
-        metrics=metrics,
-        bootstrap_samples=samples,
+        metrics=(f"hr@{k}", f"ndcg@{k}"),
+        bootstrap_samples=config.eval.bootstrap_samples,
     )
 
 
@@ -112,9 +109,8 @@ def rating_results(
     like = config.eval.like_threshold
     if not config.data.rating or not like:
         return None
-    labels = [
-        (rows.ratings_R >= like).astype(np.float64) for rows in (data.valid, data.test)
-    ]
+    splits = data.valid, data.test
+    labels = [(split.ratings_R >= like).astype(np.float64) for split in splits]
     if any(len(np.unique(label_R)) < 2 for label_R in labels):
         return None
     # Scores are calibrated on the validation targets.
@@ -133,9 +129,10 @@ def example_recommendations(
     """
     titles = [f'"{title}"' if "," in title else title for title in titles]
     like = config.eval.like_threshold
+    num_examples = min(config.report.examples, len(data.test))
     lines = []
-    for row in np.linspace(0, len(data.test) - 1, config.report.examples).astype(int):
-        liked = ", ".join(titles[i] for i in data.test.liked(row, like)[-SHOWN:])
-        best = ", ".join(titles[i] for i in top_RxK[row, :SHOWN] if i >= 0)
+    for example in np.linspace(0, len(data.test) - 1, num_examples).astype(int):
+        liked = ", ".join(titles[i] for i in data.test.liked(example, like)[-SHOWN:])
+        best = ", ".join(titles[i] for i in top_RxK[example, :SHOWN] if i >= 0)
         lines.append(f"liked {liked or 'nothing'} -> {best}")
     return lines

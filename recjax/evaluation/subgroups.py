@@ -30,7 +30,7 @@ INTEGER = re.compile(r"-?(0|[1-9]\d*)")  # 01234 is a code, not a number
 NUMBER = re.compile(rf"{INTEGER.pattern}(\.\d+)?")
 
 
-def make_subgroups(data: Data, rows: Examples) -> Subgroups:
+def make_subgroups(data: Data, examples: Examples) -> Subgroups:
     """Groups the examples of a split: `{grouping: {group: mask_R}}`.
 
     - `item`: by training events of the target: `new` 0, `cold` 1 to 4, `warm` more;
@@ -41,17 +41,17 @@ def make_subgroups(data: Data, rows: Examples) -> Subgroups:
     Every example is in exactly one group of each grouping; a group may be empty.
     """
     events_N = count_events(data)
-    popularity_R = popularity_groups(events_N)[rows.targets_R]
+    popularity_R = popularity_groups(events_N)[examples.targets_R]
     popularity = {name: popularity_R == i for i, name in enumerate(POPULARITY)}
     by_user = {
         USER_PREFIX + column: {
-            name: mask_V[rows.users_R] for name, mask_V in masks.items()
+            name: mask_V[examples.users_R] for name, mask_V in masks.items()
         }
         for column, masks in user_groups(data.users).items()
     }
     return {
-        "item": bin_masks(events_N[rows.targets_R], ITEM_BINS),
-        "history": bin_masks(rows.lengths(), HISTORY_BINS),
+        "item": bin_masks(events_N[examples.targets_R], ITEM_BINS),
+        "history": bin_masks(examples.lengths(), HISTORY_BINS),
         "popularity": popularity,
         **by_user,
     }
@@ -81,7 +81,7 @@ def user_groups(users: pl.DataFrame) -> Subgroups:
     """
     # All other columns are skipped, and so is everything that looks like an identifier:
     # the first column, integers unique per user, and numbers with leading zeros.
-    found = {}
+    groupings = {}
     for column in users.columns[1:]:
         texts = users[column]
         given = texts.filter(texts != "")
@@ -97,8 +97,8 @@ def user_groups(users: pl.DataFrame) -> Subgroups:
         if (missing := texts == "").any():
             unknown_V = groups.get(UNKNOWN, np.zeros(len(texts), bool))
             groups[UNKNOWN] = unknown_V | missing.to_numpy()
-        found[column] = groups
-    return found
+        groupings[column] = groups
+    return groupings
 
 
 def subgroup_report(

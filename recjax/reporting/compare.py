@@ -27,16 +27,16 @@ def read_runs(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
     for folder in folders:
         path = folder / "results.json"
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            results = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"{path} does not exist: not a finished run") from None
         except (OSError, ValueError) as e:
             raise UserError(f"{path}: cannot be read ({e})") from None
-        check_results_version(path, found)
+        check_results_version(path, results)
         for key in ("fingerprint", "protocol", "seed", "test", "baselines"):
-            if not isinstance(found, dict) or key not in found:
+            if not isinstance(results, dict) or key not in results:
                 raise UserError(f"{path}: not the results of a run: no key {key!r}")
-        runs[str(folder)] = found
+        runs[str(folder)] = results
     check_same_protocol(runs)
     return runs
 

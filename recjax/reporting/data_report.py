@@ -49,34 +49,34 @@ def _describe_users(data: Data) -> str:
     columns = ", ".join(data.users.columns[1:])
     known = f", described by {columns}" if columns else ""
     splits = (data.train, data.valid, data.test)
-    used = len(np.unique(np.concatenate([rows.users_R for rows in splits])))
+    used = len(np.unique(np.concatenate([split.users_R for split in splits])))
     unused = len(data.user_ids) - used
     few = f", {unused:,} of them unused because of too few events" if unused else ""
     return f"{len(data.user_ids):,}{known}{few}"
 
 
-def _describe_split(rows: Examples, events_N: np.ndarray) -> str:
-    cold = (events_N[rows.targets_R] == 0).mean()
-    repeats = rows.repeats_R.mean()
+def _describe_split(examples: Examples, events_N: np.ndarray) -> str:
+    cold = (events_N[examples.targets_R] == 0).mean()
+    repeats = examples.repeats_R.mean()
     repeated = f", {repeats:.1%} repeat an item of the history" if repeats else ""
     unseen = f"{cold:.1%} of the targets unseen in training"
-    return f"{len(rows):,} examples, {unseen}{repeated}"
+    return f"{len(examples):,} examples, {unseen}{repeated}"
 
 
 def protocol_warnings(data: Data, config: Any) -> list[str]:
     """Warns of settings in the section `eval` that make metrics misleading."""
-    found = []
+    warnings = []
     # Both settings make the task easier than recommending from the catalogue.
     if config.candidates:
-        found.append(
+        warnings.append(
             f"each target is ranked among only {config.candidates} sampled items; this "
             "can order models differently than the full catalogue does (Krichene and "
             "Rendle, KDD 2020); set eval.candidates=0 to rank all items"
         )
     if config.mask_seen and (repeats := data.test.repeats_R.mean()):
-        found.append(
+        warnings.append(
             f"{repeats:.1%} of the test targets are repeat interactions; with "
             "eval.mask_seen=True all other seen items are masked, so these targets are "
             "easy to spot; set eval.mask_seen=False to rank all items"
         )
-    return found
+    return warnings

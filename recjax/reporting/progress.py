@@ -99,9 +99,10 @@ class TrainLogger:
                 "train/grad_norm": float(values["grad_norm"]),
                 **{f"optim/lr/{group}": rate for group, rate in rates.items()},
             }
-            for of in ("users", "items"):
-                scalars[f"train/spread/{of}"] = float(values[f"spread/{of}"])
-                self._check_spread(of, scalars[f"train/spread/{of}"], step)
+            for kind in ("users", "items"):
+                spread = float(values[f"spread/{kind}"])
+                scalars[f"train/spread/{kind}"] = spread
+                self._check_spread(kind, spread, step)
             if before:
                 scalars["time/step_ms"] = 1000 * (now - before)
             self.reporter.scalars(step, scalars)
@@ -116,11 +117,11 @@ class TrainLogger:
         )
         self.reporter.scalars(step, {"train/skipped": self.skipped})
 
-    def _check_spread(self, of: str, spread: float, step: int) -> None:
-        if spread < self.min_spread and of not in self._warned:
-            self._warned.add(of)
+    def _check_spread(self, kind: str, spread: float, step: int) -> None:
+        if spread < self.min_spread and kind not in self._warned:
+            self._warned.add(kind)
             self.reporter.log(
-                f"warning: phase {self.name}, step {step}: the vectors of {of} have "
+                f"warning: phase {self.name}, step {step}: the vectors of {kind} have "
                 f"collapsed to nearly one direction (spread {spread:.1e}, below "
                 "train.min_spread); try a smaller learning rate"
             )

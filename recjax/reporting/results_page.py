@@ -14,9 +14,10 @@ def results_text(final: Mapping[str, Any], metrics: Sequence[str]) -> str:
         named["zero-shot (pretrained encoder)"] = final["zero_shot"]
     lists = {name: values["beyond_accuracy"] for name, values in named.items()}
     for name, phase in final["phases"].items():
-        weights = [f", {w:g} x {of}" for of, w in phase.get("fusion", {}).items()]
+        fused = phase.get("fusion", {}).items()
+        weights = "".join(f", {weight:g} x {baseline}" for baseline, weight in fused)
         epochs = "1 epoch" if phase["epochs"] == 1 else f"{phase['epochs']} epochs"
-        row = f"after phase {name} ({epochs}{''.join(weights)})"
+        row = f"after phase {name} ({epochs}{weights})"
         named[row] = phase["test"]
         lists[row] = phase["beyond_accuracy"]
     last = list(final["phases"].values())[-1]

@@ -84,7 +84,7 @@ class Reporter:
             "events": {path.name: path.stat().st_size for path in files},
         }
 
-    def log(self, text: str = "") -> None:
+    def log(self, text: str) -> None:
         """Prints a line above a running progress bar."""
         if self.active:
             tqdm.write(text, file=sys.stdout)
@@ -156,16 +156,16 @@ class Reporter:
             with atomic_files(path) as (part,):
                 np.save(part, rank_R.astype(np.int32), allow_pickle=False)
 
-    def ranks_table(self, rows: Mapping[str, Any], systems: Iterable[str]) -> None:
+    def ranks_table(self, columns: Mapping[str, Any], systems: Iterable[str]) -> None:
         """Writes `ranks.parquet`: a row per test example, a column per system.
 
         Args:
-          rows: further columns, which identify the examples.
+          columns: columns that describe the examples.
           systems: systems with stored ranks; one whose file is unreadable is left out
             with a warning.
         """
         if self.active:
-            frame = pl.DataFrame(rows).with_row_index("row")
+            frame = pl.DataFrame(columns).with_row_index("row")
             for system in systems:
                 path = self.workdir / "ranks" / f"{system}.npy"
                 try:

@@ -75,7 +75,7 @@ def evaluate_phase(
       phase: the trained phase.
       params: all parameters as they entered it.
       kept: the trainable parameters that it keeps.
-      progress: how far it has come.
+      progress: the progress of the phase.
     """
     start, log, metric = run.timer.start(), run.reporter.log, run.config.train.metric
     last = f", epoch {progress.epoch} is kept" if phase.config.keep == "last" else ""

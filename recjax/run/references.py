@@ -12,9 +12,10 @@ from recjax.catalogue.whitening import whiten
 from recjax.common.param_paths import FlatParams
 from recjax.evaluation.evaluator import Evaluation
 from recjax.evaluation.results import reference_results
+from recjax.runtime.mesh import replicate
 from recjax.training.context import Run
 
-WHITENING_POWER = 0.5  # half-way: cosines of pretrained vectors are all large before
+WHITENING_POWER = 0.5  # halfway: without whitening all cosines are large
 
 
 class References:
@@ -31,7 +32,7 @@ class References:
         self._fused: dict[str, Baseline] = {}
 
     def fit_score_fusion(self) -> None:
-        """Fits the baselines of `head.fusion`, whose scores are added to the model."""
+        """Fits the baselines of `head.fusion`, and adds their scores to the model's."""
         start, head = self.run.timer.start(), self.run.config.head
         self._fused = {name: self._fit(name) for name in head.fusion}
         if self._fused:
@@ -52,7 +53,7 @@ class References:
     def zero_shot(self) -> dict[str, Any]:
         """Tests the pretrained encoder without a gradient step."""
         start = self.run.timer.start()
-        vectors_NxE = self.run.replicate(self.vectors_NxE)
+        vectors_NxE = replicate(self.vectors_NxE, self.run.mesh)
         test = self.run.evaluator.by_text(vectors_NxE, self.run.data.test)
         results = self._report("zero_shot", test)
         self.run.timer.add_since("zero_shot", start)

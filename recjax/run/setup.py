@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from recjax.catalogue.arrays import make_catalogue_builder
+from recjax.catalogue.arrays import CatalogueBuilder
+from recjax.catalogue.frozen_prefix import PrefixEncoder, make_packing
 from recjax.checkpointing.checkpoints import Checkpoints
 from recjax.common.config import compact_config, flat_config
 from recjax.common.files import file_sha256, hash_arrays
@@ -34,7 +35,7 @@ from recjax.reporting.data_report import data_report, protocol_warnings
 from recjax.reporting.wandb import WandbWriter
 from recjax.reporting.writer import Reporter
 from recjax.run.workdir import check_disk
-from recjax.runtime.compile_cache import keep_compiled, platform_key
+from recjax.runtime.compile_cache import enable_compile_cache, platform_key
 from recjax.runtime.compiler import Compiler
 from recjax.runtime.mesh import make_mesh
 from recjax.runtime.processes import exit_if_peer_lost
@@ -47,12 +48,12 @@ from recjax.training.optimizer import PhaseRules, resolve_rules
 
 
 class Text(NamedTuple):
-    """The text source's encoder, and the tokenised texts of all items.
+    """The text encoder of a run, and the texts that it reads.
 
     Attributes:
       folder: directory of the encoder.
       encoder: static description of the encoder.
-      tokens: of all items.
+      tokens: the tokenised texts of all items.
       pretrained: digest of the weights; None if they are drawn at random.
     """
 
@@ -64,16 +65,16 @@ class Text(NamedTuple):
 
 @contextlib.contextmanager
 def open_run(
-    config: Any, folder: Path, start_time: float, planned: Path | None = None
+    config: Any, folder: Path, start_time: float, planned_workdir: Path | None = None
 ) -> Iterator[tuple[Run, FlatParams]]:
     """Builds everything that a run needs, and its initial parameters.
 
     Args:
       config: a checked config.
       folder: the run directory, which exists.
-      start_time: when the process began, by `time.perf_counter`.
-      planned: for a dry run, the directory that the real run would write to; nothing
-        is computed that takes long.
+      start_time: start of the process, by `time.perf_counter`.
+      planned_workdir: for a dry run, the directory that the real run would write to;
+        the frozen prefix is not computed then.
 
     Raises:
       UserError: data, weights or names that do not fit, or too small a disk.
@@ -88,7 +89,7 @@ def open_run(
         stack.enter_context(contextlib.closing(checkpoints))
         try:
             run, params = make_run(
-                config, mesh, checkpoints, reporter, start_time, planned
+                config, mesh, checkpoints, reporter, start_time, planned_workdir
             )
             # A checkpoint of another run is refused before anything is overwritten.
             if changes := checkpoints.check_identity(run_identity(run)):
@@ -96,9 +97,11 @@ def open_run(
                     f"note: changed since the checkpoint: {changes}; results will not "
                     "be bit-identical"
                 )
-            reporter.open(resume=checkpoints.resume_metadata)
+            # Lines that were written after the checkpoint are written again.
+            newest = checkpoints.newest
+            reporter.open(resume=newest.meta if newest else None)
             stack.enter_context(contextlib.closing(reporter))
-            if config.report.wandb and reporter.active and planned is None:
+            if config.report.wandb and reporter.active and planned_workdir is None:
                 flat = flat_config(config)
                 reporter.mirror = WandbWriter(folder, config.report.wandb, flat)
             reporter.text("config", f"```json\n{config.to_json(indent=2)}\n```")
@@ -110,13 +113,13 @@ def open_run(
 
 
 def configure_jax() -> None:
-    """Sets JAX's global options, and keeps compiled programs on the disk."""
+    """Sets JAX's global options and turns on its disk cache of compiled programs."""
     # The default stream costs a third of a small step for dropout bits alone; this one
     # is the same on every mesh too.
     jax.config.update("jax_threefry_partitionable", False)
     # `train.dtype` alone decides: some devices round the products of float32.
     jax.config.update("jax_default_matmul_precision", "float32")
-    keep_compiled()
+    enable_compile_cache()
 
 
 def load_text(config: Any, texts: Sequence[str]) -> Text:
@@ -144,10 +147,10 @@ def make_run(
     checkpoints: Checkpoints,
     reporter: Reporter,
     start_time: float,
-    planned: Path | None,
+    planned_workdir: Path | None,
 ) -> tuple[Run, FlatParams]:
     """Builds the parts of a run and its initial parameters, see `open_run`."""
-    log, workdir = reporter.log, planned or reporter.workdir
+    log, workdir = reporter.log, planned_workdir or reporter.workdir
     # Data and texts.
     data = load_data(config)
     check_catalogue(config, data.num_items)
@@ -156,7 +159,7 @@ def make_run(
         text = load_text(config, data.render(config.text.template))
     tokens = text.tokens if text else None
     log_data(config, data, tokens, log)
-    where = "" if planned else f", in {workdir / 'config.json'}"
+    where = "" if planned_workdir else f", in {workdir / 'config.json'}"
     log(f"\nconfig, resolved{where}:\n{compact_config(config)}")
 
     # Model, initial parameters, and the rules of all phases.
@@ -164,22 +167,32 @@ def make_run(
     timer = Timer(compiler, start_time)
     model = make_model(config, data.num_items, text.encoder if text else None)
     params, rules = build_params(config, model, text, mesh, compiler, workdir, log)
-    # Everything together; the catalogue is encoded later, by each phase.
-    run = Run(
-        config=config,
-        data=data,
-        titles=item_titles(config, data),
-        tokens=tokens,
-        catalogue=make_catalogue_builder(
-            tokens,
+
+    # The catalogue is encoded later, by each phase.
+    prefix_encoder = None
+    if tokens is not None:
+        prefix_encoder = PrefixEncoder(
+            make_packing(tokens, config.text, mesh),
             data.num_items,
             config.text,
             mesh,
             compiler,
             log,
             reporter.bar,
-            shapes_only=planned is not None,
-        ),
+        )
+    catalogue = CatalogueBuilder(
+        data.num_items,
+        config.text,
+        mesh,
+        prefix_encoder,
+        shapes_only=planned_workdir is not None,
+    )
+    run = Run(
+        config=config,
+        data=data,
+        titles=item_titles(config, data),
+        tokens=tokens,
+        catalogue=catalogue,
         model=model,
         mesh=mesh,
         compiler=compiler,
@@ -232,11 +245,10 @@ def log_data(
 
 
 def item_titles(config: Any, data: Data) -> list[str]:
-    """Returns how items are called in the output, by item index."""
+    """Returns the names of the items in the output, by item index."""
     if config.data.item_table:
         return data.render(config.text.title)
-    ids: list[str] = data.item_ids.tolist()
-    return ids
+    return data.item_ids.tolist()
 
 
 def trained_phases(config: Any) -> list[Any]:
@@ -271,5 +283,4 @@ def run_identity(run: Run) -> dict[str, dict[str, Any]]:
     }
     # Through JSON, so that tuples compare equal to the lists of a saved identity.
     identity = {"required": required, "informational": informational}
-    parsed: dict[str, dict[str, Any]] = json.loads(json.dumps(identity))
-    return parsed
+    return json.loads(json.dumps(identity))

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,14 +54,14 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
 
 @dataclass
 class RunProgress:
-    """How far a run has come.
+    """The progress of a run.
 
     Attributes:
-      index: completed phases.
-      step: global step.
+      index: number of completed phases.
+      step: global step after them.
       params: all parameters as they enter the next phase.
       trained: paths of the parameters that any phase trained.
-      results: of the references and of the completed phases.
+      results: results of the references and of the completed phases.
     """
 
     index: int
@@ -99,8 +100,8 @@ def _train(run: Run, params: FlatParams) -> dict[str, Any]:
         )
         run.reporter.ranks(f"phase-{config.name}", result.test.rank_R)
         del result  # frees its item vectors before the next phase
-        # From here on the phase is done, whatever happens later.
-        _save(run, progress)
+        # From here on the phase is done, even if the run is interrupted.
+        _save(run, progress, progress.trained)
     # The last parameters are the result: the run is not finished without them.
     if not run.checkpoints.flush_phase_checkpoint():
         raise UserError(f"{run.reporter.workdir}: the result could not be saved")
@@ -112,25 +113,24 @@ def _start(run: Run, params: FlatParams, references: References) -> RunProgress:
     results: dict[str, Any] = {"baselines": references.baselines(), "phases": {}}
     if run.tokens is not None and run.config.eval.zero_shot:
         results["zero_shot"] = references.zero_shot()
-    progress = RunProgress(0, 0, params, set(params), results)
-    _save(run, progress)
-    progress.trained = set()  # the first checkpoint holds all parameters
+    progress = RunProgress(0, 0, params, set(), results)
+    _save(run, progress, params)
     return progress
 
 
 def _restore(run: Run, params: FlatParams) -> RunProgress | None:
     """Restores the parameters that enter the next phase; None without a checkpoint."""
     checkpoints, log = run.checkpoints, run.reporter.log
-    checkpoint = checkpoints.phase_checkpoint
-    if checkpoint is None:
+    checkpoint, newest = checkpoints.phase_checkpoint, checkpoints.newest
+    if checkpoint is None or newest is None:
         return None
     params, trained = checkpoints.restore_params(params)
-    # The newest checkpoint, be it within a phase, knows the seconds and the memory of
-    # the processes that were interrupted.
-    newest = checkpoints.resume_metadata or checkpoint.meta
-    for part, seconds in newest["seconds"].items():
+    # The newest checkpoint, which may lie within a phase, has the seconds and the peak
+    # memory of the processes that were interrupted.
+    for part, seconds in newest.meta["seconds"].items():
         run.timer.add(part, seconds)
-    run.peak_before = newest["peak_memory_mib"]
+    run.peak_before = newest.meta["peak_memory_mib"]
+    # Say where the run continues.
     phases, index = trained_phases(run.config), checkpoint.number
     where = f" in phase {phases[index].name}" if index < len(phases) else ""
     log(f"\nresuming{where}: {index} of {len(phases)} phases are done")
@@ -140,16 +140,16 @@ def _restore(run: Run, params: FlatParams) -> RunProgress | None:
     return RunProgress(index, meta["step"], params, set(trained), meta["results"])
 
 
-def _save(run: Run, progress: RunProgress) -> None:
-    """Saves the parameters that enter the next phase, and the results so far."""
-    trained = {k: x for k, x in progress.params.items() if k in progress.trained}
+def _save(run: Run, progress: RunProgress, paths: Collection[str]) -> None:
+    """Saves the parameters at some paths, and the results so far."""
+    params = {path: x for path, x in progress.params.items() if path in paths}
     meta = {
         "step": progress.step,
         "results": progress.results,
         **run.resume_metadata(),
     }
     with run.signals.defer_signals():
-        run.checkpoints.save_params(progress.index, trained, meta)
+        run.checkpoints.save_params(progress.index, params, meta)
 
 
 def _finish(run: Run, progress: RunProgress) -> dict[str, Any]:

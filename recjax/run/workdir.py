@@ -51,7 +51,7 @@ def check_same_config(
         and path.exists()
         and path.read_bytes() != text.encode()
     ):
-        changes = describe_changes(_load(path), json.loads(text))
+        changes = describe_changes(_read_json(path), json.loads(text))
         raise UserError(
             f"{folder}: holds a run of another config ({changes}); {instead}"
         )
@@ -75,19 +75,16 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
             write_text_atomically(path, text)
     except OSError as e:
         raise UserError(f"--workdir {folder}: {e.strerror}") from None
-    if results.exists():
-        done = _load(results)
-        check_results_version(results, done)
-        if not isinstance(done, dict) or not {"baselines", "phases", "test"} <= {*done}:
-            raise UserError(
-                f"{results}: damaged; delete it and run the same command again"
-            )
-        if not first:
-            return done
+    if not results.exists():
+        return None
+    done: dict[str, Any] = _read_json(results)
+    check_results_version(results, done)
+    if not isinstance(done, dict) or not {"baselines", "phases", "test"} <= {*done}:
+        raise UserError(f"{results}: damaged; delete it and run the same command again")
+    if first:
         print(f"{folder} holds a finished run:\n")
         print(results_text(done, config.report.metrics))
-        return done
-    return None
+    return done
 
 
 def check_disk(
@@ -101,12 +98,12 @@ def check_disk(
     """Checks that the disk has room for the checkpoints of a run.
 
     Args:
-      config: the whole config.
+      config: the config of the run.
       phases: the phases with epochs.
       rules: the resolved rules of these phases.
       shapes: shapes of all parameters.
       folder: the run directory, which may not exist yet.
-      log: receives a line with the sizes.
+      log: prints a line with the sizes.
 
     Raises:
       UserError: too little room, or a directory that cannot be written.
@@ -128,7 +125,7 @@ def check_disk(
     while not folder.exists():
         folder = folder.absolute().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"--workdir {folder}: may not be written")
+        raise UserError(f"--workdir {folder}: is not writable")
     free = shutil.disk_usage(folder).free
     log(f"checkpoints: at most {needs / 2**20:,.0f} MiB, {free / 2**20:,.0f} are free")
     if needs > free:
@@ -152,11 +149,11 @@ def lock_workdir(folder: Path) -> Iterator[None]:
     if jax.process_index():  # the first process holds the lock for all
         yield
         return
-    with directory_lock(folder, f"--workdir {folder}: another run is in it"):
+    with directory_lock(folder, f"--workdir {folder}: another run is using it"):
         yield
 
 
-def _load(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as e:  # no JSON, or no UTF-8

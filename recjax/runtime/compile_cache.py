@@ -13,7 +13,7 @@ PROCESSOR_LINES = ("vendor", "cpu family", "model", "cache", "flags", "CPU", "Fe
 MAX_BYTES = 4 * 2**30  # above it the least recently used programs are deleted
 
 
-def keep_compiled() -> None:
+def enable_compile_cache() -> None:
     """Turns JAX's compilation cache on, unless the user has chosen a directory."""
     if jax.config.values["jax_compilation_cache_dir"]:
         return

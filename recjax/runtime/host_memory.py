@@ -13,7 +13,7 @@ _ARENA_MAX = -8
 
 
 def keep_memory() -> None:
-    """Makes the allocator keep freed memory; does nothing but on Linux with glibc."""
+    """Makes the allocator keep freed memory; has an effect on Linux with glibc only."""
     # XLA allocates the temporaries of a step again in every step. By default glibc
     # takes each from the system and returns it, so that the system clears every page
     # again: a sixth of the time of an encoder's step.

@@ -30,7 +30,7 @@ def directory_lock(folder: Path, message: str) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process holds the lock of a directory."""
+    """Returns whether a process holds the lock of a directory."""
     path = folder / ".lock"
     if not path.exists():
         return False

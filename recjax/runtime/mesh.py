@@ -99,11 +99,16 @@ def place(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(place_array, tree, shardings)
 
 
-def batch_sharding(mesh: Mesh, tree: Any) -> Any:
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Copies the arrays of a pytree to every device."""
+    return place(tree, replicated(mesh))
+
+
+def shard_batch(tree: Any, mesh: Mesh) -> Any:
     """Shards first dimensions over the data axis, unless it does not divide them."""
 
     def sharding_for(x: Any) -> NamedSharding:
         divides = len(x.shape) > 0 and x.shape[0] % mesh.shape["data"] == 0
         return NamedSharding(mesh, PartitionSpec("data" if divides else None))
 
-    return jax.tree.map(sharding_for, tree)
+    return place(tree, jax.tree.map(sharding_for, tree))

@@ -31,7 +31,7 @@ def initialize_distributed(
     if coordinator is None:
         raise UserError("--processes needs --coordinator=HOST:PORT of process 0")
     if not 0 <= process < processes:
-        raise UserError(f"--process={process} is not one of {processes}, from 0")
+        raise UserError(f"--process={process} is not from 0 to {processes - 1}")
     # JAX's preemption service would handle SIGTERM itself; `signals` has to see it.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -42,7 +42,7 @@ def initialize_distributed(
 
 
 def all_processes(condition: bool) -> bool:
-    """Whether a condition holds in all processes; every process has to call this."""
+    """Returns whether a condition holds in all processes; all have to call this."""
     if jax.process_count() == 1:
         return condition
     return bool(multihost_utils.process_allgather(np.array(condition)).all())

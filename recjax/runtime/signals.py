@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from recjax.common.errors import Stopped
+from recjax.runtime.mesh import replicated
 from recjax.runtime.processes import all_processes
 
 NOTHING, SAVE, STOP = range(3)  # requests; of several the largest wins
@@ -89,7 +90,7 @@ def _exit_on_second_signal(read_end: int) -> None:
     """Exits immediately on a second signal, whatever the main thread is doing.
 
     Args:
-      read_end: of the pipe that receives a byte, the signal's number, for each signal.
+      read_end: read end of a pipe that receives the number of each signal as a byte.
     """
     with open(read_end, "rb", buffering=0) as pipe:
         first: float | None = None
@@ -112,18 +113,16 @@ class PreemptionSync:
     is computed on the devices and read one step later, so that it delays no step.
 
     Args:
-      signals: of this process.
-      mesh: of the run.
-      seconds: between two checkpoints, by the clock of the first process.
+      signals: the signals of this process.
+      mesh: the mesh of the run.
+      seconds: time between two checkpoints, by the clock of the first process.
     """
 
     def __init__(self, signals: Signals, mesh: Mesh, seconds: float):
         self.signals, self.seconds = signals, seconds
         self._several = jax.process_count() > 1
         self._requests = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-        self._largest = jax.jit(
-            jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec())
-        )
+        self._largest = jax.jit(jnp.max, out_shardings=replicated(mesh))
         self._num_devices = mesh.size
         self.reset()
 

@@ -7,7 +7,7 @@ from recjax.runtime.compiler import Compiler
 
 
 class StartTime(NamedTuple):
-    """When a part began: `time.perf_counter`, and the seconds compiled until then."""
+    """The start of a part: `time.perf_counter`, and the seconds compiled before it."""
 
     clock: float
     compile_seconds: float
@@ -26,7 +26,7 @@ class Timer:
         self.process_start = StartTime(start_time, 0.0)
 
     def start(self) -> StartTime:
-        """The start of a part, for `add_since`."""
+        """Returns the start of a part, for `add_since`."""
         return StartTime(time.perf_counter(), self._compiler.seconds)
 
     def add(self, part: str, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What the loop of a phase calls back: validation, checkpoints, and the log."""
+"""Validation, checkpoints and the log of a phase, called by its loop."""
 
 import json
 from dataclasses import asdict
@@ -9,16 +9,17 @@ import numpy as np
 
 from recjax.evaluation.metrics import MetricValues
 from recjax.models.heads import FUSION_WEIGHTS
+from recjax.runtime.mesh import replicate
 from recjax.training.context import Run
 from recjax.training.loop import LoopState, PhaseProgress, copy_params
 from recjax.training.phase import Phase
 from recjax.training.train_step import TrainState
 
-STALE_TABLE = "more:stale:vectors_NxD"  # its name among a checkpoint's arrays
+STALE_TABLE = "more:stale:vectors_NxD"  # the stale table's name in a checkpoint
 
 
 class RunCallbacks:
-    """The `PhaseCallbacks` of a run, and where the loop of a phase starts."""
+    """The `PhaseCallbacks` of a run; also starts or resumes the loop of a phase."""
 
     def __init__(self, run: Run, phase: Phase):
         self.run = run
@@ -99,9 +100,11 @@ class RunCallbacks:
             scorer, params, examples, metric
         )
 
+        mesh = self.run.mesh
+
         def with_weights(flat: Any) -> Any:
             # A copy for each: the train step reuses the memory of all its inputs.
-            return flat and {**flat, FUSION_WEIGHTS: self.run.replicate(weights_M)}
+            return flat and {**flat, FUSION_WEIGHTS: replicate(weights_M, mesh)}
 
         loop.state = loop.state.replace(
             trainable=with_weights(loop.state.trainable),

@@ -14,7 +14,6 @@ from recjax.models.recommender import Recommender
 from recjax.reporting.writer import Reporter
 from recjax.runtime.compiler import Compiler
 from recjax.runtime.host_memory import peak_memory
-from recjax.runtime.mesh import batch_sharding, place, replicated
 from recjax.runtime.signals import Signals
 from recjax.runtime.timer import Timer
 from recjax.training.optimizer import PhaseRules
@@ -25,7 +24,7 @@ class Run:
     """The parts of a run.
 
     Attributes:
-      titles: how the items are called in the output, by item index.
+      titles: names of the items in the output, by item index.
       tokens: the tokenised texts of the items; None without a text source.
       rules: the resolved rules of every phase with epochs.
       pretrained: digest of the encoder's weights, if they are read from a file.
@@ -49,14 +48,6 @@ class Run:
     pretrained: str | None
     timer: Timer
     peak_before: int = 0
-
-    def shard_batch(self, tree: Any) -> Any:
-        """Puts arrays on the devices, first dimensions sharded over the data axis."""
-        return place(tree, batch_sharding(self.mesh, tree))
-
-    def replicate(self, tree: Any) -> Any:
-        """Puts arrays on every device."""
-        return place(tree, replicated(self.mesh))
 
     def resume_metadata(self) -> dict[str, Any]:
         """Returns the metadata of a checkpoint that describe the run so far."""

@@ -58,11 +58,11 @@ def init_params(
     """Draws the towers and loads the encoder: a flat dict on the devices.
 
     Args:
-      config: the whole config.
-      trace: of the model.
+      config: the config of the run.
+      trace: the traced initialisation of the model.
       encoder_dir: directory of the pretrained encoder; None without a text source.
-      mesh: of the run.
-      compiler: of the run.
+      mesh: the mesh of the run.
+      compiler: the compiler of the run.
 
     Raises:
       UserError: weights that do not fit the encoder's config.

@@ -17,7 +17,7 @@ from recjax.training.train_step import TrainState
 
 @dataclass
 class PhaseProgress:
-    """How far a phase has come.
+    """The progress of a phase.
 
     Attributes:
       epoch: completed epochs.
@@ -37,11 +37,11 @@ class LoopState:
     """Everything that changes while a phase runs.
 
     Attributes:
-      state: the train state.
+      state: the newest train state.
       best: trainable parameters with the best validation metric.
       stale: encoded catalogue for the next steps; empty unless negatives are stale.
       batches: grain iterator over training batches.
-      progress: how far the phase has come.
+      progress: the progress of the phase.
     """
 
     state: TrainState
@@ -52,7 +52,7 @@ class LoopState:
 
 
 class PhaseCallbacks(Protocol):
-    """What the loop leaves to the run: validation, checkpoints and the log."""
+    """The validation, the checkpoints and the log, which the run provides."""
 
     def log(self, text: str) -> None:
         """Prints a line."""
@@ -77,7 +77,7 @@ def train_phase(
     """Trains one phase to its end; returns the trainable parameters that it keeps.
 
     Args:
-      phase: what does not change while the phase runs.
+      phase: the parts of the phase, which do not change while it runs.
       loop: the start of the phase, or a restored state; it is changed in place.
       callbacks: validation, checkpoints and the log.
       logger: progress bar and training scalars.
@@ -138,13 +138,13 @@ def handle_requests(
     sync: PreemptionSync,
 ) -> None:
     """Handles pending save and stop requests; aborts after too many skipped batches."""
-    most = phase.settings.max_skipped
-    if logger.skipped > most:
+    limit = phase.settings.max_skipped
+    if logger.skipped > limit:
         save(loop, callbacks, logger, sync)
         saved = "" if callbacks.wait() else "NOT "
         raise UserError(
             f"phase {phase.config.name}: {logger.skipped} batches were skipped, more "
-            f"than train.max_skipped ({most}), the last one at step "
+            f"than train.max_skipped ({limit}), the last one at step "
             f"{logger.skipped_at}; the state before is {saved}saved. Try a smaller "
             "learning rate in another --workdir"
         )
@@ -170,5 +170,4 @@ def save(
 
 def copy_params(params: FlatParams) -> FlatParams:
     """Copies parameters, because the train step reuses the memory of its inputs."""
-    copied: FlatParams = jax.tree.map(jnp.copy, params)
-    return copied
+    return jax.tree.map(jnp.copy, params)

@@ -1,23 +1,18 @@
 """Builds a training phase: what is frozen, what is trained, and on which batches."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
-from recjax.catalogue.arrays import CatalogueArrays
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, count_params
 from recjax.data.batching.sequences import merge_prefixes
 from recjax.data.batching.train_batches import TrainBatches
-from recjax.data.batching.types import Batch
 from recjax.data.batching.windows import MaskedItem, NextItem
 from recjax.data.dataset import Examples
 from recjax.data.padding import round_up
-from recjax.data.text.packing import Items
 from recjax.evaluation.model_scorer import ModelScorer
 from recjax.losses import LOSSES
 from recjax.models.items.text_source import count_frozen_blocks
@@ -25,8 +20,9 @@ from recjax.models.layers.graph import make_graph
 from recjax.models.recommender import Recommender
 from recjax.models.users import BIDIRECTIONAL
 from recjax.runtime.compiler import Compiled
-from recjax.runtime.mesh import replicated, row_multiple
+from recjax.runtime.mesh import replicate, replicated, row_multiple
 from recjax.training.context import Run
+from recjax.training.loop import copy_params
 from recjax.training.optimizer import Optimizer, PhaseRules, make_optimizer
 from recjax.training.param_report import full_param_table, param_table
 from recjax.training.phase import Phase
@@ -38,7 +34,7 @@ def make_phase(
 ) -> tuple[Phase, TrainState]:
     """Builds a phase that is ready to train, and the state that it starts from.
 
-    The rules say what is frozen, and what is frozen says what is computed only once.
+    The rules of the phase decide what is frozen, and thus what is computed only once.
 
     Args:
       run: the run.
@@ -67,14 +63,17 @@ def make_phase(
     graph = candidates = None
     if model.graph_layers:
         users_E, items_E = run.data.train.pairs()
-        graph = run.replicate(make_graph(users_E, items_E, run.data.num_items))
+        graph = make_graph(users_E, items_E, run.data.num_items)
+        graph = replicate(graph, run.mesh)
     if batches.negatives.needs_whole_catalogue:
         # Every step reads the same candidates, so they are placed once.
         arrays, items = catalogue.take(batches.all_items())
         candidates = {**arrays, "graph": graph} if graph else arrays, items
     run.timer.add_since("prefix", start)
 
-    state = init_state(run, optimizer, trainable, first_step, average=config.ema > 0)
+    state = init_state(
+        run.mesh, optimizer, trainable, first_step, average=config.ema > 0
+    )
     scorer = ModelScorer(
         model,
         catalogue,
@@ -90,36 +89,15 @@ def make_phase(
         first_step=first_step,
         frozen=frozen,
         batches=batches,
-        place=make_place(run, catalogue, candidates),
+        catalogue=catalogue,
+        candidates=candidates,
         scorer=scorer,
         step=make_step(run, model, optimizer, state, config.ema),
-        dropout_key=run.replicate(jax.random.key(run.config.seed + 1)),
+        dropout_key=replicate(jax.random.key(run.config.seed + 1), run.mesh),
         refresh_steps=run.config.loss.refresh_steps,
-        learning_rates=group_learning_rates(optimizer, rules),
+        schedule=optimizer.schedule,
+        lr_multipliers=rules.group_multipliers(),
     ), state
-
-
-def make_place(
-    run: Run, catalogue: CatalogueArrays, candidates: tuple[Any, Items] | None
-) -> Callable[[Batch], tuple[Any, Batch]]:
-    """Returns a function that puts a batch, and the arrays it reads, on the devices.
-
-    Args:
-      run: the run.
-      catalogue: arrays of all items, from which those of a batch are taken.
-      candidates: arrays and items of every batch; None if the batches differ in them.
-    """
-
-    def place(batch: Batch) -> tuple[Any, Batch]:
-        if candidates is not None:
-            arrays, items = candidates
-        else:
-            assert batch.items is not None
-            arrays, items = catalogue.take(batch.items)
-        placed: Batch = run.shard_batch(batch._replace(items=None, examples_B=None))
-        return arrays, placed._replace(items=items)
-
-    return place
 
 
 def log_params(run: Run, config: Any, rules: PhaseRules, params: FlatParams) -> None:
@@ -133,19 +111,6 @@ def log_params(run: Run, config: Any, rules: PhaseRules, params: FlatParams) -> 
     full = full_param_table(params, rules, config.lr)
     run.reporter.text(f"params/{config.name}", full)
     log(f"{count_params(trainable):,} of {count_params(params):,} parameters trained")
-
-
-def group_learning_rates(
-    optimizer: Optimizer, rules: PhaseRules
-) -> Callable[[int], dict[str, float]]:
-    """Returns a function: step of the phase -> learning rate by group of parameters."""
-    multipliers = rules.group_multipliers()
-
-    def learning_rates(step: int) -> dict[str, float]:
-        rate = float(optimizer.schedule(step))
-        return {group: rate * mult for group, mult in multipliers.items()}
-
-    return learning_rates
 
 
 def make_batches(run: Run, phase: Any, seed: int) -> TrainBatches:
@@ -201,20 +166,20 @@ def make_windows(config: Any, examples: Examples) -> NextItem:
 
 
 def init_state(
-    run: Run, optimizer: Optimizer, trainable: FlatParams, step: int, *, average: bool
+    mesh: Mesh, optimizer: Optimizer, trainable: FlatParams, step: int, *, average: bool
 ) -> TrainState:
     """Builds the state at the start of a phase."""
     # Copies, because the train step reuses the memory of its inputs.
-    trainable = jax.tree.map(jnp.copy, trainable)
+    trainable = copy_params(trainable)
+    average_params = copy_params(trainable) if average else {}
     # Moments are placed like their weights; scalars lie on every device.
     opt_state = jax.tree.map(
-        lambda x: x if isinstance(x.sharding, NamedSharding) else run.replicate(x),
+        lambda x: x if isinstance(x.sharding, NamedSharding) else replicate(x, mesh),
         optimizer.tx.init(trainable),
     )
-    mean = jax.tree.map(jnp.copy, trainable) if average else {}
     monitor = LossMonitor(np.float32(0), np.int32(0), np.int32(0))
-    placed_step, monitor = run.replicate((np.int32(step), monitor))
-    return TrainState(placed_step, trainable, mean, opt_state, monitor)
+    placed_step, monitor = replicate((np.int32(step), monitor), mesh)
+    return TrainState(placed_step, trainable, average_params, opt_state, monitor)
 
 
 def make_step(

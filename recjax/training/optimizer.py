@@ -20,7 +20,7 @@ KERNEL_RULE = r".*/kernel"  # the default rule for weight decay
 
 
 class PhaseRules(NamedTuple):
-    """What the rules of a phase say of every parameter, resolved once.
+    """The rules of a phase, resolved for every parameter.
 
     Attributes:
       lr_mults: path -> learning-rate multiplier; None means frozen.
@@ -67,12 +67,12 @@ class Optimizer:
 
 
 def resolve_rules(config: Any, phase: Any, paths: Sequence[str]) -> PhaseRules:
-    """Matches the rules of a phase with all parameters.
+    """Matches the rules of a phase against all parameters.
 
     Args:
       config: `config.optim`.
       phase: one of `config.train.phases`.
-      paths: of all parameters.
+      paths: the paths of all parameters.
 
     Raises:
       UserError: a parameter that no rule matches, a rule that matches no parameter, a
@@ -101,11 +101,11 @@ def _check_every_rule_matches(name: str, rules: Rules, paths: Sequence[str]) -> 
     """Raises UserError at a rule that matches no parameter."""
     has_text = any(path.startswith(TEXT_PARAMS) for path in paths)
     for pattern, mult in unused_rules(rules, paths):
-        of_text = not has_text and pattern.startswith(TEXT_PARAMS)
+        is_text = not has_text and pattern.startswith(TEXT_PARAMS)
         # The usual rules stay valid for models without an encoder or dense layers.
-        if (of_text and mult is None) or pattern == KERNEL_RULE:
+        if (is_text and mult is None) or pattern == KERNEL_RULE:
             continue
-        why = ": the items have no text" if of_text else ""
+        why = ": the items have no text" if is_text else ""
         raise UserError(f"{name}: {pattern!r} matches no parameter{why}")
 
 
@@ -149,8 +149,8 @@ def make_optimizer(config: Any, phase: Any, rules: PhaseRules, steps: int) -> Op
     Args:
       config: `config.optim`.
       phase: one of `config.train.phases`.
-      rules: of the phase.
-      steps: of the phase.
+      rules: the resolved rules of the phase.
+      steps: number of steps of the phase, for the schedule.
     """
     schedule = make_schedule(phase, steps)
 

@@ -37,7 +37,7 @@ def change_report(changes: Mapping[str, float], rules: PhaseRules) -> str:
 
     Args:
       changes: path -> largest absolute change; 0 only if no bit differs.
-      rules: of the phase.
+      rules: the resolved rules of the phase.
     """
     modules: dict[str, list[float]] = {}
     for path, change in changes.items():

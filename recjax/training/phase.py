@@ -1,16 +1,19 @@
-"""What a training phase is made of, and how it runs one step."""
+"""The parts of a training phase, and how it runs one step."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 
+from recjax.catalogue.arrays import CatalogueArrays
 from recjax.common.param_paths import FlatParams, unflatten_params
 from recjax.data.batching.train_batches import TrainBatches
 from recjax.data.batching.types import Batch
+from recjax.data.text.packing import Items
 from recjax.evaluation.model_scorer import ModelScorer
 from recjax.runtime.compiler import Compiled
+from recjax.runtime.mesh import shard_batch
+from recjax.training.optimizer import Schedule
 from recjax.training.train_step import TrainState
 
 
@@ -25,12 +28,14 @@ class Phase:
       first_step: global step at its start.
       frozen: the parameters that the phase does not train.
       batches: training batches.
-      place: puts a batch, and the item arrays that it reads, on the devices.
-      scorer: ranks by a parameter state.
+      catalogue: arrays of all items, from which those of a batch are taken.
+      candidates: arrays and items of every batch; None if the batches differ in them.
+      scorer: ranks the catalogue with any parameters of the phase.
       step: the compiled train step.
       dropout_key: the key from which every step derives its own.
       refresh_steps: steps between two encodings of the stale table.
-      learning_rates: learning rate by group of parameters, after a number of steps.
+      schedule: maps a step of the phase to the learning rate before multipliers.
+      lr_multipliers: largest learning-rate multiplier of each group of parameters.
     """
 
     index: int
@@ -39,16 +44,34 @@ class Phase:
     first_step: int
     frozen: FlatParams
     batches: TrainBatches
-    place: Callable[[Batch], tuple[Any, Batch]]
+    catalogue: CatalogueArrays
+    candidates: tuple[Any, Items] | None
     scorer: ModelScorer
     step: Compiled
     dropout_key: jax.Array
     refresh_steps: int
-    learning_rates: Callable[[int], dict[str, float]]
+    schedule: Schedule
+    lr_multipliers: dict[str, float]
 
     def step_of(self, epoch: int, step: int) -> int:
         """Global step after some epochs of the phase, and some steps of the next."""
         return self.first_step + epoch * self.batches.steps_per_epoch + step
+
+    def learning_rates(self, step: int) -> dict[str, float]:
+        """Returns the learning rate of each group of parameters at a step."""
+        rate = float(self.schedule(step))
+        return {group: rate * mult for group, mult in self.lr_multipliers.items()}
+
+    def place(self, batch: Batch) -> tuple[Any, Batch]:
+        """Puts a batch, and the item arrays that it reads, on the devices."""
+        if self.candidates is not None:
+            arrays, items = self.candidates
+        else:
+            assert batch.items is not None
+            arrays, items = self.catalogue.take(batch.items)
+        on_host = batch._replace(items=None, examples_B=None)
+        placed = shard_batch(on_host, self.catalogue.mesh)
+        return arrays, placed._replace(items=items)
 
     def run_step(
         self, state: TrainState, stale: dict[str, Any], batch: Batch
@@ -56,25 +79,24 @@ class Phase:
         """Dispatches a train step; returns state and metrics that are being computed.
 
         Args:
-          state: before the step; its memory is reused.
+          state: the state before the step; its memory is reused.
           stale: the result of `encode_stale`; empty unless negatives are stale.
-          batch: on the host.
+          batch: the batch, on the host.
         """
         catalogue, placed = self.place(batch)
-        after: tuple[TrainState, dict[str, jax.Array]] = self.step(
+        return self.step(
             state, self.frozen, {**catalogue, **stale}, placed, self.dropout_key
         )
-        return after
 
     def is_refresh_step(self, step: int) -> bool:
-        """Whether the stale table is encoded again before a step of the epoch."""
+        """Returns whether a step of an epoch starts with a new stale table."""
         return self.batches.negatives.is_stale and step % self.refresh_steps == 0
 
     def encode_stale(self, state: TrainState) -> dict[str, Any]:
-        """Encodes the catalogue by the newest weights, as negatives of later steps."""
+        """Encodes the catalogue with the current weights, as later steps' negatives."""
         params = self.nested(state.trainable)
         return {"stale": {"vectors_NxD": self.scorer.encode_catalogue(params)[0]}}
 
     def nested(self, trainable: FlatParams) -> dict[str, Any]:
-        """Nests all parameters as the model reads them."""
+        """Joins trainable and frozen parameters, nested as the model reads them."""
         return unflatten_params({**trainable, **self.frozen})

@@ -61,20 +61,20 @@ def train_step(
     ema: float,
     spike: float,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update of the trainable parameters.
+    """Updates the trainable parameters once.
 
     A batch whose loss or gradient is not finite, or whose loss is far above the mean so
     far, changes nothing but the counts of steps and of skipped batches.
 
     Args:
-      state: before the step.
+      state: the state before the step.
       frozen: the other parameters, only read.
-      catalogue: per item source, its arrays of all items.
+      catalogue: the arrays of all items, by item source.
       batch: a `Batch` with its items.
       key: dropout key of the run; the step number is folded in.
       model: a `Recommender`.
-      loss: one of `losses.LOSSES`, built.
-      tx: transformation of `state.trainable`.
+      loss: a loss made by one of `losses.LOSSES`.
+      tx: the optax transformation of the gradients.
       ema: decay of `state.average` (Polyak and Juditsky, 1992).
       spike: a loss above this multiple of the mean so far is skipped; 0 = never.
 
@@ -153,13 +153,12 @@ def _update(
     monitor = state.monitor
     # The first accepted loss starts the mean.
     mean = jnp.where(monitor.accepted, 0.99 * monitor.mean + 0.01 * value, value)
-    after: TrainState = state.replace(
+    return state.replace(
         trainable=trainable,
         average=average,
         opt_state=opt_state,
         monitor=monitor.replace(mean=mean, accepted=monitor.accepted + 1),
     )
-    return after
 
 
 def directional_variance(vectors_PxD: jax.Array, mask_P: jax.Array) -> jax.Array:

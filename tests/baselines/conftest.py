@@ -50,5 +50,5 @@ def data(request, config, random_dir):
 
 @pytest.fixture
 def batches(data):
-    """The test examples as queries; the last batch is padded."""
+    """The test examples as queries; the last batch has padding."""
     return list(make_queries(data.test, batch_size=7, history_length=9, mask_seen=True))

@@ -1,19 +1,19 @@
-"""Slow reference implementations with dense arrays, filled in loops."""
+"""Dense arrays, filled one entry at a time, that the baselines are compared with."""
 
 import numpy as np
 
 
 def interactions(examples, num_items):
-    """Returns users x items, one where an example of the user has the item."""
+    """Users by items, one where an example of the user has the item."""
     matrix = np.zeros((examples.users_R.max() + 1, num_items))
-    for row in range(len(examples)):
-        for item in examples.sequence(row):
-            matrix[examples.users_R[row], item] = 1
+    for i in range(len(examples)):
+        for item in examples.sequence(i):
+            matrix[examples.users_R[i], item] = 1
     return matrix
 
 
 def histories(batches):
-    """Returns the history of every query, oldest first, without padding."""
+    """The history of every query, oldest item first; padding has an empty one."""
     return [
         queries.history_BxH[b][queries.mask_BxH[b]]
         for queries in batches
@@ -21,8 +21,8 @@ def histories(batches):
     ]
 
 
-def seen_items(batches, num_items):
-    """Returns queries x items, one where the history has the item."""
+def history_matrix(batches, num_items):
+    """Queries by items, one where a history has the item."""
     matrix = np.zeros((len(histories(batches)), num_items))
     for row, history in enumerate(histories(batches)):
         matrix[row, history] = 1
@@ -35,7 +35,7 @@ def score(baseline, batches):
 
 
 def tie_break(examples, num_items):
-    """Returns a thousandth of each item's share of the events."""
+    """A thousandth of an item's share of the events."""
     share = np.zeros(num_items)
     for item in examples.events():
         share[item] += 1 / len(examples.events())

@@ -1,4 +1,4 @@
-"""What holds for every name."""
+"""Properties that every baseline must have."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.unit
 @pytest.mark.parametrize("split", ["leave_one_out", "fixed"])
 @pytest.mark.parametrize("name", INSTALLED_BASELINES)
 def test_ranks(config, split, name):
-    """Finite scores of one row per query; the personal ones learn."""
+    """Scores are finite, one row per query; personalised baselines learn."""
     config.unlock().data.split = split
     data, mesh = load_data(config), mesh_lib.make_mesh(config.mesh)
     evaluator = Evaluator(config, data, mesh, Compiler(print, mesh))
@@ -34,7 +34,7 @@ def test_ranks(config, split, name):
 
 @pytest.mark.parametrize("name", INSTALLED_BASELINES)
 def test_a_query_without_a_history(data, batches, name):
-    """The last batch is filled with such, and users may have none."""
+    """Padding of the last batch has no history, and users may have none."""
     assert (batches[-1].examples_B < 0).any()
     baseline = BASELINES[name](0)
     baseline.fit(data.train, data.num_items)

@@ -1,4 +1,4 @@
-"""That it learns, that it is repeated, and what is said where its library is not."""
+"""BPR learns, is reproducible, and names the library if it is missing."""
 
 import sys
 

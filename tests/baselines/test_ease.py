@@ -17,7 +17,7 @@ def test_is_the_ridge_regression_of_an_item_on_the_others(data, batches):
         rest = np.delete(np.arange(num_items), j)
         gram = x[:, rest].T @ x[:, rest] + l2 * np.eye(len(rest))
         weights[rest, j] = np.linalg.solve(gram, x[:, rest].T @ x[:, j])
-    want = naive.seen_items(batches, num_items) @ weights
+    want = naive.history_matrix(batches, num_items) @ weights
     want += naive.tie_break(data.train, num_items)
 
     baseline = Ease(0, l2=l2)

@@ -1,4 +1,4 @@
-"""Against the paper's equations with full confidence matrices, one user at a time."""
+"""iALS against the paper's equations with full confidence matrices, user by user."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_against_loops(data, batches, monkeypatch, batch, piece):
     for _ in range(EPOCHS):
         users = solve(x, items)
         items = solve(x.T, users)
-    want = solve(naive.seen_items(batches, data.num_items), items) @ items.T
+    want = solve(naive.history_matrix(batches, data.num_items), items) @ items.T
     want += naive.tie_break(data.train, data.num_items)
 
     baseline = Ials(1, width=WIDTH, alpha=ALPHA, l2=L2, epochs=EPOCHS)

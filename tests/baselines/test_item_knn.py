@@ -1,4 +1,4 @@
-"""Similarities one pair at a time."""
+"""Item-kNN against similarities that are computed one pair at a time."""
 
 import numpy as np
 import pytest
@@ -19,10 +19,10 @@ def test_against_loops(data, batches, neighbours, shrinkage):
             common = (x[:, i] * x[:, j]).sum()
             norms = np.sqrt(x[:, i].sum()) * np.sqrt(x[:, j].sum())
             similar[i, j] = common / (norms + shrinkage)
-        # Rounded, so that equal ones are equal; of these the first count.
+        # Rounded, so that equal similarities are equal; of these the first are kept.
         order = np.argsort(-similar[i].round(6), kind="stable")
         similar[i, order[neighbours:]] = 0
-    want = naive.seen_items(batches, num_items) @ similar
+    want = naive.history_matrix(batches, num_items) @ similar
     want += naive.tie_break(data.train, num_items)
 
     baseline = ItemKnn(0, neighbours=neighbours, shrinkage=shrinkage)

@@ -19,12 +19,12 @@ def test_interactions(data):
 
 def test_histories(data, batches):
     found = [matrix.histories(q, data.num_items).toarray() for q in batches]
-    want = naive.seen_items(batches, data.num_items)
+    want = naive.history_matrix(batches, data.num_items)
     np.testing.assert_array_equal(np.concatenate(found), want)
 
 
 def test_weighted_histories(data, batches):
-    """The newest item is at the last place; what comes twice has both weights."""
+    """The newest item is at the last position; weights of repeated items add up."""
     weights_H = np.array([0, 0, 0, 0, 0, 1, 2, 4, 8.0])
     want = np.zeros((7, data.num_items))
     for row, history in enumerate(naive.histories(batches[:1])):

@@ -1,7 +1,7 @@
-"""Transitions counted on Amazon Industrial and Beauty, against figures of other code.
+"""Transitions on Amazon Industrial and Beauty against the results of other code.
 
 The data is not part of the repository: `$RECJAX_SHARED/data`, by default the directory
-`shared/data` beside the repository.
+`shared/data` next to the repository.
 """
 
 import os
@@ -46,7 +46,7 @@ def test_amazon_industrial():
 
 
 def test_amazon_beauty():
-    """Leave-one-out, seen items masked, fitted on the training events alone."""
+    """Leave-one-out, seen items masked, fitted on the training events only."""
     found = measure("amazon-beauty")
     for metric, value in {"hr@10": 0.0804, "ndcg@10": 0.0503}.items():
         assert found.mean(metric) == pytest.approx(value, abs=5e-4), metric

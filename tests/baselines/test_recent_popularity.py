@@ -1,4 +1,4 @@
-"""Weights of events by hand."""
+"""Recent popularity against weights that are computed by hand."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def shop(config, tmp_path):
 
 
 def test_by_time(shop, tmp_path):
-    """Training events: a at 1, b at 5, c at 5 and a at 9; half as much every two."""
+    """Training events: a at 1, b and c at 5, a at 9; the half-life is two events."""
     events = [
         "u a 1",
         "u c 5",
@@ -48,7 +48,7 @@ def test_by_time(shop, tmp_path):
 
 
 def test_by_order_where_there_are_no_times(shop, tmp_path):
-    """What histories alone have, a, a and c, then the targets: half after all seven."""
+    """Items of histories only (a, a, c) come before the targets; half-life seven."""
     shop.data.split = "fixed"
     header = "user_id:token\titem_id_list:token_seq\titem_id:token"
     lines = [header, "u\ta\tb", "u\ta b\tc", "v\ta a\tb", "w\tc\td"]

@@ -1,4 +1,4 @@
-"""A baseline's scores added to a trained model's."""
+"""Scores of baselines are added to those of a trained model."""
 
 import itertools
 
@@ -18,6 +18,7 @@ from recjax.evaluation.evaluator import Evaluator
 from recjax.models.heads import FUSION_WEIGHTS
 from recjax.run import train
 from recjax.run.phases import complete_phase
+from recjax.runtime.mesh import replicate
 
 
 def with_fusion(config, *names, weights=(0.0, 0.5, 100.0), **changes):
@@ -31,7 +32,7 @@ def with_fusion(config, *names, weights=(0.0, 0.5, 100.0), **changes):
 
 @pytest.mark.parametrize("name", ["transitions", "repeat_transitions", "text", "ials"])
 def test_a_heavy_weight_ranks_as_its_baseline(config, tmp_path, name):
-    """The order of the logarithms is that of the scores."""
+    """Logarithms of the scores are in the order of the scores."""
     c = with_fusion(config, name, weights=(1e5,)).unlock()
     c.eval.baselines = (name,)
     final = train.run(c.lock(), str(tmp_path))
@@ -74,26 +75,28 @@ def test_validation_chooses_among_all_combinations(config, tmp_path, ema):
 def test_all_combinations_are_ranked_as_each_alone(
     config, tmp_path, monkeypatch, candidates, mask_seen, block
 ):
-    """`rank_by_weighting` counts for a combination what `rank` counts with it."""
+    """`rank_by_weighting` gives the counts of `rank` for every combination."""
     weights, means = (0.0, 0.3, 2.0), {}
     monkeypatch.setattr(ranking, "BLOCK_SIZE", block)
     plain = Evaluator.tune_fusion_weights
 
-    def every(self, scorer, params, rows, metric):
+    def every(self, scorer, params, examples, metric):
         encoded = scorer.encode_catalogue(params)
         for pair in itertools.product(weights, repeat=2):
-            alone = self.replicate(np.array([pair], np.float32))
+            alone = replicate(np.array([pair], np.float32), self.mesh)
             flat = {**param_paths.flatten_params(params), FUSION_WEIGHTS: alone[0]}
-            want = self.by_model(scorer, param_paths.unflatten_params(flat), rows)[0]
-            q = next(self.queries(rows, by_length=True))
+            want = self.by_model(scorer, param_paths.unflatten_params(flat), examples)[
+                0
+            ]
+            q = next(self.queries(examples, by_length=True))
             placed = self._place_with_fusion(q)
-            found = scorer.compare(params, encoded, placed, alone)
+            found = scorer.rank_by_weighting(params, encoded, placed, alone)
             ranked = scorer.rank(param_paths.unflatten_params(flat), encoded, placed)
             np.testing.assert_array_equal(found[0][0], ranked.above_B)
             np.testing.assert_array_equal(found[1][0], ranked.equal_B)
             np.testing.assert_array_equal(found[2][0], ranked.below_B)
             means[pair] = want.mean(metric)
-        best, values = plain(self, scorer, params, rows, metric)
+        best, values = plain(self, scorer, params, examples, metric)
         chosen = means[tuple(round(float(w), 4) for w in best)]
         assert values[metric].mean() == pytest.approx(chosen) == max(means.values())
         return best, values
@@ -106,7 +109,7 @@ def test_all_combinations_are_ranked_as_each_alone(
 
 
 def test_a_resumed_run_fuses_the_untrained_encoder(config, tmp_path, monkeypatch):
-    """Not as the phases before have trained it."""
+    """The text baseline does not use the encoder as the phases before trained it."""
     names = ("text",)
     c = with_fusion(config, *names, weights=(0.0, 1.0), lr_mults=base.freeze("none"))
     c = c.unlock()
@@ -156,7 +159,7 @@ def test_probabilities_enter_as_logarithms_with_a_floor(config):
 
 
 @pytest.mark.parametrize("name", LOG_SCORED)
-def test_scores_of_probabilities_are_not_negative(config, name):
+def test_scores_with_a_logarithm_are_not_negative(config, name):
     data = load_data(config)
     baseline = BASELINES[name](0)
     baseline.fit(data.train, data.num_items)

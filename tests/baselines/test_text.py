@@ -1,4 +1,4 @@
-"""Cosines of text vectors, against loops."""
+"""Text similarity against loops over items."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture
 def vectors(data):
-    """Random vectors, all of nearly one direction."""
+    """Random vectors that all point in nearly one direction."""
     rng = np.random.default_rng(1)
     return (rng.normal(size=(data.num_items, 8)) + 4).astype(np.float32)
 

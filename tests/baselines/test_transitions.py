@@ -1,4 +1,4 @@
-"""Both rules against three loops."""
+"""Both transition rules against nested loops."""
 
 import numpy as np
 import pytest
@@ -16,34 +16,36 @@ def rule(all_positions):
 
 @pytest.mark.parametrize("name", ["transitions", "repeat_transitions"])
 def test_against_loops(data, batches, name):
-    rows, num_items = data.train, data.num_items
+    examples, num_items = data.train, data.num_items
     repeats = name == "repeat_transitions"
 
-    def asked(items, place):
-        """An item, or one of a second catalogue where it came before."""
-        before = repeats and items[place] in items[:place]
-        return items[place] + num_items * before
+    def state(items, position):
+        """An item, or its number in a second catalogue if it is repeated."""
+        repeated = repeats and items[position] in items[:position]
+        return items[position] + num_items * repeated
 
-    steps, decay, backward, newest, fade, damping = rule(rows.all_positions)
+    steps, decay, backward, num_recent, recency, damping = rule(examples.all_positions)
     counts = np.zeros((2 * num_items, num_items))
-    for row in range(len(rows)):
-        items = rows.sequence(row)
-        for later in range(len(items)) if rows.all_positions else [len(items) - 1]:
+    for i in range(len(examples)):
+        items = examples.sequence(i)
+        for later in range(len(items)) if examples.all_positions else [len(items) - 1]:
             for step in range(1, min(steps, later) + 1):
                 older, weight = later - step, decay ** (step - 1)
-                counts[asked(items, older), items[later]] += weight
-                counts[asked(items, later), items[older]] += backward * weight
-    want = np.tile(naive.tie_break(rows, num_items), (len(naive.histories(batches)), 1))
+                counts[state(items, older), items[later]] += weight
+                counts[state(items, later), items[older]] += backward * weight
+    want = np.tile(
+        naive.tie_break(examples, num_items), (len(naive.histories(batches)), 1)
+    )
     for row, history in enumerate(naive.histories(batches)):
-        for back in range(min(newest, len(history))):
-            item = asked(history, len(history) - 1 - back)
-            want[row] += fade**back * counts[item] / (counts[item].sum() + damping)
+        for back in range(min(num_recent, len(history))):
+            item = state(history, len(history) - 1 - back)
+            want[row] += recency**back * counts[item] / (counts[item].sum() + damping)
 
     baseline = BASELINES[name](0)
-    baseline.fit(rows, num_items)
+    baseline.fit(examples, num_items)
     np.testing.assert_allclose(naive.score(baseline, batches), want, rtol=1e-5)
 
 
 def test_histories_are_long_enough(batches):
-    """Or the test above would not see how many items are asked."""
+    """The test above needs histories with more items than the rules use."""
     assert max(len(history) for history in naive.histories(batches)) == 9

@@ -78,7 +78,7 @@ def imported_modules(module):
 
 
 def test_the_code_in_the_key_is_complete():
-    """Whatever the text source or the packing imports is covered."""
+    """All modules that the text source or the packing imports are covered."""
     covered = {module.__name__ for module in ENCODER_CODE}
     needed = imported_modules(text_source)
     needed |= imported_modules(frozen_prefix.text_packing)

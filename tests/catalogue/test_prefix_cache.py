@@ -124,8 +124,10 @@ def test_the_hash_covers_every_byte():
 
 
 def test_a_cached_prefix_gives_the_same_results(config, tmp_path, monkeypatch, capsys):
-    """The same prefix is read by the next run, with the same results; another depth,
-    other weights, other texts or another dtype never find it."""
+    """The next run reads the prefix and has the same results.
+
+    Another depth, other texts or another dtype miss the cache.
+    """
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
     c = config.unlock()
     c.text.cache_disk_gib, c.loss.negatives = 1.0, "in_batch"
@@ -144,7 +146,7 @@ def test_a_cached_prefix_gives_the_same_results(config, tmp_path, monkeypatch, c
         return final, out.count("read from"), out.count("kept in")
 
     first, read, kept = run("first")
-    assert (read, kept) == (1, 2)  # before the training and in phase one the same
+    assert (read, kept) == (1, 2)  # zero-shot and phase 1 need the same one
     again, read, kept = run("again")
     assert (read, kept) == (3, 0)
     assert again == first
@@ -166,7 +168,7 @@ def test_a_cached_prefix_gives_the_same_results(config, tmp_path, monkeypatch, c
 
 
 def test_changed_weights_or_code_miss_the_cache(config, tmp_path, monkeypatch, capsys):
-    """The same depth twice: one frozen weight differs in its last bit, or the code."""
+    """One frozen weight differs in its last bit, or the code differs."""
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
     encoder = shutil.copytree(TINY_BERT, tmp_path / "bert")
     c = config.unlock()
@@ -176,7 +178,7 @@ def test_changed_weights_or_code_miss_the_cache(config, tmp_path, monkeypatch, c
         train.run(c, str(tmp_path / name))
         return capsys.readouterr().out.count("read from")
 
-    assert read("first") == 1  # before the training computes, phase one reads
+    assert read("first") == 1  # zero-shot computes it, phase 1 reads it
     assert read("again") == 2
     path = encoder / "model.safetensors"
     weights = load_file(path)

@@ -26,12 +26,12 @@ def test_mean_is_zero_and_covariance_the_identity(monkeypatch, chunk_size):
     np.testing.assert_allclose(white.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(np.cov(white.T, bias=True), np.eye(12), atol=1e-3)
     assert np.abs(np.corrcoef(x.T) - np.eye(12)).max() > 0.3  # it was not before
-    # ZCA: each feature goes with the one that it was, which PCA's would not.
+    # ZCA: each feature correlates most with itself, unlike the features of PCA.
     across = np.corrcoef(x.T, white.T)[:12, 12:]
     assert (across.argmax(1) == np.arange(12)).all()
 
 
-def test_rotated_vectors_are_whitened_to_the_rotated():
+def test_whitening_commutes_with_rotation():
     x = crowded(500, 12)
     turn, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(12, 12)))
     turned = whiten((x @ turn).astype(np.float32))
@@ -47,7 +47,7 @@ def test_fewer_items_than_features(num):
     np.testing.assert_allclose(variances[: 12 - num + 1], 0, atol=1e-6)
 
 
-def test_one_direction_is_lost_after_a_layer_norm():
+def test_vectors_after_a_layer_norm_lose_one_direction():
     x = np.random.default_rng(0).normal(size=(500, 12))
     x -= x.mean(1, keepdims=True)
     white = whiten((x * np.linspace(0.5, 2, 12) + 3).astype(np.float32))
@@ -60,7 +60,7 @@ def test_items_with_the_same_text_become_zero():
 
 
 def test_power_between_centring_and_whitening():
-    """Principal deviations to the power of one half are divided by themselves."""
+    """At power 1/2 every principal deviation becomes its square root."""
     x = crowded(200, 6)
     half = whiten(x, 0.5).astype(np.float64)
     before = np.linalg.svd(x - x.mean(0), compute_uv=False) / np.sqrt(len(x))

@@ -53,7 +53,7 @@ def copied(saved, tmp_path):
 
 
 def resume(folder):
-    """What a run resumes from: metadata, the value of its arrays, and log lines."""
+    """Metadata and array value that a run resumes from, and its log lines."""
     lines = []
     with contextlib.closing(Checkpoints(folder, lines.append)) as checkpoints:
         value = None
@@ -61,7 +61,8 @@ def resume(folder):
             restored = checkpoints.restore_last(make_tree(0))
             value = float(restored["trainable"]["b"][0])
             assert value == float(restored["opt_state"][0]["m"]["b"][0])
-        return checkpoints.resume_metadata, value, lines
+        newest = checkpoints.newest
+        return newest.meta if newest else None, value, lines
 
 
 def edit_manifest(path, edit):
@@ -79,8 +80,8 @@ def test_the_newest_is_found_and_the_oldest_is_gone(saved):
 
 
 @pytest.mark.parametrize("seed", range(FILES_DAMAGED))
-def test_damage_is_found_and_the_previous_checkpoint_is_used(copied, seed):
-    """A bit flipped, a file cut or deleted: each of 30 is seen."""
+def test_damage_is_found_and_the_checkpoint_before_is_taken(copied, seed):
+    """A flipped bit, a truncated file or a missing file is found, wherever it is."""
     rng = random.Random(seed)
     newest = copied / "checkpoints" / "last" / "30"
     files = sorted(p for p in newest.rglob("*") if p.is_file())
@@ -122,12 +123,12 @@ def test_unfinished_checkpoints_do_not_count(copied):
     assert meta["step"] == 20
     assert "never finished" in lines[0]
     shutil.rmtree(copied / "checkpoints" / "params" / "1")
-    meta, value, _ = resume(copied)  # the states of phase 1 are of no use without it
+    meta, value, _ = resume(copied)  # the states of phase 1 are useless without it
     assert (meta, value) == ({"step": 0}, None)
 
 
 def test_a_damaged_newer_checkpoint_is_deleted_by_the_next_save(copied):
-    """Though its number is higher, it does not count as one of the two kept."""
+    """Its number is higher, but it does not count as one of the two that are kept."""
     (copied / "checkpoints" / "last" / "30" / NAME).write_text("{}")
     with contextlib.closing(Checkpoints(copied, print)) as checkpoints:
         checkpoints.check_identity(IDENTITY)
@@ -201,10 +202,8 @@ def test_a_failed_save_is_logged_and_the_previous_one_remains(copied, monkeypatc
     assert resume(copied)[:2] == ({"phase": 1, "step": 30}, 30.0)
 
 
-def test_the_phase_checkpoint_is_saved_again_once_the_disk_has_space(
-    tmp_path, monkeypatch
-):
-    """Without it no state of the phase is of use; until then each one is logged."""
+def test_the_phase_checkpoint_is_saved_when_there_is_room_again(tmp_path, monkeypatch):
+    """Without it the states of the phase are useless, so every failure is logged."""
     lines, tree = [], make_tree(5)
     with contextlib.closing(Checkpoints(tmp_path, lines.append)) as checkpoints:
         checkpoints.check_identity(IDENTITY)

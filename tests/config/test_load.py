@@ -1,4 +1,4 @@
-"""Configs from JSON, and the declarations behind them."""
+"""Saved configs, paths of configs, and the names of the package."""
 
 import json
 import subprocess
@@ -95,7 +95,7 @@ def test_public_names():
 
 
 def test_the_wheel_has_every_module(tmp_path):
-    """Without network: built by the setuptools that is installed."""
+    """The wheel is built without network, by the installed setuptools."""
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-index"]
     command += ["--no-build-isolation", f"--wheel-dir={tmp_path}", str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

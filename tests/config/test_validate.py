@@ -1,4 +1,4 @@
-"""Config mistakes, found without a run: every declared bound, choice and rule."""
+"""Every declared bound, choice and rule of the config is enforced."""
 
 import re
 
@@ -23,7 +23,7 @@ def config_with(changes):
 
 
 def with_value(name, value):
-    """A config with a value for a key; those of phases are of the first phase."""
+    """A config with a value for a key; a key of phases is set in the first phase."""
     key = KEYS[name]
     if isinstance(key.default, tuple):
         value = (value,)
@@ -192,7 +192,7 @@ MISTAKES = [
     ({"train.phases": (1,)}, r"train.phases: \(1,\) is not a tuple of phase"),
     (
         {"train.phases": (base.phase("a/b"),)},
-        "train.phases: name 'a/b' is not a word",
+        "train.phases: name 'a/b' has more than letters",
     ),
     (
         {"train.phases": (base.phase("a"), base.phase("a"))},

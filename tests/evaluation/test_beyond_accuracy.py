@@ -1,4 +1,4 @@
-"""Measures of lists, worked by hand and against naive loops."""
+"""Beyond-accuracy metrics against cases worked by hand and naive loops."""
 
 import itertools
 import math
@@ -72,7 +72,7 @@ def test_diversity_by_hand():
 
 
 def test_all_by_hand():
-    """At k = 1 everybody gets item 0, which is the head: 6 of 8 events."""
+    """At k = 1 everybody gets item 0, the only head item, with 6 of 8 events."""
     vectors = np.eye(4, dtype=np.float32)
     found = beyond_accuracy.beyond_accuracy(TOP, EVENTS, 1, vectors)
     assert found == pytest.approx(
@@ -100,7 +100,7 @@ def test_means_against_a_loop(many):
 
 @pytest.mark.parametrize("most", [1, 3 * 8 * 5, 2**22])
 def test_diversity_against_a_loop(many, monkeypatch, most):
-    """Whole, and some users at a time."""
+    """All lists at once, and some at a time."""
     monkeypatch.setattr(beyond_accuracy, "MAX_VALUES", most)
     top, _, vectors = many
     plain, sizes = beyond_accuracy._pair_distances, []

@@ -1,4 +1,4 @@
-"""Scorers without training, against numpy by hand."""
+"""The evaluation of scorers against plain NumPy."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -34,7 +34,7 @@ def evaluator(config, data):
 
 
 def by_hand(data, config, scores_of):
-    """Metrics of `scores_of(history)`, one row at a time."""
+    """Metrics of `scores_of(history)`, one example at a time."""
     counts = []
     for row in range(len(data.test)):
         history, target = data.test.history(row), data.test.targets_R[row]
@@ -69,7 +69,7 @@ def test_random_is_seeded(data, evaluator):
     assert np.mean(auc(0)) == pytest.approx(0.5, abs=0.15)
 
 
-def test_text_similarity_without_whitening(config, data, evaluator):
+def test_text_vectors_without_training(config, data, evaluator):
     """The user is the mean of the newest H unit vectors; scores are cosines."""
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(data.num_items, 5)).astype(np.float32)
@@ -164,7 +164,7 @@ def test_rows_come_back_in_order(config, data, evaluator):
 
 
 def test_likes_are_calibrated_on_validation(config):
-    """Scores that run the other way on the test do not change what is fitted."""
+    """Test scores in reverse order do not change the calibration."""
     rng, c = np.random.default_rng(0), config.unlock()
     c.data.rating, c.eval.like_threshold = "rating", 4.0
     rows, scores = {}, {}
@@ -185,3 +185,11 @@ def test_likes_are_calibrated_on_validation(config):
     share = likes["valid"].mean()
     want = metrics.rating_report(scores["test"], likes["test"], platt, share)
     assert found == pytest.approx(want)
+
+
+def test_a_small_test_split_shows_each_example_once(config, data):
+    config.unlock().report.examples = len(data.test) + 3
+    top_RxK = np.zeros((len(data.test), 1), int)
+    titles = data.item_ids.tolist()
+    lines = results.example_recommendations(config, data, titles, top_RxK)
+    assert len(lines) == len(data.test)

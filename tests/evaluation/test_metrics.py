@@ -62,8 +62,8 @@ def test_interval_has_its_nominal_coverage():
     assert 0.90 <= hits / 200 <= 0.99
 
 
-def test_rows_of_one_user_are_resampled_together():
-    """Ten rows a user, all alike: as uncertain as one row a user."""
+def test_rows_of_one_user_are_drawn_together():
+    """Ten equal examples per user are as uncertain as one."""
     one = (np.random.default_rng(0).random(100) < 0.3).astype(float)
     alike = metrics.with_intervals(
         {"x": np.repeat(one, 10)}, np.repeat(np.arange(100), 10), bootstrap_samples=500

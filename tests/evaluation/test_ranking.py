@@ -1,4 +1,4 @@
-"""One ranking for all: ties, seen items, broken scores."""
+"""Ties, seen items and scores that are not finite in the ranking."""
 
 import jax
 import numpy as np
@@ -27,7 +27,7 @@ def test_seen_items_are_not_candidates():
     assert run([5, 4, 3, 2], [-1, -1], 2) == ((2, 0, 1), [0, 1])
     assert run([5, 4, 3, 2], [0, -1], 2) == ((1, 0, 1), [1, 2])
     assert run([5, 4, 3, 2], [0, 3], 2) == ((1, 0, 0), [1, 2])
-    assert run([5, 4, 3, 2], [0, 3], 2, k=4)[1] == [1, 2, -1, -1]  # no more there
+    assert run([5, 4, 3, 2], [0, 3], 2, k=4)[1] == [1, 2, -1, -1]  # there are no more
 
 
 def test_ties_are_counted():
@@ -46,8 +46,8 @@ def test_infinite_scores_are_counted():
 
 
 @pytest.mark.parametrize("broken", [np.inf, -np.inf, np.nan, 1.0])
-def test_padding_of_the_index_is_never_ranked(broken):
-    """Whatever the query, as many others are counted as there are."""
+def test_what_fills_the_index_up_is_never_ranked(broken):
+    """The counts of every query add up to the number of its candidates."""
     index = make_index(np.ones((3, 2), np.float32), np.zeros(3, np.float32))
     assert index.bias_M.shape == (32,)
     queries = np.array([[broken, 1.0]], np.float32)

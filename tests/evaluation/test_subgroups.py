@@ -1,4 +1,4 @@
-"""Groups of rows by hand, their means against ir-measures."""
+"""Groups of examples by hand, their means against ir-measures."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.unit
 
 
 def make_rows(lengths, targets, users=None, all_positions=False):
-    """Rows whose histories hold item 0 alone."""
+    """Examples whose histories contain only item 0."""
     ends = np.cumsum(lengths)
     return Examples(
         np.arange(len(targets)) if users is None else np.asarray(users),
@@ -60,7 +60,7 @@ def test_items_and_popularity_by_hand(data):
 
 
 def test_whole_sequences_count_with_their_histories(data):
-    """Every event of a training sequence is one, not the target alone."""
+    """Every event of a training sequence counts, not only the target."""
     data = dataclasses.replace(data, train=make_rows([4], [1], all_positions=True))
     found = subgroups.make_subgroups(data, make_rows([1] * 3, [0, 1, 2]))
     assert members(found["item"]) == {"new": [2], "cold": [0, 1], "warm": []}
@@ -120,7 +120,7 @@ def test_columns_of_users():
             "level": [str(u % 12) for u in range(n)],
             "town": [f"t{u % 13}" for u in range(n)],  # many values, no numbers
             "zip": [f"{u % 20:05}" for u in range(n)],  # leading zeros
-            "number": [str(1000 + u) for u in range(n)],  # no two alike
+            "number": [str(1000 + u) for u in range(n)],  # all different
             "weight": [f"{50 + u}.5" for u in range(n)],
             "age": ["" if u == 39 else str(18 + u % 20) for u in range(n)],
         }
@@ -186,7 +186,7 @@ def test_means_against_ir_measures():
 
 
 def test_gap_by_hand():
-    """Means 0.75, 0.25 and 0.5, the best of all in a group that is too small."""
+    """Means 0.75, 0.25 and 0.5; a group with a better one is too small."""
     values = {"hr@10": np.array([1, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1.0])}
     group = np.array(list("aaaabbbbccccd"))
     masks = {name: group == name for name in "abcd"}

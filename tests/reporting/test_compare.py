@@ -1,4 +1,4 @@
-"""Runs in one table, and those that may not be."""
+"""Runs in one table, and runs that cannot be compared."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ def main(monkeypatch, *args):
     compare.main()
 
 
-def test_runs_of_one_protocol_share_a_table(run, tmp_path, monkeypatch, capsys):
+def test_runs_of_one_protocol_are_in_one_table(run, tmp_path, monkeypatch, capsys):
     a, b = run("a"), run("b", **{"seed": 1, "user_tower.name": "mean"})
     capsys.readouterr()
     main(monkeypatch, tmp_path / "a", tmp_path / "b", "--metrics", "ndcg@10")
@@ -40,7 +40,7 @@ def test_runs_of_one_protocol_share_a_table(run, tmp_path, monkeypatch, capsys):
     assert "(popularity)" in out
 
 
-def test_sampled_candidates_are_warned_about(run, capsys):
+def test_sampled_candidates_come_with_a_warning(run, capsys):
     run("whole")
     assert "ranked among" not in capsys.readouterr().out
     final = run("drawn", **{"eval.candidates": 5})
@@ -49,7 +49,7 @@ def test_sampled_candidates_are_warned_about(run, capsys):
     assert final["test"]["hr@10"]["value"] == 1  # of six
 
 
-def test_incomplete_results_are_refused(tmp_path, monkeypatch, capsys):
+def test_files_that_are_no_results_are_refused(tmp_path, monkeypatch, capsys):
     (tmp_path / "results.json").write_text('{"seed": 1}')
     with pytest.raises(SystemExit, match="2"):
         main(monkeypatch, tmp_path)
@@ -102,7 +102,7 @@ def test_other_protocols_are_refused(
     assert differs in line
 
 
-def test_a_directory_without_a_finished_run_is_refused(tmp_path, monkeypatch, capsys):
+def test_a_directory_without_a_run_is_refused(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as e:
         main(monkeypatch, tmp_path)
     assert e.value.code == 2

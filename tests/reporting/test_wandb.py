@@ -1,4 +1,4 @@
-"""What is sent to Weights & Biases, by a stand-in, and by itself where it is there."""
+"""Scalars sent to Weights & Biases, to a fake and, if it is installed, to wandb."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -11,20 +11,20 @@ from recjax.run import train
 
 
 class Service(ModuleType):
-    """Takes what `wandb` takes, and knows a run as far as it was sent."""
+    """A fake of the module `wandb` that records its calls."""
 
     def __init__(self, starting_step=0, error=None):
         super().__init__("wandb")
         self.starting_step, self.error = starting_step, error
-        self.sent, self.finished, self.asked = [], 0, {}
+        self.sent, self.finished, self.options = [], 0, {}
 
     def Settings(self, **options):
         return options
 
-    def init(self, **asked):
+    def init(self, **options):
         if self.error:
             raise self.error
-        self.asked = asked
+        self.options = options
         return SimpleNamespace(
             starting_step=self.starting_step,
             log=lambda values, step: self.sent.append((step, values)),
@@ -52,14 +52,14 @@ def test_a_run_sends_its_scalars(config, tmp_path, monkeypatch):
     steps = [step for step, _ in service.sent]
     assert steps == sorted(steps)
     assert service.finished == 1
-    asked = service.asked
-    assert (asked["project"], asked["name"]) == ("movies", "point/0")
-    assert asked["config"]["item_tower.width"] == config.item_tower.width
-    assert asked["resume"] == "allow"
+    options = service.options
+    assert (options["project"], options["name"]) == ("movies", "point/0")
+    assert options["config"]["item_tower.width"] == config.item_tower.width
+    assert options["resume"] == "allow"
 
 
-def test_a_resumed_run_keeps_its_id(tmp_path, monkeypatch):
-    """What was sent before is not sent again."""
+def test_resumed_under_the_same_id(tmp_path, monkeypatch):
+    """Steps that were sent before are not sent again."""
     ids = []
     for starting_step in (0, 7):
         service = Service(starting_step)
@@ -67,7 +67,7 @@ def test_a_resumed_run_keeps_its_id(tmp_path, monkeypatch):
         sink = WandbWriter(tmp_path, "movies", {})
         for step in (6, 7, 8):
             sink.scalars(step, {"x": 1.0})
-        ids.append(service.asked["id"])
+        ids.append(service.options["id"])
         assert [step for step, _ in service.sent] == [
             step for step in (6, 7, 8) if step >= starting_step
         ]
@@ -75,10 +75,10 @@ def test_a_resumed_run_keeps_its_id(tmp_path, monkeypatch):
     # A run that is deleted and made again has other curves, whatever its name.
     (tmp_path / "wandb_id").unlink()
     WandbWriter(tmp_path, "movies", {})
-    assert service.asked["id"] != ids[0]
+    assert service.options["id"] != ids[0]
 
 
-def test_missing_wandb_or_api_key_is_an_error(tmp_path, monkeypatch):
+def test_a_missing_library_or_key_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"^report\.wandb: needs wandb; pip install"):
         WandbWriter(tmp_path, "movies", {})
@@ -88,8 +88,8 @@ def test_missing_wandb_or_api_key_is_an_error(tmp_path, monkeypatch):
         WandbWriter(tmp_path, "movies", {})
 
 
-def test_offline_runs_are_recorded(config, tmp_path, monkeypatch):
-    """By the package itself: a file of records that has the scalars."""
+def test_offline(config, tmp_path, monkeypatch):
+    """The installed package writes a file that has the scalars."""
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     train.run(with_wandb(config), str(tmp_path))

@@ -1,4 +1,4 @@
-"""A run that is only planned, and what refuses to begin."""
+"""Dry runs, and mistakes that are found before a run starts."""
 
 import contextlib
 import os
@@ -33,12 +33,12 @@ def test_a_dry_run_describes_each_phase(config, tmp_path, capsys, negatives):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dry_run_prints_the_config_without_a_file_name(config, tmp_path, capsys):
+def test_a_dry_run_names_no_file_that_it_does_not_write(config, tmp_path, capsys):
     dry_run(config, str(tmp_path / "run"))
     assert "\nconfig, resolved:\n" in capsys.readouterr().out
 
 
-def test_a_dry_run_finds_a_prefix_that_is_too_large(config, tmp_path):
+def test_a_dry_run_finds_too_large_a_prefix(config, tmp_path):
     c = config.unlock()
     c.text.cache_ram_gib, c.loss.negatives = 1e-9, "all"
     c.train.phases = (base.phase("top", lr_mults=base.freeze(1, layers=3)),)
@@ -48,13 +48,13 @@ def test_a_dry_run_finds_a_prefix_that_is_too_large(config, tmp_path):
     dry_run(c, str(tmp_path / "run"))
 
 
-def test_a_dry_run_finds_errors(config, tmp_path):
+def test_a_dry_run_finds_mistakes(config, tmp_path):
     c = config.copy_and_resolve_references().unlock()
     c.text.template = "{nothing}"
     with pytest.raises(UserError, match="template"):
         dry_run(c, str(tmp_path / "run"))
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="may not be written"):
+    with pytest.raises(UserError, match="is not writable"):
         dry_run(config, str(tmp_path / "file" / "run"))
     train.run(config, str(tmp_path / "run"))
     c = config.copy_and_resolve_references().unlock()
@@ -75,7 +75,7 @@ def test_a_full_disk_is_found_before_anything_is_compiled(
     assert "compiling" not in capsys.readouterr().out
 
 
-def test_a_step_that_exceeds_the_memory_is_found(config, tmp_path, monkeypatch):
+def test_a_step_that_needs_too_much_memory_is_found(config, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sysconf", lambda name: 10)
     with pytest.raises(UserError, match=r"a step needs .* the machine has"):
         dry_run(config, str(tmp_path / "run"))
@@ -83,7 +83,10 @@ def test_a_step_that_exceeds_the_memory_is_found(config, tmp_path, monkeypatch):
 
 def test_two_runs_in_one_directory(config, tmp_path):
     (tmp_path / "config.json").write_text("the other's")
-    with lock_workdir(tmp_path), pytest.raises(UserError, match="another run is in it"):
+    with (
+        lock_workdir(tmp_path),
+        pytest.raises(UserError, match="another run is using it"),
+    ):
         train.run(config, str(tmp_path))
     assert (tmp_path / "config.json").read_text() == "the other's"
     with contextlib.ExitStack() as stack:
@@ -91,8 +94,8 @@ def test_two_runs_in_one_directory(config, tmp_path):
     assert train.run(config, str(tmp_path))["test"]
 
 
-def test_inconsistent_flags_of_processes_are_errors(tmp_path):
+def test_flags_of_processes_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(UserError, match="--processes needs --coordinator"):
         initialize_distributed(None, 2, 0)
-    with pytest.raises(UserError, match="--process=2 is not one of 2"):
+    with pytest.raises(UserError, match="--process=2 is not from 0 to 1"):
         initialize_distributed("127.0.0.1:1", 2, 2)

@@ -1,4 +1,4 @@
-"""Whole runs with variants of the text encoder, and what refuses to begin."""
+"""Complete runs with variants of the text encoder, and configs that are refused."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from tests.conftest import TINY_BERT, TOP
 
 
 def train_changes(config, workdir, rules):
-    """How far a phase with these rules moves each parameter."""
+    """The change of each parameter in a phase with these rules."""
     c = config.copy_and_resolve_references().unlock()
     c.item_tower.sources, c.user_tower.dropout = ("id", "text"), 0.05
     c.train.batch_size = 8  # 40 users: 5 steps an epoch
@@ -33,14 +33,14 @@ def test_other_model_types_train(config, tmp_path, name):
         assert (change == 0) == frozen, path
 
 
-def test_what_an_encoder_lacks_is_one_line(config, tmp_path):
+def test_a_missing_part_of_an_encoder_is_one_line(config, tmp_path):
     c = config.unlock()
     c.text.encoder = str(TINY_BERT.parent / "tiny_distilbert")
     c.item_tower.pooling = "pooler"
     with pytest.raises(UserError, match=r"pooling: 'pooler', but text\.encoder .* has"):
         train.run(c, str(tmp_path))
     c.text.encoder, c.text.max_tokens = str(TINY_BERT.parent / "tiny_roberta"), 49
-    with pytest.raises(UserError, match="49 is not within 3 and 48, the encoder's"):
+    with pytest.raises(UserError, match="49 is more than the encoder's maximum, 48"):
         train.run(c, str(tmp_path))
 
 
@@ -48,13 +48,13 @@ def test_what_an_encoder_lacks_is_one_line(config, tmp_path):
     ("what", "leaves"), [("lora", ("lora_a", "lora_b")), ("bias", ("bias",))]
 )
 def test_only_adapters_or_only_biases_are_trained(config, tmp_path, what, leaves):
-    """All else of the encoder stays as it was, to the last bit."""
+    """All other parameters of the encoder stay bit-identical."""
     config.unlock().text.lora_rank = 2 if what == "lora" else 0
     seen = 0
     for path, change in train_changes(config, tmp_path, base.freeze(what)):
         free = path.rpartition("/")[2] in leaves
         seen += "/encoder/" in path and free
-        if not path.endswith("key/bias"):  # which the softmax does not see
+        if not path.endswith("key/bias"):  # the softmax does not depend on it
             assert (change > 0) == (free or "/encoder/" not in path), path
     assert seen == {"lora": 3 * 2 * 2, "bias": 1 + 3 * 8}[what]
 
@@ -83,7 +83,7 @@ def test_adapters_without_effect_are_one_line(config, tmp_path):
 
 
 def test_frozen_vectors_are_whitened(config, tmp_path, monkeypatch):
-    """What the item tower reads, and not what is known before the training."""
+    """Whitening changes what the item tower reads, and no zero-shot result."""
     seen, before = [], {}
 
     def record(*args):

@@ -1,4 +1,4 @@
-"""Whole runs on synthetic data: learning, freezing, resuming, refusing."""
+"""Complete runs on synthetic data: learning, freezing, resuming, refusing."""
 
 import contextlib
 import hashlib
@@ -71,7 +71,7 @@ class WholeRun(NamedTuple):
 
 @pytest.fixture(scope="module")
 def whole(atomic_dir, tmp_path_factory):
-    """One uninterrupted run and what it printed."""
+    """An uninterrupted run and its output."""
     config, workdir = two_phases(atomic_dir), tmp_path_factory.mktemp("whole")
     with contextlib.redirect_stdout(io.StringIO()) as out:
         final = train.run(config, str(workdir))
@@ -133,8 +133,8 @@ def test_run_directory(whole, capsys):
     assert (whole.workdir / "results.md").read_text() in shown
 
 
-def test_ranks_give_the_metrics_of_the_results(whole):
-    """Every metric of every system, from the place of each row's target."""
+def test_ranks_reproduce_the_results(whole):
+    """Every metric of every system can be computed from the ranks."""
     table = pl.read_parquet(whole.workdir / "ranks.parquet")
     data = load_data(whole.config)
     assert table["user"].to_list() == data.user_ids[data.test.users_R].tolist()
@@ -179,7 +179,7 @@ def test_tensorboard_reads_the_run(whole):
 
 @pytest.mark.parametrize("killed_at", [2, 5, 6, 8])
 def test_resumed_equals_uninterrupted(whole, tmp_path, monkeypatch, capsys, killed_at):
-    """Killed in phase towers (evaluations 1 to 5), as phase top starts (6), in it."""
+    """Evaluations 1 to 5 are in phase towers, 6 starts phase top, 8 is in it."""
 
     class KilledError(Exception):
         pass
@@ -212,7 +212,7 @@ def test_resumed_equals_uninterrupted(whole, tmp_path, monkeypatch, capsys, kill
 def test_seconds_and_memory_of_an_interrupted_run_are_kept(
     whole, tmp_path, monkeypatch
 ):
-    """Killed after the last epoch of a phase, which is saved however short it was."""
+    """The run is killed after the last epoch of a phase, whose end is always saved."""
     c = whole.config.copy_and_resolve_references().unlock()
     c.train.checkpoint_seconds = 1e9
     save_last = Checkpoints.save_last
@@ -240,7 +240,7 @@ def test_seconds_and_memory_of_an_interrupted_run_are_kept(
     assert 10**6 < final["peak_memory_mib"] < 2 * 10**6
 
 
-def test_lost_ranks_do_not_change_the_results(whole, tmp_path, capsys):
+def test_missing_ranks_cost_no_results(whole, tmp_path, capsys):
     shutil.copytree(whole.workdir, tmp_path, dirs_exist_ok=True)
     (tmp_path / "results.json").unlink()
     (tmp_path / "ranks" / "popularity.npy").unlink()
@@ -258,7 +258,7 @@ def test_lost_ranks_do_not_change_the_results(whole, tmp_path, capsys):
 def test_early_stopping_keeps_the_best(config, tmp_path, capsys):
     c = config.unlock()
     c.item_tower.sources = ("id", "text")
-    # The first epochs help, the huge rate that follows the warm-up destroys.
+    # The first epochs help; the huge rate later in the warm-up destroys the model.
     c.train.phases = (base.phase("p", epochs=30, lr=0.5, warmup=1.0, patience=3),)
     c.optim.clip_norm = 0.0
     final = train.run(c.lock(), str(tmp_path))
@@ -272,7 +272,7 @@ def test_early_stopping_keeps_the_best(config, tmp_path, capsys):
 
 def test_another_config_in_the_same_directory_is_refused(config, tmp_path):
     train.run(config, str(tmp_path))
-    shutil.rmtree(tmp_path / "checkpoints")  # a finished run still is one
+    shutil.rmtree(tmp_path / "checkpoints")  # the run still counts as finished
     other = config.copy_and_resolve_references().unlock()
     other.item_tower.width = 16
     with pytest.raises(UserError, match=r"item_tower\.width: 8 before, 16 now"):
@@ -312,7 +312,7 @@ def test_seconds_of_an_unfinished_epoch_are_saved(config, tmp_path, monkeypatch)
     c.train.phases = (base.phase("p", epochs=1, lr=0.01),)
     c.train.batch_size = 8
     train.run(c, str(tmp_path))
-    assert len(found) > 2  # several in the one epoch
+    assert len(found) > 2  # several checkpoints in one epoch
     assert all(b[1] > a[1] for a, b in itertools.pairwise(found))
 
 
@@ -323,7 +323,7 @@ def test_seconds_of_an_unfinished_epoch_are_saved(config, tmp_path, monkeypatch)
         ("text.encoder", "/no/where", "'/no/where' is neither a known name"),
         ("text.template", "{nothing}", "template '{nothing}'"),
         ("text.template", "{title.x}", "'title.x' does not fit"),
-        ("text.max_tokens", 4000, "text.max_tokens: 4000 is not within"),
+        ("text.max_tokens", 4000, "text.max_tokens: 4000 is more than"),
         ("train.batch_size", 0, "train.batch_size: 0 is not at least 1"),
         ("mesh.rules", (("x/.*", ("modle",)), (".*", ())), "'modle' is not one of da"),
         ("mesh.data", 0, "mesh.data: 0 is neither at least 1 nor -1"),
@@ -357,8 +357,8 @@ def test_baselines_that_cannot_run_are_found_first(config, tmp_path, monkeypatch
         train.run(c, str(tmp_path / "run"))
 
 
-def test_training_without_histories_is_refused(config, tmp_path):
-    """Three events a user: one to learn, one to validate, one to test."""
+def test_examples_without_histories_are_refused(config, tmp_path):
+    """Three events per user: one each for training, validation and test."""
     folder = tmp_path / "x"
     folder.mkdir()
     lines = ["user_id:token\titem_id:token\ttimestamp:float"]
@@ -414,7 +414,7 @@ CHOICES = {
 
 @pytest.mark.parametrize("turn", range(max(map(len, CHOICES.values()))))
 def test_every_name_runs(config, tmp_path, turn):
-    """Run i takes the i-th name of every table, again from the first at its end."""
+    """Run i takes the i-th name of every registry, and starts again at its end."""
     c = config.unlock()
     c.item_tower.sources = tuple(SOURCES)
     c.eval.baselines = INSTALLED_BASELINES
@@ -424,7 +424,7 @@ def test_every_name_runs(config, tmp_path, turn):
     c.data.rating, c.eval.like_threshold = "rating", 3.0
     if c.user_tower.name in USES_GRAPH:
         c.loss.negatives = "all"
-    c.user_tower.num_layers = 2  # of a graph, one step there and one back
+    c.user_tower.num_layers = 2  # a graph tower propagates to users and back
     schedule = list(SCHEDULES)[turn % len(SCHEDULES)]
     rules = base.freeze("none", layers=3)
     c.train.phases = (
@@ -436,7 +436,7 @@ def test_every_name_runs(config, tmp_path, turn):
     assert tuple(final["baselines"]) == INSTALLED_BASELINES
 
 
-def test_zero_shot_uses_mean_pooling_if_pooling_is_learned(config, tmp_path):
+def test_zero_shot_replaces_learned_pooling_by_the_mean(config, tmp_path):
     before = {}
     for pooling in ("attention", "mean", "cls"):
         c = config.copy_and_resolve_references().unlock()
@@ -454,7 +454,7 @@ def test_ids_alone_need_no_item_file(config, tmp_path):
 
 
 def test_a_phase_without_epochs_is_skipped(config, tmp_path):
-    """The last one too: the result is that of the phase before."""
+    """This holds for the last phase too: the one before gives the result."""
     c = config.unlock()
     c.item_tower.sources = ("id",)
     c.train.phases = tuple(
@@ -469,7 +469,7 @@ def test_a_phase_without_epochs_is_skipped(config, tmp_path):
 
 
 def test_averaged_weights_are_kept(config, tmp_path):
-    """With a decay that forgets nothing, what is kept is what was there before."""
+    """With a decay of nearly 1 the average stays at the initial parameters."""
     c = config.unlock()
     c.train.phases = (base.phase("p", epochs=2, lr=1e-2, ema=1 - 1e-9),)
     train.run(c.lock(), str(tmp_path / "still"))
@@ -511,8 +511,8 @@ def test_other_data_is_not_resumed(config, atomic_dir, tmp_path):
         train.run(c, str(tmp_path / "run"))
 
 
-def test_odd_data_and_rules_are_reported(config, tmp_path, capsys):
-    """Targets that their users had before, items without text, and a middle layer."""
+def test_oddities_in_data_and_rules_are_logged(config, tmp_path, capsys):
+    """Repeat interactions, items without text, a trained layer below a frozen one."""
     events = ["user_id:token\titem_id:token\ttimestamp:float"]
     for u in range(6):
         items = [*"abcdef"[u % 3 :], "a" if u % 2 else "g"]
@@ -539,7 +539,7 @@ def test_odd_data_and_rules_are_reported(config, tmp_path, capsys):
 
 
 def test_other_pretrained_weights_are_another_run(config, tmp_path):
-    """A directory's name stays, what is in it does not."""
+    """The directory keeps its name, but its weights change."""
     folder = shutil.copytree(TINY_BERT, tmp_path / "bert")
     c = config.unlock()
     c.text.encoder = str(folder)
@@ -556,7 +556,7 @@ def test_other_pretrained_weights_are_another_run(config, tmp_path):
 
 
 def test_groups_and_lists_are_reported(config, tmp_path, monkeypatch):
-    """Diversity is by the vectors that the last evaluation has encoded, once."""
+    """Diversity uses the vectors of the last evaluation, which are encoded once."""
     folder = synthetic.write_atomic(tmp_path / "tiny", num_users=64)
     users = [f"u{u}\t{'MF'[u % 2]}\t{20 + u // 2}" for u in range(64)]
     header = "user_id:token\tsex:token\tage:token"
@@ -577,7 +577,7 @@ def test_groups_and_lists_are_reported(config, tmp_path, monkeypatch):
     monkeypatch.setattr(ModelScorer, "encode_catalogue", encoding)
     monkeypatch.setattr(results_lib, "beyond_accuracy", measuring)
     train.run(c.lock(), str(tmp_path / "run"))
-    assert len(encoded) == 3  # before and after the one epoch, and of the best state
+    assert len(encoded) == 3  # before and after the epoch, and for the best state
     np.testing.assert_array_equal(given[-1], encoded[-1][0])
 
     final = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -617,7 +617,7 @@ def test_groups_and_lists_are_reported(config, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("ks", "k"), [((1, 10, 20), 10), ((2, 5), 5), ((50,), 50)])
 def test_the_cut_off_of_groups_and_lists(config, tmp_path, ks, k):
-    """Also where the catalogue is smaller."""
+    """The cut-off may be larger than the catalogue."""
     c = config.unlock()
     c.eval.ks, c.train.metric = ks, f"ndcg@{k}"
     c.report.metrics = (f"hr@{k}",)
@@ -677,8 +677,8 @@ def test_half_precision_is_used(config):
         assert users.dtype == dtype
 
 
-def test_a_cached_prefix_trains_the_same(config, tmp_path):
-    """A frozen encoder, cached, against one that runs in every step at rate 0."""
+def test_a_cached_encoder_trains_the_same(config, tmp_path):
+    """A cached frozen encoder equals one that runs in every step at learning rate 0."""
     encoder = shutil.copytree(TINY_BERT, tmp_path / "bert")
     raw = json.loads((encoder / "config.json").read_text())
     raw |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

@@ -1,4 +1,4 @@
-"""Eight devices as a (4, 2) mesh compute what one device computes, each its share."""
+"""A (4, 2) mesh of eight devices computes the same as one device."""
 
 import time
 
@@ -51,8 +51,8 @@ def test_mesh_equals_one_device(config, tmp_path, negatives, chunk):
         np.testing.assert_allclose(x, params[1][path], atol=5e-5, err_msg=path)
 
 
-def test_a_device_holds_its_shard(config, tmp_path):
-    """A quarter of the batch, and half of what the rules spread: as they are placed."""
+def test_a_device_has_its_share_of_a_run(config, tmp_path):
+    """Each device holds a quarter of the batch and half of every sharded parameter."""
     c = config.unlock()
     c.item_tower.sources, c.train.batch_size = ("id", "text"), 8
     c.mesh.data, c.mesh.model = 4, 2

@@ -1,4 +1,4 @@
-"""What a process does at a signal, and at a second one."""
+"""The first signal is deferred, a second one ends the process."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ with signals.install_handlers(), signals.defer_signals():
 
 @pytest.fixture
 def busy():
-    """A process in which a signal is only noted."""
+    """A process that defers signals."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     process = subprocess.Popen(
         [sys.executable, "-c", BUSY],
@@ -50,8 +50,8 @@ def test_a_second_signal_exits_at_once(busy, kind):
     assert busy.stderr.read() == "second signal: exiting at once\n"
 
 
-def test_two_signals_at_once_count_as_one(busy):
-    for kind in (signal.SIGTERM, signal.SIGINT):  # two of a kind may arrive as one
+def test_two_signals_at_once_are_one(busy):
+    for kind in (signal.SIGTERM, signal.SIGINT):  # two equal signals may arrive as one
         busy.send_signal(kind)
     time.sleep(1.5)
     assert busy.poll() is None

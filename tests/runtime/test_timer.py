@@ -1,4 +1,4 @@
-"""Seconds by part, with compilation apart."""
+"""Seconds by part of a run, with compilation counted separately."""
 
 import time
 from types import SimpleNamespace

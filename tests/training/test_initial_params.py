@@ -1,4 +1,4 @@
-"""Initial parameters: what is drawn, and what is read from the encoder's file."""
+"""Initial parameters: drawn at random, or read from the encoder's file."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def init(config, **text):
     return {path: np.asarray(x) for path, x in params.items()}
 
 
-def test_pretrained_weights_come_from_the_file(config):
+def test_weights_in_the_file_are_loaded(config):
     params, weights = init(config), load_file(TINY_BERT / "model.safetensors")
     name = "encoder.layer.1.attention.self.query.weight"
     path = base.ENCODER + "layer_1/attention/query/kernel"
@@ -36,8 +36,10 @@ def test_pretrained_weights_come_from_the_file(config):
 
 
 @pytest.mark.parametrize("pooling", ["mean", "pooler"])
-def test_random_weights_have_the_distribution_of_bert(config, tmp_path, pooling):
-    """The same but for the encoder's values; `model.safetensors` is not even there."""
+def test_an_encoder_that_is_not_pretrained_is_drawn_as_bert_is(
+    config, tmp_path, pooling
+):
+    """Only the encoder's values differ, and its `model.safetensors` is not needed."""
     config.unlock().item_tower.pooling = pooling
     loaded = init(config)
     for name in ("config.json", "tokenizer.json"):

@@ -1,4 +1,4 @@
-"""Guards of training, and what a signal leaves."""
+"""Skipped batches, signals, epochs and checkpoints of the training loop."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ def small(config):
 
 
 def poison(monkeypatch, spoilt, value=np.nan):
-    """Batches whose number is in `spoilt` get a loss of `value`."""
+    """Gives the batches whose number is in `spoilt` a loss of `value`."""
     make, count = TrainBatches.make_batch, iter(range(10**9))
 
     def spoil(self, *args):
@@ -71,8 +71,8 @@ def test_prefixes_are_read_once_and_their_users_named(
     assert len(set(names.split(", "))) == len(names.split(", "))
 
 
-def test_a_phase_has_negatives_of_its_own(small, tmp_path):
-    """What the loss says otherwise, in that phase alone."""
+def test_a_phase_can_have_its_own_negatives(small, tmp_path):
+    """`loss.negatives` is overridden in that phase only."""
 
     def losses(name, loss, *phases):
         c = small.copy_and_resolve_references().unlock()
@@ -111,19 +111,19 @@ def test_a_spike_is_skipped(small, tmp_path, monkeypatch, capsys):
     c.train.phases[0].epochs = 22
     train.run(c.lock(), str(tmp_path))
     lines = [x for x in capsys.readouterr().out.splitlines() if "batch skipped" in x]
-    assert len(lines) == 1  # the first one comes before there is a mean to go by
+    assert len(lines) == 1  # the first spike comes before spikes are detected
     assert f"step {SPIKE_AFTER + 4}: loss 1" in lines[0]
 
 
 @pytest.mark.parametrize(("min_spread", "times"), [(2.0, 1), (1e-6, 0)])
 def test_collapsed_vectors_are_named(small, tmp_path, capsys, min_spread, times):
-    """Once in a phase, and only below the limit."""
+    """The warning comes once in a phase, and only below the limit."""
     c = small.unlock()
     c.train.min_spread = min_spread
     train.run(c.lock(), str(tmp_path))
     out = capsys.readouterr().out
-    for of in ("users", "items"):
-        assert out.count(f"the vectors of {of} have collapsed to nearly") == times
+    for kind in ("users", "items"):
+        assert out.count(f"the vectors of {kind} have collapsed to nearly") == times
     spreads = [r["train/spread/items"] for r in records(tmp_path) if "train/loss" in r]
     assert all(1e-6 < s <= 1 for s in spreads)
 
@@ -132,9 +132,9 @@ def test_collapsed_vectors_are_named(small, tmp_path, capsys, min_spread, times)
 def test_a_signal_stops_within_an_epoch_and_the_run_goes_on(
     small, tmp_path, monkeypatch, capsys, at
 ):
-    """After that step, or after the validation if it was the last of its epoch.
+    """The run stops after that step, or after the validation at an epoch's end.
 
-    Also with negatives that are older than the step at which it stopped.
+    The stale negatives are older than the step at which it stops.
     """
     c = small.unlock()
     c.loss.negatives, c.loss.refresh_steps = "stale", 4
@@ -183,7 +183,7 @@ def test_a_phase_has_its_own_batches(config, tmp_path):
     ]
 
 
-def test_the_given_number_of_checkpoints_is_kept(small, tmp_path):
+def test_the_newest_checkpoints_are_kept(small, tmp_path):
     c = small.unlock()
     c.train.checkpoint_seconds, c.train.keep = 0.0, 3
     train.run(c.lock(), str(tmp_path))
@@ -193,8 +193,8 @@ def test_the_given_number_of_checkpoints_is_kept(small, tmp_path):
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])
-def test_a_phase_keeps_its_best_or_its_last_state(config, tmp_path, keep):
-    """At a rate so high that the best epoch is not the last."""
+def test_a_phase_leaves_its_best_or_its_last_state(config, tmp_path, keep):
+    """The learning rate is so high that the best epoch is not the last."""
     c = config.unlock()
     c.item_tower.sources = ("id",)
     c.train.phases = (base.phase("p", epochs=5, lr=0.5, patience=0, keep=keep),)
@@ -206,8 +206,8 @@ def test_a_phase_keeps_its_best_or_its_last_state(config, tmp_path, keep):
     assert left["valid/kept/ndcg@10"] == pytest.approx(want, abs=1e-6)
 
 
-def test_an_epoch_can_have_fewer_steps(config, tmp_path):
-    """40 users in epochs of 2 batches of 8: what one leaves out is in the next."""
+def test_an_epoch_can_have_a_fixed_number_of_steps(config, tmp_path):
+    """40 users in epochs of 2 batches of 8: the next epoch takes the remaining ones."""
     c = config.unlock()
     c.item_tower.sources, c.train.batch_size = ("id",), 8
     c.report.every_steps = 1
@@ -226,7 +226,7 @@ def test_an_epoch_can_have_fewer_steps(config, tmp_path):
 
 
 def test_stale_vectors_are_refreshed(config, tmp_path, monkeypatch):
-    """In the first step and every second one after it, by the newest parameters."""
+    """The first step and every second one after it encode with current parameters."""
     c = config.unlock()
     c.loss.negatives, c.loss.refresh_steps = "stale", 2
     c.item_tower.sources, c.train.batch_size = ("id",), 8  # 40 users: 5 steps

@@ -1,4 +1,4 @@
-"""One step: its randomness, its average, and what it compiles."""
+"""The train step: dropout, averaged weights, and its compiled program."""
 
 import flax.linen as nn
 import jax
