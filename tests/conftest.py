@@ -16,7 +16,7 @@ from recjax.baselines import BASELINES
 from recjax.config import base
 from tests import synthetic
 
-# Most of the time goes into compiling, so the programs are not optimised.
+# Tests spend most of their time compiling, so compile quickly rather than well.
 os.environ["XLA_FLAGS"] = " ".join(
     (
         os.environ.get("XLA_FLAGS", ""),
@@ -40,7 +40,7 @@ INSTALLED_BASELINES = tuple(  # without those whose library is missing
 
 @pytest.fixture(scope="session", autouse=True)
 def _compile_once(tmp_path_factory):
-    """Shares compiled functions between tests and the processes that they start."""
+    """Shares compiled functions between tests, and with the runs that they start."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # shared by all workers
@@ -61,7 +61,7 @@ def atomic_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def six_layers(tmp_path_factory):
-    """The tiny encoder with its three layers twice, so six like MiniLM."""
+    """The tiny encoder with its three layers twice, so that it has six, as MiniLM."""
     folder = tmp_path_factory.mktemp("six") / "bert"
     shutil.copytree(TINY_BERT, folder)
     raw = json.loads((folder / "config.json").read_text())
@@ -81,15 +81,21 @@ def config(atomic_dir) -> ConfigDict:
     return shrink(base.get_config(), atomic_dir)
 
 
-def shrink(c: ConfigDict, folder: Path, encoder: Path = TINY_BERT) -> ConfigDict:
-    """Shrinks a config: synthetic data, a tiny encoder, at most one epoch per phase."""
-    c = c.copy_and_resolve_references().unlock()
-    fixed = c.data.split == "fixed"
-    c.data.source = str(folder)
-    c.data.file_prefix, c.data.format = "", "atomic"
-    c.data.time = c.data.time and "timestamp"
-    c.data.rating = c.data.rating and "rating"
-    c.data.history_length = 6
+def shrink(config: ConfigDict, folder: Path, encoder: Path = TINY_BERT) -> ConfigDict:
+    """Shrinks any config: synthetic data, a tiny encoder, at most one epoch per phase.
+
+    Args:
+      config: the config, which is not changed.
+      folder: directory of the synthetic data.
+      encoder: directory of the encoder.
+    """
+    config = config.copy_and_resolve_references().unlock()
+    fixed = config.data.split == "fixed"
+    config.data.source = str(folder)
+    config.data.file_prefix, config.data.format = "", "atomic"
+    config.data.time = config.data.time and "timestamp"
+    config.data.rating = config.data.rating and "rating"
+    config.data.history_length = 6
     if fixed:
         config.data.rating = ""
     config.text.encoder = str(encoder)
