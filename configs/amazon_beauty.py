@@ -15,8 +15,8 @@ events only (experiments/headlines).
 from ml_collections import ConfigDict
 
 from configs import data_sets
-from configs.ablations import reference
 from recjax.config import base
+from recjax.config.variants import Add, pick
 
 
 def get_config(variant: str = "whole") -> ConfigDict:
@@ -34,10 +34,10 @@ def get_config(variant: str = "whole") -> ConfigDict:
     config.train.phases = (
         base.phase("towers", epochs=20, lr=1e-3, ema=0.98, patience=3),
     )
-    return reference.pick(config, variant, sweep)
+    return pick(config, variant, sweep)
 
 
-def sweep(add: reference.Add) -> None:
+def sweep(add: Add) -> None:
     """Adds the complete model, and one without score fusion."""
     add("whole", {})
     add("no_fusion", {"head.fusion": ()})

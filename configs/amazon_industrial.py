@@ -16,8 +16,8 @@ NDCG@10, mean of seeds 0, 1 and 2 and their standard deviation: .1355 ± .0011 /
 from ml_collections import ConfigDict
 
 from configs import data_sets
-from configs.ablations import reference
 from recjax.config import base
+from recjax.config.variants import Add, pick
 
 
 def get_config(variant: str = "whole") -> ConfigDict:
@@ -37,10 +37,10 @@ def get_config(variant: str = "whole") -> ConfigDict:
     config.train.phases = (
         base.phase("towers", epochs=20, lr=1e-3, ema=0.98, patience=6),
     )
-    return reference.pick(config, variant, sweep)
+    return pick(config, variant, sweep)
 
 
-def sweep(add: reference.Add) -> None:
+def sweep(add: Add) -> None:
     """Adds the complete model, and variants that change one part of it."""
     add("whole", {})
     add("ids_too", {"item_tower.sources": ("id", "text")})

@@ -9,8 +9,8 @@ and their standard deviation: .2439 ± .0059 / .1377 ± .0031 (experiments/headl
 from ml_collections import ConfigDict
 
 from configs import data_sets
-from configs.ablations import reference
 from recjax.config import base
+from recjax.config.variants import Add, pick
 
 NO_TEXT = {
     "head.fusion": ("ease",),
@@ -37,10 +37,10 @@ def get_config(variant: str = "whole") -> ConfigDict:
     config.train.phases = (
         base.phase("towers", epochs=50, lr=2e-3, ema=0.99, patience=10),
     )
-    return reference.pick(config, variant, sweep)
+    return pick(config, variant, sweep)
 
 
-def sweep(add: reference.Add) -> None:
+def sweep(add: Add) -> None:
     """Adds the complete model, and one without texts."""
     add("whole", {})
     add("no_text", {"item_tower.sources": ("id",), **NO_TEXT})

@@ -8,10 +8,11 @@ import optuna
 import pytest
 
 from configs.ablations import reference
-from configs.ablations.reference import DATA_SETS, read_variants
+from configs.ablations.reference import DATA_SETS
 from experiments.sweeping.load import load_function, resolve
 from recjax.config import base
 from recjax.config.validate import check_config
+from recjax.config.variants import read_variants
 from recjax.run import train
 from tests.conftest import shrink
 
@@ -81,31 +82,6 @@ def test_a_variant_overrides_the_data_set_in_the_phase_that_trains_the_encoder()
     c = reference.make("small@amazon_industrial", sweep, tuned=True)
     (tune,) = c.train.phases
     assert (tune.batch_size, tune.negatives) == (64, "stale")
-
-
-def test_variants_of_the_same_name_are_refused():
-    def sweep(add):
-        add("a", {})
-        add("a", {"seed": 1})
-
-    with pytest.raises(ValueError, match="variant 'a' appears twice"):
-        read_variants(sweep)
-
-
-@pytest.mark.parametrize("name", ["../up", "/root", "a/b", "a@b", "", ".hidden", 64])
-def test_invalid_variant_names_are_refused(name):
-    with pytest.raises(ValueError, match="is not a variant name"):
-        read_variants(lambda add: add(name, {}))
-
-
-def test_a_loop_may_modify_the_changes_that_it_added():
-    def sweep(add):
-        changes = {}
-        for width in (32, 64):
-            changes["item_tower.width"] = width
-            add(f"width = {width}", changes)
-
-    assert [x["item_tower.width"] for x in read_variants(sweep).values()] == [32, 64]
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs/searches").glob("[a-z]*.py")))

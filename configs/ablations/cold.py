@@ -12,6 +12,7 @@ Two minutes per seed on one CPU core. Test NDCG@10, mean of three seeds on Movie
 from ml_collections import ConfigDict
 
 from configs.ablations import reference
+from recjax.config.variants import Add
 
 
 def get_config(variant: str = "text") -> ConfigDict:
@@ -19,7 +20,7 @@ def get_config(variant: str = "text") -> ConfigDict:
     return reference.make(variant, sweep, data__cold_items=0.1)
 
 
-def sweep(add: reference.Add) -> None:
+def sweep(add: Add) -> None:
     """Adds the variants, the rows of the table."""
     add("text", {})
     add("id", {"item_tower.sources": ("id",)})

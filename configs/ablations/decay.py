@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from configs.ablations import reference
 from recjax.config import base
+from recjax.config.variants import Add
 
 
 def get_config(variant: str = "warmup_kernels") -> ConfigDict:
@@ -21,7 +22,7 @@ def get_config(variant: str = "warmup_kernels") -> ConfigDict:
     return reference.make(variant, sweep, item_tower__sources=("id", "text"))
 
 
-def sweep(add: reference.Add) -> None:
+def sweep(add: Add) -> None:
     """Adds the variants, the rows of the table."""
     all_weights = {"optim.wd_mults": ((r".*", 1.0),)}  # the default decays kernels only
     for name, warmup, decay, rules in (

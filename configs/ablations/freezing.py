@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from configs.ablations import reference
 from recjax.config import base
+from recjax.config.variants import Add
 
 
 def get_config(variant: str = "frozen") -> ConfigDict:
@@ -21,7 +22,7 @@ def get_config(variant: str = "frozen") -> ConfigDict:
     return reference.make(variant, sweep, tuned=True)
 
 
-def sweep(add: reference.Add) -> None:
+def sweep(add: Add) -> None:
     """Adds the variants, the rows of the table."""
     layers = reference.LAYERS
     add("frozen", {"train.phases": phases(base.freeze("all"))})

@@ -11,6 +11,7 @@ Three minutes per seed on one CPU core. Test NDCG@10, mean of three seeds on Mov
 from ml_collections import ConfigDict
 
 from configs.ablations import reference
+from recjax.config.variants import Add
 
 
 def get_config(variant: str = "mean") -> ConfigDict:
@@ -18,7 +19,7 @@ def get_config(variant: str = "mean") -> ConfigDict:
     return reference.make(variant, sweep)
 
 
-def sweep(add: reference.Add) -> None:
+def sweep(add: Add) -> None:
     """Adds the variants, the rows of the table."""
     add("mean", {})
     add("cls", {"item_tower.pooling": "cls"})

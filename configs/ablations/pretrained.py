@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from configs.ablations import freezing, reference
 from recjax.config import base
+from recjax.config.variants import Add
 
 
 def get_config(variant: str = "pretrained") -> ConfigDict:
@@ -21,7 +22,7 @@ def get_config(variant: str = "pretrained") -> ConfigDict:
     return reference.make(variant, sweep, tuned=True)
 
 
-def sweep(add: reference.Add) -> None:
+def sweep(add: Add) -> None:
     """Adds the variants, the rows of the table."""
     frozen = freezing.phases(base.freeze("all"))
     top = base.freeze(reference.TOP, layers=reference.LAYERS, encoder=reference.SHARE)

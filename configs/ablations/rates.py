@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from configs.ablations import reference
 from recjax.config import base
+from recjax.config.variants import Add
 
 
 def get_config(variant: str = "towers_3e-4_encoder_1e-4") -> ConfigDict:
@@ -23,7 +24,7 @@ def get_config(variant: str = "towers_3e-4_encoder_1e-4") -> ConfigDict:
     return reference.make(variant, sweep, tuned=True)
 
 
-def sweep(add: reference.Add) -> None:
+def sweep(add: Add) -> None:
     """Adds the variants, the rows of the table."""
     for towers, encoder in (
         ("3e-4", "1e-4"),

@@ -1,23 +1,18 @@
-"""The reference model that all ablations start from, by data set, and its variants.
+"""The reference model that all ablations start from, by data set.
 
-A config with a sweep has `sweep(add)`, which calls `add(name, changes)` for each
-variant (a row of its table), the reference first; changes are by flat key, as in
-`{"item_tower.pooling": "cls"}`. Its `get_config("cls")` is that variant on MovieLens
-100K, `get_config("cls@amazon_industrial")` on another of `DATA_SETS`.
+`get_config("cls")` of an ablation is its variant `cls` on MovieLens 100K,
+`get_config("cls@amazon_industrial")` the same variant on another of `DATA_SETS`.
 """
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from configs import data_sets
 from recjax.config import base
+from recjax.config.variants import Add, Changes, pick
 
-Changes = Mapping[str, Any]  # config values by flat key
-Add = Callable[[str, Changes], None]
-VARIANT_NAME = re.compile(r"\w[^/@]*")  # also the name of a directory
 LAYERS = 6  # of the encoder
 TOP = 2  # layers that are trained in ablations of anything but freezing
 TOWERS = {"epochs": 12, "lr": 3e-3, "ema": 0.98, "patience": 4}  # on frozen vectors
@@ -68,7 +63,10 @@ def start(data_set: str) -> ConfigDict:
       ValueError: no such data set.
     """
     config = base.get_config()
-    _choose("data set", data_set, DATA_SETS).describe(config)
+    if data_set not in DATA_SETS:
+        known = ", ".join(DATA_SETS)
+        raise ValueError(f"no data set {data_set!r}; choose one of {known}")
+    DATA_SETS[data_set].describe(config)
     config.user_tower.dropout = 0.3
     config.train.phases = (base.phase("towers", **TOWERS),)
     config.eval.baselines = ("popularity", "transitions")
@@ -105,43 +103,3 @@ def make(
             defaults = DATA_SETS[data_set].tuned
             phase.update({k: value for k, value in defaults.items() if not phase[k]})
     return config
-
-
-def pick(config: ConfigDict, variant: str, sweep: Callable[[Add], None]) -> ConfigDict:
-    """Returns the config with the changes of one variant, locked.
-
-    Raises:
-      ValueError: no such variant.
-    """
-    changes = _choose("variant", variant, read_variants(sweep))
-    config.update_from_flattened_dict(dict(changes))
-    return config.lock()
-
-
-def read_variants(sweep: Callable[[Add], None]) -> dict[str, Changes]:
-    """Calls `sweep(add)` and returns the variants in their order, the reference first.
-
-    Raises:
-      ValueError: there is no variant, or a name is invalid or appears twice.
-    """
-    variants: dict[str, Changes] = {}
-
-    def add(name: str, changes: Changes) -> None:
-        if not (isinstance(name, str) and VARIANT_NAME.fullmatch(name)):
-            raise ValueError(
-                f"{name!r} is not a variant name; use a word without / and @"
-            )
-        if name in variants:
-            raise ValueError(f"variant {name!r} appears twice")
-        variants[name] = dict(changes)  # a loop in `sweep` may modify its own dict
-
-    sweep(add)
-    if not variants:
-        raise ValueError("the sweep has no variants")
-    return variants
-
-
-def _choose(kind: str, name: str, known: Mapping[str, Any]) -> Any:
-    if name not in known:
-        raise ValueError(f"no {kind} {name!r}; choose one of {', '.join(known)}")
-    return known[name]

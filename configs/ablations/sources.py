@@ -12,6 +12,7 @@ Three minutes per seed on one CPU core. Test NDCG@10, mean of three seeds on Mov
 from ml_collections import ConfigDict
 
 from configs.ablations import reference
+from recjax.config.variants import Add
 
 
 def get_config(variant: str = "text") -> ConfigDict:
@@ -19,7 +20,7 @@ def get_config(variant: str = "text") -> ConfigDict:
     return reference.make(variant, sweep)
 
 
-def sweep(add: reference.Add) -> None:
+def sweep(add: Add) -> None:
     """Adds the variants, the rows of the table."""
     both = {"item_tower.sources": ("id", "text")}
     add("text", {})

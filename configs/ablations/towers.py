@@ -12,6 +12,7 @@ Four minutes per seed on one CPU core. Test NDCG@10, mean of three seeds on Movi
 from ml_collections import ConfigDict
 
 from configs.ablations import reference
+from recjax.config.variants import Add
 
 
 def get_config(variant: str = "transformer") -> ConfigDict:
@@ -19,7 +20,7 @@ def get_config(variant: str = "transformer") -> ConfigDict:
     return reference.make(variant, sweep, item_tower__sources=("id", "text"))
 
 
-def sweep(add: reference.Add) -> None:
+def sweep(add: Add) -> None:
     """Adds the variants, the rows of the table."""
     add("transformer", {})
     add("transformer_absolute", {"user_tower.position": "absolute"})

@@ -13,6 +13,7 @@ Four minutes per seed on one CPU core. Test NDCG@10, mean of three seeds on Movi
 from ml_collections import ConfigDict
 
 from configs.ablations import reference
+from recjax.config.variants import Add
 
 
 def get_config(variant: str = "plain") -> ConfigDict:
@@ -20,7 +21,7 @@ def get_config(variant: str = "plain") -> ConfigDict:
     return reference.make(variant, sweep)
 
 
-def sweep(add: reference.Add) -> None:
+def sweep(add: Add) -> None:
     """Adds the variants, the rows of the table."""
     add("plain", {})
     add("whitened", {"text.whiten": True})

@@ -9,9 +9,9 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from configs.ablations.reference import Changes, read_variants
 from recjax.common.errors import UserError
 from recjax.config.load import explain
+from recjax.config.variants import Changes, read_variants
 from recjax.reporting.results_file import check_results_version
 
 PLAN = "sweep.json"

@@ -8,7 +8,7 @@ CONFIG = """
 from pathlib import Path
 
 from recjax.config import base
-from configs.ablations.reference import read_variants
+from recjax.config.variants import read_variants
 from tests.conftest import shrink
 
 
