@@ -23,6 +23,7 @@ from recjax.runtime.compiler import Compiler
 from recjax.runtime.mesh import replicate, shard_batch
 
 MAX_SCORES = 2**24  # users x items ranked at a time: 64 MiB
+MIN_NORM = 1e-9  # an empty history has the zero vector
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,11 @@ class Evaluator:
         def ranked(index: Index, batch: Queries) -> Ranked:
             history_BxHxE = index.candidates_MxD[batch.history_BxH]
             mask_BxH = batch.mask_BxH.astype(jnp.float32)
-            # A unit vector of the sum: the length of a user vector changes no rank.
-            users_BxE = unit_vectors(jnp.einsum("bhe,bh->be", history_BxHxE, mask_BxH))
+            sums_BxE = jnp.einsum("bhe,bh->be", history_BxHxE, mask_BxH)
+            # The length of a user vector changes no rank, except by rounding. A product
+            # with the reciprocal, to which XLA compiles `unit_vectors`, is less exact.
+            norms_Bx1 = jnp.linalg.norm(sums_BxE, axis=1, keepdims=True)
+            users_BxE = sums_BxE / jnp.maximum(norms_Bx1, MIN_NORM)
             return rank_queries(users_BxE, index, batch, self.k, self.data.num_items)
 
         unit_NxE = unit_vectors(vectors_NxE)
