@@ -12,14 +12,17 @@ def data_report(data: Data, tokens: Tokens | None, config: Any) -> str:
     """Describes the sizes of the data set, its splits and its texts."""
     events_N = count_events(data)
     num_events = int(events_N.sum())
-    pairs = max(len(data.user_ids) * data.num_items, 1)
+    # Repeated events are one pair of user and item.
+    users, events = data.train.pairs()
+    num_pairs = len(np.unique(users.astype(np.int64) * data.num_items + events))
+    density = num_pairs / max(len(data.user_ids) * data.num_items, 1)
     lengths_R = data.train.lengths() + 1
     longer = (lengths_R > config.data.history_length).mean()
     items = f"{data.num_items:,}, {(events_N == 0).sum():,} without a training event"
     rows = {
         "users": _describe_users(data),
         "items": items,
-        "training events": f"{num_events:,} ({num_events / pairs:.2%} of all pairs)",
+        "training events": f"{num_events:,} (density {density:.2%})",
         "training examples": f"{len(data.train):,}",
         "events per example": f"median {int(np.median(lengths_R))}, longest "
         f"{lengths_R.max()}, {longer:.0%} longer than data.history_length",
