@@ -15,7 +15,9 @@ recjax {__version__}: personalised recommendation with pretrained language model
   python -m recjax.reporting.compare DIR DIR                  compare finished runs
 
 Configs in the package: {NAMES}. Your own config is a Python file, see --help.
-Documentation: README.md of the repository, and `help(recjax.config)` in Python."""
+A clone of the repository also has ablations (python -m experiments.sweep --help,
+experiments.collect), hyperparameter search (experiments.search) and the documentation
+(README.md)."""
 
 if __name__ == "__main__":
     print(TEXT)
