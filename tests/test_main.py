@@ -178,7 +178,7 @@ def test_options_with_wrong_values(tmp_path, option, words):
     [
         ("c.item_tower.width = 'a'", "line 6: TypeError: Could not override field 'wi"),
         ("c.train.phases = base.phase('x')", "line 6: TypeError"),
-        ("base.freeze('al')", "line 6: ValueError: freeze: 'al' of None layers"),
+        ("base.freeze('al')", "line 6: ValueError: freeze: 'al' is invalid"),
         ("return None", "its get_config() returns None"),
         ("raise SystemExit(1)", "my_config.py: exits with 1"),
     ],
