@@ -178,7 +178,7 @@ def test_options_with_wrong_values(tmp_path, option, words):
     [
         ("c.item_tower.width = 'a'", "line 6: TypeError: Could not override field 'wi"),
         ("c.train.phases = base.phase('x')", "line 6: TypeError"),
-        ("base.freeze('al')", "line 6: ValueError: freeze: 'al' of None layers"),
+        ("base.freeze('al')", "line 6: ValueError: freeze: 'al' is invalid"),
         ("return None", "its get_config() returns None"),
         ("raise SystemExit(1)", "my_config.py: exits with 1"),
     ],
@@ -198,7 +198,7 @@ def test_a_dry_run_trains_and_writes_nothing(tmp_path, atomic_dir):
         "--dry_run",
     )
     assert done.returncode == 0, done.stderr
-    assert "dry run: all fits; nothing was trained or written" in done.stdout
+    assert "dry run: no problems; nothing was trained or written" in done.stdout
     assert not (tmp_path / "r").exists()
 
 

@@ -2,7 +2,7 @@
 
     python -m experiments.sweep --config=configs/ablations/decay.py --out=runs/decay
 
-Claim: warm-up, and no decay of biases and norms, as in BERT (Devlin et al., 2019).
+Claim: BERT trains with warm-up, and decays no biases or norms (Devlin et al., 2019).
 Only the towers are trained: during the few steps that train the encoder in the other
 tables, learning rate times weight decay times steps is far below 1%.
 

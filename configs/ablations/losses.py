@@ -3,8 +3,8 @@
     python -m experiments.sweep --config=configs/ablations/losses.py --out=runs/losses
 
 Claims: full cross-entropy beats a few negatives (Klenitskiy and Vasilev, RecSys 2023);
-gBCE with many negatives is as good (Petrov and Macdonald, gSASRec, RecSys 2023); in-
-batch negatives without logQ fail (blondered/transformer_benchmark).
+gBCE with many negatives is as good (Petrov and Macdonald, gSASRec, RecSys 2023);
+in-batch negatives without logQ fail (blondered/transformer_benchmark).
 
 Seven minutes per seed on one CPU core. Test NDCG@10, mean of three seeds on MovieLens
 100K: softmax .0930, in_batch .0937 and .0300 without logQ (experiments/losses).

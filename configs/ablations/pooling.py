@@ -1,4 +1,4 @@
-"""How the token states of a text are pooled into an item vector; frozen encoder.
+"""Ways to pool the token states of a text into an item vector; frozen encoder.
 
     python -m experiments.sweep --config=configs/ablations/pooling.py --out=runs/pooling
 

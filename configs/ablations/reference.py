@@ -38,7 +38,7 @@ class DataSet(NamedTuple):
     Attributes:
       describe: sets the keys of the data set.
       tuned: keys of the phase that trains the encoder: its batch size, and its
-        negatives where a step cannot encode the complete catalogue.
+        negatives if a step cannot encode the complete catalogue.
     """
 
     describe: Callable[[ConfigDict], None]

@@ -21,7 +21,7 @@ class Baseline(Scorer, Protocol):
         """Learns from the training examples of a catalogue of `num_items` items."""
 
 
-# Made of a seed, which not all of them use.
+# Called with a seed, which not all of them use.
 BASELINES: dict[str, Callable[[int], Baseline]] = {
     "random": Random,
     "popularity": Popularity,

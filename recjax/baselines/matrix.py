@@ -1,6 +1,6 @@
 """Sparse interaction matrices of training examples and queries, one column per item.
 
-T counts the events of all examples, one after another.
+T is the number of events of all examples, which follow one another.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from scipy import sparse
 from recjax.data.batching.types import Queries
 from recjax.data.dataset import Examples
 
-TIE_BREAK = 1e-3  # score of an item with all events: too small to outweigh a rule
+TIE_BREAK = 1e-3  # score of an item with all events: small next to other scores
 
 
 def sequences(examples: Examples) -> tuple[np.ndarray, np.ndarray]:

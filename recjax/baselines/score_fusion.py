@@ -6,7 +6,7 @@ import numpy as np
 
 from recjax.data.batching.types import Queries, Scorer
 
-# Baselines whose scores are probabilities or counts; the others are added as they are.
+# Baselines with scores >= 0, which enter as logarithms; others enter unchanged.
 LOG_SCORED = (
     "popularity",
     "recent_popularity",
@@ -19,10 +19,10 @@ LOG_SCORED = (
 class ScoreFusion:
     """Scores the fused baselines of a model, all at once.
 
-    Probabilities enter as logarithms, so the fused ranking is a product of experts
-    (Hinton, 2002).
+    The scores of `LOG_SCORED` enter as logarithms, so the fused ranking is a product of
+    experts (Hinton, 2002).
 
-    `baselines` are pairs of name and fitted baseline. `floor` is added to a probability
+    `baselines` are pairs of name and fitted baseline. `floor` is added to a score
     before its logarithm, so that an item that was never observed is not ruled out.
     """
 

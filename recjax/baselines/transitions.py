@@ -17,7 +17,7 @@ from recjax.data.dataset import Examples
 
 
 class Rule(NamedTuple):
-    """Settings of how transitions are counted and scored.
+    """Settings for counting and scoring transitions.
 
     Attributes:
       max_distance: largest number of positions between the two items of a transition.
@@ -37,10 +37,10 @@ class Rule(NamedTuple):
     damping: float
 
 
-# Of examples with one target each, the only item that is counted as a follower, and of
-# full sequences, where every item follows the ones before. Test HR@10 / NDCG@10: .134 /
-# .101 on Amazon Industrial (fixed splits, seen items not masked), .080 / .050 on Amazon
-# Beauty (leave-one-out, masked).
+# Rules for examples whose target alone counts as a follower, and for full sequences,
+# where every item follows the ones before it. Test HR@10 / NDCG@10: .134 / .101 on
+# Amazon Industrial (fixed splits, seen items not masked), .080 / .050 on Amazon Beauty
+# (leave-one-out, masked).
 TARGET_RULE = Rule(4, 0.5, backward=0.0, num_recent=6, recency_decay=0.5, damping=5.0)
 SEQUENCE_RULE = Rule(4, 0.6, backward=0.3, num_recent=8, recency_decay=0.7, damping=1.0)
 

@@ -55,7 +55,7 @@ class CatalogueArrays:
         return {"text": {"states_TxE": states_TxE}}, items
 
     def __iter__(self) -> Iterator[tuple[Any, Items]]:
-        # Mapped states are read again each time: all of them do not fit in memory.
+        # Mapped states are read again each time: together they do not fit in memory.
         if self.mapped_TxE is not None:
             return map(self.take, self.pieces)
         return iter(self._placed_pieces)
@@ -95,7 +95,7 @@ class CatalogueBuilder:
 
         Raises:
           UserError: the negatives make every step read the states of all items, and
-            these are more than `text.cache_ram_gib` holds.
+            these exceed `text.cache_ram_gib`.
         """
         encoder = self.prefix_encoder
         if encoder is None:
@@ -108,8 +108,8 @@ class CatalogueBuilder:
         else:
             prefix = encoder.encode(model, params, blocks)
         if is_pooled(model, blocks):
-            # No text is left to encode. One vector per item is small next to its
-            # states, so no vectors stay mapped.
+            # No text is left to encode. One vector per item is small compared with its
+            # states, so vectors are always read into memory.
             if self.config.whiten and not self.shapes_only:
                 prefix = whiten(prefix)
             return self._arrays(self._replicate("vectors_NxE", prefix), None)

@@ -34,7 +34,7 @@ from recjax.runtime.compiler import Compiler
 from recjax.runtime.mesh import replicate, row_multiple, shard_batch
 
 # Modules that decide the bits of a prefix. A change to any of them, even to a comment,
-# invalidates the cached files: computing a prefix again is cheap, a stale one is not.
+# invalidates the cached files: a repeated computation costs less than a stale prefix.
 # The packing is among them because the shape of a row decides the order of summation.
 ENCODER_CODE = (
     *(activations, attention, dropout, base, bert, pooling, text_source, tower),
@@ -43,7 +43,7 @@ ENCODER_CODE = (
 
 
 def make_packing(tokens: Tokens, config: Any, mesh: Mesh) -> Packing:
-    """Returns how a run with these settings, `config.text`, packs the items' texts."""
+    """Returns the packing of the items' texts; `config` is `config.text` of a run."""
     # A text is never split, so a row is at least as long as the longest text.
     width = max(config.row_tokens, int(tokens.lengths.max()))
     # Rows must divide over the mesh, and into the slices of rematerialisation.
@@ -62,7 +62,7 @@ def split_catalogue(
 
 
 def is_pooled(model: Recommender, blocks: int) -> bool:
-    """Returns whether `blocks` are all blocks, so that they end in pooled vectors."""
+    """Returns whether the first `blocks` blocks are all blocks, pooling included."""
     assert model.encoder_config is not None
     return blocks == model.encoder_config.num_blocks
 
@@ -229,9 +229,9 @@ class PrefixEncoder:
         def pool_states(flat: FlatParams, states_RxLxE: Any, packed: Packed) -> Any:
             return apply(flat, states_RxLxE, packed, method=Recommender.pool_text)
 
-        everywhere = self.compiler.replicated
-        encoder = self.compiler("encoder", run_blocks, out_shardings=everywhere)
-        pool = self.compiler("pooling", pool_states, out_shardings=everywhere)
+        replicated = self.compiler.replicated
+        encoder = self.compiler("encoder", run_blocks, out_shardings=replicated)
+        pool = self.compiler("pooling", pool_states, out_shardings=replicated)
 
         def encode(text: FlatParams, packed: Packed) -> jax.Array:
             placed = shard_batch(packed, self.mesh)

@@ -87,7 +87,7 @@ class PrefixCache:
         return np.zeros(shape, self.dtype)
 
     def commit(self, key: str, array: np.ndarray) -> np.ndarray:
-        """Saves an array of `allocate` if it lies in a file; returns its values."""
+        """Saves an array from `allocate` if it lies in a file; returns its values."""
         if self._partial is None or not isinstance(array, np.memmap):
             return array
         try:
@@ -98,7 +98,7 @@ class PrefixCache:
             self._partial.replace(self.path(key))
             self._partial = None
         except OSError:
-            self.discard()  # the mapping outlives the file's name
+            self.discard()  # the array stays mapped and readable
         return self._load_if_small(array)
 
     def discard(self) -> None:

@@ -2,7 +2,7 @@
 
 `checkpoints/last/<step>` holds the newest training states of the current phase.
 `checkpoints/params/0` holds all parameters before training, `checkpoints/params/<i>`
-those that the first i phases have trained. Phase i starts from the two together.
+those that the first i phases have trained. Together they are the start of phase i.
 """
 
 import contextlib
@@ -123,7 +123,7 @@ class Checkpoints:
             self._last.save(step, tree, meta, self.run_identity)
 
     def restore_last(self, like: Any) -> Any:
-        """The pytree of `save_last`, with arrays that are placed like those given."""
+        """Restores the pytree of `save_last`, with arrays placed like those given."""
         assert self.step_checkpoint is not None
         return self._last.restore(self.step_checkpoint, like)
 
@@ -141,7 +141,7 @@ class Checkpoints:
         self._params.save(*self._pending, self.run_identity)
 
     def flush_phase_checkpoint(self) -> bool:
-        """Waits for `save_params`, retries it once, and returns whether all saved."""
+        """Awaits `save_params`, retries once; returns whether all processes saved."""
         saved = all_processes(self._params.wait())
         if not saved and self._pending is not None:
             self._params.save(*self._pending, self.run_identity)
@@ -203,8 +203,8 @@ def _newest_valid(
         return phase is None or meta.get("phase") == phase
 
     for number in directory.steps():
-        # Hashing a checkpoint takes seconds, so those of another phase are left out by
-        # their unverified meta; what is verified is checked again.
+        # Hashing takes seconds, so checkpoints of another phase are skipped by their
+        # unverified metadata. The verified metadata is checked again.
         meta = directory.read_meta(number)
         if meta is not None and not fits(meta):
             continue

@@ -38,7 +38,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
     """Writes the manifest of a checkpoint, with the digests of its files."""
     digests = {name: file_sha256(path / name) for name in _files(path)}
     text = _render({**content, "files": digests})
-    # The checkpoint counts from the rename on: its bytes must be on the disk by then.
+    # The rename makes the checkpoint valid: its bytes must be on the disk by then.
     write_text_atomically(path / NAME, text, sync=True)
 
 

@@ -1,7 +1,7 @@
-"""Numbered checkpoints of arrays in a directory; the only importer of Orbax.
+"""Numbered checkpoints of arrays in a directory; the only file that imports Orbax.
 
-Orbax writes the arrays. A checkpoint counts once its `manifest.json` is in place, which
-has the SHA-256 of every file and of itself; one that does not verify is skipped.
+Orbax writes the arrays. A checkpoint is valid once its `manifest.json` is in place,
+which has the SHA-256 of every file and of itself. An invalid one is skipped.
 
 Orbax's `CheckpointManager` cannot stand in for this file: it counts damaged checkpoints
 among the newest ones that it keeps, deletes the older ones before a manifest can be
@@ -153,8 +153,8 @@ class CheckpointDirectory:
         if jax.process_index():
             return
         manifest_lib.write(path, content)
-        # A checkpoint with a higher number was skipped when the run was resumed, as
-        # damaged: it must neither be restored later nor count as one of those kept.
+        # A checkpoint with a higher number was skipped as damaged when the run was
+        # resumed: it must neither be restored later nor count as one of those kept.
         numbers = [number for number in self.steps() if number <= int(path.name)]
         complete = [n for n in numbers if self._manifest_path(n).exists()]
         kept = complete[: self.keep or None]

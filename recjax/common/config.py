@@ -1,4 +1,4 @@
-"""Flat views of configs, and what differs between two of them."""
+"""Flat views of configs, and descriptions of the changes between two of them."""
 
 import json
 from collections.abc import Mapping
@@ -16,9 +16,9 @@ def describe_changes(
 ) -> str:
     """Describes what differs: `"train.lr: 0.1 before, 0.2 now; 4 more"`.
 
-    The two are configs, protocols or other mappings of JSON values, and are called
-    `names`; nested keys are joined by dots. At most `limit` changes are shown, or all
-    if it is None. The description is empty only if nothing differs.
+    The two are configs, protocols or other mappings of JSON values. `names` follow
+    their values; nested keys are joined by dots. At most `limit` changes are shown, or
+    all if it is None. The description is empty only if nothing differs.
     """
     old, new = _flat(before), _flat(now)
     pairs = {k: (old.get(k, _ABSENT), new.get(k, _ABSENT)) for k in old | new}

@@ -46,7 +46,7 @@ def explain(error: BaseException) -> list[str]:
         exception = r"^(?=\w+(?:Error|Exception): )"
         last = re.split(exception, message, flags=re.MULTILINE)[-1]
         return [where + textwrap.shorten(last, 200, placeholder=" ...")]
-    # ml_collections lists all keys of a section, and words its hint as a question.
+    # Shortens the messages of ml_collections, which list all keys of a section.
     message = re.sub(r" Other fields present: .*\n", "\n", message, flags=re.DOTALL)
     hint = r"^'(\w+)'\s+Did you mean (\"\w+\").*"
     message = re.sub(hint, r"no key '\1'; did you mean \2?", message)

@@ -15,8 +15,8 @@ def atomic_files(*paths: Path, sync: bool = False) -> Iterator[list[Path]]:
     """Yields temporary paths to write to, and renames them to `paths` on success.
 
     A reader finds the old file or the new one and never a part of it. On an exception
-    the old files stay and the temporary ones are deleted. One process at a time may
-    write them. With `sync` the new files are complete even after a power failure.
+    the old files stay and the temporary ones are deleted. Only one process at a time
+    may write them. With `sync` the new files are complete even after a power failure.
     """
     # In the same directory, because a rename is atomic only within a file system. The
     # suffix stays at the end, because some writers choose their format by it.

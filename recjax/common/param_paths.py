@@ -13,7 +13,7 @@ from recjax.common.errors import UserError
 TEXT_PARAMS = "items/text/"  # prefix of the text source's parameters
 FlatParams = dict[str, Any]
 Rules = Sequence[tuple[str, Any]]
-_NO_MATCH = object()  # unlike None, no value of a rule
+_NO_MATCH = object()  # unlike None, never the value of a rule
 
 
 def flatten_params(tree: Mapping[str, Any]) -> FlatParams:
@@ -30,8 +30,8 @@ def match_rules(rules: Rules, paths: Iterable[str], name: str) -> FlatParams:
     """Maps every path to the value of the first rule whose regex matches all of it.
 
     Raises:
-      UserError: a path that no rule matches, or a rule that is malformed. The message
-        begins with `name`, the config key of the rules.
+      UserError: a path that no rule matches, or a malformed rule. The message begins
+        with `name`, the config key of the rules.
     """
     compiled = []
     for rule in rules:

@@ -1,7 +1,7 @@
 """Builds configs: the default config, training phases, and rules that freeze weights.
 
-A config is `base.get_config()` with some keys changed; on the command line
-`--config.item_tower.width=128`.
+A config is `base.get_config()` with some keys changed, in a Python file or on the
+command line (`--config.item_tower.width=128`).
 `python -m recjax.main --help_config` prints every key.
 """
 
@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
 
 
 def phase(name: str, **changes: Any) -> ConfigDict:
-    """Returns one phase; on the command line `'--config.train.phases[0].lr=1e-4'`.
+    """Returns one phase; flags change it: `'--config.train.phases[0].lr=1e-4'`.
 
     `changes` are the keys of `recjax.config.keys.PHASE` that differ from their default.
     """
@@ -69,5 +69,5 @@ def freeze(
         top = "|".join(str(layer) for layer in range(layers - what, layers))
         trained = rf"(layer_({top})|pool)/.*"
     else:
-        raise ValueError(f"freeze: {what!r} of {layers} layers")
+        raise ValueError(f"freeze: {what!r} is invalid for layers={layers}")
     return ((ENCODER + trained, encoder), frozen, rest)

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 
 def allowed_names(choices: tuple[str, ...] | str) -> Collection[str]:
-    """Returns the names to choose from; none where every value is allowed.
+    """Returns the names to choose from; empty if every value is allowed.
 
     Args:
       choices: `Key.choices`, the names themselves or the name of a registry.

@@ -70,7 +70,7 @@ SECTIONS["data"] = {
     "windows": choice(
         "all",
         ("last", "all"),
-        "Training windows: the newest H + 1 items (last), or consecutive ones (all).",
+        "Training windows: the newest H + 1 items (last), or cut from all items (all).",
     ),
 }
 
@@ -115,7 +115,7 @@ SECTIONS["text"] = {
 }
 
 SECTIONS["item_tower"] = {
-    "sources": choice(("text",), "item_sources", "What item vectors come from."),
+    "sources": choice(("text",), "item_sources", "Sources of the item vectors."),
     "combine": choice("sum", "combinations", "How several sources are combined."),
     "pooling": choice(
         "mean",
@@ -231,7 +231,7 @@ SECTIONS["train"] = {
     "spike": Key(
         10.0,
         "After the first 100 batches of a phase, a loss above this multiple of its "
-        "running mean skips the batch; 0 skips none. A loss not finite always does.",
+        "running mean skips the batch; 0 skips none. Non-finite losses always skip it.",
         at_least=0,
     ),
     "max_skipped": count(
@@ -249,7 +249,7 @@ SECTIONS["eval"] = {
     "ks": count((1, 5, 10, 20), "items", "Cut-offs of HR, NDCG and MRR."),
     "batch_size": count(256, "users", "Batch size of evaluation."),
     "candidates": count(
-        0, "items", "Sampled candidates of a target; 0 ranks it in the catalogue."
+        0, "items", "Sampled candidates of a target; 0 ranks it among all items."
     ),
     "mask_seen": Key(True, "Whether history items are excluded, except the target."),
     "bootstrap_samples": count(1000, "samples", "Bootstrap samples of 95% intervals."),
@@ -262,7 +262,7 @@ SECTIONS["eval"] = {
         "Baselines in the results table, fitted on all training histories and queried, "
         "like the model, with the newest data.history_length events. recent_popularity "
         "uses the file's order with fixed splits; repeat_transitions treats repeats as "
-        "other items; bpr_mf needs the library implicit; text uses cosines of "
+        "separate items; bpr_mf needs the library implicit; text uses cosines of "
         "half-whitened encoder vectors.",
     ),
     "zero_shot": Key(True, "Whether the text encoder is evaluated before training."),
@@ -301,7 +301,7 @@ PHASE: dict[str, Key] = {
     "schedule": choice("constant", "schedules", "Learning-rate decay after warm-up."),
     "warmup": fraction(0.0, "Fraction of the steps in which lr rises linearly."),
     "patience": count(
-        5, "epochs", "Epochs without improvement that end a phase; 0: none.", at_least=0
+        5, "epochs", "Epochs without progress that end a phase; 0 disables.", at_least=0
     ),
     "keep": choice(
         "best",

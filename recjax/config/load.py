@@ -84,7 +84,7 @@ def check_key(key: str) -> None:
     """Checks that a flat key exists, as in `train.phases[0].lr`.
 
     Raises:
-      UserError: names the new name of a renamed key, or else the closest key.
+      UserError: no such key; gives its new name if it was renamed, else the closest.
     """
     section, dot, name = key.rpartition(".")
     sections = [each for each in SECTIONS if each]
@@ -102,7 +102,7 @@ def check_key(key: str) -> None:
 def explain(e: BaseException) -> list[str]:
     """Describes an error of a config file or of its flags; names renamed keys."""
     lines = errors.explain(e)
-    # ml_collections lists the values of the section where no key is close.
+    # ml_collections lists the values of the section if no key is close.
     lines[-1] = re.sub(
         r"""Key "(\w+)" does not exist.*""", r"no key '\1'", lines[-1], flags=re.DOTALL
     )

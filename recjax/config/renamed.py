@@ -19,7 +19,7 @@ RENAMED = {
 
 
 def describe_rename(key: str) -> str:
-    """Names the new name of an old key; "" if it has none."""
+    """Names the new key of an old one; "" if it was not renamed."""
     return f"{key} is now called {RENAMED[key]}" if key in RENAMED else ""
 
 

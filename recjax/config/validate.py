@@ -1,8 +1,8 @@
 """Validates a config before any expensive work starts.
 
 Bounds and choices of single keys come from their declarations in `recjax.config.keys`;
-the functions in `RULES` yield a message for whatever several keys must satisfy
-together, or a declaration cannot express. The first message is raised.
+the functions in `RULES` yield messages about combinations of keys, and about conditions
+that a declaration cannot express. The first message is raised.
 """
 
 import re
@@ -60,7 +60,7 @@ def check_value(name: str, value: Any, key: Key) -> None:
     bounds = key.bounds()
     allowed = allowed_names(key.choices)
     for item in value if many else (value,):
-        # ml_collections compares the types of all values but the items of tuples.
+        # ml_collections checks the types of all values except the items of tuples.
         if many and key.default and not _same_type(item, key.default[0]):
             kind = type(key.default[0]).__name__
             raise UserError(f"{name}: {item!r} in {tuple(value)} is not of type {kind}")
@@ -80,7 +80,7 @@ def _check_phases(config: ConfigDict) -> Iterator[str]:
     names = [phase.name for phase in config.train.phases]
     for name in names:
         if not re.fullmatch(r"[\w-]+", name):  # it is a part of file names
-            yield f"train.phases: name {name!r} has more than letters, digits, _ and -"
+            yield f"train.phases: name {name!r} must have only letters, digits, _ and -"
     if len(set(names)) < len(names):
         yield f"train.phases: two of {', '.join(names)} have the same name"
     if not any(phase.epochs for phase in config.train.phases):
@@ -132,7 +132,7 @@ def _check_ratings(config: ConfigDict) -> Iterator[str]:
 def _check_metrics(config: ConfigDict) -> Iterator[str]:
     if not config.eval.ks:
         yield "eval.ks: () has no cut-off; set at least one"
-    # Other cut-offs are not computed, so they would be missed after the first epoch.
+    # Other cut-offs are not computed; the run would fail only after the first epoch.
     known = [f"{m}@{k}" for m in ("hr", "ndcg", "mrr") for k in config.eval.ks]
     known.append("auc")
     named = [("train.metric", config.train.metric)]

@@ -21,7 +21,7 @@ class Examples:
       all_positions: whether the items of a history are training targets too, because
         the example is a complete sequence; otherwise only `targets_R` are.
       seen_items: the same examples with the items that were removed from the histories;
-        None where none were.
+        None if none were.
     """
 
     users_R: np.ndarray  # indices into `Data.user_ids`
@@ -31,9 +31,9 @@ class Examples:
     targets_R: np.ndarray  # item indices
     ratings_R: np.ndarray  # of the target events; NaN where unknown
     all_positions: bool = False
-    times: np.ndarray | None = None  # of the events in `items`; None where unknown
+    times: np.ndarray | None = None  # of the events in `items`; None if unknown
     target_times_R: np.ndarray | None = None
-    ratings: np.ndarray | None = None  # of the events in `items`; None where unknown
+    ratings: np.ndarray | None = None  # of the events in `items`; None if unknown
     seen_items: "Examples | None" = None
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ class Examples:
         return np.append(self.history(index), self.targets_R[index])
 
     def sequence_times(self, index: int) -> np.ndarray | None:
-        """Times of the events in `sequence`; None where unknown."""
+        """Times of the events in `sequence`; None if unknown."""
         if self.times is None or self.target_times_R is None:
             return None
         return np.append(self.times[self._span(index)], self.target_times_R[index])

@@ -81,7 +81,7 @@ def split_by_ratio(reader: Reader, events: Events) -> Splits:
         return np.where(sizes_V >= 3, held_out_V, 0).astype(np.int64)
 
     first_test_V = events.bounds[1:] - count(fractions[1])
-    # Rounded up, the two fractions may have more events than a short history.
+    # Rounded, and with at least one event each, the two may exceed a short history.
     first_valid_V = np.maximum(first_test_V - count(fractions[0]), events.bounds[:-1])
     return _split_at(reader, events, first_valid_V, first_test_V)
 
@@ -180,7 +180,7 @@ def _without(
     new_index = np.append(0, np.cumsum(keep))
     starts_R, ends_R = new_index[examples.starts_R], new_index[examples.ends_R]
     removed_R = held_out_N[examples.targets_R] & (not keep_targets)
-    # A sequence that loses its target has its newest remaining event as a new one.
+    # If a sequence loses its target, its newest remaining event becomes the target.
     (shorter,) = np.nonzero(removed_R & (ends_R > starts_R) & examples.all_positions)
     ends_R[shorter] -= 1
     removed_R[shorter] = False

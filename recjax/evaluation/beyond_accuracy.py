@@ -98,10 +98,10 @@ def _pair_distances(top_BxK: np.ndarray, vectors_NxD: np.ndarray) -> np.ndarray:
     # which takes K instead of K^2 products.
     unit_BxKxD = unit_vectors(vectors_NxD[top_BxK])
     unit_BxKxD[top_BxK < 0] = 0
-    of_sum_B = np.square(unit_BxKxD.sum(1, dtype=np.float64)).sum(1)
-    of_each_B = np.square(unit_BxKxD, dtype=np.float64).sum((1, 2))
+    square_of_sum_B = np.square(unit_BxKxD.sum(1, dtype=np.float64)).sum(1)
+    sum_of_squares_B = np.square(unit_BxKxD, dtype=np.float64).sum((1, 2))
     counts_B = (top_BxK >= 0).sum(1)
-    return counts_B * (counts_B - 1) / 2 - (of_sum_B - of_each_B) / 2
+    return counts_B * (counts_B - 1) / 2 - (square_of_sum_B - sum_of_squares_B) / 2
 
 
 def _times_recommended(top_RxK: np.ndarray, num_items: int) -> np.ndarray:

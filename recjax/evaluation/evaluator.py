@@ -61,8 +61,8 @@ class Evaluator:
         self.compiler = compiler
         self._fusion: Scorer | None = None
         self._sampled_for: dict[int, np.ndarray] = {}  # by id() of a split of `data`
-        everywhere = compiler.replicated
-        self._ranker = compiler("rank", self._rank_scores, out_shardings=everywhere)
+        replicated = compiler.replicated
+        self._ranker = compiler("rank", self._rank_scores, out_shardings=replicated)
 
     @property
     def k(self) -> int:
@@ -111,8 +111,8 @@ class Evaluator:
 
         unit_NxE = unit_vectors(vectors_NxE)
         index = make_index(unit_NxE, jnp.zeros(len(unit_NxE)))
-        everywhere = self.compiler.replicated
-        run = self.compiler("rank by text", ranked, out_shardings=everywhere)
+        replicated = self.compiler.replicated
+        run = self.compiler("rank by text", ranked, out_shardings=replicated)
         batches = self.queries(examples)
         pairs = (
             (batch, run(index, shard_batch(batch, self.mesh))) for batch in batches

@@ -70,7 +70,7 @@ def bootstrap_means(
     table_RxM: np.ndarray, users_R: np.ndarray, *, bootstrap_samples: int, seed: int
 ) -> np.ndarray:
     """Returns means_SxM of S resamples of the users, each with all their examples."""
-    # Examples of one user are not independent, so users are what is resampled.
+    # Examples of one user are not independent, so users are resampled, not examples.
     _, users_R, examples_V = np.unique(users_R, return_inverse=True, return_counts=True)
     # Sums per user are enough for the mean of any resample of users.
     sums_VxM = np.zeros((len(examples_V), table_RxM.shape[1]))

@@ -45,14 +45,14 @@ class ModelScorer:
         self.positions_N = positions_N
         self.k = k
         self.num_items = len(positions_N)
-        everywhere = compiler.replicated
+        replicated = compiler.replicated
         self._encode = compiler("encode_items", self._encode_piece)
-        self._join = compiler("join", self._join_pieces, out_shardings=everywhere)
+        self._join = compiler("join", self._join_pieces, out_shardings=replicated)
         # (params, encoded, queries) -> Ranked
-        self.rank = compiler("user_queries", self._rank_batch, out_shardings=everywhere)
+        self.rank = compiler("user_queries", self._rank_batch, out_shardings=replicated)
         # (params, encoded, queries, weights_WxM) -> counts, see `ranking`
         self.rank_by_weighting = compiler(
-            "rank_by_weighting", self._rank_by_weighting, out_shardings=everywhere
+            "rank_by_weighting", self._rank_by_weighting, out_shardings=replicated
         )
 
     def encode_catalogue(self, params: Any) -> Encoded:

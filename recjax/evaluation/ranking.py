@@ -69,7 +69,7 @@ def rank_queries(
     num_columns = len(index.bias_M)
     if fused_scores_BxN is not None:
         scores_BxM += jnp.pad(fused_scores_BxN, ((0, 0), (0, num_columns - num_items)))
-    # The padding of the index scores like an item.
+    # The padding of the index has scores too, and would otherwise be ranked.
     is_item_M = jnp.arange(num_columns) < num_items
     scores_BxM = jnp.where(is_item_M[None], scores_BxM, -jnp.inf)
     return _rank(

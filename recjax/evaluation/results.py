@@ -104,7 +104,7 @@ def rating_results(
 
     Returns:
       See `rating_report`; None if the data has no ratings, or if the validation or
-      test targets are all liked or all not.
+      test targets are all liked or all disliked.
     """
     like = config.eval.like_threshold
     if not config.data.rating or not like:
@@ -125,7 +125,7 @@ def example_recommendations(
     """Returns lines `liked X, Y -> Z` for examples spread evenly over the test split.
 
     X and Y are the most recent liked items of the history, Z the best candidates.
-    Without ratings, or a threshold of likes, every interaction counts as a like.
+    Without ratings or `eval.like_threshold`, every interaction counts as a like.
     """
     titles = [f'"{title}"' if "," in title else title for title in titles]
     like = config.eval.like_threshold

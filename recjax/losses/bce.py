@@ -1,4 +1,4 @@
-"""Binary losses: BCE, gBCE, and whether a target was liked."""
+"""Binary losses: BCE and gBCE over items, and a loss of likes and dislikes."""
 
 import math
 from typing import Any

@@ -42,7 +42,7 @@ def softmax(inputs: LossInputs, *, smoothing: float = 0.0, chunk: int = 1024) ->
 # second time, which costs less than writing them to memory and reading them back.
 #
 # With probabilities p_u = w_u exp(s_u - log_sum) and p_target = exp(s_target - log_sum)
-# the gradient of a loss by its scores is p - one_hot(target).
+# the gradient of a loss with respect to its scores is p - one_hot(target).
 #
 # Queries get a last column of ones, and candidates one with bias + log w (F = D + 1),
 # so that one matrix product gives the weighted score, and one in the backward pass the

@@ -11,7 +11,7 @@ OLD_PHASE_KEYS = {"buckets", "beyond", "memory"}
 
 def check_results_version(path: Path, results: Any) -> None:
     """Raises UserError if an older version of recjax wrote the content of a file."""
-    # Content that is no result of any version is left to the caller.
+    # Content that no version of recjax wrote is left to the caller.
     if not isinstance(results, dict):
         return
     phases = results.get("phases")

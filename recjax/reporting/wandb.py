@@ -27,7 +27,7 @@ class WandbWriter:
                 "report.wandb: needs wandb; pip install 'recjax[wandb]'"
             ) from None
         folder = workdir.resolve()
-        # A file, not a hash of the path: a run that is deleted gets a new id.
+        # The id is in a file: after the directory is deleted, a run gets a new one.
         id_file = folder / "wandb_id"
         if not id_file.exists():
             id_file.write_text(secrets.token_hex(8))

@@ -17,7 +17,7 @@ class Index(NamedTuple):
 
 def make_index(candidates_NxD: Array, bias_N: Array) -> Index:
     """Pads the candidates to complete groups, once for all batches of queries."""
-    # Padded candidates score 0, which is no low score: the caller masks columns >= N.
+    # Padded candidates score 0, which is not a low score; the caller masks them.
     padding = (0, -len(bias_N) % GROUP_SIZE)
     return Index(jnp.pad(candidates_NxD, (padding, (0, 0))), jnp.pad(bias_N, padding))
 

@@ -21,11 +21,11 @@ from recjax.training.train_step import TrainState
 
 
 def dry_run(config: Any, workdir: str) -> None:
-    """Checks data and weights, and logs what every phase would take.
+    """Checks data and weights, and logs the steps and the memory of every phase.
 
     Args:
       config: a locked config.
-      workdir: where the run would write; its disk is checked.
+      workdir: the run directory, whose disk is checked.
 
     Raises:
       UserError: anything that would stop the run before its first step.
@@ -38,7 +38,7 @@ def dry_run(config: Any, workdir: str) -> None:
             for index, each in enumerate(trained_phases(config)):
                 phase, state = make_phase(run, index, each, params, 0)
                 run.reporter.log(describe_phase(run, phase, state))
-            run.reporter.log("dry run: all fits; nothing was trained or written")
+            run.reporter.log("dry run: no problems; nothing was trained or written")
 
 
 def describe_phase(run: Run, phase: Phase, state: TrainState) -> str:
@@ -59,7 +59,7 @@ def describe_phase(run: Run, phase: Phase, state: TrainState) -> str:
         state, phase.frozen, catalogue, placed, phase.dropout_key
     )
     available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    # The memory of other devices is not known here; they say so themselves.
+    # The free memory of other devices is unknown here; their own allocators check it.
     if jax.devices()[0].platform == "cpu" and needed > available:
         raise UserError(
             f"phase {phase.config.name}: a step needs {needed / 2**30:.1f} GiB, the "
@@ -67,6 +67,6 @@ def describe_phase(run: Run, phase: Phase, state: TrainState) -> str:
         )
     return (
         f"phase {phase.config.name}: at most {phase.config.epochs} epochs of "
-        f"{batches.steps_per_epoch:,} steps; a step takes {needed / 2**20:,.0f} MiB of "
-        "a device"
+        f"{batches.steps_per_epoch:,} steps; a step takes {needed / 2**20:,.0f} MiB "
+        "per device"
     )

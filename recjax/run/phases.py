@@ -79,13 +79,13 @@ def evaluate_phase(
     """
     start, log, metric = run.timer.start(), run.reporter.log, run.config.train.metric
     last = f", epoch {progress.epoch} is kept" if phase.config.keep == "last" else ""
-    # Which epoch is kept, and what training changed.
+    # Log which epoch is kept, and what training changed.
     log(
         f"best validation {metric} {progress.best:.4f} after epoch "
         f"{progress.best_epoch}{last}; train_step was compiled {len(phase.step)} "
         "time(s)"
     )
-    # In the order of the initial parameters, which is that of the report.
+    # The report lists parameters in the order of `params`.
     after = {path: kept.get(path, x) for path, x in params.items()}
     changes = change_report(max_change(params, after), run.rules[phase.index])
     log(changes)

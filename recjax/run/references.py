@@ -15,7 +15,7 @@ from recjax.evaluation.results import reference_results
 from recjax.runtime.mesh import replicate
 from recjax.training.context import Run
 
-WHITENING_POWER = 0.5  # halfway: without whitening all cosines are large
+WHITENING_POWER = 0.5  # half: without any whitening all cosines are large
 
 
 class References:
@@ -61,7 +61,7 @@ class References:
 
     @functools.cached_property
     def vectors_NxE(self) -> np.ndarray:
-        """The item texts' vectors by the pretrained encoder.
+        """Vectors of the item texts by the pretrained encoder.
 
         Attention pooling has to be learned, so the mean replaces it here.
         """

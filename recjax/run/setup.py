@@ -114,8 +114,8 @@ def open_run(
 
 def configure_jax() -> None:
     """Sets JAX's global options and turns on its disk cache of compiled programs."""
-    # The default stream costs a third of a small step for dropout bits alone; this one
-    # is the same on every mesh too.
+    # By default the dropout bits alone would take a third of a small step. These bits
+    # are the same on every mesh too.
     jax.config.update("jax_threefry_partitionable", False)
     # `train.dtype` alone decides: some devices round the products of float32.
     jax.config.update("jax_default_matmul_precision", "float32")
@@ -220,7 +220,7 @@ def build_params(
     """Builds the initial parameters, and resolves the rules of all phases.
 
     The rules and the disk are checked before the first phase starts, so that no run
-    ends with a typo or a full disk after hours.
+    fails after hours because of a typo or a full disk.
     """
     trace = trace_init(config, model)
     phases, paths = trained_phases(config), list(trace.shapes)

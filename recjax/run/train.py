@@ -181,7 +181,7 @@ def _finish(run: Run, progress: RunProgress) -> dict[str, Any]:
     reporter.write("results.md", text + "\n")
     reporter.text("results", text)
     reporter.hparams({**flat_config(run.config), "fingerprint": run.data.fingerprint})
-    # Written last: a run with results.json is finished, and nothing is made again.
+    # Written last: a run with results.json is finished, and is not resumed.
     content = json.dumps(final, indent=2, allow_nan=False)
     reporter.write("results.json", content + "\n")
     return final

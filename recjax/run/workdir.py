@@ -1,4 +1,4 @@
-"""The run directory: its config, its lock, and the room on its disk."""
+"""The run directory: its config, its lock, and the free space on its disk."""
 
 import contextlib
 import json
@@ -35,9 +35,7 @@ def check_same_config(
     """
     key = config.data.user_key
     if key and Path(key).expanduser().resolve().is_relative_to(folder.resolve()):
-        raise UserError(
-            f"data.user_key: {key} lies in the run directory; keep it apart"
-        )
+        raise UserError(f"data.user_key: {key} lies in the run directory; move it out")
     text = config.to_json(indent=2) + "\n"
     path, params = folder / "config.json", folder / "checkpoints" / "params"
     results = folder / "results.json"
@@ -118,7 +116,7 @@ def check_disk(
         state = max(state, moments + copies * tree_bytes(trainable))
         trained |= set(trainable)
         needs += tree_bytes({path: shapes[path] for path in trained})
-    # One more than are kept: the oldest is deleted after the newest is complete.
+    # One more than `keep`: the oldest is deleted only when the newest is complete.
     needs += (config.train.keep + 1) * state
     written = (folder / "checkpoints").rglob("*")
     needs -= sum(p.stat().st_size for p in written if p.is_file())

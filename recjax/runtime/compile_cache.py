@@ -7,8 +7,8 @@ import jax
 
 from recjax.common.files import cache_dir, sha256
 
-# Lines of /proc/cpuinfo on x86 and ARM. Others, as the microcode, differ between
-# machines that compute the same.
+# Lines of /proc/cpuinfo on x86 and ARM. Others, such as the microcode, differ
+# between machines that compute the same.
 PROCESSOR_LINES = ("vendor", "cpu family", "model", "cache", "flags", "CPU", "Features")
 MAX_BYTES = 4 * 2**30  # above it the least recently used programs are deleted
 
@@ -26,7 +26,7 @@ def enable_compile_cache() -> None:
 
 
 def platform_key() -> str:
-    """Everything that decides which instructions XLA emits: versions and processor."""
+    """Describes what decides which instructions XLA emits: versions and processor."""
     versions = f"jax {jax.__version__}, jaxlib {jax.lib.__version__}"
     return "\n".join([versions, platform.machine(), _processor()])
 

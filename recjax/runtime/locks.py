@@ -44,6 +44,6 @@ def try_lock(file: IO[Any]) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks: better unlocked than not at all
+    except OSError:  # a file system without locks: the run goes on unlocked
         pass
     return True

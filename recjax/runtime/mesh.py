@@ -1,4 +1,4 @@
-"""Device mesh, and where each array lies on it."""
+"""The device mesh, and the placement of arrays on it."""
 
 import math
 from typing import Any
@@ -13,10 +13,10 @@ from recjax.common.param_paths import FlatParams, Rules, match_rules
 
 
 def make_mesh(config: Any) -> Mesh:
-    """Makes a (data, model) mesh of `config.mesh`.
+    """Makes a (data, model) mesh from `config.mesh`.
 
     Raises:
-      UserError: it needs more devices than there are, or none.
+      UserError: the number of devices is invalid, or larger than that of the machine.
     """
     data, model = config.data, config.model
     if data < 1 and data != -1:
@@ -29,7 +29,7 @@ def make_mesh(config: Any) -> Mesh:
         raise UserError(f"mesh: {needs}, there are {available}")
     if jax.process_count() > 1 and data * model != available:
         raise UserError(
-            f"mesh.data: {data} is not {available}, the devices of all processes; or -1"
+            f"mesh.data: {data}, but all processes have {available} devices; set -1"
         )
     types = (AxisType.Auto, AxisType.Auto)
     devices = jax.devices()[: data * model]
@@ -71,7 +71,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def row_multiple(mesh: Mesh) -> int:
-    """The number that batches are padded to a multiple of."""
+    """Returns a number; batches are padded to a multiple of it."""
     # Dropout bits depend on the shape they are drawn for. With 8, a mesh whose data
     # axis divides 8 computes what one device computes.
     return math.lcm(mesh.shape["data"], 8)
@@ -85,7 +85,7 @@ def place(tree: Any, shardings: Any) -> Any:
     if jax.process_count() == 1:
         return jax.device_put(tree, shardings)
 
-    # device_put would compare the arrays of all processes; each one rather slices
+    # device_put would compare the arrays of all processes. Instead, each process slices
     # the parts of its own devices.
     def place_array(x: Any, sharding: NamedSharding) -> jax.Array:
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):

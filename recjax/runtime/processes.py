@@ -24,7 +24,7 @@ def initialize_distributed(
     `coordinator` is host:port of process 0; None if there is only one process.
 
     Raises:
-      UserError: the processes do not find each other, or the flags do not fit.
+      UserError: the processes do not find each other, or the flags are inconsistent.
     """
     if processes == 1 and coordinator is None:
         return

@@ -39,7 +39,7 @@ class Signals:
     def install_handlers(self) -> Iterator[None]:
         """Installs the handlers inside the block, restores the previous ones after it.
 
-        Does nothing in other threads than the main one, where Python forbids it.
+        Does nothing outside the main thread, because Python allows handlers only there.
         """
         if threading.current_thread() is not threading.main_thread():
             yield

@@ -21,21 +21,21 @@ ENCODER = TEXT_PARAMS + "encoder/"
 
 
 class InitTrace(NamedTuple):
-    """A traced initialisation: key -> values, in the sorted order of `shapes`."""
+    """A traced initialisation; `jaxpr` maps a key to the values, sorted by path."""
 
     jaxpr: Any
     shapes: dict[str, jax.ShapeDtypeStruct]
 
 
 class DummyInputs(NamedTuple):
-    """Inputs that show a model all its shapes."""
+    """Inputs from which a model infers the shapes of all its parameters."""
 
     catalogue: dict[str, Any]
     batch: Batch
 
 
 def trace_init(config: Any, model: Recommender) -> InitTrace:
-    """Traces the initialisation: paths and shapes of all parameters, and their draw.
+    """Traces the initialisation, with the paths and shapes of all parameters.
 
     Tracing a deep encoder takes longer than everything else here, so it is done once.
     """
@@ -55,7 +55,7 @@ def init_params(
     mesh: Mesh,
     compiler: Compiler,
 ) -> FlatParams:
-    """Draws the towers and loads the encoder: a flat dict on the devices.
+    """Draws the towers, loads the encoder, and places all parameters on the devices.
 
     Args:
       config: the config of the run.
@@ -90,7 +90,7 @@ def _load_encoder(
     expected = {
         path.removeprefix(ENCODER): x
         for path, x in shapes.items()
-        if path.startswith(ENCODER) and "/lora_" not in path  # ours: in no file
+        if path.startswith(ENCODER) and "/lora_" not in path  # added by recjax
     }
     weights = load_params(encoder_dir, expected)
     return {ENCODER + path: x for path, x in weights.items()}

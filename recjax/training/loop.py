@@ -91,7 +91,7 @@ def train_phase(
     while not is_finished(phase, progress, callbacks.log):
         logger.start_epoch(progress.best)
         while progress.step < steps_per_epoch:
-            # Stale negatives: encode the catalogue again from time to time.
+            # Stale negatives: encode the catalogue again every `refresh_steps` steps.
             if phase.is_refresh_step(progress.step):
                 loop.stale = phase.encode_stale(loop.state)
             # The device computes this step while the metrics of the step before are
@@ -120,7 +120,7 @@ def train_phase(
 def is_finished(
     phase: Phase, progress: PhaseProgress, log: Callable[[str], None]
 ) -> bool:
-    """Returns whether the phase has no epoch left, or stops early, which is logged."""
+    """Returns whether the phase is over; logs a line if it stops early."""
     waited, patience = progress.epoch - progress.best_epoch, phase.config.patience
     if progress.epoch >= phase.config.epochs:
         return True
@@ -145,7 +145,7 @@ def handle_requests(
         raise UserError(
             f"phase {phase.config.name}: {logger.skipped} batches were skipped, more "
             f"than train.max_skipped ({limit}), the last one at step "
-            f"{logger.skipped_at}; the state before is {saved}saved. Try a smaller "
+            f"{logger.skipped_at}; the newest state is {saved}saved. Try a smaller "
             "learning rate in another --workdir"
         )
     # Every process of the run gets the same answer after the same step.
@@ -162,7 +162,7 @@ def save(
     logger: TrainLogger,
     sync: PreemptionSync,
 ) -> None:
-    """Saves the loop in the background, and starts the time to the next save."""
+    """Saves the loop in the background, and restarts the clock of the next save."""
     logger.flush()  # waits for the steps that are being computed
     sync.reset()
     callbacks.save(loop)

@@ -44,7 +44,7 @@ def make_phase(
       first_step: global step at its start.
 
     Raises:
-      UserError: batches, learning rates or candidates that are impossible.
+      UserError: no example has a history, or the frozen prefix is too large.
     """
     batches = make_batches(run, config, seed=run.config.seed + index)
     rules = run.rules[index]
@@ -54,7 +54,7 @@ def make_phase(
     log_params(run, config, rules, params)
 
     # The leading frozen blocks of the encoder run once over the catalogue, not in every
-    # step; the model of this phase starts behind them.
+    # step; the model of this phase starts after them.
     start = run.timer.start()
     blocks = count_frozen_blocks(run.model.encoder_config, trainable)
     model = run.model.with_text(frozen_blocks=blocks)
@@ -101,7 +101,7 @@ def make_phase(
 
 
 def log_params(run: Run, config: Any, rules: PhaseRules, params: FlatParams) -> None:
-    """Logs which parameters a phase trains, and at which rates."""
+    """Logs which parameters a phase trains, and their learning rates."""
     log, (trainable, _) = run.reporter.log, rules.split(params)
     log(
         f"\nphase {config.name}: at most {config.epochs} epochs of "
@@ -185,7 +185,7 @@ def init_state(
 def make_step(
     run: Run, model: Recommender, optimizer: Optimizer, state: TrainState, ema: float
 ) -> Compiled:
-    """Compiles the train step; the state comes back placed as it went in."""
+    """Compiles the train step; the new state is placed like the old one."""
     loss = LOSSES[run.config.loss.name](run.config.loss, run.data.num_items)
 
     def step(state: TrainState, *inputs: Any) -> Any:
@@ -199,6 +199,6 @@ def make_step(
             spike=run.config.train.spike,
         )
 
-    placed = jax.tree.map(lambda x: x.sharding, state)
-    everywhere = replicated(run.mesh)  # the metrics
-    return run.compiler("train_step", step, (0,), (placed, everywhere))
+    state_sharding = jax.tree.map(lambda x: x.sharding, state)
+    metrics_sharding = replicated(run.mesh)
+    return run.compiler("train_step", step, (0,), (state_sharding, metrics_sharding))

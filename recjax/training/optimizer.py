@@ -75,8 +75,8 @@ def resolve_rules(config: Any, phase: Any, paths: Sequence[str]) -> PhaseRules:
       paths: the paths of all parameters.
 
     Raises:
-      UserError: a parameter that no rule matches, a rule that matches no parameter, a
-        multiplier that is no number, or nothing to train.
+      UserError: a parameter that no rule matches, a rule without effect, a
+        multiplier that is not a number, or nothing to train.
     """
     lr_name, wd_name = f"phase {phase.name}: lr_mults", "optim.wd_mults"
     rules = PhaseRules(
@@ -98,14 +98,14 @@ def resolve_rules(config: Any, phase: Any, paths: Sequence[str]) -> PhaseRules:
 
 
 def _check_every_rule_matches(name: str, rules: Rules, paths: Sequence[str]) -> None:
-    """Raises UserError at a rule that matches no parameter."""
+    """Raises UserError at a rule that decides about no parameter."""
     has_text = any(path.startswith(TEXT_PARAMS) for path in paths)
     for pattern, mult in unused_rules(rules, paths):
         is_text = not has_text and pattern.startswith(TEXT_PARAMS)
         # The usual rules stay valid for models without an encoder or dense layers.
         if (is_text and mult is None) or pattern == KERNEL_RULE:
             continue
-        why = ": the items have no text" if is_text else ""
+        why = ": the items have no text" if is_text else ", or only after earlier rules"
         raise UserError(f"{name}: {pattern!r} matches no parameter{why}")
 
 
@@ -114,7 +114,7 @@ def _sgd(config: Any) -> optax.GradientTransformation:
 
 
 def _adafactor(config: Any) -> optax.GradientTransformation:
-    """Shazeer and Stern (2018), with external learning rate and no momentum."""
+    """Adafactor (Shazeer and Stern, 2018) without its learning rate and momentum."""
     return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
 
 
@@ -133,7 +133,7 @@ SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
 
 
 def make_schedule(phase: Any, steps: int) -> Schedule:
-    """Linear warm-up over `phase.warmup` of the steps, then the decay by name."""
+    """Linear warm-up over a fraction of the steps, then `phase.schedule`."""
     warmup = int(phase.warmup * steps)
     decay = SCHEDULES[phase.schedule](phase.lr, steps - warmup)
     if not warmup:

@@ -93,7 +93,7 @@ class Phase:
         return self.batches.negatives.is_stale and step % self.refresh_steps == 0
 
     def encode_stale(self, state: TrainState) -> dict[str, Any]:
-        """Encodes the catalogue with the current weights, as later steps' negatives."""
+        """Encodes the catalogue with current weights, as negatives of later steps."""
         params = self.nested(state.trainable)
         return {"stale": {"vectors_NxD": self.scorer.encode_catalogue(params)[0]}}
 

@@ -164,9 +164,8 @@ def _update(
 def directional_variance(vectors_PxD: jax.Array, mask_P: jax.Array) -> jax.Array:
     """Circular variance of directions: 0 if all are equal, near 1 if they cancel out.
 
-    Near 0 the vectors have collapsed into one direction. 1 where fewer than
-    `MIN_VECTORS` are given (Mardia and Jupp, Directional Statistics, 2000,
-    section 9.2).
+    Near 0 the vectors have collapsed into one direction. With fewer than `MIN_VECTORS`
+    it is 1 (Mardia and Jupp, Directional Statistics, 2000, section 9.2).
     """
     unit_PxD = unit_vectors(jax.lax.stop_gradient(vectors_PxD))
     total_D = jnp.where(mask_P[:, None], unit_PxD, 0).sum(0)

@@ -192,7 +192,7 @@ MISTAKES = [
     ({"train.phases": (1,)}, r"train.phases: \(1,\) is not a tuple of phase"),
     (
         {"train.phases": (base.phase("a/b"),)},
-        "train.phases: name 'a/b' has more than letters",
+        "train.phases: name 'a/b' must have only letters",
     ),
     (
         {"train.phases": (base.phase("a"), base.phase("a"))},

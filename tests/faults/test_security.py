@@ -202,7 +202,7 @@ def test_user_keys_are_long_and_change_all_ids(named, tmp_path, monkeypatch):
     (tmp_path / "key").write_bytes(b"0123456789abcdeF")
     assert not set(ids) & set(load_data(named).user_ids)
     (tmp_path / "key").write_bytes(b"short")
-    with pytest.raises(UserError, match="has 5 bytes, not at least 16"):
+    with pytest.raises(UserError, match="has 5 bytes; it needs at least 16"):
         load_data(named)
     (tmp_path / "key").unlink()
     with pytest.raises(UserError, match=r"data\.user_key: .*No such file"):

@@ -83,7 +83,7 @@ def test_a_rule_that_trains_nothing_is_refused():
         make(((r".*", "0.1"),))
     with pytest.raises(UserError, match=r"wd_mults: multiplier None is not a number"):
         make(((r".*", 1.0),), wd_mults=((r".*", None),))
-    with pytest.raises(ValueError, match="freeze: 2 of None layers"):
+    with pytest.raises(ValueError, match="freeze: 2 is invalid for layers=None"):
         base.freeze(2)
 
 

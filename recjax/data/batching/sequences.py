@@ -11,8 +11,8 @@ def merge_prefixes(examples: Examples, history_length: int) -> Examples:
     Files of sliding windows have a row for each event: the preceding events, up to a
     maximum number, and the event as the target. A user tower with targets at all
     positions can read such a user once instead of once per event. Sequences longer than
-    `history_length` are read in several windows, and as in all windows an early target
-    is then predicted from fewer events than its row had.
+    `history_length` are read in several windows; early targets of a window are then
+    predicted from fewer events than their rows had.
 
     Returns:
       Sequences with the same targets and `all_positions`; the rating of a user's first

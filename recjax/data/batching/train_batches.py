@@ -18,7 +18,7 @@ class TrainBatches:
     Args:
       batch_size: B; the last batch of an epoch is padded.
       epoch_steps: batches per epoch; 0 = enough to read every window once.
-      negatives: what a target competes with, a key of `negatives.NEGATIVES`.
+      negatives: items that a target competes with, a key of `negatives.NEGATIVES`.
       logq: whether to correct for how often an item is sampled, see `NegativeSampler`.
       held_out_N: whether an item is excluded from the candidates; None excludes none.
       num_negatives: items sampled for a batch, with replacement.

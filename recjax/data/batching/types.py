@@ -37,7 +37,7 @@ class Queries(NamedTuple):
     targets_B: np.ndarray  # item indices; 0 at padding
     examples_B: np.ndarray  # index of each query's example
     sampled_BxC: np.ndarray | None = None  # candidates; None if all items are
-    # Of the M baselines that are fused with the model; None without score fusion.
+    # Scores of the M baselines to add to the model's; None without score fusion.
     baseline_scores_BxMxN: np.ndarray | None = None
 
 

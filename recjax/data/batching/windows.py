@@ -27,8 +27,8 @@ class NextItem:
       shuffle_ties: whether to shuffle events of equal time in every epoch, because the
         file's order of them carries no information.
       reverse: probability that a window of a complete sequence is read from the newest
-        item to the oldest: what follows an item also leads to it (Liu et al., ASReP,
-        2021, use this for pre-training).
+        item to the oldest, to learn from the events after an item too (Liu et al.,
+        ASReP, 2021, use this for pre-training).
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from recjax.data.dataset import Data, Examples
 from recjax.data.ingest.tables import REJECTED, SUFFIXES, Table, read_table
 
 DUPLICATE = "appears twice"
-# Words of the protocol for reasons of rejected rows that messages word differently.
+# Reasons of rejected rows whose wording in the protocol differs from the messages.
 REASON_IN_PROTOCOL = {DUPLICATE: "stands there twice"}
 
 
@@ -32,7 +32,7 @@ class Events:
     bounds: np.ndarray  # V + 1 bounds of the users' events
     items: np.ndarray  # item indices
     times: np.ndarray  # in seconds; without times, the order in the file
-    ratings: np.ndarray | None  # None where the data has none
+    ratings: np.ndarray | None  # None if the data has none
 
     def cut(
         self, users_R: np.ndarray, ends_R: np.ndarray, all_positions: bool
@@ -58,7 +58,7 @@ class Events:
 
 @dataclass
 class Reader:
-    """Reads the tables of a data set and records what was used of them."""
+    """Reads the tables of a data set and records which of their rows are used."""
 
     config: Any  # the complete config
     folder: Path
@@ -165,7 +165,7 @@ class Reader:
         return table.frame, table.path
 
     def users(self, user_ids: np.ndarray) -> pl.DataFrame:
-        """Returns the user table in the order of `user_ids`; without one, only these.
+        """Returns the user table in the order of `user_ids`; without one, only the ids.
 
         Users that it lacks are counted and have "" in all columns.
         """
@@ -205,7 +205,7 @@ class Reader:
         except OSError as e:
             raise UserError(f"data.user_key: {path}: {e.strerror}") from None
         if len(key) < 16:
-            problem = f"has {len(key)} bytes, not at least 16"
+            problem = f"has {len(key)} bytes; it needs at least 16"
             raise UserError(f"data.user_key: {path}: {problem}")
         return key
 

@@ -89,7 +89,7 @@ class Items(NamedTuple):
       log_weight_U: logarithm of each candidate's weight in the partition sum of the
         softmax; -inf excludes it. One entry for each item of `items_U` or, with stale
         negatives, of the catalogue.
-      packed: the items' texts; None where no encoder has to run on them.
+      packed: the items' texts; None if no encoder has to run on them.
     """
 
     items_U: np.ndarray
@@ -142,7 +142,7 @@ def split_rows(
     order = np.argsort(row_U, kind="stable")
     members = np.split(order, np.searchsorted(row_U[order], ends[:-1]))
     size = round_up(max(map(len, members)), multiple)
-    # Number of each text within its part; `size`, which is padding, for all others.
+    # Index of each text within its part; `size`, which is padding, for all others.
     local = np.full(num_texts + 1, size, np.int32)
     parts = []
     for end, texts in zip(ends, members, strict=True):

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from jax import Array
 
-# Regex over a key of the file without its last part, our path (with {} for the regex's
-# group), and names of the last part in file -> ours.
+# One entry per module: the regex of its name in the file, our path (with {} for the
+# regex's group), and the names of its arrays in the file -> ours.
 Weights = tuple[tuple[str, str, dict[str, str]], ...]
 
 
@@ -24,7 +24,7 @@ class EncoderConfig(Protocol):
     Attributes:
       hidden_size: E, the width of the token states.
       max_tokens: length of the longest text that the encoder can read.
-      has_pooler: whether `Encoder.pool_states` works, with weights in the checkpoint.
+      has_pooler: whether the files have weights for `Encoder.pool_states`.
       num_blocks: length of the chain, embeddings and pooling included.
     """
 

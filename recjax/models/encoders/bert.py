@@ -103,7 +103,7 @@ class Embeddings(nn.Module):
 
 
 class Layer(nn.Module):
-    """Transformer layer: attention, then a two-layer perceptron, post-norm."""
+    """Transformer layer: attention, then an MLP with one hidden layer, post-norm."""
 
     config: BertConfig
     dtype: Any = jnp.float32

@@ -109,7 +109,7 @@ def read_config(
             f"{path}: {names['hidden_size']} {config.hidden_size} is not divisible by "
             f"{names['num_attention_heads']} {config.num_attention_heads}"
         )
-    # Refuse what our module would silently compute otherwise.
+    # Refuse settings that our module does not implement.
     if raw.get("position_embedding_type", "absolute") != "absolute":
         raise UserError(f"{path}: only absolute position embeddings are supported")
     if config.hidden_act not in ACTIVATIONS:
@@ -122,7 +122,7 @@ def _checked(path: Path, key: str, value: Any, kind: type, least: int = 1) -> An
     """Returns a value of `config.json` if its type fits and a count is large enough."""
     allowed: Any = int | float if kind is float else kind
     if not isinstance(value, allowed):
-        raise UserError(f"{path}: {key} {value!r} is no {kind.__name__}")
+        raise UserError(f"{path}: {key} {value!r} is not of type {kind.__name__}")
     if kind is int and value < least:
         raise UserError(f"{path}: {key} {value} is not at least {least}")
     return value

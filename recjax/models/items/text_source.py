@@ -18,9 +18,9 @@ POOLINGS = ("cls", "mean", "attention", "pooler")
 class TextSource(nn.Module):
     """A pretrained encoder over the item's text, pooled and projected.
 
-    Optionally with a perceptron before the projection: `mlp_layers` hidden layers with
-    GELU, each as wide as the encoder, so that only the projection reduces the width
-    (Yuan et al., IDvs.MoRec, 2023, table 5, over frozen vectors).
+    An optional MLP comes before the projection: `mlp_layers` hidden layers with GELU,
+    each as wide as the encoder, so that only the projection reduces the width (Yuan et
+    al., IDvs.MoRec, 2023, table 5, over frozen vectors).
 
     Attributes:
       pooling: the chain's last block, one of `POOLINGS`.
@@ -69,7 +69,7 @@ class TextSource(nn.Module):
             x_RxLxE = arrays["states_TxE"][packed.index_RxL]
         else:
             # Frozen blocks run as in evaluation: their cached output, which replaces
-            # them wherever it fits, has no dropout either.
+            # them in training, has no dropout either.
             drops = train and self.frozen_blocks == 0
             ids_RxL = arrays["ids_T"][packed.index_RxL]
             x_RxLxE = self.encoder.embed(ids_RxL, packed.position_RxL, train=drops)

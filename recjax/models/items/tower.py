@@ -1,4 +1,4 @@
-"""Item tower: named sources (id, text), each an item vector, and their combination."""
+"""Item tower: combines the vectors of named sources (id, text) into an item vector."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ def combine_gate(vectors: Sequence[Array], width: int) -> Array:
     x = jnp.concatenate(vectors, axis=-1)
     gate = nn.Dense(width * len(vectors), dtype=x.dtype, name="gate")(x)
     gate = jax.nn.softmax(gate.reshape(*x.shape[:-1], len(vectors), width), axis=-2)
-    # Times the number of sources: equal weights give the plain sum, as in "sum".
+    # Multiplied by the number of sources, so that equal weights give the plain sum.
     return (gate * jnp.stack(vectors, axis=-2)).sum(-2) * len(vectors)
 
 
@@ -66,7 +66,7 @@ class ItemTower(nn.Module):
 
 
 class IdSource(nn.Module):
-    """One free vector per catalogue item; reads no array of the catalogue."""
+    """One learned vector per catalogue item; reads no array of the catalogue."""
 
     num_items: int
     width: int
@@ -84,7 +84,7 @@ class IdSource(nn.Module):
 def make_text_source(
     config: Any, _: int, encoder_config: EncoderConfig | None
 ) -> TextSource:
-    """Builds the source of the sections `text` and `item_tower`."""
+    """Builds the text source from the config sections `text` and `item_tower`."""
     assert encoder_config is not None
     text, tower, dtype = config.text, config.item_tower, jnp.dtype(config.train.dtype)
     encoder_config = encoder_config.with_lora(text.lora_rank, text.lora_alpha)

@@ -75,7 +75,7 @@ class Attention(nn.Module):
         y = x_BxLxD.astype(self.dtype) @ kernel + bias[None, None]
         y = y.reshape(*y.shape[:-1], 3, self.num_heads, width // self.num_heads)
         query, key, value = y[:, :, 0], y[:, :, 1], y[:, :, 2]
-        # JAX's own attention has no dropout of the weights.
+        # JAX's own attention has no dropout of the attention weights.
         drops = train and self.dropout
         attend = self._with_dropout if drops else jax.nn.dot_product_attention
         out = attend(query, key, value, bias=bias_1xAxLxL, mask=mask_BxLxL[:, None])
@@ -93,7 +93,7 @@ class Attention(nn.Module):
         logits *= query.shape[-1] ** -0.5
         if bias is not None:
             logits += bias
-        # Finite: a row without any True, in padding, would be NaN with -inf.
+        # Finite: with -inf, the rows of padding, which have no True, would become NaN.
         logits = jnp.where(mask, logits, -1e30)
         weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
         weights = Dropout(self.dropout)(weights, train=True)

@@ -235,9 +235,9 @@ def test_truncated_weights_are_one_line(tmp_path):
     [
         ([], "not a JSON object"),
         ({"num_attention_heads": 3}, "hidden_size 16 is not divisible by num_att"),
-        ({"num_attention_heads": "two"}, "num_attention_heads 'two' is no int"),
+        ({"num_attention_heads": "two"}, "num_attention_heads 'two' is not of type"),
         ({"num_attention_heads": 0}, "num_attention_heads 0 is not at least 1"),
-        ({"layer_norm_eps": None}, "layer_norm_eps None is no float"),
+        ({"layer_norm_eps": None}, "layer_norm_eps None is not of type float"),
     ],
 )
 def test_configs_that_fit_no_encoder(tmp_path, change, message):
@@ -252,7 +252,7 @@ def test_configs_that_fit_no_encoder(tmp_path, change, message):
     ("name", "change", "message"),
     [
         ("roberta", {"pad_token_id": -1}, "pad_token_id -1 is not at least 0"),
-        ("roberta", {"pad_token_id": None}, "pad_token_id None is no int"),
+        ("roberta", {"pad_token_id": None}, "pad_token_id None is not of type int"),
         ("roberta", {"position_embedding_type": "relative_key"}, "only absolute"),
         ("distilbert", {"n_heads": 3}, "dim 16 is not divisible by n_heads 3"),
         ("distilbert", {"n_layers": 0}, "n_layers 0 is not at least 1"),
