@@ -193,7 +193,7 @@ def _check_baselines(config: ConfigDict) -> Iterator[str]:
         if "bpr_mf" in names and find_spec("implicit") is None:
             yield (
                 f"{key}: 'bpr_mf' needs the library implicit: "
-                "pip install 'recjax[baselines]'"
+                "pip install 'implicit>=0.7.3'"
             )
 
 

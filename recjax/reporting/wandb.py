@@ -24,7 +24,7 @@ class WandbWriter:
             import wandb
         except ImportError:
             raise UserError(
-                "report.wandb: needs wandb; pip install 'recjax[wandb]'"
+                "report.wandb: needs wandb; pip install 'wandb>=0.20'"
             ) from None
         folder = workdir.resolve()
         # The id is in a file: after the directory is deleted, a run gets a new one.
