@@ -86,6 +86,7 @@ def test_a_renamed_key_in_a_saved_config(tmp_path):
 
 def test_a_saved_config_runs_again(tmp_path, atomic_dir):
     command = [f"--config=tests/faults/config.py:{atomic_dir}", "--config.seed=3"]
+    command.append("--config.train.phases[1].epochs=1")
     done = recjax(*command, f"--workdir={tmp_path / 'a'}")
     assert done.returncode == 0, done.stderr
     saved = tmp_path / "a" / "config.json"

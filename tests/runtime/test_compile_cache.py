@@ -51,12 +51,12 @@ def config():
 def test_programs_are_kept_in_the_cache_of_recjax(config, monkeypatch, tmp_path):
     monkeypatch.setattr(compile_cache, "cache_dir", lambda: tmp_path)
     config.update("jax_compilation_cache_dir", None)
-    compile_cache.keep_compiled()
+    compile_cache.enable_compile_cache()
     folder = Path(config.values["jax_compilation_cache_dir"])
     assert folder.parent == tmp_path / "compiled"
 
 
 def test_a_cache_that_the_user_chose_is_kept(config, tmp_path):
     config.update("jax_compilation_cache_dir", str(tmp_path))
-    compile_cache.keep_compiled()
+    compile_cache.enable_compile_cache()
     assert config.values["jax_compilation_cache_dir"] == str(tmp_path)
