@@ -1,18 +1,22 @@
 """Builds a training phase: what is frozen, what is trained, and on which batches."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from recjax.catalogue.arrays import CatalogueArrays
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, count_params
 from recjax.data.batching.sequences import merge_prefixes
 from recjax.data.batching.train_batches import TrainBatches
+from recjax.data.batching.types import Batch
 from recjax.data.batching.windows import MaskedItem, NextItem
 from recjax.data.dataset import Examples
 from recjax.data.padding import round_up
+from recjax.data.text.packing import Items
 from recjax.evaluation.model_scorer import ModelScorer
 from recjax.losses import LOSSES
 from recjax.models.items.text_source import count_frozen_blocks
@@ -20,7 +24,7 @@ from recjax.models.layers.graph import make_graph
 from recjax.models.recommender import Recommender
 from recjax.models.users import BIDIRECTIONAL
 from recjax.runtime.compiler import Compiled
-from recjax.runtime.mesh import replicate, replicated, row_multiple
+from recjax.runtime.mesh import replicate, replicated, row_multiple, shard_batch
 from recjax.training.context import Run
 from recjax.training.loop import copy_params
 from recjax.training.optimizer import Optimizer, PhaseRules, make_optimizer
@@ -89,15 +93,38 @@ def make_phase(
         first_step=first_step,
         frozen=frozen,
         batches=batches,
-        catalogue=catalogue,
-        candidates=candidates,
+        place=make_place(run, catalogue, candidates),
         scorer=scorer,
         step=make_step(run, model, optimizer, state, config.ema),
         dropout_key=replicate(jax.random.key(run.config.seed + 1), run.mesh),
         refresh_steps=run.config.loss.refresh_steps,
-        schedule=optimizer.schedule,
-        lr_multipliers=rules.group_multipliers(),
+        learning_rates=group_learning_rates(optimizer, rules),
     ), state
+
+
+def make_place(
+    run: Run, catalogue: CatalogueArrays, candidates: tuple[Any, Items] | None
+) -> Callable[[Batch], tuple[Any, Batch]]:
+    """Returns a function that puts a batch, and the arrays it reads, on the devices.
+
+    Args:
+      run: the run.
+      catalogue: arrays of all items, from which those of a batch are taken.
+      candidates: arrays and items of every batch; None if the batches differ in them.
+    """
+
+    def place(batch: Batch) -> tuple[Any, Batch]:
+        if candidates is not None:
+            arrays, items = candidates
+        else:
+            assert batch.items is not None
+            arrays, items = catalogue.take(batch.items)
+        placed: Batch = shard_batch(
+            batch._replace(items=None, examples_B=None), run.mesh
+        )
+        return arrays, placed._replace(items=items)
+
+    return place
 
 
 def log_params(run: Run, config: Any, rules: PhaseRules, params: FlatParams) -> None:
@@ -111,6 +138,19 @@ def log_params(run: Run, config: Any, rules: PhaseRules, params: FlatParams) -> 
     full = full_param_table(params, rules, config.lr)
     run.reporter.text(f"params/{config.name}", full)
     log(f"{count_params(trainable):,} of {count_params(params):,} parameters trained")
+
+
+def group_learning_rates(
+    optimizer: Optimizer, rules: PhaseRules
+) -> Callable[[int], dict[str, float]]:
+    """Returns a function: step of the phase -> learning rate by group of parameters."""
+    multipliers = rules.group_multipliers()
+
+    def learning_rates(step: int) -> dict[str, float]:
+        rate = float(optimizer.schedule(step))
+        return {group: rate * mult for group, mult in multipliers.items()}
+
+    return learning_rates
 
 
 def make_batches(run: Run, phase: Any, seed: int) -> TrainBatches:

@@ -1,19 +1,16 @@
 """The parts of a training phase, and how it runs one step."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 
-from recjax.catalogue.arrays import CatalogueArrays
 from recjax.common.param_paths import FlatParams, unflatten_params
 from recjax.data.batching.train_batches import TrainBatches
 from recjax.data.batching.types import Batch
-from recjax.data.text.packing import Items
 from recjax.evaluation.model_scorer import ModelScorer
 from recjax.runtime.compiler import Compiled
-from recjax.runtime.mesh import shard_batch
-from recjax.training.optimizer import Schedule
 from recjax.training.train_step import TrainState
 
 
@@ -28,14 +25,12 @@ class Phase:
       first_step: global step at its start.
       frozen: the parameters that the phase does not train.
       batches: training batches.
-      catalogue: arrays of all items, from which those of a batch are taken.
-      candidates: arrays and items of every batch; None if the batches differ in them.
+      place: puts a batch, and the item arrays that it reads, on the devices.
       scorer: ranks the catalogue with any parameters of the phase.
       step: the compiled train step.
       dropout_key: the key from which every step derives its own.
       refresh_steps: steps between two encodings of the stale table.
-      schedule: maps a step of the phase to the learning rate before multipliers.
-      lr_multipliers: largest learning-rate multiplier of each group of parameters.
+      learning_rates: learning rate by group of parameters, after a number of steps.
     """
 
     index: int
@@ -44,34 +39,16 @@ class Phase:
     first_step: int
     frozen: FlatParams
     batches: TrainBatches
-    catalogue: CatalogueArrays
-    candidates: tuple[Any, Items] | None
+    place: Callable[[Batch], tuple[Any, Batch]]
     scorer: ModelScorer
     step: Compiled
     dropout_key: jax.Array
     refresh_steps: int
-    schedule: Schedule
-    lr_multipliers: dict[str, float]
+    learning_rates: Callable[[int], dict[str, float]]
 
     def step_of(self, epoch: int, step: int) -> int:
         """Global step after some epochs of the phase, and some steps of the next."""
         return self.first_step + epoch * self.batches.steps_per_epoch + step
-
-    def learning_rates(self, step: int) -> dict[str, float]:
-        """Returns the learning rate of each group of parameters at a step."""
-        rate = float(self.schedule(step))
-        return {group: rate * mult for group, mult in self.lr_multipliers.items()}
-
-    def place(self, batch: Batch) -> tuple[Any, Batch]:
-        """Puts a batch, and the item arrays that it reads, on the devices."""
-        if self.candidates is not None:
-            arrays, items = self.candidates
-        else:
-            assert batch.items is not None
-            arrays, items = self.catalogue.take(batch.items)
-        on_host = batch._replace(items=None, examples_B=None)
-        placed = shard_batch(on_host, self.catalogue.mesh)
-        return arrays, placed._replace(items=items)
 
     def run_step(
         self, state: TrainState, stale: dict[str, Any], batch: Batch
