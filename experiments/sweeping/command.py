@@ -11,8 +11,9 @@ from typing import Any
 from tqdm import tqdm
 
 from recjax.common.errors import STOPPED, UserError
-from recjax.runtime.locks import directory_lock
+from recjax.runtime.locks import check_directory, directory_lock
 
+EXPERIMENT = "sweep"  # the kind of an output directory, see `check_directory`
 POLL = 0.2  # seconds between two checks of the running processes
 
 
@@ -64,10 +65,10 @@ def session(out: Path, *, dry: bool = False) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if dry:
+            check_directory(out, EXPERIMENT, "--out")
             yield
             return
-        out.mkdir(parents=True, exist_ok=True)
-        with directory_lock(out, f"--out {out}: another program is using it"):
+        with directory_lock(out, EXPERIMENT, "--out"):
             yield
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)

@@ -18,6 +18,7 @@ from recjax.checkpointing.store import Checkpoint, CheckpointDirectory, Identity
 from recjax.common.config import describe_changes
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams
+from recjax.runtime.locks import DirectoryLock
 from recjax.runtime.processes import all_processes
 
 
@@ -32,7 +33,14 @@ class Checkpoints:
       step_checkpoint: the newest verified training state of that phase.
     """
 
-    def __init__(self, workdir: Path, log: Callable[[str], None], keep: int = 2):
+    def __init__(
+        self,
+        workdir: Path,
+        log: Callable[[str], None],
+        keep: int = 2,
+        lock: DirectoryLock | None = None,
+    ):
+        self._lock = lock
         folder = (workdir / "checkpoints").resolve()
         self._last = CheckpointDirectory(folder / "last", keep, log)
         self._params = CheckpointDirectory(folder / "params", 0, log)
@@ -113,11 +121,21 @@ class Checkpoints:
             saved["informational"], identity["informational"], limit=None
         )
 
+    def check_lock(self) -> None:
+        """Checks that the run directory still belongs to this run.
+
+        Raises:
+          UserError: it was deleted or replaced, see `DirectoryLock.check`.
+        """
+        if self._lock is not None:
+            self._lock.check()
+
     def save_last(self, step: int, tree: Any, meta: dict[str, Any]) -> None:
         """Saves in the background the state that a resumed run continues from.
 
         `meta` holds JSON values, among them the index of the `phase`.
         """
+        self.check_lock()
         # A state without the parameters that its phase started from is useless.
         if self.flush_phase_checkpoint():
             self._last.save(step, tree, meta, self.run_identity)
@@ -134,6 +152,7 @@ class Checkpoints:
 
         `trained` are the parameters that the phases before it trained; for phase 0 all.
         """
+        self.check_lock()
         # Until they are saved, a resumed run continues from the newest state of the
         # phase before, which therefore has to be complete.
         self._last.wait()

@@ -37,6 +37,7 @@ from recjax.reporting.writer import Reporter
 from recjax.run.workdir import check_disk
 from recjax.runtime.compile_cache import enable_compile_cache, platform_key
 from recjax.runtime.compiler import Compiler
+from recjax.runtime.locks import DirectoryLock
 from recjax.runtime.mesh import make_mesh
 from recjax.runtime.processes import exit_if_peer_lost
 from recjax.runtime.provenance import CODE, usable_cores, versions
@@ -65,7 +66,11 @@ class Text(NamedTuple):
 
 @contextlib.contextmanager
 def open_run(
-    config: Any, folder: Path, start_time: float, planned_workdir: Path | None = None
+    config: Any,
+    folder: Path,
+    start_time: float,
+    planned_workdir: Path | None = None,
+    lock: DirectoryLock | None = None,
 ) -> Iterator[tuple[Run, FlatParams]]:
     """Builds everything that a run needs, and its initial parameters.
 
@@ -75,6 +80,7 @@ def open_run(
       start_time: start of the process, by `time.perf_counter`.
       planned_workdir: for a dry run, the directory that the real run would write to;
         the frozen prefix is not computed then.
+      lock: lock of the run directory, which is checked before each save.
 
     Raises:
       UserError: data, weights or names that do not fit, or too small a disk.
@@ -85,7 +91,7 @@ def open_run(
     with contextlib.ExitStack() as stack:
         # Only the first process writes.
         reporter = Reporter(folder, active=jax.process_index() == 0)
-        checkpoints = Checkpoints(folder, reporter.log, config.train.keep)
+        checkpoints = Checkpoints(folder, reporter.log, config.train.keep, lock)
         stack.enter_context(contextlib.closing(checkpoints))
         try:
             run, params = make_run(

@@ -41,12 +41,12 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     # Mistakes in the config are found before anything is read or written.
     check_config(config)
     # Two runs in one directory would overwrite each other's checkpoints.
-    with lock_workdir(folder):
+    with lock_workdir(folder) as lock:
         # A finished run is shown, not repeated.
         if done := open_workdir(config, folder):
             return done
         with (
-            open_run(config, folder, start_time) as (run, params),
+            open_run(config, folder, start_time, lock=lock) as (run, params),
             run.signals.install_handlers(),
         ):
             return _train(run, params)
@@ -175,6 +175,7 @@ def _finish(run: Run, progress: RunProgress) -> dict[str, Any]:
         "code": CODE,
         "versions": versions(),
     }
+    run.checkpoints.check_lock()
     reporter.ranks_table(*_rank_columns(run, results))
     text = results_text(final, run.config.report.metrics)
     reporter.log(f"\n{text}")

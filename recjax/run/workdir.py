@@ -16,8 +16,10 @@ from recjax.common.files import write_text_atomically
 from recjax.common.param_paths import FlatParams, tree_bytes
 from recjax.reporting.results_file import check_results_version
 from recjax.reporting.results_page import results_text
-from recjax.runtime.locks import directory_lock
+from recjax.runtime.locks import DirectoryLock, check_directory, directory_lock
 from recjax.training.optimizer import PhaseRules, make_optimizer
+
+RUN = "run"  # the kind of a run directory, see `check_directory`
 
 
 def check_same_config(
@@ -31,8 +33,10 @@ def check_same_config(
       instead: the remedy to name if the directory has another config.
 
     Raises:
-      UserError: the directory belongs to another config, or holds a damaged file.
+      UserError: the directory belongs to another config or to something else, or holds
+        a damaged file.
     """
+    check_directory(folder, RUN, "--workdir")
     key = config.data.user_key
     if key and Path(key).expanduser().resolve().is_relative_to(folder.resolve()):
         raise UserError(f"data.user_key: {key} lies in the run directory; move it out")
@@ -134,21 +138,20 @@ def check_disk(
 
 
 @contextlib.contextmanager
-def lock_workdir(folder: Path) -> Iterator[None]:
+def lock_workdir(folder: Path) -> Iterator[DirectoryLock | None]:
     """Creates the run directory and locks it against other runs.
 
+    The first of several processes holds the lock for all; the others yield None.
+
     Raises:
-      UserError: another run has the lock, or the directory cannot be created.
+      UserError: another run has the lock, the directory belongs to something else, or
+        it cannot be created.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise UserError(f"--workdir {folder}: {e.strerror}") from None
-    if jax.process_index():  # the first process holds the lock for all
-        yield
+    if jax.process_index():
+        yield None
         return
-    with directory_lock(folder, f"--workdir {folder}: another run is using it"):
-        yield
+    with directory_lock(folder, RUN, "--workdir") as lock:
+        yield lock
 
 
 def _read_json(path: Path) -> Any:
