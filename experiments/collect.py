@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.sweeping.command import add_variants
+from experiments.sweeping.command import add_variants, path_argument
 from experiments.tabling.caption import METRICS, SECONDS, caption
 from experiments.tabling.finished import Sweep, rank_digest, read_sweep
 from experiments.tabling.plots import AXES, check_plots, plot
@@ -46,13 +46,17 @@ REDRAW = "draw plot.png again from table.csv, with the options in table.md"
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the files and prints the table; exit code 2 if there cannot be one."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("runs", type=Path, help="directory of a sweep")
-    parser.add_argument("--out", type=Path, help="directory to write (default: RUNS)")
+    parser.add_argument("runs", type=path_argument, help="directory of a sweep")
+    parser.add_argument(
+        "--out", type=path_argument, help="directory to write (default: RUNS)"
+    )
     parser.add_argument("--reference", help=REFERENCE)
     add_variants(parser, "rows of the table (default: all of the sweep)")
     parser.add_argument("--metrics", nargs="+", default=METRICS, help=METRICS_HELP)
     parser.add_argument("--tested", metavar="METRIC", help=TESTED)
-    parser.add_argument("--published", type=Path, help="CSV: name, source, metrics")
+    parser.add_argument(
+        "--published", type=path_argument, help="CSV: name, source, metrics"
+    )
     parser.add_argument("--partial", action="store_true", help=PARTIAL)
     items = ("all", *ITEM_BINS)
     parser.add_argument("--items", choices=items, default="all", help=ITEMS)

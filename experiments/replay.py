@@ -19,7 +19,7 @@ from pathlib import Path
 
 from experiments import reproduce, sweep
 from experiments.reproduce import Table
-from experiments.sweeping.command import session
+from experiments.sweeping.command import path_argument, session
 from experiments.sweeping.load import read_results
 from experiments.sweeping.plan import check_runs
 from experiments.tabling.finished import rank_digest, read_sweep
@@ -76,12 +76,18 @@ class Replay:
 def main(argv: Sequence[str] | None = None) -> None:
     """Replays the tables; exit code 1 if one does not hold, 2 after an error."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/replay"), help="runs")
+    parser.add_argument(
+        "--out", type=path_argument, default=Path("runs/replay"), help="runs"
+    )
     parser.add_argument("--only", nargs="+", help=reproduce.ONLY)
-    parser.add_argument("--data", type=Path, help="directory of the Amazon data sets")
+    parser.add_argument(
+        "--data", type=path_argument, help="directory of the Amazon data sets"
+    )
     parser.add_argument("--jobs", type=int, default=1, help=JOBS)
     tables = "directory of the tables (default: experiments)"
-    parser.add_argument("--tables", type=Path, default=reproduce.HERE, help=tables)
+    parser.add_argument(
+        "--tables", type=path_argument, default=reproduce.HERE, help=tables
+    )
     parser.add_argument("--record", action="store_true", help=RECORD)
     args = parser.parse_args(argv)
     with session(args.out):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from experiments import collect, sweep
 from experiments.protocol import run as run_lib
-from experiments.sweeping.command import session
+from experiments.sweeping.command import path_argument, session
 from experiments.sweeping.plan import check_runs
 from experiments.tabling.plots import check_plots
 from recjax.common.errors import STOPPED, UserError
@@ -102,13 +102,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     A signal during a sweep ends the program with `STOPPED`, after the runs have saved.
     """
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/tables"), help="runs")
+    parser.add_argument(
+        "--out", type=path_argument, default=Path("runs/tables"), help="runs"
+    )
     parser.add_argument("--only", nargs="+", help=ONLY)
-    parser.add_argument("--data", type=Path, help="directory of the Amazon data sets")
+    parser.add_argument(
+        "--data", type=path_argument, help="directory of the Amazon data sets"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=DEFAULT_SEEDS)
     parser.add_argument("--jobs", type=int, default=1, help="number of parallel runs")
     tables = "directory of the tables (default: experiments)"
-    parser.add_argument("--tables", type=Path, default=HERE, help=tables)
+    parser.add_argument("--tables", type=path_argument, default=HERE, help=tables)
     parser.add_argument("--dry_run", action="store_true", help=DRY)
     args = parser.parse_args(argv)
     with session(args.out, dry=args.dry_run):

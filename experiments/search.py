@@ -28,6 +28,7 @@ from experiments.sweeping.command import (
     POLL,
     check_same_arguments,
     make_bar,
+    path_argument,
     session,
     split_arguments,
 )
@@ -36,7 +37,6 @@ from experiments.sweeping.load import (
     STUDY,
     check_arguments,
     load_function,
-    read_json,
     resolve,
 )
 from experiments.sweeping.plan import changed_keys, protocol_of
@@ -44,7 +44,7 @@ from experiments.sweeping.pool import Job, Pool
 from experiments.tabling.table import markdown_line
 from recjax.common.config import describe_changes
 from recjax.common.errors import STOPPED, UserError
-from recjax.common.files import atomic_files
+from recjax.common.files import atomic_files, read_json
 from recjax.config.validate import check_config
 from recjax.runtime.locks import is_locked
 
@@ -71,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     own, arguments = split_arguments(argv)
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--config", required=True, help="config file with a `search`")
-    parser.add_argument("--out", required=True, type=Path, help="directory of the runs")
+    parser.add_argument(
+        "--out", required=True, type=path_argument, help="directory of the runs"
+    )
     parser.add_argument("--trials", type=int, default=20, help="number of trials")
     parser.add_argument("--seed", type=int, default=0, help="seed of runs and search")
     args = parser.parse_args(own)

@@ -20,14 +20,16 @@ from experiments.sweeping.command import (
     POLL,
     add_variants,
     make_bar,
+    path_argument,
     session,
     split_arguments,
 )
-from experiments.sweeping.load import is_finished, read_json, read_results, resolve
+from experiments.sweeping.load import is_finished, read_results, resolve
 from experiments.sweeping.plan import Plan, make_plan, save_plan
 from experiments.sweeping.pool import Pool
 from experiments.sweeping.reuse import find_finished, link
 from recjax.common.config import flat_config
+from recjax.common.files import read_json
 from recjax.runtime.locks import is_locked
 from recjax.runtime.provenance import CODE
 
@@ -41,12 +43,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     own, arguments = split_arguments(argv)
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--config", required=True, help="config file with a `sweep`")
-    parser.add_argument("--out", required=True, type=Path, help="directory of the runs")
+    parser.add_argument(
+        "--out", required=True, type=path_argument, help="directory of the runs"
+    )
     add_variants(parser, "variants to run (default: all of the sweep)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--data", default="", help="a data set that the config knows")
     parser.add_argument("--jobs", type=int, default=1, help="number of parallel runs")
-    parser.add_argument("--reuse", nargs="+", type=Path, default=[], help=REUSE)
+    parser.add_argument(
+        "--reuse", nargs="+", type=path_argument, default=[], help=REUSE
+    )
     parser.add_argument("--dry_run", action="store_true", help=DRY)
     args = parser.parse_args(own)
     with session(args.out, dry=args.dry_run):

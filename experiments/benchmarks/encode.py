@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from experiments.benchmarks import duel
 from experiments.benchmarks.serve import serve
 from recjax.config import base
-from recjax.data.ingest.sources import locate
+from recjax.data.ingest.sources import locate_encoder
 from recjax.data.text.tokenize import tokenize
 from recjax.models.encoders.bert import BertConfig
 from recjax.run.setup import open_run
@@ -43,7 +43,7 @@ def work(args: argparse.Namespace) -> None:
     with open_run(config, args.folder, time.perf_counter()) as (run, params):
         assert run.tokens is not None
         texts = run.data.render(config.text.template)
-        encoder = locate(config.text.encoder, hub=True)
+        encoder = locate_encoder(config.text.encoder)
         about = {"texts": texts, "encoder": str(encoder), "max_tokens": args.max_tokens}
         (args.folder / "texts.json").write_text(json.dumps(about))
         bert = run.model.encoder_config

@@ -25,7 +25,7 @@ from recjax.common.param_paths import FlatParams, unflatten_params
 from recjax.config import base
 from recjax.data.batching.train_batches import TrainBatches
 from recjax.data.batching.types import Batch
-from recjax.data.ingest.sources import locate
+from recjax.data.ingest.sources import locate_encoder
 from recjax.losses import LOSSES
 from recjax.losses.base import LossInputs
 from recjax.run.setup import open_run
@@ -146,7 +146,7 @@ def write_for_peer(
     towers = {p: np.asarray(x) for p, x in params.items() if "/encoder/" not in p}
     np.savez(args.folder / "weights.npz", allow_pickle=False, **towers)
     about = {
-        "encoder": str(locate(config.text.encoder, hub=True)),
+        "encoder": str(locate_encoder(config.text.encoder)),
         "width": config.item_tower.width,
         "history": config.data.history_length,
         "heads": config.user_tower.num_heads,

@@ -31,7 +31,7 @@ from experiments.protocol.page import (
     plot,
     write_csv,
 )
-from experiments.sweeping.command import session
+from experiments.sweeping.command import path_argument, session
 from experiments.sweeping.load import read_results, resolve
 from experiments.tabling.plots import check_plots
 from experiments.tabling.table import TABLE_FILES
@@ -39,7 +39,7 @@ from recjax.baselines import BASELINES, Baseline
 from recjax.checkpointing.checkpoints import read_params
 from recjax.common.files import atomic_files
 from recjax.data.dataset import Data
-from recjax.data.ingest.sources import locate
+from recjax.data.ingest.sources import locate_data
 from recjax.data.splits import load_data
 from recjax.evaluation.metrics import MetricValues
 from recjax.run.setup import open_run
@@ -58,11 +58,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     The exit code is 1 if a run failed, 2 after an error and `STOPPED` after a signal.
     """
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("runs", type=Path, help="directory of the two sweeps")
-    parser.add_argument("--out", type=Path, help="directory to write (default: RUNS)")
+    parser.add_argument("runs", type=path_argument, help="directory of the two sweeps")
+    parser.add_argument(
+        "--out", type=path_argument, help="directory to write (default: RUNS)"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="number of parallel runs")
-    parser.add_argument("--reuse", nargs="+", type=Path, default=[], help=sweep.REUSE)
+    parser.add_argument(
+        "--reuse", nargs="+", type=path_argument, default=[], help=sweep.REUSE
+    )
     args = parser.parse_args(argv)
     with session(args.runs):
         check_plots()
@@ -84,7 +88,7 @@ def shuffle_data(folder: Path) -> None:
     The order of the lines decides the order of simultaneous events.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for path in locate(DATA).glob(f"{DATA}.*"):
+    for path in locate_data(DATA).glob(f"{DATA}.*"):
         shutil.copyfile(path, folder / path.name)
     path = folder / f"{DATA}.inter"
     head, *rows = path.read_text(encoding="utf-8").splitlines()

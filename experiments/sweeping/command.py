@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from recjax.common.errors import STOPPED, UserError
+from recjax.common.files import user_path
 from recjax.runtime.locks import check_directory, directory_lock
 
 EXPERIMENT = "sweep"  # the kind of an output directory, see `check_directory`
@@ -48,6 +49,14 @@ def split_arguments(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
     given = list(sys.argv[1:] if argv is None else argv)
     split = given.index("--") if "--" in given else len(given)
     return given[:split], given[split + 1 :]
+
+
+def path_argument(text: str) -> Path:
+    """Resolves the path of an option; argparse shows the error."""
+    try:
+        return user_path(text, "path")
+    except UserError as e:
+        raise argparse.ArgumentTypeError(str(e)) from None
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """Loads config files and the files of a run, and reports problems in one line."""
 
 import importlib.util
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from recjax.common.errors import UserError
+from recjax.common.files import read_json
 from recjax.config.load import explain
 from recjax.config.variants import Changes, read_variants
 from recjax.reporting.results_file import check_results_version
@@ -101,20 +101,6 @@ def check_arguments(arguments: list[str]) -> None:
             )
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-      UserError: the file cannot be read, or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise UserError(f"{path}: {e.strerror}") from None
-    except ValueError as e:
-        raise UserError(f"{path}: {e}") from None
-
-
 def is_finished(folder: Path) -> bool:
     """Returns whether a run has written its results."""
     return (folder / "results.json").exists()
@@ -127,13 +113,10 @@ def read_results(folder: Path) -> dict[str, Any]:
       UserError: the file cannot be read, or misses one of `RESULT_KEYS`.
     """
     path = folder / "results.json"
-    try:
-        results = read_json(path)
-    except UserError as e:
-        raise UserError(f"{e}; {RERUN}") from None
+    results = read_json(path, RERUN)
     check_results_version(path, results)
     for key in RESULT_KEYS:
-        if not isinstance(results, dict) or key not in results:
+        if key not in results:
             raise UserError(f"{path}: damaged or too old, no {key!r}; {RERUN}")
     return results
 
@@ -150,13 +133,12 @@ def read_plan(folder: Path) -> dict[str, Any]:
             f"{folder}: no {PLAN}; use a directory that experiments.sweep filled"
         )
     plan = read_json(path)
-    known = plan if isinstance(plan, dict) else {}
-    if "points" in known:
+    if "points" in plan:
         raise UserError(
             f"{path}: written by an older version (it has 'points', not 'variants'); "
             "run the sweep again with another --out"
         )
     for key in ("config", "data", "arguments", "variants", "seeds"):
-        if key not in known:
+        if key not in plan:
             raise UserError(f"{path}: damaged, no {key!r}")
-    return known
+    return plan

@@ -1,5 +1,6 @@
 """Reads the finished runs of a sweep, and checks that they fit in one table."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,11 @@ import polars as pl
 from experiments.sweeping.load import (
     RERUN,
     is_finished,
-    read_json,
     read_plan,
     read_results,
 )
 from recjax.common.errors import UserError
-from recjax.common.files import sha256
+from recjax.common.files import read_json, sha256
 from recjax.evaluation.metrics import rank_metric
 from recjax.evaluation.subgroups import ITEM_BINS, bin_masks
 from recjax.reporting.compare import check_same_protocol
@@ -147,7 +147,7 @@ class Ranks:
         )
         untrained = {**results["baselines"], **zero_shot}
         try:
-            table = pl.read_parquet(path)
+            table = pl.read_parquet(io.BytesIO(path.read_bytes()))
             self.users_R = table["user"].to_numpy()
             self.rank_R = table[phase].to_numpy()
             self.untrained_ranks = {x: table[x].to_numpy() for x in untrained}

@@ -61,7 +61,8 @@ class PrefixCache:
                 checksum = file.read().hex()
             if file_sha256(path, skip_last=CHECKSUM_BYTES) != checksum:
                 return None
-            os.utime(path)  # the eviction order is by last use
+            with contextlib.suppress(OSError):  # a read-only cache is used as well
+                os.utime(path)  # the eviction order is by last use
             return self._load_if_small(np.load(path, mmap_mode="r", allow_pickle=False))
         return None
 

@@ -9,7 +9,9 @@ written, and neither overwrites a damaged step nor reads a manifest before a res
 """
 
 import concurrent.futures
+import contextlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +26,10 @@ from recjax.common.config import describe_changes
 from recjax.common.errors import UserError
 
 Identity = dict[str, dict[str, Any]]  # of a run, see `Checkpoints.check_identity`
+
+UNFINISHED = ".orbax-checkpoint-tmp"  # follows the number in names of unfinished saves
+# Any of these tells a checkpoint, damaged or not, from somebody's numbered directory.
+CONTENT = (manifest_lib.NAME, "_METADATA", "_CHECKPOINT_METADATA", "d")
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,8 @@ class CheckpointDirectory:
     def steps(self) -> list[int]:
         """Numbers of the checkpoints in the directory, newest first, not verified."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
-        return sorted((int(p.name) for p in found if p.name.isdigit()), reverse=True)
+        names = (path.name for path in found if is_checkpoint(path))
+        return sorted(map(int, names), reverse=True)
 
     def verify(self, number: int) -> Checkpoint | None:
         """Returns a checkpoint whose bytes are as they were written, else logs why."""
@@ -94,6 +101,8 @@ class CheckpointDirectory:
         content = {"identity": identity, "meta": meta, "arrays": _describe_arrays(tree)}
         path = self.folder / str(number)
         try:
+            if path.exists() and not is_checkpoint(path):
+                raise FileExistsError("the path exists, and is not a checkpoint")
             self._orbax.save(path, tree, force=True)
         except Exception as e:  # orbax and tensorstore raise many kinds
             self._report_failure(number, e)
@@ -138,7 +147,7 @@ class CheckpointDirectory:
 
     def delete_unfinished(self, number: str = "*") -> None:
         """Deletes temporary directories of saves that were killed or failed."""
-        for part in self.folder.glob(f"{number}.orbax-checkpoint-tmp*"):
+        for part in self.folder.glob(f"{number}{UNFINISHED}*"):
             shutil.rmtree(part, ignore_errors=True)
 
     def close(self) -> None:
@@ -159,7 +168,12 @@ class CheckpointDirectory:
         complete = [n for n in numbers if self._manifest_path(n).exists()]
         kept = complete[: self.keep or None]
         for number in set(self.steps()) - set(kept):
-            shutil.rmtree(self.folder / str(number), ignore_errors=True)
+            # Renamed first: a process that is killed leaves no half of a checkpoint.
+            deleted = self.folder / f"{number}{UNFINISHED}-deleted"
+            shutil.rmtree(deleted, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                (self.folder / str(number)).rename(deleted)
+            shutil.rmtree(deleted, ignore_errors=True)
 
     def _manifest_path(self, number: int) -> Path:
         return self.folder / str(number) / manifest_lib.NAME
@@ -170,6 +184,16 @@ class CheckpointDirectory:
         self.log(f"{self.folder / str(number)}: NOT SAVED: {reason[:300]}")
         if not jax.process_index():
             self.delete_unfinished(str(number))
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Returns whether recjax has saved a checkpoint at this path, damaged or not."""
+    return (
+        re.fullmatch("0|[1-9][0-9]*", path.name) is not None
+        and path.is_dir()
+        and not path.is_symlink()
+        and any((path / name).exists() for name in CONTENT)
+    )
 
 
 def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct:

@@ -2,12 +2,15 @@
 
 import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from recjax.common.errors import UserError
 
 
 @contextlib.contextmanager
@@ -39,11 +42,79 @@ def write_text_atomically(path: Path, text: str, *, sync: bool = False) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def read_bytes(path: Path) -> bytes:
+    """Reads a regular file; a pipe or device could go on for ever.
+
+    Raises:
+      UserError: there is no such file, or it cannot be read.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            kind = "a directory" if path.is_dir() else "not a regular file"
+            raise UserError(f"{path}: is {kind}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as e:
+        raise UserError(f"{path}: {e.strerror}") from None
+
+
+def read_json(path: Path, advice: str = "") -> dict[str, Any]:
+    """Reads a file with a JSON object.
+
+    Args:
+      path: the file.
+      advice: what to do about a damaged file, for the error.
+
+    Raises:
+      UserError: there is no such file, or it is no JSON object in UTF-8.
+    """
+    raw, problem = read_bytes(path), ""
+    try:
+        content = json.loads(raw.decode())
+        if isinstance(content, dict):
+            return content
+        problem = "not a JSON object"
+    except UnicodeDecodeError:
+        problem = "not UTF-8"
+    except RecursionError:
+        problem = "nested too deeply"
+    except ValueError as e:  # no JSON, or an integer of thousands of digits
+        problem = f"not JSON ({e})"
+    raise UserError(f"{path}: {problem}{advice and '; '}{advice}")
+
+
 def cache_dir() -> Path:
-    """Returns `$RECJAX_CACHE`, `$XDG_CACHE_HOME/recjax` or `~/.cache/recjax`."""
+    """Returns `$RECJAX_CACHE`, `$XDG_CACHE_HOME/recjax` or `~/.cache/recjax`.
+
+    Raises:
+      UserError: there is no home directory, or a variable is not a path.
+    """
     if own := os.environ.get("RECJAX_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recjax"
+        return user_path(own, "RECJAX_CACHE")
+    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return user_path(shared, "cache (set RECJAX_CACHE to choose another)") / "recjax"
+
+
+def user_path(text: str, name: str) -> Path:
+    """Resolves a path that comes from the user; `~` is the home directory.
+
+    Args:
+      text: the path.
+      name: the option, key or variable that holds it, for errors.
+
+    Raises:
+      UserError: it is empty, not valid UTF-8, or in the home of an unknown user.
+    """
+    if not text or "\0" in text:
+        raise UserError(f"{name}: {text!r} is not a path")
+    try:
+        text.encode()  # names with other bytes cannot be stored in JSON or checkpoints
+        return Path(text).expanduser()
+    except UnicodeEncodeError:
+        raise UserError(f"{name}: {text!a} is not valid UTF-8") from None
+    except RuntimeError:
+        raise UserError(f"{name}: {text!r}: there is no home directory") from None
 
 
 def sha256(content: str | bytes) -> str:

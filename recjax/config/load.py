@@ -1,7 +1,6 @@
 """Finds and reads configs: Python files, saved JSON files, packaged examples."""
 
 import difflib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from ml_collections import ConfigDict
 
 from recjax.common import errors
 from recjax.common.errors import UserError
+from recjax.common.files import read_json, user_path
 from recjax.config import base
 from recjax.config.keys import PHASE, SECTIONS
 from recjax.config.renamed import describe_rename, find_rename
@@ -51,15 +51,12 @@ def load_json(path: str | Path) -> ConfigDict:
       UserError: the file cannot be read, or has an unknown or renamed key or a value
         of another type.
     """
+    file = user_path(str(path), "--config")
+    saved = read_json(file)
     try:
-        return from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-    except OSError as e:
-        problem = e.strerror
-    except ValueError as e:  # no JSON, or no UTF-8
-        problem = f"damaged ({e})"
+        return from_dict(saved)
     except UserError as e:
-        problem = str(e)
-    raise UserError(f"--config: {path}: {problem}")
+        raise UserError(f"--config: {file}: {e}") from None
 
 
 def from_dict(saved: Any) -> ConfigDict:

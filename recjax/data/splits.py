@@ -10,7 +10,7 @@ import polars as pl
 from recjax.common.errors import UserError
 from recjax.data.dataset import Data, Examples, concat_ranges
 from recjax.data.ingest.reader import Events, Reader, item_indices
-from recjax.data.ingest.sources import locate
+from recjax.data.ingest.sources import locate_data
 
 Splits = tuple[Examples, Examples, Examples]  # training, validation, test
 # Descriptions in `Data.left_out`.
@@ -25,7 +25,7 @@ def load_data(config: Any) -> Data:
       UserError: missing files or columns, or bad values.
     """
     data = config.data
-    reader = Reader(config, locate(data.source))
+    reader = Reader(config, locate_data(data.source))
     if data.split == "fixed":
         user_ids, items, splits = read_fixed(reader)
     else:

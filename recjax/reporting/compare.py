@@ -4,7 +4,6 @@ python -m recjax.reporting.compare runs/a runs/b
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from recjax.common.config import describe_changes
 from recjax.common.errors import UserError
+from recjax.common.files import read_json
 from recjax.reporting.markdown import result_table
 from recjax.reporting.results_file import check_results_version
 
@@ -26,15 +26,12 @@ def read_runs(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
     runs: dict[str, dict[str, Any]] = {}
     for folder in folders:
         path = folder / "results.json"
-        try:
-            results = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"{path} does not exist: not a finished run") from None
-        except (OSError, ValueError) as e:
-            raise UserError(f"{path}: cannot be read ({e})") from None
+        if not path.exists():
+            raise UserError(f"{path} does not exist: not a finished run")
+        results = read_json(path)
         check_results_version(path, results)
         for key in ("fingerprint", "protocol", "seed", "test", "baselines"):
-            if not isinstance(results, dict) or key not in results:
+            if key not in results:
                 raise UserError(f"{path}: not the results of a run: no key {key!r}")
         runs[str(folder)] = results
     check_same_protocol(runs)

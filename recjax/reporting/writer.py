@@ -146,7 +146,8 @@ class Reporter:
     def table(self, name: str, frame: pl.DataFrame) -> None:
         """Writes a table to the run directory as Parquet, unless it has no rows."""
         if self.active and len(frame):
-            frame.write_parquet(self.workdir / name)
+            with (self.workdir / name).open("wb") as file:
+                frame.write_parquet(file)
 
     def ranks(self, system: str, rank_R: np.ndarray) -> None:
         """Stores the test ranks of one system, for `ranks_table`."""
@@ -174,8 +175,9 @@ class Reporter:
                 except (OSError, EOFError, ValueError, pl.exceptions.PolarsError) as e:
                     # Not worth losing the results of a run that is otherwise finished.
                     self.log(f"warning: ranks.parquet has no column {system}: {e}")
-            with atomic_files(self.workdir / "ranks.parquet") as (part,):
-                frame.write_parquet(part)
+            path = self.workdir / "ranks.parquet"
+            with atomic_files(path) as (part,), part.open("wb") as file:
+                frame.write_parquet(file)
 
     def close(self) -> None:
         """Closes the event file and the W&B run."""

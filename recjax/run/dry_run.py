@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax.common.errors import UserError
+from recjax.common.files import user_path
 from recjax.config.validate import check_config
 from recjax.run.setup import open_run, trained_phases
 from recjax.run.workdir import check_same_config
@@ -31,10 +32,11 @@ def dry_run(config: Any, workdir: str) -> None:
       UserError: anything that would stop the run before its first step.
     """
     check_config(config)
-    check_same_config(config, Path(workdir))
+    planned = user_path(workdir, "--workdir")
+    check_same_config(config, planned)
     with tempfile.TemporaryDirectory() as folder:
         start_time = time.perf_counter()
-        with open_run(config, Path(folder), start_time, Path(workdir)) as (run, params):
+        with open_run(config, Path(folder), start_time, planned) as (run, params):
             for index, each in enumerate(trained_phases(config)):
                 phase, state = make_phase(run, index, each, params, 0)
                 run.reporter.log(describe_phase(run, phase, state))

@@ -23,7 +23,7 @@ from recjax.config.validate_model import (
     find_untrained_gaps,
 )
 from recjax.data.dataset import Data
-from recjax.data.ingest.sources import locate
+from recjax.data.ingest.sources import locate_encoder
 from recjax.data.splits import load_data
 from recjax.data.text.packing import Tokens
 from recjax.data.text.tokenize import tokenize
@@ -134,7 +134,7 @@ def load_text(config: Any, texts: Sequence[str]) -> Text:
     Raises:
       UserError: no such encoder, or one that does not support the config.
     """
-    folder = locate(config.text.encoder, hub=True)
+    folder = locate_encoder(config.text.encoder)
     encoder = load_config(folder)
     check_encoder(config, encoder)
     tokens = tokenize(

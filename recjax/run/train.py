@@ -4,11 +4,11 @@ import json
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from recjax.common.config import flat_config
 from recjax.common.errors import UserError
+from recjax.common.files import user_path
 from recjax.common.param_paths import FlatParams, count_params
 from recjax.config.validate import check_config
 from recjax.data.dataset import count_events
@@ -37,7 +37,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
       Stopped: a signal came; the same call resumes.
     """
     start_time = time.perf_counter()
-    folder = Path(workdir)
+    folder = user_path(workdir, "--workdir")
     # Mistakes in the config are found before anything is read or written.
     check_config(config)
     # Two runs in one directory would overwrite each other's checkpoints.

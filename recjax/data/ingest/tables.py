@@ -8,6 +8,7 @@ needs an entry in `reader.REASON_IN_PROTOCOL`.
 """
 
 import hmac
+import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from recjax.common.errors import UserError
+from recjax.common.files import sha256
 from recjax.data.ingest.parsing import Parsed, parse_csv, parse_lines
 
 SUFFIXES = {"atomic": "", "csv": ".csv", "parquet": ".parquet"}
@@ -50,6 +52,7 @@ class Table:
     line_numbers: np.ndarray  # of the good rows
     num_rows: int  # of the file, without blank lines
     strict: bool  # whether a bad row is an error
+    sha256: str  # of the bytes that were read
     # Bad rows, with the columns `REJECTED`.
     rejected: list[tuple[str, int, str, str, str]] = field(default_factory=list)
 
@@ -192,24 +195,34 @@ def read_table(path: Path, file_format: str, *, strict: bool = True) -> Table:
         raise UserError(
             f"{path}: no such file; check data.source, data.file_prefix and data.format"
         )
+    # Read once, so that the digest is that of the rows.
+    raw = path.read_bytes()
     if file_format == "parquet":
         try:
-            frame = _join_lists(pl.read_parquet(path))
+            frame = _join_lists(pl.read_parquet(io.BytesIO(raw)))
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as e:
             problem = next(iter(str(e).splitlines()), type(e).__name__)
             raise UserError(f"{path}: {problem}") from None
         parsed = Parsed(frame, np.arange(1, len(frame) + 1))
     elif file_format == "csv":
-        parsed = parse_csv(path.read_bytes(), path)
+        parsed = parse_csv(raw, path)
     else:
-        parsed = parse_lines(path.read_bytes(), "\t", path)
+        parsed = parse_lines(raw, "\t", path)
         parsed.frame = _strip_types(parsed.frame, path)
     if strict and parsed.bad:
         number, reason, _ = min(parsed.bad)
         raise UserError(f"{path}: row {number}: {reason}; {HOW_TO_FIX}")
     rejected = [(path.name, row, "", reason, text) for row, reason, text in parsed.bad]
     num_rows = len(parsed.frame) + len(parsed.bad)
-    return Table(path, parsed.frame, parsed.line_numbers, num_rows, strict, rejected)
+    return Table(
+        path,
+        parsed.frame,
+        parsed.line_numbers,
+        num_rows,
+        strict,
+        sha256(raw),
+        rejected,
+    )
 
 
 def _parse_dates(texts: pl.Series) -> pl.Series:

@@ -64,6 +64,8 @@ _DISTILBERT_NAMES = {
 }
 _DISTILBERT_FIXED = {"type_vocab_size": 0, "has_pooler": False, "layer_norm_eps": 1e-12}
 _OURS = ("position_offset", "has_pooler", "lora_rank", "lora_alpha")  # not in the file
+MAX_COUNT = 10_000_000  # of tokens, features or layers
+MAX_LAYERS = 1000
 _BUFFER = r"embeddings\.position_ids"
 
 
@@ -109,6 +111,9 @@ def read_config(
             f"{path}: {names['hidden_size']} {config.hidden_size} is not divisible by "
             f"{names['num_attention_heads']} {config.num_attention_heads}"
         )
+    if config.num_hidden_layers > MAX_LAYERS:
+        layers = names["num_hidden_layers"]
+        raise UserError(f"{path}: {layers} {config.num_hidden_layers} is too large")
     # Refuse settings that our module does not implement.
     if raw.get("position_embedding_type", "absolute") != "absolute":
         raise UserError(f"{path}: only absolute position embeddings are supported")
@@ -121,10 +126,12 @@ def read_config(
 def _checked(path: Path, key: str, value: Any, kind: type, least: int = 1) -> Any:
     """Returns a value of `config.json` if its type fits and a count is large enough."""
     allowed: Any = int | float if kind is float else kind
-    if not isinstance(value, allowed):
+    if not isinstance(value, allowed) or isinstance(value, bool) != (kind is bool):
         raise UserError(f"{path}: {key} {value!r} is not of type {kind.__name__}")
-    if kind is int and value < least:
-        raise UserError(f"{path}: {key} {value} is not at least {least}")
+    if kind is int and not least <= value <= MAX_COUNT:
+        raise UserError(f"{path}: {key} {value} is not from {least} to {MAX_COUNT:,}")
+    if kind is float and not 0 <= value < 1:  # rates, and small constants
+        raise UserError(f"{path}: {key} {value} is not at least 0 and below 1")
     return value
 
 

@@ -4,7 +4,6 @@ A new encoder is one file with its config and module, its `ModelType`, and an en
 `MODEL_TYPES`.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from recjax.common.errors import UserError
+from recjax.common.files import read_json
 from recjax.common.param_paths import FlatParams
 from recjax.models.encoders.base import EncoderConfig, ModelType, Weights
 from recjax.models.encoders.bert_files import BERT, DISTILBERT, ROBERTA
@@ -34,17 +34,15 @@ def load_config(folder: Path) -> EncoderConfig:
 
 def _read(path: Path) -> tuple[dict[str, Any], ModelType]:
     """Reads the content of `config.json` and looks up its model type."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise UserError(f"{path}: not JSON ({e})") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: not a JSON object")
+    raw = read_json(path)
     name = raw.get("model_type")
-    if not isinstance(name, str) or name not in MODEL_TYPES or "auto_map" in raw:
-        known = f"{', '.join(MODEL_TYPES)} (remote code is never run)"
+    if "auto_map" in raw:
+        raise UserError(
+            f"{path}: auto_map asks for code that comes with the model, which is never "
+            "run; use a checkpoint whose config.json has no auto_map"
+        )
+    if not isinstance(name, str) or name not in MODEL_TYPES:
+        known = ", ".join(MODEL_TYPES)
         raise UserError(f"{path}: model_type {name!r} is not one of {known}")
     return raw, MODEL_TYPES[name]
 
@@ -77,7 +75,11 @@ def load_params(folder: Path, expected: FlatParams) -> FlatParams:
                 if ours not in expected:
                     problems.append(f"extra {source}")
                     continue
+                if ours in params:
+                    problems.append(f"{source} is a second value of {ours}")
                 value, wanted = file.get_tensor(source), expected[ours].shape
+                if not np.issubdtype(value.dtype, np.floating):
+                    problems.append(f"{source} has {value.dtype} values, not floats")
                 # PyTorch stores a dense layer's matrix as outputs x inputs.
                 is_kernel = ours.endswith("kernel")
                 wanted = wanted[::-1] if is_kernel else wanted

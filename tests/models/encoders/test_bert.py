@@ -78,7 +78,7 @@ def test_tiny_encoders_equal_hf(name):
 
 
 def test_minilm_equals_hf():
-    folder = sources.locate("all-MiniLM-L6-v2")
+    folder = sources.locate_encoder("all-MiniLM-L6-v2")
     states, pooled = largest_difference(folder, "minilm")
     print(f"MiniLM: states {states:.2e}, pooled {pooled:.2e}")
     assert states < 2e-5
