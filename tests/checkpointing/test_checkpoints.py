@@ -248,3 +248,19 @@ def test_frozen_parameters_are_written_once(tmp_path):
         Checkpoints(tmp_path, print)
     with pytest.raises(UserError, match=r"params/0: skipped: .* is missing"):
         read_params(tmp_path)
+
+
+def test_a_numbered_directory_of_somebody_else_is_kept(tmp_path):
+    lines = []
+    other = tmp_path / "checkpoints" / "last" / "10"
+    other.mkdir(parents=True)
+    (other / "notes.txt").write_text("mine")
+    with contextlib.closing(Checkpoints(tmp_path, lines.append, 1)) as checkpoints:
+        checkpoints.check_identity(IDENTITY)
+        checkpoints.save_params(0, make_params(0), {"step": 0})
+        for step in (10, 20, 30):
+            checkpoints.save_last(step, make_tree(step), {"phase": 0, "step": step})
+    assert (other / "notes.txt").read_text() == "mine"
+    assert len(lines) == 1
+    assert lines[0] == f"{other}: NOT SAVED: the path exists, and is not a checkpoint"
+    assert sorted(path.name for path in other.parent.iterdir()) == ["10", "30"]

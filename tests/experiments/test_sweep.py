@@ -20,7 +20,7 @@ from tensorboard.plugins.hparams import metadata
 from experiments import collect, sweep
 from experiments.sweeping.plan import Plan
 from recjax.common.errors import STOPPED
-from recjax.runtime.locks import directory_lock
+from recjax.runtime.locks import MARK, directory_lock
 from tests.experiments.conftest import results
 
 TWO = ("--variants", "narrow", "wide")
@@ -88,7 +88,7 @@ def test_a_dry_run_lists_the_missing_runs(sweep_config, tmp_path, capsys):
     assert not out.exists()
     sweep.main([*asked[:-1], "--variants", "wide", "--seeds", "0"])
     before = sorted(out.rglob("*"))
-    with directory_lock(out, "not free"):  # a dry run needs no lock
+    with directory_lock(out, "sweep", "--out"):  # a dry run needs no lock
         sweep.main([*asked, *TWO, "--seeds", "1"])
     said = capsys.readouterr().out
     assert "wide: to be run with seeds 1\n" in said
@@ -153,12 +153,12 @@ def test_the_longest_runs_of_the_last_seed_come_first(tmp_path):
 
 
 def test_a_directory_without_write_permission(sweep_config, tmp_path, capsys):
-    (tmp_path / "out" / ".lock").mkdir(parents=True)
+    (tmp_path / "out" / MARK).mkdir(parents=True)
     with pytest.raises(SystemExit) as e:
         sweep.main(["--config", sweep_config(), "--out", str(tmp_path / "out")])
     assert e.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"error: {tmp_path}/out/.lock: Is a directory"
+    assert line.startswith(f"error: --out {tmp_path}/out: is not empty (.recjax) and")
 
 
 def test_a_failed_run_does_not_stop_the_others(
@@ -334,9 +334,9 @@ def test_another_sweep_is_refused(sweep_config, tmp_path, capsys):
     assert "; delete that run, or choose another --out" in said
     (run / "config.json").unlink()
     (run / "results.json").unlink()
-    with directory_lock(out, ""), pytest.raises(SystemExit):
+    with directory_lock(out, "sweep", "--out"), pytest.raises(SystemExit):
         sweep.main(asked)
-    assert "another program is using it" in capsys.readouterr().err
+    assert f"--out {out}: process " in capsys.readouterr().err
 
 
 def start(config, out):

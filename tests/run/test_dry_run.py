@@ -82,12 +82,10 @@ def test_a_step_that_needs_too_much_memory_is_found(config, tmp_path, monkeypatc
 
 
 def test_two_runs_in_one_directory(config, tmp_path):
-    (tmp_path / "config.json").write_text("the other's")
-    with (
-        lock_workdir(tmp_path),
-        pytest.raises(UserError, match="another run is using it"),
-    ):
-        train.run(config, str(tmp_path))
+    with lock_workdir(tmp_path):
+        (tmp_path / "config.json").write_text("the other's")
+        with pytest.raises(UserError, match="is using it"):
+            train.run(config, str(tmp_path))
     assert (tmp_path / "config.json").read_text() == "the other's"
     with contextlib.ExitStack() as stack:
         stack.enter_context(lock_workdir(tmp_path))

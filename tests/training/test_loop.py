@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -14,6 +15,7 @@ from recjax.config import base
 from recjax.data.batching.train_batches import TrainBatches
 from recjax.reporting import progress
 from recjax.run import train
+from recjax.runtime.locks import MARK
 from recjax.training.phase import Phase
 from recjax.training.train_step import SPIKE_AFTER
 from tests.conftest import records, without_times
@@ -103,6 +105,29 @@ def test_too_many_bad_batches_stop_the_run(small, tmp_path, monkeypatch):
         arrays = c._last._orbax.restore(c.step_checkpoint.path)["state"]["trainable"]
     for path, x in arrays.items():
         np.testing.assert_array_equal(x, before[path])
+
+
+@pytest.mark.parametrize("name", [MARK, "."])
+def test_a_run_directory_that_is_taken_away_ends_the_run(
+    small, tmp_path, monkeypatch, name
+):
+    folder, run_step = tmp_path / "run", Phase.run_step
+
+    def take_away(self, *args):
+        if name == ".":
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            (folder / name).unlink(missing_ok=True)
+        return run_step(self, *args)
+
+    monkeypatch.setattr(Phase, "run_step", take_away)
+    with pytest.raises((UserError, FileNotFoundError)) as e:
+        train.run(small, str(folder))
+    if name == ".":
+        assert not folder.exists()
+    else:
+        assert "was deleted or replaced while" in str(e.value)
+        assert not (folder / "results.json").exists()
 
 
 def test_a_spike_is_skipped(small, tmp_path, monkeypatch, capsys):
