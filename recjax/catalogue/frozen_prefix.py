@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from recjax.catalogue.prefix_cache import DTYPES, GIB, Allocate, PrefixCache
+from recjax.common.errors import UserError
 from recjax.common.files import cache_dir, hash_arrays
 from recjax.common.param_paths import TEXT_PARAMS, FlatParams, unflatten_params
 from recjax.data import padding
@@ -84,6 +85,9 @@ def compute_prefix(
       num_rows: N if `pooled`, else T, the number of tokens of all texts.
       allocate: creates the result array from its shape.
       advance: receives the number of items of each encoded piece.
+
+    Raises:
+      UserError: the output is not finite.
     """
     out: np.ndarray | None = None
     for items in pieces:
@@ -95,6 +99,11 @@ def compute_prefix(
         if pooled:
             valid, index = is_item_U, items.items_U
         values = np.asarray(encode(packed))[valid]
+        if not np.isfinite(values).all():
+            raise UserError(
+                "text.encoder: its output is not finite for some texts; its weights or "
+                "its config.json are damaged"
+            )
         if out is None:  # only the first output tells the width E
             out = allocate((num_rows, values.shape[-1]))
         out[index[valid]] = values

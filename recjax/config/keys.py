@@ -5,10 +5,16 @@ Sections and keys are in the order in which they are documented and printed.
 
 from recjax.config.schema import Key, choice, count, fraction
 
+MAX_SEED = 2**31 - 1  # JAX makes keys of 32 bits
 SECTIONS: dict[str, dict[str, Key]] = {}
 
 SECTIONS[""] = {
-    "seed": Key(0, "Seed of everything random except data.split_seed.", at_least=0)
+    "seed": Key(
+        0,
+        "Seed of everything random except data.split_seed.",
+        at_least=0,
+        at_most=MAX_SEED,
+    )
 }
 
 SECTIONS["data"] = {
@@ -30,7 +36,10 @@ SECTIONS["data"] = {
         (0.1, 0.1), "Fractions of events, or of users, in validation and test."
     ),
     "split_seed": Key(
-        0, "Seed of held-out users, cold items and evaluation candidates.", at_least=0
+        0,
+        "Seed of held-out users, cold items and evaluation candidates.",
+        at_least=0,
+        at_most=MAX_SEED,
     ),
     "cold_items": fraction(
         0.0, "Fraction of the items whose only events are test targets.", below=0.99

@@ -35,7 +35,9 @@ class Key:
             "at most": self.at_most,
         }
         return " and ".join(
-            f"{how} {x:g}" for how, x in limits.items() if x is not None
+            f"{how} {x:g}" if abs(x) < 1e6 else f"{how} {x:,.0f}"
+            for how, x in limits.items()
+            if x is not None
         )
 
     def within_bounds(self, value: Any) -> bool:

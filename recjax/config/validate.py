@@ -5,6 +5,7 @@ the functions in `RULES` yield messages about combinations of keys, and about co
 that a declaration cannot express. The first message is raised.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
@@ -64,6 +65,8 @@ def check_value(name: str, value: Any, key: Key) -> None:
         if many and key.default and not _same_type(item, key.default[0]):
             kind = type(key.default[0]).__name__
             raise UserError(f"{name}: {item!r} in {tuple(value)} is not of type {kind}")
+        if isinstance(item, float) and math.isnan(item):
+            raise UserError(f"{name}: {item} is not a number")
         if bounds and not key.within_bounds(item):
             raise UserError(f"{name}: {item} is not {bounds}")
         if allowed and item not in allowed and not (key.optional and item == ""):

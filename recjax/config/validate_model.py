@@ -14,7 +14,12 @@ from recjax.training.optimizer import PhaseRules
 
 
 def check_catalogue(config: ConfigDict, num_items: int) -> None:
-    """Raises UserError if a baseline cannot be fitted to a catalogue of this size."""
+    """Raises UserError if baselines or candidates do not fit the catalogue's size."""
+    if config.eval.candidates >= num_items:
+        raise UserError(
+            f"eval.candidates: {config.eval.candidates} cannot be sampled from "
+            f"{num_items} items; 0 ranks all items"
+        )
     for key, names in baseline_keys(config):
         if "ease" in names and num_items > MAX_ITEMS:
             # An N x N matrix in double precision and one in single precision.

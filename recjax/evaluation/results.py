@@ -25,10 +25,12 @@ def phase_results(
     test: Evaluation,
     trained: FlatParams,
     epochs: int,
+    kept_epoch: int,
 ) -> dict[str, Any]:
     """Returns the entry of one phase in `results.json`.
 
-    `trained` are the parameters that the phase trained, as evaluated.
+    `trained` are the parameters that the phase trained, as evaluated, which are those
+    after `kept_epoch` of the `epochs` that were trained.
     """
     return {
         "test": metric_intervals(config, test, data.test),
@@ -37,6 +39,7 @@ def phase_results(
         "beyond_accuracy": beyond_accuracy_results(config, data, test),
         "rating": rating_results(config, data, valid, test),
         "epochs": epochs,
+        "kept_epoch": kept_epoch,
         "trainable": count_params(trained),
         **fusion_weights(config, trained),
         "examples": example_recommendations(config, data, titles, test.top_RxK),

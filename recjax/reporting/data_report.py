@@ -7,6 +7,9 @@ import numpy as np
 from recjax.data.dataset import Data, Examples, count_events
 from recjax.data.text.packing import Tokens
 
+MAX_UNKNOWN_SHARE = 0.1  # of all tokens; more means another language or script
+MIN_DISTINCT_SHARE = 0.5  # of the items
+
 
 def data_report(data: Data, tokens: Tokens | None, config: Any) -> str:
     """Describes the sizes of the data set, its splits and its texts."""
@@ -41,6 +44,10 @@ def data_report(data: Data, tokens: Tokens | None, config: Any) -> str:
         limit = f", {cut:.1%} reach text.max_tokens" if cut else ""
         mean = f"mean {lengths_N.mean():.1f}"
         rows["tokens per item"] = f"{mean}, longest {lengths_N.max()}{limit}"
+        if tokens.unknown_share:
+            rows["unknown tokens"] = f"{tokens.unknown_share:.1%}"
+        if (distinct := tokens.count_distinct()) < data.num_items:
+            rows["distinct texts"] = f"{distinct:,}"
         if empty := int(data.blank(config.text.template).sum()):
             rows["items without text"] = f"{empty:,}"
     rows["protocol"] = data.fingerprint
@@ -64,6 +71,23 @@ def _describe_split(examples: Examples, events_N: np.ndarray) -> str:
     repeated = f", {repeats:.1%} repeat an item of the history" if repeats else ""
     unseen = f"{cold:.1%} of the targets unseen in training"
     return f"{len(examples):,} examples, {unseen}{repeated}"
+
+
+def text_warnings(tokens: Tokens) -> list[str]:
+    """Warns of texts that tell the encoder little about the items."""
+    warnings = []
+    if tokens.unknown_share > MAX_UNKNOWN_SHARE:
+        warnings.append(
+            f"{tokens.unknown_share:.0%} of the tokens are not in the vocabulary of "
+            "the encoder; choose a text.encoder for the language of the texts"
+        )
+    num_items, distinct = len(tokens.lengths), tokens.count_distinct()
+    if distinct < MIN_DISTINCT_SHARE * num_items:
+        warnings.append(
+            f"the {num_items:,} items have only {distinct:,} different texts; add "
+            "columns that tell them apart to text.template, or raise text.max_tokens"
+        )
+    return warnings
 
 
 def protocol_warnings(data: Data, config: Any) -> list[str]:

@@ -120,8 +120,14 @@ class TrainLogger:
     def _check_spread(self, kind: str, spread: float, step: int) -> None:
         if spread < self.min_spread and kind not in self._warned:
             self._warned.add(kind)
+            # Before the first update, the learning rate cannot be the reason.
+            advice = (
+                "try a smaller learning rate"
+                if step > self.first_step + 1
+                else "they were so before this phase: look at the texts and the encoder"
+            )
             self.reporter.log(
                 f"warning: phase {self.name}, step {step}: the vectors of {kind} have "
                 f"collapsed to nearly one direction (spread {spread:.1e}, below "
-                "train.min_spread); try a smaller learning rate"
+                f"train.min_spread); {advice}"
             )

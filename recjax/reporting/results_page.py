@@ -17,6 +17,11 @@ def results_text(final: Mapping[str, Any], metrics: Sequence[str]) -> str:
         fused = phase.get("fusion", {}).items()
         weights = "".join(f", {weight:g} x {baseline}" for baseline, weight in fused)
         epochs = "1 epoch" if phase["epochs"] == 1 else f"{phase['epochs']} epochs"
+        kept = phase.get("kept_epoch", phase["epochs"])  # older results lack it
+        if not kept:
+            epochs = f"unchanged by {epochs}"
+        elif kept < phase["epochs"]:
+            epochs = f"epoch {kept} of {phase['epochs']}"
         row = f"after phase {name} ({epochs}{weights})"
         named[row] = phase["test"]
         lists[row] = phase["beyond_accuracy"]

@@ -25,11 +25,13 @@ class PhaseResult:
       trained: parameters by path; frozen ones are not among them.
       step: global step at the end of the phase.
       epochs: epochs that were trained.
+      kept_epoch: number of the epoch whose parameters are kept; 0 for the start.
     """
 
     trained: FlatParams
     step: int
     epochs: int
+    kept_epoch: int
     valid: Evaluation
     test: Evaluation
 
@@ -78,13 +80,20 @@ def evaluate_phase(
       progress: the progress of the phase.
     """
     start, log, metric = run.timer.start(), run.reporter.log, run.config.train.metric
-    last = f", epoch {progress.epoch} is kept" if phase.config.keep == "last" else ""
+    keep_last = phase.config.keep == "last"
+    last = f", epoch {progress.epoch} is kept" if keep_last else ""
+    kept_epoch = progress.epoch if keep_last else progress.best_epoch
     # Log which epoch is kept, and what training changed.
     log(
         f"best validation {metric} {progress.best:.4f} after epoch "
         f"{progress.best_epoch}{last}; train_step was compiled {len(phase.step)} "
         "time(s)"
     )
+    if not kept_epoch:
+        log(
+            f"warning: no epoch of phase {phase.config.name} improves validation "
+            f"{metric}; the parameters from before the phase are kept"
+        )
     # The report lists parameters in the order of `params`.
     after = {path: kept.get(path, x) for path, x in params.items()}
     changes = change_report(max_change(params, after), run.rules[phase.index])
@@ -98,7 +107,7 @@ def evaluate_phase(
     scalars = {f"test/{name}": test.mean(name) for name in test.values}
     run.reporter.scalars(step, {f"valid/kept/{metric}": valid.mean(metric), **scalars})
     run.timer.add_since("test", start)
-    return PhaseResult(kept, step, progress.epoch, valid, test)
+    return PhaseResult(kept, step, progress.epoch, kept_epoch, valid, test)
 
 
 def make_train_logger(run: Run, phase: Phase, progress: PhaseProgress) -> TrainLogger:

@@ -31,7 +31,7 @@ from recjax.evaluation.evaluator import Evaluator
 from recjax.models.encoders.base import EncoderConfig
 from recjax.models.encoders.huggingface import WEIGHTS, load_config
 from recjax.models.recommender import Recommender, make_model
-from recjax.reporting.data_report import data_report, protocol_warnings
+from recjax.reporting.data_report import data_report, protocol_warnings, text_warnings
 from recjax.reporting.wandb import WandbWriter
 from recjax.reporting.writer import Reporter
 from recjax.run.workdir import check_disk
@@ -246,7 +246,8 @@ def log_data(
     """Logs the data report, and warnings about misleading evaluation settings."""
     log(f"\ndata: {config.data.source}, {config.data.split}")
     log(data_report(data, tokens, config))
-    for warning in protocol_warnings(data, config.eval):
+    warnings = protocol_warnings(data, config.eval)
+    for warning in warnings + (text_warnings(tokens) if tokens else []):
         log(f"warning: {warning}")
 
 

@@ -97,6 +97,7 @@ def _train(run: Run, params: FlatParams) -> dict[str, Any]:
             result.test,
             result.trained,
             result.epochs,
+            result.kept_epoch,
         )
         run.reporter.ranks(f"phase-{config.name}", result.test.rank_R)
         del result  # frees its item vectors before the next phase

@@ -85,7 +85,7 @@ def train_phase(
 
     Raises:
       Stopped: a signal came; the state was saved.
-      UserError: too many batches were skipped; the state was saved.
+      UserError: too many batches, or all, were skipped; the state was saved.
     """
     progress, steps_per_epoch = loop.progress, phase.batches.steps_per_epoch
     while not is_finished(phase, progress, callbacks.log):
@@ -114,6 +114,11 @@ def train_phase(
             progress.best_epoch = progress.epoch
         handle_requests(phase, loop, callbacks, logger, sync)
     save(loop, callbacks, logger, sync)
+    if 0 < progress.epoch * steps_per_epoch <= logger.skipped:
+        raise UserError(
+            f"phase {phase.config.name}: all {logger.skipped} batches were skipped, so "
+            "nothing was trained. Try a smaller learning rate in another --workdir"
+        )
     return loop.state.result if phase.config.keep == "last" else loop.best
 
 

@@ -5,6 +5,7 @@ spend most of the encoder's time on padding, so texts share rows of L tokens. A 
 number restricts each token's attention to its own text.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +20,12 @@ class Tokens:
 
     ids: np.ndarray  # one text after another
     offsets: np.ndarray  # N + 1 bounds of the texts in `ids`
+    unknown_share: float = 0.0  # of tokens outside the vocabulary, without special ones
+
+    def count_distinct(self) -> int:
+        """Counts the texts with different tokens."""
+        bounds = itertools.pairwise(self.offsets)
+        return len({self.ids[start:end].tobytes() for start, end in bounds})
 
     @property
     def lengths(self) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Tokenises item texts with the tokenizer of a pretrained encoder."""
 
 import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def tokenize(
     # The file may ask for padding; here texts are packed without it.
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
-    lists = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    encodings = tokenizer.encode_batch(list(texts))
+    lists = [encoding.ids for encoding in encodings]
     offsets = np.append(0, np.cumsum([len(ids) for ids in lists]))
     ids = np.fromiter(itertools.chain.from_iterable(lists), np.int32)
     if (largest := ids.max(initial=0)) >= vocab_size:
@@ -40,4 +42,19 @@ def tokenize(
             f"{path}: has a token {largest}, but config.json in the same directory "
             f"gives vocab_size {vocab_size}"
         )
-    return Tokens(ids, offsets.astype(np.int64))
+    # Special tokens, such as [CLS], are in every text and never unknown.
+    special = [encoding.special_tokens_mask for encoding in encodings]
+    ordinary = np.fromiter(itertools.chain.from_iterable(special), np.int8) == 0
+    unknown = (ids == _unknown_id(tokenizer)) & ordinary
+    share = unknown.sum() / max(ordinary.sum(), 1)
+    return Tokens(ids, offsets.astype(np.int64), float(share))
+
+
+def _unknown_id(tokenizer: tokenizers.Tokenizer) -> int:
+    """Returns the id of the token that replaces unknown text; -1 if there is none."""
+    model = json.loads(tokenizer.to_str())["model"]
+    if model.get("unk_id") is not None:
+        return int(model["unk_id"])
+    token = model.get("unk_token")
+    found = None if token is None else tokenizer.token_to_id(token)
+    return -1 if found is None else found
