@@ -5,6 +5,8 @@ import contextlib
 import re
 import textwrap
 
+from recjax.common.text import visible
+
 STOPPED = 75  # exit code: stopped by a signal and saved, so it can be resumed
 PROCESS_LOST = 76  # exit code: another process of the run is gone
 
@@ -21,6 +23,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str, key: str | None = None):
+        message = visible(message)  # it may quote text from data
         super().__init__(message)
         before, colon, _ = message.partition(": ")
         self.key = key or (before if colon else None)

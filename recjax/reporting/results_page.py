@@ -1,13 +1,24 @@
 """The results page of a run, `results.md`: tables, subgroups, ratings, examples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from recjax.common.text import escape_markdown, visible
 from recjax.reporting.markdown import interval_cell, markdown_table, result_table
 
 
-def results_text(final: Mapping[str, Any], metrics: Sequence[str]) -> str:
-    """Returns the text of `results.md`, with some metrics in the first table."""
+def results_text(
+    final: Mapping[str, Any], metrics: Sequence[str], *, page: bool
+) -> str:
+    """Returns the results as Markdown.
+
+    Args:
+      final: the content of `results.json`.
+      metrics: the metrics of the first table.
+      page: whether to escape what Markdown would interpret in text from data, as pages
+        need and consoles do not.
+    """
+    show = escape_markdown if page else visible
     # Rows of the tables in this order: baselines, zero-shot, phases.
     named = dict(final["baselines"])
     if "zero_shot" in final:
@@ -36,17 +47,17 @@ def results_text(final: Mapping[str, Any], metrics: Sequence[str]) -> str:
         "have more. Head: share of recommendations from the most popular items, which "
         "together have a third of the training events. Diversity: mean cosine distance "
         "between the items of a list, by the item vectors of the same row.",
-        subgroup_table(last["subgroups"]),
+        subgroup_table(last["subgroups"], show),
         "Subgroups are those of the last phase. item: training events of the target "
         "(new: none, cold: few, warm: more); history: number of items in the history; "
         "popularity: third of the training events that the target belongs to.",
     ]
-    if gaps := gap_text(last["subgroups"]):
+    if gaps := gap_text(last["subgroups"], show):
         parts.append(gaps)
     if last["rating"]:
         parts.append(rating_text(last["rating"]))
     if last["examples"]:
-        lines = "\n".join(f"- {line}" for line in last["examples"])
+        lines = "\n".join(f"- {show(line)}" for line in last["examples"])
         parts.append(f"Recently liked items of some users -> top items:\n\n{lines}")
     seconds = ", ".join(f"{name} {x:.1f}" for name, x in final["seconds"].items())
     parts.append(f"Seconds: {seconds}.")
@@ -65,29 +76,30 @@ def protocol_text(final: Mapping[str, Any]) -> str:
     )
 
 
-def subgroup_table(subgroups: Mapping[str, Any]) -> str:
+def subgroup_table(subgroups: Mapping[str, Any], show: Callable[[str], str]) -> str:
     """Returns a table of subgroups with their size, metrics and intervals."""
     body = []
     for grouping, found in subgroups.items():
         for group, values in found["groups"].items():
-            name = f"{grouping}: {group}".replace("|", r"\|")
+            name = show(f"{grouping}: {group}")
             metrics = {key: x for key, x in values.items() if key != "rows"}
             cells = map(interval_cell, metrics.values())
             body.append([name, str(values["rows"]), *cells])
     return markdown_table(["subgroup of the test", "examples", *metrics], body)
 
 
-def gap_text(subgroups: Mapping[str, Any]) -> str:
+def gap_text(subgroups: Mapping[str, Any], show: Callable[[str], str]) -> str:
     """Lists the largest gaps between groups of users; empty if there are none."""
     lines = []
     for grouping, found in subgroups.items():
         if gaps := found.get("largest_gap"):
             min_rows = found["min_rows"]
             described = ", ".join(
-                f"{metric} {interval_cell(gap)} ({gap['best']} over {gap['worst']})"
+                f"{metric} {interval_cell(gap)} "
+                f"({show(gap['best'])} over {show(gap['worst'])})"
                 for metric, gap in gaps.items()
             )
-            lines.append(f"- {grouping}: {described}")
+            lines.append(f"- {show(grouping)}: {described}")
     if not lines:
         return ""
     return (

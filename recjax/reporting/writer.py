@@ -13,6 +13,8 @@ import polars as pl
 from tqdm import tqdm
 
 from recjax.common.files import atomic_files, write_text_atomically
+from recjax.common.text import visible_lines
+from recjax.reporting.log_files import cut_events, cut_jsonl
 from recjax.reporting.wandb import WandbWriter
 
 # tensorboardX imports torch if it is installed, which takes seconds and is not needed.
@@ -52,23 +54,19 @@ class Reporter:
         if not self.active:
             return
         self._jsonl = self.workdir / "metrics.jsonl"
-        lines = (
-            self._jsonl.read_text(encoding="utf-8").splitlines()
-            if self._jsonl.exists()
-            else []
-        )
-        kept = lines[: resume["records"]] if resume else []
-        self.write(self._jsonl.name, "".join(line + "\n" for line in kept))
-        self.records = len(kept)
+        num_records = resume["records"] if resume else 0
+        text, self.records, *problems = cut_jsonl(self._jsonl, num_records)
+        self.write(self._jsonl.name, text)
         # tensorboardX's `purge_step` is no replacement: it hides all points from a step
         # on, but the test metrics share their step with the last validation, which a
         # checkpoint may already contain.
         sizes = resume["events"] if resume else {}
         for path in self.workdir.glob("events.out.tfevents.*"):
-            if path.name in sizes:
-                os.truncate(path, sizes[path.name])
-            else:
+            if path.name not in sizes:
                 path.unlink()
+        problems += [cut_events(self.workdir / k, size) for k, size in sizes.items()]
+        for problem in filter(None, problems):
+            self.log(f"warning: {problem}; the run continues without them")
         # A file per start, written synchronously: `resume_state` needs exact sizes,
         # which the queue and thread of tensorboardX's other writers do not give.
         self._events = EventsWriter(str(self.workdir / "events"), f".{os.getpid()}")
@@ -87,7 +85,7 @@ class Reporter:
     def log(self, text: str) -> None:
         """Prints a line above a running progress bar."""
         if self.active:
-            tqdm.write(text, file=sys.stdout)
+            tqdm.write(visible_lines(text), file=sys.stdout)
             sys.stdout.flush()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

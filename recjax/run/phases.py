@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recjax.common.param_paths import FlatParams, max_change
+from recjax.common.text import visible
 from recjax.data.batching.types import Batch
 from recjax.evaluation.evaluator import Evaluation
 from recjax.reporting.progress import TrainLogger
@@ -118,7 +119,7 @@ def make_train_logger(run: Run, phase: Phase, progress: PhaseProgress) -> TrainL
         assert batch.examples_B is not None
         examples_B = batch.examples_B[batch.examples_B >= 0]
         users_B = phase.batches.windows.examples.users_R[examples_B]
-        return [str(name) for name in run.data.user_ids[users_B]]
+        return [visible(str(name)) for name in run.data.user_ids[users_B]]
 
     return TrainLogger(
         reporter=run.reporter,

@@ -16,6 +16,7 @@ from recjax.checkpointing.checkpoints import Checkpoints
 from recjax.common.config import compact_config, flat_config
 from recjax.common.files import file_sha256, hash_arrays
 from recjax.common.param_paths import FlatParams
+from recjax.common.text import shorten, visible
 from recjax.config.validate_model import (
     check_catalogue,
     check_encoder,
@@ -46,6 +47,8 @@ from recjax.runtime.timer import Timer
 from recjax.training.context import Run
 from recjax.training.initial_params import init_params, trace_init
 from recjax.training.optimizer import PhaseRules, resolve_rules
+
+MAX_TITLE = 80  # characters of a title in the output
 
 
 class Text(NamedTuple):
@@ -254,8 +257,10 @@ def log_data(
 def item_titles(config: Any, data: Data) -> list[str]:
     """Returns the names of the items in the output, by item index."""
     if config.data.item_table:
-        return data.render(config.text.title)
-    return data.item_ids.tolist()
+        titles = data.render(config.text.title)
+    else:
+        titles = [str(item) for item in data.item_ids]
+    return [shorten(visible(title), MAX_TITLE) for title in titles]
 
 
 def trained_phases(config: Any) -> list[Any]:

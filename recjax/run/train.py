@@ -178,8 +178,9 @@ def _finish(run: Run, progress: RunProgress) -> dict[str, Any]:
     }
     run.checkpoints.check_lock()
     reporter.ranks_table(*_rank_columns(run, results))
-    text = results_text(final, run.config.report.metrics)
-    reporter.log(f"\n{text}")
+    metrics = run.config.report.metrics
+    reporter.log("\n" + results_text(final, metrics, page=False))
+    text = results_text(final, metrics, page=True)
     reporter.write("results.md", text + "\n")
     reporter.text("results", text)
     reporter.hparams({**flat_config(run.config), "fingerprint": run.data.fingerprint})

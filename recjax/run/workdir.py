@@ -88,7 +88,7 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
         raise UserError(f"{results}: damaged; delete it and run the same command again")
     if first:
         print(f"{folder} holds a finished run:\n")
-        print(results_text(done, config.report.metrics))
+        print(results_text(done, config.report.metrics, page=False))
     return done
 
 
