@@ -10,6 +10,7 @@ or the config.json of a run. Every key of the config can be set by a flag:
 import re
 import sys
 import threading
+from collections.abc import Sequence
 from logging import CRITICAL, getLogger
 from typing import Any, NoReturn
 
@@ -115,8 +116,10 @@ def _with_config_path(argv: list[str]) -> list[str]:
     return argv
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, details: Sequence[str] = ()) -> NoReturn:
     print(f"error: {visible(message)}", file=sys.stderr)
+    for line in details:
+        print(f"  {line}", file=sys.stderr)
     leave(2)
 
 
@@ -165,7 +168,7 @@ def main(argv: Any) -> None:
     except UserError as e:
         if _DEBUG.value:
             raise
-        _fail(str(e))
+        _fail(str(e), e.details)
     except OSError as e:  # permissions or a full disk, which a traceback cannot explain
         if _DEBUG.value or not e.strerror:
             raise

@@ -80,7 +80,7 @@ def session(out: Path, *, dry: bool = False) -> Iterator[None]:
         with directory_lock(out, EXPERIMENT, "--out"):
             yield
     except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
+        print(f"error: {e}", *e.details, sep="\n  ", file=sys.stderr)
         sys.exit(2)
     except OSError as e:  # a full disk, a directory without write permission
         print(f"error: {e.filename or out}: {e.strerror or e}", file=sys.stderr)

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import re
 import textwrap
+from collections.abc import Sequence
 
 from recjax.common.text import visible
 
@@ -18,13 +19,17 @@ class UserError(Exception):
     and exits with code 2. Mistakes in the code itself keep their tracebacks.
 
     Attributes:
+      details: further lines, which are printed below the message.
       key: the config key, flag or file that the error is about; by default the part of
         the message before the first ": ", or None.
     """
 
-    def __init__(self, message: str, key: str | None = None):
+    def __init__(
+        self, message: str, key: str | None = None, *, details: Sequence[str] = ()
+    ):
         message = visible(message)  # it may quote text from data
         super().__init__(message)
+        self.details = [visible(line) for line in details]
         before, colon, _ = message.partition(": ")
         self.key = key or (before if colon else None)
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from recjax.common.errors import UserError
 
+LFS_POINTER = b"version https://git-lfs.github.com/"  # how such a file begins
+
 
 @contextlib.contextmanager
 def atomic_files(*paths: Path, sync: bool = False) -> Iterator[list[Path]]:
@@ -52,29 +54,33 @@ def read_bytes(path: Path) -> bytes:
         if path.exists() and not path.is_file():
             kind = "a directory" if path.is_dir() else "not a regular file"
             raise UserError(f"{path}: is {kind}")
-        return path.read_bytes()
+        raw = path.read_bytes()
+        if raw.startswith(LFS_POINTER):
+            raise UserError(f"{path}: is a pointer of Git LFS; run git lfs pull")
+        return raw
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as e:
         raise UserError(f"{path}: {e.strerror}") from None
 
 
-def read_json(path: Path, advice: str = "") -> dict[str, Any]:
-    """Reads a file with a JSON object.
+def read_json(path: Path, advice: str = "", *, shape: type = dict) -> Any:
+    """Reads a file with a JSON object, or another value.
 
     Args:
       path: the file.
       advice: what to do about a damaged file, for the error.
+      shape: type of the value.
 
     Raises:
-      UserError: there is no such file, or it is no JSON object in UTF-8.
+      UserError: there is no such file, or it is not JSON in UTF-8 with this shape.
     """
     raw, problem = read_bytes(path), ""
     try:
         content = json.loads(raw.decode())
-        if isinstance(content, dict):
+        if isinstance(content, shape):
             return content
-        problem = "not a JSON object"
+        problem = "not a JSON " + ("object" if shape is dict else shape.__name__)
     except UnicodeDecodeError:
         problem = "not UTF-8"
     except RecursionError:

@@ -235,6 +235,7 @@ def read_fixed(reader: Reader) -> tuple[np.ndarray, pl.DataFrame, Splits]:
         table.check_known(data.item, item_ids, item_path)
         known = histories.list.eval(pl.element().is_in(item_ids.implode())).list.all()
         table.reject(~known, data.history, f"has an item that is not in {item_path}")
+        reader.check_rows(table, "no examples")
         reader.hide_users(table)
     # Only now, because `hide_users` may have replaced the ids.
     user_ids = np.unique(pl.concat([t.frame[data.user] for t in tables]).to_numpy())

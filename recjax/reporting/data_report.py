@@ -3,10 +3,12 @@
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from recjax.data.dataset import Data, Examples, count_events
 from recjax.data.text.packing import Tokens
 
+MAX_REJECTED_SHARE = 0.1  # of the rows of a file
 MAX_UNKNOWN_SHARE = 0.1  # of all tokens; more means another language or script
 MIN_DISTINCT_SHARE = 0.5  # of the items
 
@@ -35,6 +37,10 @@ def data_report(data: Data, tokens: Tokens | None, config: Any) -> str:
     for name, (given, used) in data.row_counts.items():
         if given > used:
             rows[name] = f"{given - used:,} of {given:,} rows rejected"
+            bad = data.rejected.filter(pl.col("file") == name)
+            for column, reason, number, count in _count_rejected(bad):
+                where = f"{column}: " if column else ""
+                rows[f"{name}, row {number}"] = f"{count:,} x {where}{reason}"
     rows |= {what: f"{count:,}" for what, count in data.left_out.items()}
     if data.held_out_N.any():
         rows["cold items held out"] = f"{data.held_out_N.sum():,}"
@@ -55,6 +61,14 @@ def data_report(data: Data, tokens: Tokens | None, config: Any) -> str:
     return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in rows.items())
 
 
+def _count_rejected(bad: pl.DataFrame) -> list[tuple[str, str, int, int]]:
+    """Returns (column, reason, first row, number of rows), the most frequent first."""
+    groups = bad.group_by("column", "reason").agg(
+        first=pl.col("row").min(), count=pl.len()
+    )
+    return groups.sort("count", "first", descending=[True, False]).rows()
+
+
 def _describe_users(data: Data) -> str:
     columns = ", ".join(data.users.columns[1:])
     known = f", described by {columns}" if columns else ""
@@ -71,6 +85,15 @@ def _describe_split(examples: Examples, events_N: np.ndarray) -> str:
     repeated = f", {repeats:.1%} repeat an item of the history" if repeats else ""
     unseen = f"{cold:.1%} of the targets unseen in training"
     return f"{len(examples):,} examples, {unseen}{repeated}"
+
+
+def row_warnings(data: Data) -> list[str]:
+    """Warns of files of which a large part was rejected."""
+    return [
+        f"{(given - used) / given:.0%} of the rows of {name} are rejected, see above"
+        for name, (given, used) in data.row_counts.items()
+        if given - used > MAX_REJECTED_SHARE * given
+    ]
 
 
 def text_warnings(tokens: Tokens) -> list[str]:

@@ -142,10 +142,12 @@ class Reporter:
             write_text_atomically(self.workdir / name, text)
 
     def table(self, name: str, frame: pl.DataFrame) -> None:
-        """Writes a table to the run directory as Parquet, unless it has no rows."""
+        """Writes a table to `name`.parquet and `name`.csv, unless it has no rows."""
         if self.active and len(frame):
-            with (self.workdir / name).open("wb") as file:
+            with (self.workdir / f"{name}.parquet").open("wb") as file:
                 frame.write_parquet(file)
+            with (self.workdir / f"{name}.csv").open("wb") as file:
+                frame.write_csv(file)
 
     def ranks(self, system: str, rank_R: np.ndarray) -> None:
         """Stores the test ranks of one system, for `ranks_table`."""

@@ -14,7 +14,8 @@ from recjax.catalogue.arrays import CatalogueBuilder
 from recjax.catalogue.frozen_prefix import PrefixEncoder, make_packing
 from recjax.checkpointing.checkpoints import Checkpoints
 from recjax.common.config import compact_config, flat_config
-from recjax.common.files import file_sha256, hash_arrays
+from recjax.common.errors import UserError
+from recjax.common.files import hash_arrays
 from recjax.common.param_paths import FlatParams
 from recjax.common.text import shorten, visible
 from recjax.config.validate_model import (
@@ -30,9 +31,22 @@ from recjax.data.text.packing import Tokens
 from recjax.data.text.tokenize import tokenize
 from recjax.evaluation.evaluator import Evaluator
 from recjax.models.encoders.base import EncoderConfig
-from recjax.models.encoders.huggingface import WEIGHTS, load_config
+from recjax.models.encoders.directory import (
+    TOKENIZER,
+    companion_warnings,
+    find_file,
+    transformer_folder,
+    weights_digest,
+    weights_version,
+)
+from recjax.models.encoders.huggingface import load_config
 from recjax.models.recommender import Recommender, make_model
-from recjax.reporting.data_report import data_report, protocol_warnings, text_warnings
+from recjax.reporting.data_report import (
+    data_report,
+    protocol_warnings,
+    row_warnings,
+    text_warnings,
+)
 from recjax.reporting.wandb import WandbWriter
 from recjax.reporting.writer import Reporter
 from recjax.run.workdir import check_disk
@@ -59,12 +73,16 @@ class Text(NamedTuple):
       encoder: static description of the encoder.
       tokens: the tokenised texts of all items.
       pretrained: digest of the weights; None if they are drawn at random.
+      version: `weights_version` from before the digest was computed.
+      warnings: settings in the directory that the config differs from.
     """
 
     folder: Path
     encoder: EncoderConfig
     tokens: Tokens
     pretrained: str | None
+    version: list[Any]
+    warnings: list[str]
 
 
 @contextlib.contextmanager
@@ -137,17 +155,23 @@ def load_text(config: Any, texts: Sequence[str]) -> Text:
     Raises:
       UserError: no such encoder, or one that does not support the config.
     """
-    folder = locate_encoder(config.text.encoder)
+    located = locate_encoder(config.text.encoder)
+    folder = transformer_folder(located)
     encoder = load_config(folder)
     check_encoder(config, encoder)
+    find_file(folder, TOKENIZER)
     tokens = tokenize(
         texts,
         folder,
         max_tokens=config.text.max_tokens,
         vocab_size=encoder.vocab_size,
     )
-    digest = file_sha256(folder / WEIGHTS)[:12] if config.text.pretrained else None
-    return Text(folder, encoder, tokens, digest)
+    digest, version = None, []
+    if config.text.pretrained:
+        version = weights_version(folder)
+        digest = weights_digest(folder)
+    warnings = companion_warnings(located, config.item_tower.pooling)
+    return Text(folder, encoder, tokens, digest, version, warnings)
 
 
 def make_run(
@@ -167,7 +191,7 @@ def make_run(
     if "text" in config.item_tower.sources:
         text = load_text(config, data.render(config.text.template))
     tokens = text.tokens if text else None
-    log_data(config, data, tokens, log)
+    log_data(config, data, tokens, text.warnings if text else [], log)
     where = "" if planned_workdir else f", in {workdir / 'config.json'}"
     log(f"\nconfig, resolved{where}:\n{compact_config(config)}")
 
@@ -240,17 +264,29 @@ def build_params(
             log(f"warning: {gap}")
     check_disk(config, phases, rules, trace.shapes, workdir, log)
     folder = text.folder if text else None
-    return init_params(config, trace, folder, mesh, compiler), rules
+    params = init_params(config, trace, folder, mesh, compiler)
+    # The digest that results name has to be that of the weights that were read.
+    if text and text.version and weights_version(text.folder) != text.version:
+        raise UserError(
+            f"{text.folder}: the weights changed while they were read; run the same "
+            "command again"
+        )
+    return params, rules
 
 
 def log_data(
-    config: Any, data: Data, tokens: Tokens | None, log: Callable[[str], None]
+    config: Any,
+    data: Data,
+    tokens: Tokens | None,
+    warnings: Sequence[str],
+    log: Callable[[str], None],
 ) -> None:
-    """Logs the data report, and warnings about misleading evaluation settings."""
+    """Logs the data report, and warnings about data, evaluation and encoder."""
     log(f"\ndata: {config.data.source}, {config.data.split}")
     log(data_report(data, tokens, config))
-    warnings = protocol_warnings(data, config.eval)
-    for warning in warnings + (text_warnings(tokens) if tokens else []):
+    about_text = text_warnings(tokens) if tokens else []
+    about_data = (*row_warnings(data), *protocol_warnings(data, config.eval))
+    for warning in (*about_data, *about_text, *warnings):
         log(f"warning: {warning}")
 
 

@@ -73,7 +73,7 @@ class RunProgress:
 
 def _train(run: Run, params: FlatParams) -> dict[str, Any]:
     """Trains all phases that are left, and writes the results."""
-    run.reporter.table("rejected.parquet", run.data.rejected)
+    run.reporter.table("rejected", run.data.rejected)
     # The references see the initial parameters, so they are built before any checkpoint
     # is restored; the model's ranking may include their scores (score fusion).
     references = References(run, params)

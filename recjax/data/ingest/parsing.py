@@ -21,8 +21,8 @@ class Parsed:
 
     frame: pl.DataFrame
     line_numbers: np.ndarray  # line where each of these rows begins; the first is 1
-    # Line number, reason and text of each malformed row.
-    bad: list[tuple[int, str, str]] = field(default_factory=list)
+    # Line number and reason of each malformed row.
+    bad: list[tuple[int, str]] = field(default_factory=list)
 
 
 def parse_lines(raw: bytes, separator: str, path: Path) -> Parsed:
@@ -55,7 +55,7 @@ def parse_lines(raw: bytes, separator: str, path: Path) -> Parsed:
         line = raw[starts[i] : ends[i]]
         if reason := _line_problem(line, separator, len(columns)):
             good[i] = False
-            bad.append((int(i) + 1, reason, line.decode("utf-8", "replace")))
+            bad.append((int(i) + 1, reason))
     body = bytes_[np.repeat(good, ends + 1 - starts)].tobytes()
     frame = pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
     if body:
@@ -88,7 +88,7 @@ def parse_csv(raw: bytes, path: Path) -> Parsed:
     lines = rest.decode("utf-8", "surrogateescape").split("\n")[:-1]
     good: list[list[str]] = []
     line_numbers: list[int] = []
-    bad: list[tuple[int, str, str]] = []
+    bad: list[tuple[int, str]] = []
     next_line = 0  # index in `lines`; the number in the file is larger by two
     while next_line < len(lines):
         start = next_line
@@ -100,14 +100,13 @@ def parse_csv(raw: bytes, path: Path) -> Parsed:
                 if not row:
                     continue  # a blank line
                 if reason := _row_problem(row, len(columns)):
-                    bad.append((line + 2, reason, _decode(lines[line:next_line])))
+                    bad.append((line + 2, reason))
                 else:
                     good.append(row)
                     line_numbers.append(line + 2)
         except csv.Error as e:
             # A quote that is never closed would swallow all remaining lines.
-            text = _decode(lines[next_line : next_line + 1])
-            bad.append((next_line + 2, f"quotes do not fit: {e}", text))
+            bad.append((next_line + 2, f"quotes do not fit: {e}"))
             next_line += 1
     frame = pl.DataFrame(good, dict.fromkeys(columns, pl.String), orient="row")
     return Parsed(frame, np.array(line_numbers, np.int64), bad)
@@ -160,9 +159,3 @@ def _row_problem(row: list[str], num_columns: int) -> str:
     if "\0" in text:
         return "a NUL byte"
     return "not UTF-8" if any("\udc80" <= c <= "\udcff" for c in text) else ""
-
-
-def _decode(lines: list[str]) -> str:
-    """Lines as printable text, with a replacement character for invalid bytes."""
-    text = "\n".join(lines)
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

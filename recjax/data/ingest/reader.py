@@ -17,7 +17,13 @@ import polars as pl
 from recjax.common.errors import UserError
 from recjax.common.files import sha256, user_path
 from recjax.data.dataset import Data, Examples
-from recjax.data.ingest.tables import REJECTED, SUFFIXES, Table, read_table
+from recjax.data.ingest.tables import (
+    REJECTED,
+    SUFFIXES,
+    Table,
+    count_reasons,
+    read_table,
+)
 
 DUPLICATE = "appears twice"
 # Reasons of rejected rows whose wording in the protocol differs from the messages.
@@ -72,7 +78,7 @@ class Reader:
         data = self.config.data
         prefix = data.file_prefix or self.folder.resolve().name
         path = self.folder / f"{prefix}.{kind}{SUFFIXES[data.format]}"
-        self.tables.append(read_table(path, data.format, strict=data.strict))
+        self.tables.append(read_table(path, data.format))
         return self.tables[-1]
 
     def events(self) -> tuple[Events, pl.DataFrame]:
@@ -110,7 +116,7 @@ class Reader:
         if data.rating:
             table.check_numbers(data.rating, *data.rating_range)
         if not len(table):
-            raise UserError(f"{table.path}: no interactions")
+            self.check_rows(table, "no interactions")
         items, item_path = self.items(table.frame[data.item])
         table.check_known(data.item, items[data.item], item_path)
         if not len(table):
@@ -121,8 +127,23 @@ class Reader:
         if data.time:  # without times, a repeated pair is a repeated purchase
             event = [data.user, data.item, data.time]
             table.check_distinct(event, "the same event again")
+        self.check_rows(table, "no interactions")
         self.hide_users(table)  # last: messages name users by their ids in the file
         return table, items
+
+    def check_rows(self, table: Table, problem: str) -> None:
+        """Refuses bad rows in strict mode, and a table in which no row is left.
+
+        Args:
+          table: a table whose rows were checked.
+          problem: what is wrong with a table without rows.
+        """
+        if self.config.data.strict:
+            table.refuse_bad_rows()
+        if not len(table):
+            counted = count_reasons(table.rejected)
+            reasons = f" left: {counted}" if counted else ""
+            raise UserError(f"{table.path}: {problem}{reasons}")
 
     def _filter(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Applies `data.min_rating` and `data.k_core`."""
@@ -149,10 +170,8 @@ class Reader:
         table = self.read(kind)
         table.check_ids(key)
         table.check_distinct([key], DUPLICATE)
-        if not len(table):
-            raise UserError(
-                f"{table.path}: no rows; set data.{kind}_table=False to do without it"
-            )
+        problem = f"no rows; set data.{kind}_table=False to do without it"
+        self.check_rows(table, problem)
         table.frame = table.as_texts()
         return table
 
@@ -228,9 +247,9 @@ class Reader:
         # hash and its rejected rows are not part of the protocol.
         protocol = self._protocol()
         users = self.users(user_ids)
-        rejected = [row for table in self.tables for row in table.rejected]
-        if data.user_key:
-            rejected = [(*row[:-1], "") for row in rejected]  # texts contain user ids
+        rejected = [row for table in self.tables for row in table.rejected_rows()]
+        if data.user_key:  # values and texts contain user ids
+            rejected = [(*row[:-2], "", "") for row in rejected]
         return Data(
             user_ids,
             items[data.item].to_numpy(),
@@ -266,9 +285,14 @@ class Reader:
         if data.rating and evaluation.like_threshold:
             protocol["like"] = f"{data.rating} >= {evaluation.like_threshold:g}"
         if rejected := sorted(
-            (file, row, column, REASON_IN_PROTOCOL.get(reason, reason))
+            (
+                table.path.name,
+                row.number,
+                row.column,
+                REASON_IN_PROTOCOL.get(row.reason, row.reason),
+            )
             for table in self.tables
-            for file, row, column, reason, _ in table.rejected
+            for row in table.rejected
         ):
             digest = sha256(json.dumps(rejected))[:12]
             protocol["rejected"] = f"{len(rejected)} rows, {digest}"

@@ -10,16 +10,19 @@ needs an entry in `reader.REASON_IN_PROTOCOL`.
 import hmac
 import io
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from recjax.common.errors import UserError
-from recjax.common.files import sha256
-from recjax.data.ingest.parsing import Parsed, parse_csv, parse_lines
+from recjax.common.files import read_bytes, sha256
+from recjax.data.ingest.parsing import NEWLINE, Parsed, parse_csv, parse_lines
 
 SUFFIXES = {"atomic": "", "csv": ".csv", "parquet": ".parquet"}
 # Regexes of ISO 8601: a time of day with an optional zone, and a date with or without.
@@ -31,12 +34,55 @@ REJECTED = {  # columns of a table of rejected rows
     "row": pl.Int64,
     "column": pl.String,
     "reason": pl.String,
+    "value": pl.String,
     "text": pl.String,
 }
+NUM_SHOWN = 10  # bad rows that an error shows
 DAY = 86400.0  # seconds
 HOW_TO_FIX = "correct the file, or set data.strict=False to reject bad rows"
 NO_TIME = "neither seconds nor a date like 2024-05-31 or 2024-05-31T12:00:00"
 SECONDS = "\0seconds"  # temporary column; no file has it, as NUL bytes are rejected
+
+
+class BadRow(NamedTuple):
+    """A row that is not used; the column and its value are "" if no value is bad."""
+
+    number: int
+    column: str
+    reason: str
+    value: str
+
+    def describe(self) -> str:
+        """Describes the row and its problem for a message."""
+        value = f"{self.column} is {self.value!r}, " if self.column else ""
+        return f"row {self.number}: {value}{self.reason}"
+
+
+@dataclass(frozen=True)
+class RowTexts:
+    """The texts of the rows of a file; a row may have several lines.
+
+    Attributes:
+      raw: the bytes of the file.
+      numbers: numbers of the lines where rows begin, ascending.
+    """
+
+    raw: bytes
+    numbers: np.ndarray
+
+    @cached_property
+    def _line_starts(self) -> np.ndarray:
+        (ends,) = np.nonzero(np.frombuffer(self.raw, np.uint8) == NEWLINE)
+        return np.append(0, ends + 1)
+
+    def __call__(self, number: int) -> str:
+        """Returns the text of the row that begins in a line."""
+        after = np.searchsorted(self.numbers, number, side="right")
+        end = len(self.raw)
+        if after < len(self.numbers):
+            end = self._line_starts[self.numbers[after] - 1]
+        text = self.raw[self._line_starts[number - 1] : end].strip(b"\r\n")
+        return text.decode("utf-8", "replace")
 
 
 @dataclass
@@ -51,10 +97,9 @@ class Table:
     frame: pl.DataFrame  # good rows
     line_numbers: np.ndarray  # of the good rows
     num_rows: int  # of the file, without blank lines
-    strict: bool  # whether a bad row is an error
     sha256: str  # of the bytes that were read
-    # Bad rows, with the columns `REJECTED`.
-    rejected: list[tuple[str, int, str, str, str]] = field(default_factory=list)
+    texts: Callable[[int], str]  # the text of a row in the file, by its number
+    rejected: list[BadRow] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -73,26 +118,41 @@ class Table:
           bad: whether to reject a row of `frame`; null rejects it too.
           column: column of the bad value; "" if the row as a whole is bad.
           reason: completes "row 3: column is 'value', ..." or "row 3: ...".
-
-        Raises:
-          UserError: there is a bad row, in strict mode.
         """
         is_bad = self.frame.select(bad=bad.fill_null(True))["bad"].to_numpy()
         if not is_bad.any():
             return
-        numbers, rows = self.line_numbers[is_bad], self.frame.filter(is_bad)
-        if self.strict:
-            value = f"{column} is {rows[column][0]!r}, " if column else ""
-            more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
-            raise UserError(
-                f"{self.path}: row {numbers[0]}: {value}{reason}{more}; {HOW_TO_FIX}"
-            )
-        rows = rows.drop(SECONDS, strict=False)
-        for number, row in zip(numbers.tolist(), rows.iter_rows(), strict=True):
-            text = "\t".join(map(str, row))
-            self.rejected.append((self.path.name, number, column, reason, text))
+        numbers = self.line_numbers[is_bad].tolist()
+        values = self.frame.filter(is_bad)[column] if column else [""] * len(numbers)
+        self.rejected += [
+            BadRow(number, column, reason, "" if value is None else str(value))
+            for number, value in zip(numbers, values, strict=True)
+        ]
         self.frame = self.frame.filter(~is_bad)
         self.line_numbers = self.line_numbers[~is_bad]
+
+    def refuse_bad_rows(self) -> None:
+        """Refuses the table if it has bad rows.
+
+        Raises:
+          UserError: shows the first of them in the order of the file, and counts them
+            by reason.
+        """
+        bad = sorted(self.rejected)
+        if not bad:
+            return
+        more = f" (and {len(bad) - 1:,} more rows)" if len(bad) > 1 else ""
+        details = [row.describe() for row in bad[1:NUM_SHOWN]]
+        if len(bad) > NUM_SHOWN:
+            details.append(f"... of {len(bad):,} bad rows: {count_reasons(bad)}")
+        raise UserError(
+            f"{self.path}: {bad[0].describe()}{more}; {HOW_TO_FIX}", details=details
+        )
+
+    def rejected_rows(self) -> list[tuple[str, int, str, str, str, str]]:
+        """Returns the bad rows in the order of the file, with columns `REJECTED`."""
+        name = self.path.name
+        return [(name, *row, self.texts(row.number)) for row in sorted(self.rejected)]
 
     def check_ids(self, column: str) -> None:
         """Casts a column to strings and rejects empty ones and NaN."""
@@ -180,7 +240,14 @@ class Table:
         self.frame = self.frame.with_columns(pl.col(column).replace_strict(hashes))
 
 
-def read_table(path: Path, file_format: str, *, strict: bool = True) -> Table:
+def count_reasons(bad: Iterable[BadRow]) -> str:
+    """Counts bad rows by column and reason, the most frequent first."""
+    names = (f"{row.column}: {row.reason}" if row.column else row.reason for row in bad)
+    counts = Counter(names).most_common()
+    return "; ".join(f"{count:,} x {name}" for name, count in counts)
+
+
+def read_table(path: Path, file_format: str) -> Table:
     """Reads a table in one of the formats in `SUFFIXES`.
 
     Lists of a Parquet file are joined with spaces, as in an atomic file; columns of
@@ -188,15 +255,14 @@ def read_table(path: Path, file_format: str, *, strict: bool = True) -> Table:
     `ATOMIC_TYPES`; the type is removed.
 
     Raises:
-      UserError: the file is missing or cannot be parsed; in strict mode, a row does not
-        have the header's columns.
+      UserError: the file is missing or cannot be parsed.
     """
     if not path.is_file():
         raise UserError(
             f"{path}: no such file; check data.source, data.file_prefix and data.format"
         )
     # Read once, so that the digest is that of the rows.
-    raw = path.read_bytes()
+    raw = read_bytes(path)
     if file_format == "parquet":
         try:
             frame = _join_lists(pl.read_parquet(io.BytesIO(raw)))
@@ -204,25 +270,29 @@ def read_table(path: Path, file_format: str, *, strict: bool = True) -> Table:
             problem = next(iter(str(e).splitlines()), type(e).__name__)
             raise UserError(f"{path}: {problem}") from None
         parsed = Parsed(frame, np.arange(1, len(frame) + 1))
+        texts: Callable[[int], str] = partial(_joined_row, frame)
     elif file_format == "csv":
         parsed = parse_csv(raw, path)
     else:
         parsed = parse_lines(raw, "\t", path)
         parsed.frame = _strip_types(parsed.frame, path)
-    if strict and parsed.bad:
-        number, reason, _ = min(parsed.bad)
-        raise UserError(f"{path}: row {number}: {reason}; {HOW_TO_FIX}")
-    rejected = [(path.name, row, "", reason, text) for row, reason, text in parsed.bad]
-    num_rows = len(parsed.frame) + len(parsed.bad)
+    if file_format != "parquet":
+        numbers = np.append(parsed.line_numbers, [bad[0] for bad in parsed.bad])
+        texts = RowTexts(raw, np.sort(numbers))
     return Table(
         path,
         parsed.frame,
         parsed.line_numbers,
-        num_rows,
-        strict,
+        len(parsed.frame) + len(parsed.bad),
         sha256(raw),
-        rejected,
+        texts,
+        [BadRow(number, "", reason, "") for number, reason in parsed.bad],
     )
+
+
+def _joined_row(frame: pl.DataFrame, number: int) -> str:
+    """Returns the values of a row of a Parquet file, separated by tabs."""
+    return "\t".join("" if x is None else str(x) for x in frame.row(number - 1))
 
 
 def _parse_dates(texts: pl.Series) -> pl.Series:

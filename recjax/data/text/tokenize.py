@@ -9,6 +9,7 @@ import numpy as np
 import tokenizers
 
 from recjax.common.errors import UserError
+from recjax.common.files import read_bytes
 from recjax.data.text.packing import Tokens
 
 
@@ -24,10 +25,8 @@ def tokenize(
         the encoder's vocabulary of `vocab_size`.
     """
     path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
     try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        tokenizer = tokenizers.Tokenizer.from_buffer(read_bytes(path))
     except Exception as e:  # the Rust library raises a bare Exception
         raise UserError(f"{path}: {e}") from None
     # The file may ask for padding; here texts are packed without it.

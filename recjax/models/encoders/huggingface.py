@@ -16,8 +16,8 @@ from recjax.common.files import read_json
 from recjax.common.param_paths import FlatParams
 from recjax.models.encoders.base import EncoderConfig, ModelType, Weights
 from recjax.models.encoders.bert_files import BERT, DISTILBERT, ROBERTA
+from recjax.models.encoders.directory import CONFIG, find_file, weight_files
 
-WEIGHTS = "model.safetensors"
 # By `model_type` of `config.json`.
 MODEL_TYPES = {"bert": BERT, "roberta": ROBERTA, "distilbert": DISTILBERT}
 
@@ -28,12 +28,13 @@ def load_config(folder: Path) -> EncoderConfig:
     Raises:
       UserError: missing file or key, unsupported architecture, remote code.
     """
-    raw, model_type = _read(folder / "config.json")
-    return model_type.read_config(folder / "config.json", raw)
+    raw, model_type = _read(folder)
+    return model_type.read_config(folder / CONFIG, raw)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], ModelType]:
+def _read(folder: Path) -> tuple[dict[str, Any], ModelType]:
     """Reads the content of `config.json` and looks up its model type."""
+    path = find_file(folder, CONFIG)
     raw = read_json(path)
     name = raw.get("model_type")
     if "auto_map" in raw:
@@ -48,7 +49,7 @@ def _read(path: Path) -> tuple[dict[str, Any], ModelType]:
 
 
 def load_params(folder: Path, expected: FlatParams) -> FlatParams:
-    """Reads `model.safetensors` as float32 arrays under our paths.
+    """Reads the weights as float32 arrays under our paths.
 
     `expected` holds an array or `ShapeDtypeStruct` for each path of the encoder.
 
@@ -56,46 +57,55 @@ def load_params(folder: Path, expected: FlatParams) -> FlatParams:
       UserError: lists every missing, extra and misshapen weight, so that a file has to
         be repaired once and not weight by weight.
     """
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    params, problems = {}, []
-    _, model_type = _read(folder / "config.json")
+    params, problems = FlatParams(), list[str]()
+    _, model_type = _read(folder)
     # A checkpoint's pooler is read only if the model pools with it; every other weight
     # has to be used, because an unused one means another architecture.
     pooler = any(ours.startswith("pool/") for ours in expected)
     ignored = model_type.ignored + ("" if pooler else r"|pooler\..*")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            for source in file.keys():  # noqa: SIM118 (not a dict)
-                name = source.removeprefix(model_type.prefix)
-                if re.fullmatch(ignored, name):
-                    continue
-                ours = _our_path(model_type.weights, name)
-                if ours not in expected:
-                    problems.append(f"extra {source}")
-                    continue
-                if ours in params:
-                    problems.append(f"{source} is a second value of {ours}")
-                value, wanted = file.get_tensor(source), expected[ours].shape
-                if not np.issubdtype(value.dtype, np.floating):
-                    problems.append(f"{source} has {value.dtype} values, not floats")
-                # PyTorch stores a dense layer's matrix as outputs x inputs.
-                is_kernel = ours.endswith("kernel")
-                wanted = wanted[::-1] if is_kernel else wanted
-                if value.shape != wanted:
-                    problems.append(f"{source} has shape {value.shape}, not {wanted}")
-                value = value.T if is_kernel else value
-                params[ours] = np.ascontiguousarray(value, np.float32)
-                if not np.isfinite(params[ours]).all():
-                    problems.append(f"{source} is not finite")
-    except (SafetensorError, OSError, TypeError) as e:
-        raise UserError(f"{path}: unreadable ({e})") from None
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                for source in file.keys():  # noqa: SIM118 (not a dict)
+                    name = source.removeprefix(model_type.prefix)
+                    if re.fullmatch(ignored, name):
+                        continue
+                    ours = _our_path(model_type.weights, name)
+                    if ours not in expected:
+                        problems.append(f"extra {source}")
+                    elif ours in params:
+                        problems.append(f"{source} is a second value of {ours}")
+                    else:
+                        value = file.get_tensor(source)
+                        params[ours], found = _convert(
+                            ours, value, expected[ours].shape
+                        )
+                        problems += [f"{source} {problem}" for problem in found]
+        except (SafetensorError, OSError, TypeError) as e:
+            raise UserError(f"{path}: unreadable ({e})") from None
     problems += [f"missing {ours}" for ours in expected if ours not in params]
     if problems:
         listed = "; ".join(sorted(problems))
         raise UserError(f"{path}: does not fit config.json: {listed}")
     return params
+
+
+def _convert(
+    ours: str, value: np.ndarray, shape: tuple[int, ...]
+) -> tuple[np.ndarray, list[str]]:
+    """Returns a weight as our parameter, and its problems."""
+    problems = []
+    if not np.issubdtype(value.dtype, np.floating):
+        problems.append(f"has {value.dtype} values, not floats")
+    # PyTorch stores a dense layer's matrix as outputs x inputs.
+    is_kernel = ours.endswith("kernel")
+    wanted = shape[::-1] if is_kernel else shape
+    if value.shape != wanted:
+        problems.append(f"has shape {value.shape}, not {wanted}")
+    converted = np.ascontiguousarray(value.T if is_kernel else value, np.float32)
+    if not np.isfinite(converted).all():
+        problems.append("is not finite")
+    return converted, problems
 
 
 def _our_path(weights: Weights, name: str) -> str:

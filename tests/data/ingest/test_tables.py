@@ -33,15 +33,15 @@ def write(tmp_path, raw, name="x.inter"):
 )
 def test_malformed_lines(tmp_path, line, reason):
     path = write(tmp_path, HEADER + b"u\ta\t1\n\n" + line + b"\nv\tb\t2\n")
-    table = read_table(path, "atomic", strict=False)
+    table = read_table(path, "atomic")
     assert table.frame["user_id"].to_list() == ["u", "v"]
     assert table.line_numbers.tolist() == [2, 5]
     assert table.num_rows == 3
-    ((name, row, column, why, text),) = table.rejected
-    assert (name, row, column, why) == ("x.inter", 4, "", reason)
+    ((name, row, column, why, value, text),) = table.rejected_rows()
+    assert (name, row, column, why, value) == ("x.inter", 4, "", reason, "")
     assert text == line.decode("utf-8", "replace")
     with pytest.raises(UserError, match=f"x.inter: row 4: {reason}"):
-        read_table(path, "atomic")
+        table.refuse_bad_rows()
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_malformed_lines(tmp_path, line, reason):
 )
 def test_malformed_headers(tmp_path, raw, message):
     with pytest.raises(UserError, match=message):
-        read_table(write(tmp_path, raw), "atomic", strict=False)
+        read_table(write(tmp_path, raw), "atomic")
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
@@ -75,11 +75,11 @@ def test_quotes_of_csv(tmp_path):
     found = parse_csv(raw, tmp_path)
     assert found.frame.rows() == [("1", 'x, "y"\nz'), ("3", "c"), ("5", "e")]
     assert found.line_numbers.tolist() == [2, 5, 8]
-    assert [(row, text) for row, _, text in found.bad] == [
-        (4, '2,"open'),
-        (6, '"4"x,d'),
-    ]
-    assert all("quotes do not fit" in reason for _, reason, _ in found.bad)
+    assert [row for row, _ in found.bad] == [4, 6]
+    assert all("quotes do not fit" in reason for _, reason in found.bad)
+    table = read_table(write(tmp_path, raw, "x.csv"), "csv")
+    assert [row[-1] for row in table.rejected_rows()] == ['2,"open', '"4"x,d']
+    assert [table.texts(n) for n in (2, 5, 8)] == ['1,"x, ""y""\nz"', "3,c", '5,"e"']
 
 
 def test_formats_of_times(tmp_path):
@@ -113,10 +113,10 @@ def test_bad_times(tmp_path, value, reason):
         day = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=3)
         value = day.date().isoformat()
     raw = HEADER + f"u\ta\t5\nu\tb\t{value}\n".encode()
-    table = read_table(write(tmp_path, raw), "atomic", strict=False)
+    table = read_table(write(tmp_path, raw), "atomic")
     table.check_times("timestamp")
     assert table.frame["timestamp"].to_list() == [5.0]
-    ((_, row, column, why, text),) = table.rejected
+    ((_, row, column, why, _, text),) = table.rejected_rows()
     assert (row, column) == (3, "timestamp")
     assert reason in why
     assert text == f"u\tb\t{value}"
@@ -133,13 +133,13 @@ def test_ids_numbers_and_repeats(tmp_path):
         "u\ta\t1",
     ]
     raw = HEADER + "".join(f"{line}\n" for line in lines).encode()
-    table = read_table(write(tmp_path, raw), "atomic", strict=False)
+    table = read_table(write(tmp_path, raw), "atomic")
     table.check_ids("user_id")
     table.check_numbers("timestamp", 1, 5)
     table.check_known("item_id", pl.Series(["a", "b"]), "x.item")
     table.check_distinct(["user_id", "item_id", "timestamp"], "the same again")
     assert table.frame.rows() == [("u", "a", 1.0)]
-    assert {(row, why) for _, row, _, why, _ in table.rejected} == {
+    assert {(row, why) for row, _, why, _ in table.rejected} == {
         (3, "empty"),
         (4, "not an id"),
         (5, "empty"),
@@ -153,12 +153,13 @@ def test_ids_numbers_and_repeats(tmp_path):
 def test_columns_of_the_wrong_type(tmp_path):
     path = tmp_path / "x.parquet"
     pl.DataFrame({"n": ["one", "2"], "t": [datetime.time(1)] * 2}).write_parquet(path)
-    table = read_table(path, "parquet", strict=False)
+    table = read_table(path, "parquet")
     with pytest.raises(UserError, match="t is of type Time, not a time"):
         table.check_times("t")
     table.check_numbers("n")
     assert table.frame["n"].to_list() == [2.0]
-    assert table.rejected[0][1:4] == (1, "n", "not a number")
+    assert table.rejected == [(1, "n", "not a number", "one")]
+    assert table.rejected_rows()[0][-1] == "one\t01:00:00"
     path.write_bytes(b"PAR1 is no file")
     with pytest.raises(UserError, match=r"x\.parquet: "):
         read_table(path, "parquet")
@@ -177,5 +178,25 @@ def test_lines_and_csv_agree_without_quotes(tmp_path):
 def test_a_quoted_text_may_be_long(tmp_path):
     text = "long, " * 50_000
     raw = f'item_id,name\na,"{text}"\nb,short\n'.encode()
-    table = read_table(write(tmp_path, raw, "x.item.csv"), "csv", strict=True)
+    table = read_table(write(tmp_path, raw, "x.item.csv"), "csv")
     assert table.frame["name"].to_list() == [text, "short"]
+
+
+def test_an_error_shows_the_first_bad_rows_in_the_order_of_the_file(tmp_path):
+    lines = [b"u\ta\t%d" % (n if n % 2 else -n) for n in range(1, 30)]
+    lines[4] = b"u\ta"
+    lines[11] = b"\ta\t-3"
+    table = read_table(write(tmp_path, HEADER + b"\n".join(lines)), "atomic")
+    table.check_ids("user_id")
+    table.check_times("timestamp")
+    with pytest.raises(UserError) as e:
+        table.refuse_bad_rows()
+    first = "row 3: timestamp is '-2', before 1970 (and 14 more rows); correct the file"
+    assert f"x.inter: {first}" in str(e.value)
+    assert e.value.details[:2] == [
+        "row 5: timestamp is '-4', before 1970",
+        "row 6: 2 columns, not 3",
+    ]
+    assert e.value.details[5] == "row 13: user_id is '', empty"
+    counts = "13 x timestamp: before 1970; 1 x 2 columns, not 3; 1 x user_id: empty"
+    assert e.value.details[9:] == [f"... of 15 bad rows: {counts}"]
