@@ -159,7 +159,7 @@ def test_own_data(run_block, shop):
     assert data.item_ids[data.test.sequence(0)].tolist() == [
         f"s{2 * i}" for i in range(5)
     ]
-    assert data.render(config.text.template)[1] == "thing, 1. Acme"
+    assert data.render(config.text.template, "text.template")[1] == "thing, 1. Acme"
 
 
 def test_ablation_on_own_data(run_block, shop, tmp_path):

@@ -42,7 +42,7 @@ def work(args: argparse.Namespace) -> None:
     config = config_for(args.data, args.max_tokens)
     with open_run(config, args.folder, time.perf_counter()) as (run, params):
         assert run.tokens is not None
-        texts = run.data.render(config.text.template)
+        texts = run.data.render(config.text.template, "text.template")
         encoder = locate_encoder(config.text.encoder)
         about = {"texts": texts, "encoder": str(encoder), "max_tokens": args.max_tokens}
         (args.folder / "texts.json").write_text(json.dumps(about))

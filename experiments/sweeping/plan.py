@@ -144,7 +144,7 @@ def check_data(plan: Plan, configs: Mapping[tuple[str, int], Any]) -> None:
         if key not in errors:
             errors[key] = ""
             try:
-                load_data(config).render(template)
+                load_data(config).render(template, "text.template")
             except UserError as e:
                 errors[key] = str(e)
         if errors[key]:

@@ -63,7 +63,7 @@ SECTIONS["data"] = {
     "item_table": Key(True, "Whether there is an item file."),
     "user_table": Key(False, "Whether there is a user file."),
     "strict": Key(
-        True, "Whether an invalid row is an error, or skipped (see rejected.parquet)."
+        True, "Whether an invalid row is an error, or skipped (see rejected.csv)."
     ),
     "rating_range": Key((), "Lowest and highest valid rating; empty accepts all."),
     "user_key": Key(

@@ -1,14 +1,13 @@
 """A split data set: the examples of each split, its tables and its fingerprint."""
 
 import functools
-import string
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from recjax.common.errors import UserError
+from recjax.data.text.template import fill_template, parse_template
 
 
 @dataclass(frozen=True)
@@ -163,37 +162,23 @@ class Data:
         """N, the size of the catalogue."""
         return len(self.item_ids)
 
-    def render(self, template: str) -> list[str]:
-        """Fills the template's `{column}` fields for every item.
+    def render(self, template: str, key: str) -> list[str]:
+        """Fills a template with the values of every item, see `fill_template`.
+
+        Args:
+          template: text with `{column}` fields.
+          key: config key of the template, for errors.
 
         Raises:
-          UserError: a field is not a column of the item table, or has an attribute,
-            an index, a conversion or a format.
+          UserError: the template does not fit the item table.
         """
-        columns = self.items.columns
-        try:
-            parts = list(string.Formatter().parse(template))
-            # Only plain fields: `{title.__class__}` would reach into objects.
-            problems = [
-                repr(field)
-                for _, field, spec, conversion in parts
-                if field is not None and (field not in columns or spec or conversion)
-            ]
-        except ValueError as e:
-            problems = [str(e)]
-        if problems:
-            raise UserError(
-                f"template {template!r}: {problems[0]} does not fit; the item table "
-                f"has {', '.join(columns)}"
-            )
-        return [
-            "".join(text + (row[field] if field else "") for text, field, *_ in parts)
-            for row in self.items.iter_rows(named=True)
-        ]
+        parts = parse_template(template, self.items.columns, key)
+        return [fill_template(parts, row) for row in self.items.iter_rows(named=True)]
 
     def blank(self, template: str) -> np.ndarray:
         """Whether all fields of the template are empty for an item: blank_N."""
-        fields = {field for _, field, *_ in string.Formatter().parse(template) if field}
+        parts = parse_template(template, self.items.columns, "text.template")
+        fields = {field for _, field in parts if field is not None}
         empty_N = np.full(self.num_items, bool(fields))
         for field in fields:
             empty_N &= (self.items[field].str.strip_chars() == "").to_numpy()

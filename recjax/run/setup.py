@@ -189,7 +189,7 @@ def make_run(
     check_catalogue(config, data.num_items)
     text = None
     if "text" in config.item_tower.sources:
-        text = load_text(config, data.render(config.text.template))
+        text = load_text(config, data.render(config.text.template, "text.template"))
     tokens = text.tokens if text else None
     log_data(config, data, tokens, text.warnings if text else [], log)
     where = "" if planned_workdir else f", in {workdir / 'config.json'}"
@@ -293,7 +293,7 @@ def log_data(
 def item_titles(config: Any, data: Data) -> list[str]:
     """Returns the names of the items in the output, by item index."""
     if config.data.item_table:
-        titles = data.render(config.text.title)
+        titles = data.render(config.text.title, "text.title")
     else:
         titles = [str(item) for item in data.item_ids]
     return [shorten(visible(title), MAX_TITLE) for title in titles]

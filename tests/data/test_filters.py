@@ -94,7 +94,8 @@ def test_unusual_column_names(config, tmp_path):
     events = [f"u\t{x}\t{i}" for i, x in enumerate("abcd")]
     folder = write(tmp_path / "x", EVENTS + events, items)
     data = load_data(open_config(config, folder))
-    assert data.render("{{{brand.name}}} {0}") == ["{x} 1", "{y} 2", "{{z}} 3", "{} 4"]
+    texts = ["{x} 1", "{y} 2", "{{z}} 3", "4"]
+    assert data.render("{{{brand.name}}} {0}", "text.template") == texts
 
 
 def test_no_known_item(config, tmp_path):
@@ -125,7 +126,7 @@ def test_other_formats_give_the_same_data(config, atomic_dir, tmp_path, file_for
         np.testing.assert_array_equal(x.items, y.items)
         np.testing.assert_array_equal(x.targets_R, y.targets_R)
         np.testing.assert_array_equal(x.ratings_R, y.ratings_R)
-    assert a.render("{title}") == b.render("{title}")
+    assert a.render("{title}", "") == b.render("{title}", "")
 
 
 def test_fingerprint_changes_with_the_protocol_only(config, atomic_dir):
@@ -231,7 +232,7 @@ def test_lists_of_parquet_files(config, tmp_path):
     pl.DataFrame(items).write_parquet(folder / "x.item.parquet")
     data = load_data(open_config(config, folder, split="fixed", format="parquet"))
     assert names(data, data.test, 0) == ("ac", "d")
-    assert data.render("{tags}")[0] == "x y"
+    assert data.render("{tags}", "")[0] == "x y"
     assert "odd" not in data.items.columns
 
 
@@ -291,8 +292,16 @@ def test_fixed_splits_without_an_item_file(config, tmp_path):
 
 
 def test_unknown_template_field(config):
-    with pytest.raises(UserError, match=r"'titel'.*item_id, title, genre"):
-        load_data(config).render("{titel}")
-    for template in ("{title.x}", "{title[x]}", "{", "{}"):
-        with pytest.raises(UserError, match="does not fit; the item table has"):
-            load_data(config).render(template)
+    data = load_data(config)
+    for template, message in {
+        "{titel}": r"no column 'titel'; the item table has item_id, title, genre",
+        "{title.x}": r"no column 'title\.x'; the item table",
+        "{title[x]}": r"no column 'title\[x\]'; the item table",
+        "{}": "no column ''; the item table",
+        "{": "text.title: '{': ",
+        "{title:>10}": "formats are not supported; write {title}",
+        "{title!r}": "formats are not supported; write {title}",
+    }.items():
+        with pytest.raises(UserError, match=message) as e:
+            data.render(template, "text.title")
+        assert e.value.key == "text.title"

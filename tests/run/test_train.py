@@ -321,8 +321,8 @@ def test_seconds_of_an_unfinished_epoch_are_saved(config, tmp_path, monkeypatch)
     [
         ("data.source", "/no/where", "'/no/where' is neither a directory"),
         ("text.encoder", "/no/where", "'/no/where' is neither a directory"),
-        ("text.template", "{nothing}", "template '{nothing}'"),
-        ("text.template", "{title.x}", "'title.x' does not fit"),
+        ("text.template", "{nothing}", "no column 'nothing'"),
+        ("text.template", "{title.x}", "no column 'title.x'"),
         ("text.max_tokens", 4000, "text.max_tokens: 4000 is more than"),
         ("train.batch_size", 0, "train.batch_size: 0 is not at least 1"),
         ("mesh.rules", (("x/.*", ("modle",)), (".*", ())), "'modle' is not one of da"),

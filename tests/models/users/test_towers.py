@@ -37,7 +37,10 @@ def texts(config):
     data = load_data(config)
     folder = Path(config.text.encoder)
     tokens = tokenize(
-        data.render(config.text.template), folder, max_tokens=12, vocab_size=10**6
+        data.render(config.text.template, "text.template"),
+        folder,
+        max_tokens=12,
+        vocab_size=10**6,
     )
     model = make_model(config, data.num_items, load_config(folder))
     mesh = mesh_lib.make_mesh(config.mesh)
