@@ -12,6 +12,7 @@ import polars as pl
 from recjax.common.errors import UserError
 
 NEWLINE, RETURN, NUL = 10, 13, 0
+INDEX = "index"  # name of a first column without a name
 csv.field_size_limit(2**31 - 1)  # a text may be longer than Python's 128 KiB
 
 
@@ -33,7 +34,7 @@ def parse_lines(raw: bytes, separator: str, path: Path) -> Parsed:
     Raises:
       UserError: the header is missing, or names a column twice.
     """
-    raw = _clean(raw, path)
+    raw = clean(raw, path)
     # Files have millions of lines. Counting bytes in arrays finds the few that may be
     # malformed, and only these are checked one by one.
     bytes_ = np.frombuffer(raw, np.uint8)
@@ -81,7 +82,7 @@ def parse_csv(raw: bytes, path: Path) -> Parsed:
     """
     if b'"' not in raw:  # much faster, and the same result
         return parse_lines(raw, ",", path)
-    raw = _clean(raw, path)
+    raw = clean(raw, path)
     first, _, rest = raw.partition(b"\n")
     columns = _header(first, path, lambda line: next(csv.reader([line])))
     # Invalid bytes become surrogates, which `_row_problem` looks for.
@@ -112,14 +113,20 @@ def parse_csv(raw: bytes, path: Path) -> Parsed:
     return Parsed(frame, np.array(line_numbers, np.int64), bad)
 
 
-def _clean(raw: bytes, path: Path) -> bytes:
-    """Removes a byte order mark and ends every line with LF."""
+def clean(raw: bytes, path: Path) -> bytes:
+    """Removes a byte order mark and ends every line with LF.
+
+    Raises:
+      UserError: the file is empty, or in UTF-16.
+    """
     if not raw.strip():
         raise UserError(f"{path}: empty; it needs a header and rows")
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f"{path}: is in UTF-16; save it as UTF-8")
     raw = raw.removeprefix(b"\xef\xbb\xbf")  # byte order mark of UTF-8
     raw = raw.replace(b"\r\n", b"\n")
+    if b"\n" not in raw:  # lines end with CR alone, as on very old systems
+        raw = raw.replace(b"\r", b"\n")
     return raw if raw.endswith(b"\n") else raw + b"\n"
 
 
@@ -133,6 +140,9 @@ def _header(line: bytes, path: Path, split: Callable[[str], list[str]]) -> list[
     if twice := {c for c in columns if columns.count(c) > 1}:
         problem = f"column {min(twice)!r} appears twice; rename one"
         raise UserError(f"{path}: row 1: {problem}")
+    # The index of a table that pandas wrote has no name.
+    if columns[0] == "" and len(columns) > 1 and INDEX not in columns:
+        columns[0] = INDEX
     if not all(columns) or NUL in line:
         raise UserError(f"{path}: row 1: a column without a name; name all columns")
     return columns

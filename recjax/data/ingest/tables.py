@@ -7,6 +7,7 @@ Reasons of rejected rows are part of the protocol fingerprint: a reason that is 
 needs an entry in `reader.REASON_IN_PROTOCOL`.
 """
 
+import contextlib
 import hmac
 import io
 import time
@@ -22,11 +23,11 @@ import polars as pl
 
 from recjax.common.errors import UserError
 from recjax.common.files import read_bytes, sha256
-from recjax.data.ingest.parsing import NEWLINE, Parsed, parse_csv, parse_lines
+from recjax.data.ingest.parsing import NEWLINE, Parsed, clean, parse_csv, parse_lines
 
 SUFFIXES = {"atomic": "", "csv": ".csv", "parquet": ".parquet"}
 # Regexes of ISO 8601: a time of day with an optional zone, and a date with or without.
-CLOCK = r"\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?"
+CLOCK = r"\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z| ?UTC|[+-]\d{2}:?\d{2})?"
 ISO_DATE = rf"^\d{{4}}-\d{{2}}-\d{{2}}([T ]{CLOCK})?$"
 ATOMIC_TYPES = ("token", "token_seq", "float", "float_seq")
 REJECTED = {  # columns of a table of rejected rows
@@ -63,7 +64,7 @@ class RowTexts:
     """The texts of the rows of a file; a row may have several lines.
 
     Attributes:
-      raw: the bytes of the file.
+      raw: the bytes of the file, with LF at the end of every line.
       numbers: numbers of the lines where rows begin, ascending.
     """
 
@@ -81,7 +82,7 @@ class RowTexts:
         end = len(self.raw)
         if after < len(self.numbers):
             end = self._line_starts[self.numbers[after] - 1]
-        text = self.raw[self._line_starts[number - 1] : end].strip(b"\r\n")
+        text = self.raw[self._line_starts[number - 1] : end].strip(b"\n")
         return text.decode("utf-8", "replace")
 
 
@@ -99,6 +100,7 @@ class Table:
     num_rows: int  # of the file, without blank lines
     sha256: str  # of the bytes that were read
     texts: Callable[[int], str]  # the text of a row in the file, by its number
+    unreadable: dict[str, str]  # columns that were left out, and their types
     rejected: list[BadRow] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -107,6 +109,9 @@ class Table:
     def require(self, column: str) -> None:
         """Raises a `UserError` if the column is missing."""
         known = self.frame.columns
+        if column in self.unreadable:
+            problem = f"{column} is of type {self.unreadable[column]}"
+            raise UserError(f"{self.path}: {problem}; save it as text or numbers")
         if column not in known:
             problem = f"no column {column}; it has {', '.join(known)}"
             raise UserError(f"{self.path}: {problem}")
@@ -215,6 +220,7 @@ class Table:
             (~seconds.is_finite(), NO_TIME),
             (seconds < 0, "before 1970"),
             # Milliseconds are 1000 times too large; 30 tells them from future seconds.
+            (seconds > 1e5 * now, "too large for seconds: micro- or nanoseconds?"),
             (seconds > 30 * now, "too large for seconds: milliseconds?"),
             (seconds > now, "in the future"),
         ):
@@ -257,7 +263,8 @@ def read_table(path: Path, file_format: str) -> Table:
     Raises:
       UserError: the file is missing or cannot be parsed.
     """
-    if not path.is_file():
+    unreadable: dict[str, str] = {}
+    if not path.exists():
         raise UserError(
             f"{path}: no such file; check data.source, data.file_prefix and data.format"
         )
@@ -265,11 +272,14 @@ def read_table(path: Path, file_format: str) -> Table:
     raw = read_bytes(path)
     if file_format == "parquet":
         try:
-            frame = _join_lists(pl.read_parquet(io.BytesIO(raw)))
+            everything = pl.read_parquet(io.BytesIO(raw))
+            frame = _join_lists(everything)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as e:
             problem = next(iter(str(e).splitlines()), type(e).__name__)
             raise UserError(f"{path}: {problem}") from None
         parsed = Parsed(frame, np.arange(1, len(frame) + 1))
+        left_out = [name for name in everything.columns if name not in frame.columns]
+        unreadable = {name: str(everything[name].dtype) for name in left_out}
         texts: Callable[[int], str] = partial(_joined_row, frame)
     elif file_format == "csv":
         parsed = parse_csv(raw, path)
@@ -278,7 +288,7 @@ def read_table(path: Path, file_format: str) -> Table:
         parsed.frame = _strip_types(parsed.frame, path)
     if file_format != "parquet":
         numbers = np.append(parsed.line_numbers, [bad[0] for bad in parsed.bad])
-        texts = RowTexts(raw, np.sort(numbers))
+        texts = RowTexts(clean(raw, path), np.sort(numbers))
     return Table(
         path,
         parsed.frame,
@@ -286,6 +296,7 @@ def read_table(path: Path, file_format: str) -> Table:
         len(parsed.frame) + len(parsed.bad),
         sha256(raw),
         texts,
+        unreadable,
         [BadRow(number, "", reason, "") for number, reason in parsed.bad],
     )
 
@@ -297,7 +308,7 @@ def _joined_row(frame: pl.DataFrame, number: int) -> str:
 
 def _parse_dates(texts: pl.Series) -> pl.Series:
     """Parses ISO 8601 into seconds; null for anything else."""
-    plain = texts.str.replace("T", " ").str.replace("Z$", "+00:00")
+    plain = texts.str.replace("(Z| ?UTC)$", "+00:00").str.replace("T", " ")
     zone = plain.str.contains(r":\d{2}(\.\d+)?[+-]\d{2}:?\d{2}$").fill_null(False)
     found = pl.Series([None] * len(texts), dtype=pl.Float64)
     # Polars parses a column with one format; each pass adds what its format fits.
@@ -322,6 +333,9 @@ def _join_lists(table: pl.DataFrame) -> pl.DataFrame:
     """Joins lists with spaces and drops columns that cannot become strings."""
     out = {}
     for column in table.iter_columns():
+        if column.dtype == pl.Binary:  # as other systems write text
+            with contextlib.suppress(pl.exceptions.PolarsError):
+                column = column.cast(pl.String)
         if isinstance(column.dtype, pl.Array):
             column = column.arr.to_list()
         if isinstance(column.dtype, pl.List) and not column.dtype.inner.is_nested():

@@ -87,6 +87,7 @@ def test_formats_of_times(tmp_path):
         "1717113600", "1717113600.0", "2024-05-31", "2024-05-31T00:00",
         "2024-05-31 00:00:00", "2024-05-31T00:00:00.000", "2024-05-31T00:00:00Z",
         "2024-05-31T02:00:00+02:00", "2024-05-30T22:00:00-0200",
+        "2024-05-31 00:00:00 UTC",
     ]  # fmt: skip
     raw = HEADER + b"".join(f"u\ta\t{form}\n".encode() for form in forms)
     table = read_table(write(tmp_path, raw), "atomic")
@@ -104,7 +105,8 @@ def test_formats_of_times(tmp_path):
         ("2024-05-31x", "neither"),
         ("-1", "before 1970"),
         ("1717113600000", "milliseconds"),
-        ("9" * 30, "milliseconds"),
+        ("1717113600000000000", "nanoseconds"),
+        ("9" * 30, "nanoseconds"),
         ("TOMORROW", "in the future"),
     ],
 )
@@ -200,3 +202,25 @@ def test_an_error_shows_the_first_bad_rows_in_the_order_of_the_file(tmp_path):
     assert e.value.details[5] == "row 13: user_id is '', empty"
     counts = "13 x timestamp: before 1970; 1 x 2 columns, not 3; 1 x user_id: empty"
     assert e.value.details[9:] == [f"... of 15 bad rows: {counts}"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "rows"),
+    [
+        (b",a,b\n0,x,y\n1,z,w\n", [("0", "x", "y"), ("1", "z", "w")]),
+        (b"index,a\r0,x\r1,y\r", [("0", "x"), ("1", "y")]),
+    ],
+)
+def test_tables_of_other_programs_are_read(tmp_path, raw, rows):
+    table = read_table(write(tmp_path, raw, "x.csv"), "csv")
+    assert table.frame.columns[0] == "index"
+    assert table.frame.rows() == rows
+
+
+def test_binary_columns_are_text_or_named(tmp_path):
+    columns = {"user_id": [b"u", b"v"], "photo": [b"\xff\xd8", b"\x00"]}
+    pl.DataFrame(columns).write_parquet(tmp_path / "x.parquet")
+    table = read_table(tmp_path / "x.parquet", "parquet")
+    assert table.frame["user_id"].to_list() == ["u", "v"]
+    with pytest.raises(UserError, match="photo is of type Binary; save it as text or"):
+        table.require("photo")
