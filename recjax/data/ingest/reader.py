@@ -120,9 +120,11 @@ class Reader:
         items, item_path = self.items(table.frame[data.item])
         table.check_known(data.item, items[data.item], item_path)
         if not len(table):
+            example = table.rejected[-1].value
             raise UserError(
-                f"{table.path}: no interaction with a known item; check that the ids "
-                f"in {item_path} are the same"
+                f"{table.path}: no interaction with a known item; {data.item} is "
+                f"{example!r} here, and {items[data.item][0]!r} in {item_path}; write "
+                "the ids alike in both files"
             )
         if data.time:  # without times, a repeated pair is a repeated purchase
             event = [data.user, data.item, data.time]

@@ -22,7 +22,8 @@ import numpy as np
 import polars as pl
 
 from recjax.common.errors import UserError
-from recjax.common.files import read_bytes, sha256
+from recjax.common.files import sha256
+from recjax.data.ingest.files import find_table, join_lines, read_parts
 from recjax.data.ingest.parsing import NEWLINE, Parsed, clean, parse_csv, parse_lines
 
 SUFFIXES = {"atomic": "", "csv": ".csv", "parquet": ".parquet"}
@@ -263,16 +264,14 @@ def read_table(path: Path, file_format: str) -> Table:
     Raises:
       UserError: the file is missing or cannot be parsed.
     """
-    unreadable: dict[str, str] = {}
-    if not path.exists():
-        raise UserError(
-            f"{path}: no such file; check data.source, data.file_prefix and data.format"
-        )
+    path = find_table(path)
     # Read once, so that the digest is that of the rows.
-    raw = read_bytes(path)
+    parts = read_parts(path)
+    unreadable: dict[str, str] = {}
     if file_format == "parquet":
         try:
-            everything = pl.read_parquet(io.BytesIO(raw))
+            tables = [pl.read_parquet(io.BytesIO(part)) for part in parts]
+            everything = pl.concat(tables, how="vertical_relaxed")
             frame = _join_lists(everything)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as e:
             problem = next(iter(str(e).splitlines()), type(e).__name__)
@@ -281,20 +280,21 @@ def read_table(path: Path, file_format: str) -> Table:
         left_out = [name for name in everything.columns if name not in frame.columns]
         unreadable = {name: str(everything[name].dtype) for name in left_out}
         texts: Callable[[int], str] = partial(_joined_row, frame)
-    elif file_format == "csv":
-        parsed = parse_csv(raw, path)
     else:
-        parsed = parse_lines(raw, "\t", path)
-        parsed.frame = _strip_types(parsed.frame, path)
-    if file_format != "parquet":
+        raw = clean(join_lines(parts, path), path)
+        if file_format == "csv":
+            parsed = parse_csv(raw, path)
+        else:
+            parsed = parse_lines(raw, "\t", path)
+            parsed.frame = _strip_types(parsed.frame, path)
         numbers = np.append(parsed.line_numbers, [bad[0] for bad in parsed.bad])
-        texts = RowTexts(clean(raw, path), np.sort(numbers))
+        texts = RowTexts(raw, np.sort(numbers))
     return Table(
         path,
         parsed.frame,
         parsed.line_numbers,
         len(parsed.frame) + len(parsed.bad),
-        sha256(raw),
+        sha256(b"".join(parts)),
         texts,
         unreadable,
         [BadRow(number, "", reason, "") for number, reason in parsed.bad],

@@ -1,6 +1,7 @@
 """Rows of a file: used, or rejected with the reason."""
 
 import datetime
+import gzip
 
 import polars as pl
 import pytest
@@ -224,3 +225,43 @@ def test_binary_columns_are_text_or_named(tmp_path):
     assert table.frame["user_id"].to_list() == ["u", "v"]
     with pytest.raises(UserError, match="photo is of type Binary; save it as text or"):
         table.require("photo")
+
+
+def test_compressed_files_and_parts_are_read_as_one_file(tmp_path):
+    rows = [b"u\ta\t1\n", b"v\tb\t2", b"w\tc\n"]
+    whole = write(tmp_path, HEADER + b"\n".join(row.strip() for row in rows))
+    expected = read_table(whole, "atomic")
+    compressed = tmp_path / "y.inter.gz"
+    compressed.write_bytes(gzip.compress(whole.read_bytes()))
+    parts = tmp_path / "z.inter"
+    parts.mkdir()
+    (parts / "_SUCCESS").touch()
+    for i, row in enumerate(rows):
+        (parts / f"part-0000{i}").write_bytes(HEADER + row)
+    for path in (tmp_path / "y.inter", parts):
+        table = read_table(path, "atomic")
+        assert table.frame.equals(expected.frame)
+        assert [row[2:] for row in table.rejected_rows()] == [
+            ("", "2 columns, not 3", "", "w\tc")
+        ]
+    compressed.write_bytes(compressed.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"y\.inter\.gz: cannot be decompressed"):
+        read_table(tmp_path / "y.inter", "atomic")
+    (parts / "part-00001").write_bytes(b"a:token\n1\n")
+    with pytest.raises(UserError, match="its parts have different headers"):
+        read_table(parts, "atomic")
+
+
+def test_a_missing_file_names_those_that_are_there(tmp_path):
+    write(tmp_path, HEADER, "shop.interactions.csv")
+    message = r"shop\.inter\.csv: no such file; .* has shop\.interactions\.csv$"
+    with pytest.raises(UserError, match=message):
+        read_table(tmp_path / "shop.inter.csv", "csv")
+
+
+def test_parts_of_parquet(tmp_path):
+    folder = tmp_path / "x.inter.parquet"
+    folder.mkdir()
+    for i in range(2):
+        pl.DataFrame({"a": [i]}).write_parquet(folder / f"part-{i}.parquet")
+    assert read_table(folder, "parquet").frame["a"].to_list() == [0, 1]
