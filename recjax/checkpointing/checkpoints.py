@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from recjax.checkpointing.store import Checkpoint, CheckpointDirectory, Identity
-from recjax.common.config import describe_changes
+from recjax.common.config import describe_changes, without_places
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams
 from recjax.runtime.locks import DirectoryLock
@@ -112,7 +112,8 @@ class Checkpoints:
                 "this version cannot resume; finish the run with that version, or "
                 "choose another --workdir"
             )
-        if changes := describe_changes(saved["required"], identity["required"]):
+        before = without_places(saved["required"])
+        if changes := describe_changes(before, identity["required"]):
             raise UserError(
                 f"{checkpoint.path}: belongs to another run ({changes}); choose "
                 "another --workdir"

@@ -13,11 +13,12 @@ from jax.sharding import Mesh
 from recjax.catalogue.arrays import CatalogueBuilder
 from recjax.catalogue.frozen_prefix import PrefixEncoder, make_packing
 from recjax.checkpointing.checkpoints import Checkpoints
-from recjax.common.config import compact_config, flat_config
+from recjax.common.config import flat_config, without_places
 from recjax.common.errors import UserError
 from recjax.common.files import hash_arrays
 from recjax.common.param_paths import FlatParams
 from recjax.common.text import shorten, visible
+from recjax.config.changed import changed_keys
 from recjax.config.validate_model import (
     check_catalogue,
     check_encoder,
@@ -192,8 +193,8 @@ def make_run(
         text = load_text(config, data.render(config.text.template, "text.template"))
     tokens = text.tokens if text else None
     log_data(config, data, tokens, text.warnings if text else [], log)
-    where = "" if planned_workdir else f", in {workdir / 'config.json'}"
-    log(f"\nconfig, resolved{where}:\n{compact_config(config)}")
+    where = "" if planned_workdir else f"; all keys are in {workdir / 'config.json'}"
+    log(f"\nconfig, changed from the defaults{where}:\n{changed_keys(config)}")
 
     # Model, initial parameters, and the rules of all phases.
     compiler = Compiler(log, mesh)
@@ -314,7 +315,7 @@ def run_identity(run: Run) -> dict[str, dict[str, Any]]:
     items = "\n".join(map(str, run.data.item_ids)).encode()
     users = "\n".join(map(str, run.data.user_ids)).encode()
     required = {
-        **flat_config(run.config),
+        **without_places(flat_config(run.config)),
         "data": run.data.fingerprint,
         "pretrained": run.pretrained,
         "catalogue": hash_arrays([("items", np.frombuffer(items, np.uint8)), *texts]),

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from recjax.common.config import describe_changes
+from recjax.common.config import describe_changes, flatten, without_places
 from recjax.common.errors import UserError
 from recjax.common.files import read_json, user_path, write_text_atomically
 from recjax.common.param_paths import FlatParams, tree_bytes
@@ -51,12 +51,15 @@ def check_same_config(
         raise UserError(
             f"{folder}: has results but no config.json; delete them, or {instead}"
         )
-    if (
-        (saved or results.exists())
-        and path.exists()
-        and path.read_bytes() != text.encode()
-    ):
-        changes = describe_changes(read_json(path, RECREATE), json.loads(text))
+    if (saved or results.exists()) and path.exists():
+        before, now = (
+            without_places(flatten(content))
+            for content in (read_json(path, RECREATE), json.loads(text))
+        )
+        changes = describe_changes(before, now)
+    else:
+        changes = ""
+    if changes:
         raise UserError(
             f"{folder}: holds a run of another config ({changes}); {instead}"
         )

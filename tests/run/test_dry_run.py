@@ -35,7 +35,7 @@ def test_a_dry_run_describes_each_phase(config, tmp_path, capsys, negatives):
 
 def test_a_dry_run_names_no_file_that_it_does_not_write(config, tmp_path, capsys):
     dry_run(config, str(tmp_path / "run"))
-    assert "\nconfig, resolved:\n" in capsys.readouterr().out
+    assert "\nconfig, changed from the defaults:\n" in capsys.readouterr().out
 
 
 def test_a_dry_run_finds_too_large_a_prefix(config, tmp_path):
