@@ -40,7 +40,7 @@ from recjax.models.encoders.directory import (
     weights_digest,
     weights_version,
 )
-from recjax.models.encoders.huggingface import load_config
+from recjax.models.encoders.huggingface import load_config, unused_weights
 from recjax.models.recommender import Recommender, make_model
 from recjax.reporting.data_report import (
     data_report,
@@ -168,10 +168,11 @@ def load_text(config: Any, texts: Sequence[str]) -> Text:
         vocab_size=encoder.vocab_size,
     )
     digest, version = None, []
+    warnings = companion_warnings(located, config.item_tower.pooling)
     if config.text.pretrained:
         version = weights_version(folder)
         digest = weights_digest(folder)
-    warnings = companion_warnings(located, config.item_tower.pooling)
+        warnings += unused_weights(folder)
     return Text(folder, encoder, tokens, digest, version, warnings)
 
 

@@ -14,6 +14,7 @@ from recjax.common.config import describe_changes, flatten, without_places
 from recjax.common.errors import UserError
 from recjax.common.files import read_json, user_path, write_text_atomically
 from recjax.common.param_paths import FlatParams, tree_bytes
+from recjax.data.ingest.files import table_digest
 from recjax.reporting.results_file import check_results_version
 from recjax.reporting.results_page import results_text
 from recjax.runtime.locks import DirectoryLock, check_directory, directory_lock
@@ -92,7 +93,26 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
     if first:
         print(f"{folder} holds a finished run:\n")
         print(results_text(done, config.report.metrics, page=False))
+        if changed := changed_data(config, done):
+            print(
+                f"\nnote: {', '.join(changed)} changed after this run. To train on the "
+                "new data, use another --workdir, or delete this one"
+            )
     return done
+
+
+def changed_data(config: Any, done: dict[str, Any]) -> list[str]:
+    """Returns the data files that are not those of a finished run any more.
+
+    Files that are gone, and those of known data sets, do not count.
+    """
+    folder = Path(config.data.source).expanduser()
+    files = done["protocol"]["files"] if folder.is_dir() else {}
+    return [
+        name
+        for name, digest in files.items()
+        if (folder / name).exists() and table_digest(folder / name) != digest
+    ]
 
 
 def check_disk(

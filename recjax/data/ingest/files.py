@@ -5,7 +5,7 @@ import zlib
 from pathlib import Path
 
 from recjax.common.errors import UserError
-from recjax.common.files import read_bytes
+from recjax.common.files import read_bytes, sha256
 
 GZIP = b"\x1f\x8b"  # how a compressed file begins
 
@@ -43,6 +43,11 @@ def read_parts(path: Path) -> list[bytes]:
     if not parts:
         raise UserError(f"{path}: a directory without parts of a table")
     return [_read(part) for part in parts]
+
+
+def table_digest(path: Path) -> str:
+    """Returns the SHA-256 that `read_table` gives a table."""
+    return sha256(b"".join(read_parts(path)))
 
 
 def join_lines(parts: list[bytes], path: Path) -> bytes:

@@ -66,6 +66,9 @@ _DISTILBERT_FIXED = {"type_vocab_size": 0, "has_pooler": False, "layer_norm_eps"
 _OURS = ("position_offset", "has_pooler", "lora_rank", "lora_alpha")  # not in the file
 MAX_COUNT = 10_000_000  # of tokens, features or layers
 MAX_LAYERS = 1000
+# Weights after the encoder in checkpoints that were fine-tuned for classification or
+# question answering.
+TASK_HEAD = r"(pre_)?classifier\..*|qa_outputs\..*"
 _BUFFER = r"embeddings\.position_ids"
 
 
@@ -136,17 +139,20 @@ def _checked(path: Path, key: str, value: Any, kind: type, least: int = 1) -> An
 
 
 BERT = ModelType(
-    partial(read_config, renamed={}, fixed={}), _BERT, "bert.", rf"{_BUFFER}|cls\..*"
+    partial(read_config, renamed={}, fixed={}),
+    _BERT,
+    "bert.",
+    rf"{_BUFFER}|cls\..*|{TASK_HEAD}",
 )
 ROBERTA = ModelType(
     partial(read_config, renamed={}, fixed={}, after_padding=True),
     _BERT,
     "roberta.",
-    rf"{_BUFFER}|lm_head\..*",
+    rf"{_BUFFER}|lm_head\..*|{TASK_HEAD}",
 )
 DISTILBERT = ModelType(
     partial(read_config, renamed=_DISTILBERT_NAMES, fixed=_DISTILBERT_FIXED),
     _DISTILBERT,
     "distilbert.",
-    rf"{_BUFFER}|vocab_(transform|layer_norm|projector)\..*",
+    rf"{_BUFFER}|vocab_(transform|layer_norm|projector)\..*|{TASK_HEAD}",
 )

@@ -15,7 +15,7 @@ from recjax.common.errors import UserError
 from recjax.common.files import read_json
 from recjax.common.param_paths import FlatParams
 from recjax.models.encoders.base import EncoderConfig, ModelType, Weights
-from recjax.models.encoders.bert_files import BERT, DISTILBERT, ROBERTA
+from recjax.models.encoders.bert_files import BERT, DISTILBERT, ROBERTA, TASK_HEAD
 from recjax.models.encoders.directory import CONFIG, find_file, weight_files
 
 # By `model_type` of `config.json`.
@@ -88,6 +88,25 @@ def load_params(folder: Path, expected: FlatParams) -> FlatParams:
         listed = "; ".join(sorted(problems))
         raise UserError(f"{path}: does not fit config.json: {listed}")
     return params
+
+
+def unused_weights(folder: Path) -> list[str]:
+    """Returns a note if there are weights of a task that the encoder was tuned for.
+
+    Raises:
+      UserError: a file of weights is missing or unreadable.
+    """
+    heads = set[str]()
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                found = [name for name in file.keys() if re.fullmatch(TASK_HEAD, name)]  # noqa: SIM118
+        except (SafetensorError, OSError) as e:
+            raise UserError(f"{path}: unreadable ({e})") from None
+        heads |= {name.partition(".")[0] for name in found}
+    if not heads:
+        return []
+    return [f"{folder}: the weights of {', '.join(sorted(heads))} are not used"]
 
 
 def _convert(

@@ -90,7 +90,9 @@ def test_minilm_equals_hf():
     ("name", "exact"),
     [
         ("gelu", partial(jax.nn.gelu, approximate=False)),
+        ("gelu_python", partial(jax.nn.gelu, approximate=False)),
         ("gelu_new", partial(jax.nn.gelu, approximate=True)),
+        ("gelu_pytorch_tanh", partial(jax.nn.gelu, approximate=True)),
         ("relu", jax.nn.relu),
     ],
 )

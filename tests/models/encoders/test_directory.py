@@ -21,7 +21,7 @@ from recjax.models.encoders.directory import (
     weights_digest,
     weights_version,
 )
-from recjax.models.encoders.huggingface import load_config
+from recjax.models.encoders.huggingface import load_config, unused_weights
 from tests.conftest import TINY_BERT
 from tests.models.encoders.test_bert import load
 
@@ -193,3 +193,12 @@ def test_modules_that_are_not_applied_are_named(folder):
     write(folder / MODULES, {"a": 1})
     with pytest.raises(UserError, match=r"modules\.json: not a JSON list"):
         companion_warnings(folder, "mean")
+
+
+def test_the_head_of_a_fine_tuned_checkpoint_is_left_out(folder, weights):
+    assert unused_weights(folder) == []
+    head = {"classifier.weight": np.ones((2, 16), np.float32)}
+    save_file({**weights, **head}, folder / WEIGHTS)
+    load(folder)
+    (note,) = unused_weights(folder)
+    assert note == f"{folder}: the weights of classifier are not used"
