@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from recjax.common.files import atomic_files, write_text_atomically
 from recjax.common.text import visible_lines
+from recjax.reporting.bars import make_bar
 from recjax.reporting.log_files import cut_events, cut_jsonl
 from recjax.reporting.wandb import WandbWriter
 
@@ -42,6 +43,8 @@ class Reporter:
         self.active = active
         self.records = 0  # lines of metrics.jsonl
         self.mirror: WandbWriter | None = None  # also receives the scalars
+        self._is_open = False
+        self._unwritten: list[str] = []  # lines that log.txt does not have yet
 
     def open(self, resume: Mapping[str, Any] | None) -> None:
         """Opens the files; before this, only `log` works.
@@ -70,6 +73,8 @@ class Reporter:
         # A file per start, written synchronously: `resume_state` needs exact sizes,
         # which the queue and thread of tensorboardX's other writers do not give.
         self._events = EventsWriter(str(self.workdir / "events"), f".{os.getpid()}")
+        self._is_open = True
+        self._write_log()
 
     def resume_state(self) -> dict[str, Any]:
         """Returns the current lengths of the files, for a checkpoint."""
@@ -83,10 +88,20 @@ class Reporter:
         }
 
     def log(self, text: str) -> None:
-        """Prints a line above a running progress bar."""
+        """Prints a line above a running progress bar, and appends it to log.txt."""
         if self.active:
-            tqdm.write(visible_lines(text), file=sys.stdout)
+            text = visible_lines(text)
+            tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
+            self._unwritten.append(text)
+            if self._is_open:
+                self._write_log()
+
+    def _write_log(self) -> None:
+        """Appends the lines that were printed to log.txt."""
+        with (self.workdir / "log.txt").open("a", encoding="utf-8") as file:
+            file.writelines(text + "\n" for text in self._unwritten)
+        self._unwritten.clear()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Appends scalars to metrics.jsonl, TensorBoard and W&B."""
@@ -124,17 +139,8 @@ class Reporter:
             self._add(end)
 
     def bar(self, total: int, done: int, name: str, unit: str = "step") -> Any:
-        """Makes a progress bar; without a terminal it prints every ten seconds."""
-        return tqdm(
-            total=total,
-            initial=done,
-            desc=name,
-            unit=unit,
-            file=sys.stdout,
-            disable=not self.active,
-            mininterval=0.2 if sys.stdout.isatty() else 10,
-            ncols=100 if not sys.stdout.isatty() else None,
-        )
+        """Makes a progress bar, see `make_bar`."""
+        return make_bar(total, done, name, unit, active=self.active)
 
     def write(self, name: str, text: str) -> None:
         """Writes a file of the run directory, completely or not at all."""

@@ -5,6 +5,7 @@ whole process, eager operations among them, to global listeners, which is more c
 no longer says which function of which run is being compiled.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +15,14 @@ from jax.sharding import Mesh, NamedSharding
 
 from recjax.runtime.mesh import replicated
 
+SLOW_SECONDS = 5.0
+
 
 class Compiler:
     """Compiles functions at their first call, and adds up the `seconds` this takes.
 
-    `log` receives two lines for every new set of shapes. `replicated` is the sharding
-    of arrays that every process reads.
+    `log` receives a line about each that takes longer than `SLOW_SECONDS`.
+    `replicated` is the sharding of arrays that every process reads.
     """
 
     def __init__(self, log: Callable[[str], None], mesh: Mesh):
@@ -40,14 +43,16 @@ class Compiler:
 
     def compile(self, name: str, jitted: Any, args: tuple[Any, ...]) -> Any:
         """Compiles a jitted function for arguments of these shapes."""
-        # Logged before as well as after: compiling a large encoder takes minutes.
-        self.log(f"compiling {name} ...")
+        # Compiling a large encoder takes minutes, and most other functions little time.
+        notice = threading.Timer(SLOW_SECONDS, self.log, [f"compiling {name} ..."])
+        notice.daemon = True
+        notice.start()
         start = time.perf_counter()
-        program = jitted.lower(*args).compile()
-        elapsed = time.perf_counter() - start
-        self.seconds += elapsed
-        self.log(f"compiled {name} in {elapsed:.1f} s")
-        return program
+        try:
+            return jitted.lower(*args).compile()
+        finally:
+            notice.cancel()
+            self.seconds += time.perf_counter() - start
 
 
 class Compiled:

@@ -88,7 +88,6 @@ def test_two_phases_learn(whole):
         "| after phase top (4 epochs)",
         "liked ",
         " -> ",
-        "compiling train_step",
         "items/text/encoder/layer_1",
         ", loss ",  # after steps a second, or seconds a step
         "users/s",
@@ -130,7 +129,8 @@ def test_run_directory(whole, capsys):
     assert train.run(whole.config, str(whole.workdir)) == results
     shown = capsys.readouterr().out
     assert "holds a finished run" in shown
-    assert (whole.workdir / "results.md").read_text() in shown
+    page = (whole.workdir / "results.md").read_text()
+    assert re.sub(r"\\(.)", r"\1", page) in shown
 
 
 def test_ranks_reproduce_the_results(whole):

@@ -54,7 +54,17 @@ ENCODERS = {
     ),
 }
 
-ENCODER_FILES = ("config.json", "tokenizer.json", "model.safetensors")
+ENCODER_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "model.safetensors",
+    # Not every encoder has these.
+    "tokenizer_config.json",
+    "modules.json",
+    "*/config.json",
+    "model.safetensors.index.json",
+    "model-*.safetensors",
+)
 
 
 def locate_data(source: str) -> Path:
@@ -183,7 +193,7 @@ def _locate_hub(name: str) -> Path:
     if not revision:
         pinned = f"{name}@{folder.name}"
         print(f"{name}: revision {folder.name}; use {pinned} to pin this revision")
-    for file in (folder / name for name in ENCODER_FILES):
+    for file in (file for name in ENCODER_FILES for file in folder.glob(name)):
         # The cache links each file to a blob that is named by its digest. Caches without
         # links (Windows, copies) name no digests, so there is nothing to verify.
         if file.is_symlink() and _hub_digest(file) != (blob := file.resolve()).name:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import tokenizers
+from tokenizers.normalizers import BertNormalizer
 
 from recjax.common.errors import UserError
-from recjax.common.files import read_bytes
+from recjax.common.files import read_bytes, read_json
 from recjax.data.text.packing import Tokens
 
 
@@ -29,6 +30,7 @@ def tokenize(
         tokenizer = tokenizers.Tokenizer.from_buffer(read_bytes(path))
     except Exception as e:  # the Rust library raises a bare Exception
         raise UserError(f"{path}: {e}") from None
+    _apply_config(tokenizer, folder / "tokenizer_config.json")
     # The file may ask for padding; here texts are packed without it.
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
@@ -47,6 +49,32 @@ def tokenize(
     unknown = (ids == _unknown_id(tokenizer)) & ordinary
     share = unknown.sum() / max(ordinary.sum(), 1)
     return Tokens(ids, offsets.astype(np.int64), float(share))
+
+
+def _apply_config(tokenizer: tokenizers.Tokenizer, path: Path) -> None:
+    """Applies the settings of BERT's tokenizer that a file of transformers overrides.
+
+    transformers builds the normalizer of its BERT tokenizers from this file, whatever
+    `tokenizer.json` says.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    normalizer = tokenizer.normalizer
+    if not path.is_file() or not isinstance(normalizer, BertNormalizer):
+        return
+    settings = read_json(path)
+    if "Bert" not in str(settings.get("tokenizer_class", "BertTokenizer")):
+        return
+    names = {
+        "lowercase": "do_lower_case",
+        "strip_accents": "strip_accents",
+        "handle_chinese_chars": "tokenize_chinese_chars",
+    }
+    for ours, theirs in names.items():
+        if isinstance(value := settings.get(theirs), bool):
+            setattr(normalizer, ours, value)
+    tokenizer.normalizer = normalizer
 
 
 def _unknown_id(tokenizer: tokenizers.Tokenizer) -> int:
