@@ -183,6 +183,10 @@ def _finish(run: Run, progress: RunProgress) -> dict[str, Any]:
     text = results_text(final, metrics, page=True)
     reporter.write("results.md", text + "\n")
     reporter.text("results", text)
+    reporter.log(
+        f"\nresults: {reporter.workdir / 'results.md'}\n"
+        f"curves:  tensorboard --logdir {reporter.workdir}"
+    )
     reporter.hparams({**flat_config(run.config), "fingerprint": run.data.fingerprint})
     # Written last: a run with results.json is finished, and is not resumed.
     content = json.dumps(final, indent=2, allow_nan=False)

@@ -20,11 +20,11 @@ def merge_prefixes(examples: Examples, history_length: int) -> Examples:
     """
     if examples.all_positions or not len(examples):
         return examples
-    ordered = examples.take(np.argsort(examples.users_R, kind="stable"))
-    users_R, targets_R = ordered.users_R, ordered.targets_R
-    first_R = np.append(True, users_R[1:] != users_R[:-1])
-    if not _are_prefixes(ordered, first_R):
+    found = _order_prefixes(examples)
+    if found is None:
         return examples
+    ordered, first_R = found
+    users_R, targets_R = ordered.users_R, ordered.targets_R
     (first,) = np.nonzero(first_R)
     last = np.append(first[1:], len(users_R)) - 1
     # Truncated histories stay separate: merging would train on longer histories than
@@ -47,6 +47,25 @@ def merge_prefixes(examples: Examples, history_length: int) -> Examples:
         all_positions=True,
         ratings=None if np.isnan(ratings).all() else ratings,
     )
+
+
+def _order_prefixes(examples: Examples) -> tuple[Examples, np.ndarray] | None:
+    """Sorts the examples by user and length of the history, if they are prefixes.
+
+    Histories that were truncated have equal lengths. Their order is that of the file,
+    which may begin with the shortest or with the longest prefix of a user.
+
+    Returns:
+      The examples, and first_R, which marks the first one of each user.
+    """
+    lengths_R, file_R = examples.lengths(), np.arange(len(examples))
+    for order_R in (file_R, -file_R):
+        ordered = examples.take(np.lexsort((order_R, lengths_R, examples.users_R)))
+        users_R = ordered.users_R
+        first_R = np.append(True, users_R[1:] != users_R[:-1])
+        if _are_prefixes(ordered, first_R):
+            return ordered, first_R
+    return None
 
 
 def _are_prefixes(examples: Examples, first_R: np.ndarray) -> bool:

@@ -68,6 +68,21 @@ def test_truncated_histories(longest):
     assert found == SEQUENCES
 
 
+@pytest.mark.parametrize("longest", [1, 2, 3, 10])
+@pytest.mark.parametrize("seed", [None, 0, 1])
+def test_the_order_of_the_rows_does_not_matter(longest, seed):
+    rows = list(prefixes(SEQUENCES, longest))
+    expected = merge_prefixes(cut(*rows), longest)
+    if seed is None:
+        rows.reverse()  # the longest prefix of a user first
+    elif longest == 10:  # the order of truncated histories is that of the file
+        np.random.default_rng(seed).shuffle(rows)
+    merged = merge_prefixes(cut(*rows), longest)
+    np.testing.assert_array_equal(merged.users_R, expected.users_R)
+    for i in range(len(expected)):
+        np.testing.assert_array_equal(merged.sequence(i), expected.sequence(i))
+
+
 @pytest.mark.parametrize("longest", [1, 2, 3])
 def test_truncated_histories_stay_separate(longest):
     examples = cut(*prefixes(SEQUENCES, longest))
