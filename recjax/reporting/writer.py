@@ -1,5 +1,6 @@
 """Writes a run's outputs: console, TensorBoard, metrics.jsonl, result files."""
 
+import contextlib
 import json
 import os
 import sys
@@ -99,9 +100,13 @@ class Reporter:
 
     def _write_log(self) -> None:
         """Appends the lines that were printed to log.txt."""
-        with (self.workdir / "log.txt").open("a", encoding="utf-8") as file:
+        # A full disk must not end the run here: lines are written with the next ones.
+        with (
+            contextlib.suppress(OSError),
+            (self.workdir / "log.txt").open("a", encoding="utf-8") as file,
+        ):
             file.writelines(text + "\n" for text in self._unwritten)
-        self._unwritten.clear()
+            self._unwritten.clear()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Appends scalars to metrics.jsonl, TensorBoard and W&B."""

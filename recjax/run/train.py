@@ -116,6 +116,11 @@ def _start(run: Run, params: FlatParams, references: References) -> RunProgress:
         results["zero_shot"] = references.zero_shot()
     progress = RunProgress(0, 0, params, set(), results)
     _save(run, progress, params)
+    # Nothing is lost yet: a directory that cannot hold a checkpoint is found now.
+    if not run.checkpoints.flush_phase_checkpoint():
+        raise UserError(
+            f"{run.reporter.workdir}: the first checkpoint could not be saved"
+        )
     return progress
 
 

@@ -37,11 +37,13 @@ def available_memory() -> int:
     return min([machine, *limits, *_cgroup_limits()])
 
 
-def _cgroup_limits(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+def _cgroup_limits(
+    root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/cgroup")
+) -> list[int]:
     """Limits in bytes of the control groups that this process is in, if any."""
     limits = []
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+        for line in groups.read_text(encoding="utf-8").splitlines():
             _, controllers, name = line.split(":", 2)
             file, base = "memory.max", root
             if "memory" in controllers.split(","):  # version 1

@@ -229,3 +229,18 @@ def test_several_processes_share_the_batch(monkeypatch):
     monkeypatch.setattr(validate.jax, "process_count", lambda: 2)
     with pytest.raises(UserError, match=r"mesh\.model: 2 with several processes"):
         check_config(config_with({"mesh.model": 2}))
+
+
+def test_seeds_have_31_bits():
+    check_config(config_with({"seed": 2**31 - 1}))
+    for key in ("seed", "data.split_seed"):
+        message = f"{key}: 2147483648 is not at least 0 and at most 2,147,483,647"
+        with pytest.raises(UserError, match=message):
+            check_config(config_with({key: 2**31}))
+
+
+def test_nan_is_never_a_value():
+    for name, key in KEYS.items():
+        if isinstance(key.default, float):
+            with pytest.raises(UserError, match=f"^{label(name)}: nan is not"):
+                check_config(with_value(name, float("nan")))

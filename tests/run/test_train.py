@@ -324,6 +324,7 @@ def test_seconds_of_an_unfinished_epoch_are_saved(config, tmp_path, monkeypatch)
         ("text.template", "{nothing}", "no column 'nothing'"),
         ("text.template", "{title.x}", "no column 'title.x'"),
         ("text.max_tokens", 4000, "text.max_tokens: 4000 is more than"),
+        ("eval.candidates", 1000, "eval.candidates: 1000 cannot be sampled from 25"),
         ("train.batch_size", 0, "train.batch_size: 0 is not at least 1"),
         ("mesh.rules", (("x/.*", ("modle",)), (".*", ())), "'modle' is not one of da"),
         ("mesh.data", 0, "mesh.data: 0 is neither at least 1 nor -1"),

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from recjax.common.errors import UserError
+from recjax.runtime import locks
 from recjax.runtime.locks import MARK, check_directory, directory_lock, is_locked
 
 pytestmark = pytest.mark.unit
@@ -69,3 +70,10 @@ def test_a_lost_lock_is_found(tmp_path):
         folder.mkdir()
         with lock(folder), pytest.raises(UserError, match="was deleted or replaced"):
             held.check()
+
+
+def test_systems_without_locks_of_files_are_supported(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "fcntl", None)
+    with lock(tmp_path) as held:
+        held.check()
+        assert not is_locked(tmp_path)

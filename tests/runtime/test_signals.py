@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from recjax.runtime.signals import DEBOUNCE_SECONDS
+from recjax.runtime.signals import DEBOUNCE_SECONDS, SIGNALS
 
 BUSY = """
 import time
@@ -24,11 +24,11 @@ with signals.install_handlers(), signals.defer_signals():
 
 
 @pytest.fixture
-def busy():
-    """A process that defers signals."""
+def busy(request):
+    """A process that defers signals; the parameter is a command to start it with."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     process = subprocess.Popen(
-        [sys.executable, "-c", BUSY],
+        [*getattr(request, "param", []), sys.executable, "-c", BUSY],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -40,7 +40,7 @@ def busy():
     process.communicate()
 
 
-@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("kind", SIGNALS)
 def test_a_second_signal_exits_at_once(busy, kind):
     busy.send_signal(kind)
     time.sleep(DEBOUNCE_SECONDS + 0.5)
@@ -54,4 +54,16 @@ def test_two_signals_at_once_are_one(busy):
     for kind in (signal.SIGTERM, signal.SIGINT):  # two equal signals may arrive as one
         busy.send_signal(kind)
     time.sleep(1.5)
+    assert busy.poll() is None
+
+
+def test_all_signals_that_stop_jobs_are_handled():
+    assert {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1} == {*SIGNALS}
+
+
+@pytest.mark.parametrize("busy", [["nohup"]], indirect=True)
+def test_a_closed_terminal_does_not_stop_what_nohup_started(busy):
+    for _ in range(2):
+        busy.send_signal(signal.SIGHUP)
+        time.sleep(DEBOUNCE_SECONDS + 0.5)
     assert busy.poll() is None

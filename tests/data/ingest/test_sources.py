@@ -3,6 +3,7 @@
 import hashlib
 import os
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -75,6 +76,16 @@ def test_corrupt_cache_is_fetched_again(registry):
 def test_no_network_is_one_line(registry):
     registry["fail"] = True
     with pytest.raises(UserError, match=r"could not download toy==1: ERROR: no net"):
+        locate_data("toy")
+
+
+def test_a_python_without_pip_is_named(registry, monkeypatch):
+    error = f"{sys.executable}: No module named pip"
+    done = subprocess.CompletedProcess([], 1, "", error)
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: done)
+    with pytest.raises(
+        UserError, match="has no pip to download toy==1 with; run python"
+    ):
         locate_data("toy")
 
 
