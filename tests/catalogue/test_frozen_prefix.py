@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 
 from recjax.catalogue import frozen_prefix
-from recjax.catalogue.frozen_prefix import ENCODER_CODE, PrefixEncoder, make_packing
+from recjax.catalogue.frozen_prefix import (
+    ENCODER_CODE,
+    PrefixEncoder,
+    compute_prefix,
+    make_packing,
+)
+from recjax.common.errors import UserError
 from recjax.common.param_paths import TEXT_PARAMS
-from recjax.data.text.packing import Tokens
+from recjax.data.text.packing import Packing, Tokens, catalogue_pieces
 from recjax.models.encoders.huggingface import load_config
 from recjax.models.items import text_source
 from recjax.models.recommender import make_model
@@ -123,3 +129,16 @@ def test_what_the_prefix_does_not_read_leaves_the_key(key):
     assert key(params={TEXT_PARAMS + "project/bias": ones}) == key()
     assert key(params={"users/norm/bias": ones}) == key()
     assert key(text={"cache_ram_gib": 0.0, "whiten": True}) == key()
+
+
+def test_output_that_is_not_finite_is_an_error():
+    tokens = Tokens(np.arange(3, dtype=np.int32), np.arange(4))
+    pieces = catalogue_pieces(3, Packing(tokens, 4), 1, 8)
+    with pytest.raises(UserError, match=r"text\.encoder: its output is not finite"):
+        compute_prefix(
+            lambda packed: np.full((*packed.index_RxL.shape, 2), np.nan),
+            pieces,
+            pooled=False,
+            num_rows=3,
+            allocate=np.zeros,
+        )

@@ -74,6 +74,17 @@ def test_a_damaged_file_is_not_loaded(tmp_path, damage):
     assert cache.load("a") is None
 
 
+def test_a_read_only_cache_is_used(tmp_path, monkeypatch):
+    cache = PrefixCache(tmp_path, "float32", max_bytes=1e6, mapped_above=1e6)
+    put(cache, "key", np.full((3, 2), 7))
+
+    def refuse(path):
+        raise PermissionError(30, "Read-only file system", path)
+
+    monkeypatch.setattr(os, "utime", refuse)
+    np.testing.assert_array_equal(cache.load("key"), np.full((3, 2), 7))
+
+
 def test_a_full_disk_leaves_the_array_in_memory(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")

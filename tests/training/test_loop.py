@@ -107,6 +107,17 @@ def test_too_many_bad_batches_stop_the_run(small, tmp_path, monkeypatch):
         np.testing.assert_array_equal(x, before[path])
 
 
+def test_a_phase_that_skips_every_batch_ends_the_run(small, tmp_path, monkeypatch):
+    poison(monkeypatch, range(10**6))
+    c = small.unlock()
+    c.train.max_skipped = 10**6
+    with pytest.raises(
+        UserError, match="phase p: all 10 batches were skipped, so noth"
+    ):
+        train.run(c.lock(), str(tmp_path))
+    assert not (tmp_path / "results.json").exists()
+
+
 @pytest.mark.parametrize("name", [MARK, "."])
 def test_a_run_directory_that_is_taken_away_ends_the_run(
     small, tmp_path, monkeypatch, name
