@@ -65,15 +65,12 @@ def render(node: ast.expr) -> str:
     return f"<{ast.unparse(node)}>"
 
 
-def split_message(message: str) -> tuple[str, str, str]:
+def split_message(message: str) -> list[str]:
     """Splits a message into where, what is wrong, and how to correct it."""
     where, colon, rest = message.partition(": ")
     where, rest = (where, rest) if colon else ("", message)
     what, _, remedy = rest.partition("; ")
-    first, second, third = (
-        part.replace("|", r"\|").replace("<", r"\<") for part in (where, what, remedy)
-    )
-    return first, second, third
+    return [part.replace("<", r"\<") for part in (where, what, remedy)]
 
 
 if __name__ == "__main__":

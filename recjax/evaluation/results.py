@@ -125,7 +125,7 @@ def rating_results(
 def example_recommendations(
     config: Any, data: Data, titles: Sequence[str], top_RxK: np.ndarray
 ) -> list[str]:
-    """Returns lines `liked X, Y -> Z` for examples spread evenly over the test split.
+    """Returns lines `after X, Y: Z` for examples spread evenly over the test split.
 
     X and Y are the most recent liked items of the history, Z the best candidates.
     Without ratings or `eval.like_threshold`, every interaction counts as a like.
@@ -137,5 +137,5 @@ def example_recommendations(
     for example in np.linspace(0, len(data.test) - 1, num_examples).astype(int):
         liked = ", ".join(titles[i] for i in data.test.liked(example, like)[-SHOWN:])
         best = ", ".join(titles[i] for i in top_RxK[example, :SHOWN] if i >= 0)
-        lines.append(f"liked {liked or 'nothing'} -> {best}")
+        lines.append(f"after {liked or 'nothing'}: {best}")
     return lines

@@ -1,29 +1,68 @@
 """The results page of a run, `results.md`: tables, subgroups, ratings, examples."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from recjax.common.text import escape_markdown, visible
 from recjax.reporting.markdown import interval_cell, markdown_table, result_table
 
 
-def results_text(
-    final: Mapping[str, Any], metrics: Sequence[str], *, page: bool
-) -> str:
-    """Returns the results as Markdown.
+def summary_text(final: Mapping[str, Any], metrics: Sequence[str]) -> str:
+    """Returns what a run prints at its end: metrics, examples and seconds.
 
     Args:
       final: the content of `results.json`.
-      metrics: the metrics of the first table.
-      page: whether to escape what Markdown would interpret in text from data, as pages
-        need and consoles do not.
+      metrics: the metrics of the table.
     """
-    show = escape_markdown if page else visible
-    # Rows of the tables in this order: baselines, zero-shot, phases.
-    named = dict(final["baselines"])
+    tested = {name: row["test"] for name, row in named_rows(final).items()}
+    parts = [result_table(tested, metrics), protocol_text(final)]
+    parts += [*examples_text(final, visible), seconds_text(final)]
+    return "\n\n".join(parts)
+
+
+def results_page(final: Mapping[str, Any], metrics: Sequence[str]) -> str:
+    """Returns the content of `results.md`; the arguments are those of `summary_text`.
+
+    What Markdown would interpret in text from data is escaped.
+    """
+    rows = named_rows(final)
+    last = list(final["phases"].values())[-1]
+    parts = [
+        result_table({name: row["test"] for name, row in rows.items()}, metrics),
+        protocol_text(final),
+        beyond_accuracy_table(
+            {name: row["beyond_accuracy"] for name, row in rows.items()}
+        ),
+        "Coverage: share of the catalogue that is recommended to anyone. Gini index: 0 "
+        "if all items are recommended equally often, near 1 if few items take all "
+        "recommendations. Novelty: mean information of the items in bits; rare items "
+        "have more. Head: share of recommendations from the most popular items, which "
+        "together have a third of the training events. Diversity: mean cosine distance "
+        "between the items of a list, by the item vectors of the same row.",
+        subgroup_table(last["subgroups"]),
+        "Subgroups are those of the last phase. item: training events of the target "
+        "(new: none, cold: few, warm: more); history: number of items in the history; "
+        "popularity: third of the training events that the target belongs to.",
+    ]
+    if gaps := gap_text(last["subgroups"]):
+        parts.append(gaps)
+    if last["rating"]:
+        parts.append(rating_text(last["rating"]))
+    parts += [*examples_text(final, escape_markdown), seconds_text(final)]
+    return "\n\n".join(parts)
+
+
+def named_rows(final: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns `test` and `beyond_accuracy` of all systems, in the order of the tables.
+
+    Baselines come first, then the zero-shot encoder and the phases.
+    """
+    rows = {}
+    references = dict(final["baselines"])
     if "zero_shot" in final:
-        named["zero-shot (pretrained encoder)"] = final["zero_shot"]
-    lists = {name: values["beyond_accuracy"] for name, values in named.items()}
+        references["zero-shot (pretrained encoder)"] = final["zero_shot"]
+    for name, metrics in references.items():
+        rows[name] = {"test": metrics, "beyond_accuracy": metrics["beyond_accuracy"]}
     for name, phase in final["phases"].items():
         fused = phase.get("fusion", {}).items()
         weights = "".join(f", {weight:g} x {baseline}" for baseline, weight in fused)
@@ -33,35 +72,23 @@ def results_text(
             epochs = f"unchanged by {epochs}"
         elif kept < phase["epochs"]:
             epochs = f"epoch {kept} of {phase['epochs']}"
-        row = f"after phase {name} ({epochs}{weights})"
-        named[row] = phase["test"]
-        lists[row] = phase["beyond_accuracy"]
-    last = list(final["phases"].values())[-1]
-    parts = [
-        result_table(named, metrics),
-        protocol_text(final),
-        beyond_accuracy_table(lists),
-        "Coverage: share of the catalogue that is recommended to anyone. Gini index: 0 "
-        "if all items are recommended equally often, near 1 if few items take all "
-        "recommendations. Novelty: mean information of the items in bits; rare items "
-        "have more. Head: share of recommendations from the most popular items, which "
-        "together have a third of the training events. Diversity: mean cosine distance "
-        "between the items of a list, by the item vectors of the same row.",
-        subgroup_table(last["subgroups"], show),
-        "Subgroups are those of the last phase. item: training events of the target "
-        "(new: none, cold: few, warm: more); history: number of items in the history; "
-        "popularity: third of the training events that the target belongs to.",
-    ]
-    if gaps := gap_text(last["subgroups"], show):
-        parts.append(gaps)
-    if last["rating"]:
-        parts.append(rating_text(last["rating"]))
-    if last["examples"]:
-        lines = "\n".join(f"- {show(line)}" for line in last["examples"])
-        parts.append(f"Recently liked items of some users -> top items:\n\n{lines}")
+        rows[f"after phase {name} ({epochs}{weights})"] = phase
+    return rows
+
+
+def examples_text(
+    final: Mapping[str, Any], show: Callable[[str], str]
+) -> Iterator[str]:
+    """Yields the example recommendations of the last phase, if there are any."""
+    if examples := list(final["phases"].values())[-1]["examples"]:
+        lines = "\n".join(f"- {show(line)}" for line in examples)
+        yield f"Recommendations for some users, by their newest items:\n\n{lines}"
+
+
+def seconds_text(final: Mapping[str, Any]) -> str:
+    """Lists the seconds that the parts of a run took."""
     seconds = ", ".join(f"{name} {x:.1f}" for name, x in final["seconds"].items())
-    parts.append(f"Seconds: {seconds}.")
-    return "\n\n".join(parts)
+    return f"Seconds: {seconds}."
 
 
 def protocol_text(final: Mapping[str, Any]) -> str:
@@ -76,19 +103,19 @@ def protocol_text(final: Mapping[str, Any]) -> str:
     )
 
 
-def subgroup_table(subgroups: Mapping[str, Any], show: Callable[[str], str]) -> str:
+def subgroup_table(subgroups: Mapping[str, Any]) -> str:
     """Returns a table of subgroups with their size, metrics and intervals."""
     body = []
     for grouping, found in subgroups.items():
         for group, values in found["groups"].items():
-            name = show(f"{grouping}: {group}")
+            name = escape_markdown(f"{grouping}: {group}")
             metrics = {key: x for key, x in values.items() if key != "rows"}
             cells = map(interval_cell, metrics.values())
             body.append([name, str(values["rows"]), *cells])
     return markdown_table(["subgroup of the test", "examples", *metrics], body)
 
 
-def gap_text(subgroups: Mapping[str, Any], show: Callable[[str], str]) -> str:
+def gap_text(subgroups: Mapping[str, Any]) -> str:
     """Lists the largest gaps between groups of users; empty if there are none."""
     lines = []
     for grouping, found in subgroups.items():
@@ -96,10 +123,10 @@ def gap_text(subgroups: Mapping[str, Any], show: Callable[[str], str]) -> str:
             min_rows = found["min_rows"]
             described = ", ".join(
                 f"{metric} {interval_cell(gap)} "
-                f"({show(gap['best'])} over {show(gap['worst'])})"
+                f"({escape_markdown(gap['best'])} over {escape_markdown(gap['worst'])})"
                 for metric, gap in gaps.items()
             )
-            lines.append(f"- {show(grouping)}: {described}")
+            lines.append(f"- {escape_markdown(grouping)}: {described}")
     if not lines:
         return ""
     return (

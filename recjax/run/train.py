@@ -13,7 +13,7 @@ from recjax.common.param_paths import FlatParams, count_params
 from recjax.config.validate import check_config
 from recjax.data.dataset import count_events
 from recjax.evaluation.results import phase_results
-from recjax.reporting.results_page import results_text
+from recjax.reporting.results_page import results_page, summary_text
 from recjax.run.phases import complete_phase
 from recjax.run.references import References
 from recjax.run.setup import open_run, trained_phases
@@ -184,8 +184,8 @@ def _finish(run: Run, progress: RunProgress) -> dict[str, Any]:
     run.checkpoints.check_lock()
     reporter.ranks_table(*_rank_columns(run, results))
     metrics = run.config.report.metrics
-    reporter.log("\n" + results_text(final, metrics, page=False))
-    text = results_text(final, metrics, page=True)
+    reporter.log("\n" + summary_text(final, metrics))
+    text = results_page(final, metrics)
     reporter.write("results.md", text + "\n")
     reporter.text("results", text)
     reporter.log(

@@ -16,7 +16,7 @@ from recjax.common.files import read_json, user_path, write_text_atomically
 from recjax.common.param_paths import FlatParams, tree_bytes
 from recjax.data.ingest.files import table_digest
 from recjax.reporting.results_file import check_results_version
-from recjax.reporting.results_page import results_text
+from recjax.reporting.results_page import summary_text
 from recjax.runtime.locks import DirectoryLock, check_directory, directory_lock
 from recjax.training.optimizer import PhaseRules, make_optimizer
 
@@ -92,7 +92,7 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
         raise UserError(f"{results}: damaged; delete it and run the same command again")
     if first:
         print(f"{folder} holds a finished run:\n")
-        print(results_text(done, config.report.metrics, page=False))
+        print(summary_text(done, config.report.metrics))
         if changed := changed_data(config, done):
             print(
                 f"\nnote: {', '.join(changed)} changed after this run. To train on the "

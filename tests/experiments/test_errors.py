@@ -22,8 +22,8 @@ def test_parts_of_a_message(tmp_path):
     )
     messages = list(errors.find_messages(path))
     assert messages == ["seed: <x> is not <x + 1>; choose another", "<message>"]
-    assert errors.split_message(messages[0]) == (
+    assert errors.split_message(messages[0]) == [
         "seed",
         r"\<x> is not \<x + 1>",
         "choose another",
-    )
+    ]

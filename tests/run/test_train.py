@@ -86,8 +86,7 @@ def test_two_phases_learn(whole):
     assert list(final["phases"]) == ["towers", "top"]
     for words in (
         "| after phase top (4 epochs)",
-        "liked ",
-        " -> ",
+        "- after ",
         "items/text/encoder/layer_1",
         ", loss ",  # after steps a second, or seconds a step
         "users/s",
@@ -129,8 +128,8 @@ def test_run_directory(whole, capsys):
     assert train.run(whole.config, str(whole.workdir)) == results
     shown = capsys.readouterr().out
     assert "holds a finished run" in shown
-    page = (whole.workdir / "results.md").read_text()
-    assert re.sub(r"\\(.)", r"\1", page) in shown
+    table = (whole.workdir / "results.md").read_text().partition("\n\n")[0]
+    assert table in shown
 
 
 def test_ranks_reproduce_the_results(whole):
@@ -451,7 +450,7 @@ def test_ids_alone_need_no_item_file(config, tmp_path):
     c.item_tower.sources, c.data.item_table = ("id",), False
     final = train.run(c.lock(), str(tmp_path))
     assert "zero_shot" not in final
-    assert " -> i" in (tmp_path / "results.md").read_text()
+    assert ": i" in (tmp_path / "results.md").read_text()
 
 
 def test_a_phase_without_epochs_is_skipped(config, tmp_path):
