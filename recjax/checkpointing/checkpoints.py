@@ -102,9 +102,21 @@ class Checkpoints:
           The changes of the informational part; empty if nothing changed.
         """
         self.run_identity = identity
-        checkpoint = self.newest
-        if checkpoint is None:
+        newest = self.newest
+        if newest is None:
             return ""
+        # A resumed run reads all three, and each of them could be of another run.
+        for checkpoint in (self._initial_checkpoint, self.phase_checkpoint, newest):
+            if checkpoint is not None:
+                self._check_required(checkpoint, identity["required"])
+        return describe_changes(
+            newest.manifest["identity"]["informational"],
+            identity["informational"],
+            limit=None,
+        )
+
+    def _check_required(self, checkpoint: Checkpoint, required: dict[str, Any]) -> None:
+        """Checks that a checkpoint belongs to this run."""
         saved = checkpoint.manifest.get("identity")
         if saved is None:
             raise UserError(
@@ -113,14 +125,11 @@ class Checkpoints:
                 "choose another --workdir"
             )
         before = without_places(saved["required"])
-        if changes := describe_changes(before, identity["required"]):
+        if changes := describe_changes(before, required):
             raise UserError(
                 f"{checkpoint.path}: belongs to another run ({changes}); choose "
                 "another --workdir"
             )
-        return describe_changes(
-            saved["informational"], identity["informational"], limit=None
-        )
 
     def check_lock(self) -> None:
         """Checks that the run directory still belongs to this run.

@@ -65,7 +65,9 @@ SECTIONS["data"] = {
     "strict": Key(
         True, "Whether an invalid row is an error, or skipped (see rejected.csv)."
     ),
-    "rating_range": Key((), "Lowest and highest valid rating; empty accepts all."),
+    "rating_range": Key(
+        (), "Lowest and highest valid rating; empty accepts all.", infinite=True
+    ),
     "user_key": Key(
         "",
         "File with a secret, outside the run directory, used to replace user ids by "

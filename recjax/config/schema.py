@@ -15,6 +15,7 @@ class Key:
       below: upper bound that is not itself allowed; `at_most` is one that is.
       choices: allowed values, or the name of a registry in `recjax.config.choices`.
       optional: whether "" is allowed besides the choices.
+      infinite: whether infinity is allowed, as for no limit.
     """
 
     # Bounds and choices of a key whose default is a tuple hold for each of its items.
@@ -26,6 +27,7 @@ class Key:
     at_most: float | None = None
     choices: tuple[str, ...] | str = ()
     optional: bool = False
+    infinite: bool = False
 
     def bounds(self) -> str:
         """Describes the bounds, as in "at least 0 and below 1"; "" without any."""

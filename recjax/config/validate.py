@@ -7,6 +7,7 @@ that a declaration cannot express. The first message is raised.
 
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -23,6 +24,7 @@ from recjax.models.users import BIDIRECTIONAL, HAS_HEADS, USES_GRAPH
 
 # Validation tries every combination of fusion weights after each epoch.
 MAX_FUSION_COMBINATIONS = 256
+MAX_NAME = 64  # characters of a phase name, which is a part of file names
 
 
 def check_config(config: ConfigDict) -> None:
@@ -65,8 +67,8 @@ def check_value(name: str, value: Any, key: Key) -> None:
         if many and key.default and not _same_type(item, key.default[0]):
             kind = type(key.default[0]).__name__
             raise UserError(f"{name}: {item!r} in {tuple(value)} is not of type {kind}")
-        if isinstance(item, float) and math.isnan(item):
-            raise UserError(f"{name}: {item} is not a number")
+        if isinstance(item, float) and not math.isfinite(item) and not key.infinite:
+            raise UserError(f"{name}: {item} is not a finite number")
         if bounds and not key.within_bounds(item):
             raise UserError(f"{name}: {item} is not {bounds}")
         if allowed and item not in allowed and not (key.optional and item == ""):
@@ -84,6 +86,8 @@ def _check_phases(config: ConfigDict) -> Iterator[str]:
     for name in names:
         if not re.fullmatch(r"[\w-]+", name):  # it is a part of file names
             yield f"train.phases: name {name!r} must have only letters, digits, _ and -"
+        if len(name) > MAX_NAME:
+            yield f"train.phases: name {name!r} has more than {MAX_NAME} characters"
     if len(set(names)) < len(names):
         yield f"train.phases: two of {', '.join(names)} have the same name"
     if not any(phase.epochs for phase in config.train.phases):
@@ -214,6 +218,12 @@ def _check_mesh(config: ConfigDict) -> Iterator[str]:
         )
 
 
+def _check_wandb(config: ConfigDict) -> Iterator[str]:
+    missing = "wandb" not in sys.modules and find_spec("wandb") is None
+    if config.report.wandb and missing:
+        yield "report.wandb: needs the library wandb: pip install 'wandb>=0.20'"
+
+
 RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _check_phases,
     _check_data,
@@ -222,4 +232,5 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _check_towers,
     _check_baselines,
     _check_mesh,
+    _check_wandb,
 )

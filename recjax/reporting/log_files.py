@@ -29,7 +29,7 @@ def cut_jsonl(path: Path, num_records: int) -> tuple[str, int, str]:
         try:
             text = line.decode()
             json.loads(text)
-        except ValueError:  # also invalid UTF-8
+        except (ValueError, RecursionError):  # also invalid UTF-8
             break
         kept.append(text + "\n")
     missing = num_records - len(kept)

@@ -319,6 +319,7 @@ def run_identity(run: Run) -> dict[str, dict[str, Any]]:
         **without_places(flat_config(run.config)),
         "data": run.data.fingerprint,
         "pretrained": run.pretrained,
+        "encoder": str(run.model.encoder_config),
         "catalogue": hash_arrays([("items", np.frombuffer(items, np.uint8)), *texts]),
         "users": hash_arrays([("users", np.frombuffer(users, np.uint8))]),
     }

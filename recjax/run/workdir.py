@@ -88,11 +88,14 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
         return None
     done = read_json(results, RECREATE)
     check_results_version(results, done)
-    if not {"baselines", "phases", "test"} <= {*done}:
-        raise UserError(f"{results}: damaged; delete it and run the same command again")
+    try:
+        summary = summary_text(done, config.report.metrics)
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise UserError(
+            f"{results}: damaged; delete it and run the same command again"
+        ) from None
     if first:
-        print(f"{folder} holds a finished run:\n")
-        print(summary_text(done, config.report.metrics))
+        print(f"{folder} holds a finished run:\n\n{summary}")
         if changed := changed_data(config, done):
             print(
                 f"\nnote: {', '.join(changed)} changed after this run. To train on the "

@@ -264,3 +264,20 @@ def test_a_numbered_directory_of_somebody_else_is_kept(tmp_path):
     assert len(lines) == 1
     assert lines[0] == f"{other}: NOT SAVED: the path exists, and is not a checkpoint"
     assert sorted(path.name for path in other.parent.iterdir()) == ["10", "30"]
+
+
+@pytest.mark.parametrize("index", ["0", "1"])
+def test_parameters_of_another_run_are_refused(copied, tmp_path, index):
+    other = tmp_path / "other"
+    with contextlib.closing(Checkpoints(other, print)) as checkpoints:
+        checkpoints.check_identity({**IDENTITY, "required": {"train.lr": 2.0}})
+        for number in (0, 1):
+            checkpoints.save_params(number, make_params(number), {"step": number})
+    target = copied / "checkpoints" / "params" / index
+    shutil.rmtree(target)
+    shutil.copytree(other / "checkpoints" / "params" / index, target)
+    with (
+        contextlib.closing(Checkpoints(copied, print)) as checkpoints,
+        pytest.raises(UserError, match=rf"params/{index}: belongs to another run"),
+    ):
+        checkpoints.check_identity(IDENTITY)

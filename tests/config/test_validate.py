@@ -244,3 +244,19 @@ def test_nan_is_never_a_value():
         if isinstance(key.default, float):
             with pytest.raises(UserError, match=f"^{label(name)}: nan is not"):
                 check_config(with_value(name, float("nan")))
+
+
+def test_infinite_values_are_refused_where_they_mean_no_limit():
+    with pytest.raises(UserError, match="phase towers: lr: inf is not a finite number"):
+        check_config(config_with({"train.phases": (base.phase("towers", lr=1e999),)}))
+    with pytest.raises(UserError, match=r"head.fusion_weights: -inf is not a finite"):
+        check_config(config_with({"head.fusion_weights": (-1e999, 0.0)}))
+    check_config(
+        config_with({"data.rating": "r", "data.rating_range": (0.0, float("inf"))})
+    )
+
+
+def test_long_names_of_phases_are_refused():
+    check_config(config_with({"train.phases": (base.phase("a" * 64),)}))
+    with pytest.raises(UserError, match="has more than 64 characters"):
+        check_config(config_with({"train.phases": (base.phase("a" * 65),)}))

@@ -54,7 +54,7 @@ def test_a_dry_run_finds_mistakes(config, tmp_path):
     with pytest.raises(UserError, match="template"):
         dry_run(c, str(tmp_path / "run"))
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="is not writable"):
+    with pytest.raises(UserError, match="file/run: Not a directory"):
         dry_run(config, str(tmp_path / "file" / "run"))
     train.run(config, str(tmp_path / "run"))
     c = config.copy_and_resolve_references().unlock()

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import polars as pl
 from recjax.common.errors import UserError
 
 NEWLINE, RETURN, NUL = 10, 13, 0
+MAX_LINES = 1000  # of a row
 INDEX = "index"  # name of a first column without a name
 csv.field_size_limit(2**31 - 1)  # a text may be longer than Python's 128 KiB
 
@@ -93,11 +94,13 @@ def parse_csv(raw: bytes, path: Path) -> Parsed:
     next_line = 0  # index in `lines`; the number in the file is larger by two
     while next_line < len(lines):
         start = next_line
-        remaining = (lines[i] + "\n" for i in range(start, len(lines)))
+        begin = [start]  # of the present row
+        remaining = _lines_of_short_rows(lines, begin)
         reader = csv.reader(remaining, strict=True)
         try:
             for row in reader:
                 line, next_line = next_line, start + reader.line_num
+                begin[0] = next_line
                 if not row:
                     continue  # a blank line
                 if reason := _row_problem(row, len(columns)):
@@ -111,6 +114,18 @@ def parse_csv(raw: bytes, path: Path) -> Parsed:
             next_line += 1
     frame = pl.DataFrame(good, dict.fromkeys(columns, pl.String), orient="row")
     return Parsed(frame, np.array(line_numbers, np.int64), bad)
+
+
+def _lines_of_short_rows(lines: list[str], begin: list[int]) -> Iterator[str]:
+    """Yields lines from `begin` on; a quote that is never closed ends with an error.
+
+    The reader of the lines keeps the line where the present row begins in `begin`.
+    """
+    for i in range(begin[0], len(lines)):
+        # Without a limit, each of many open quotes would be sought to the end of file.
+        if i - begin[0] > MAX_LINES:
+            raise csv.Error(f"not closed within {MAX_LINES} lines")
+        yield lines[i] + "\n"
 
 
 def clean(raw: bytes, path: Path) -> bytes:

@@ -110,6 +110,9 @@ class Table:
     def require(self, column: str) -> None:
         """Raises a `UserError` if the column is missing."""
         known = self.frame.columns
+        if column == "*" or (column.startswith("^") and column.endswith("$")):
+            problem = f"the name {column} would select other columns too"
+            raise UserError(f"{self.path}: {problem}; rename the column")
         if column in self.unreadable:
             problem = f"{column} is of type {self.unreadable[column]}"
             raise UserError(f"{self.path}: {problem}; save it as text or numbers")

@@ -34,7 +34,10 @@ def tokenize(
     # The file may ask for padding; here texts are packed without it.
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
-    encodings = tokenizer.encode_batch(list(texts))
+    try:
+        encodings = tokenizer.encode_batch(list(texts))
+    except Exception as e:  # such as an unknown token that is not in the vocabulary
+        raise UserError(f"{path}: cannot tokenise the texts: {e}") from None
     lists = [encoding.ids for encoding in encodings]
     offsets = np.append(0, np.cumsum([len(ids) for ids in lists]))
     ids = np.fromiter(itertools.chain.from_iterable(lists), np.int32)

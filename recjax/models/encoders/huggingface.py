@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -114,7 +115,7 @@ def _convert(
 ) -> tuple[np.ndarray, list[str]]:
     """Returns a weight as our parameter, and its problems."""
     problems = []
-    if not np.issubdtype(value.dtype, np.floating):
+    if not jnp.issubdtype(value.dtype, jnp.floating):  # bfloat16 too
         problems.append(f"has {value.dtype} values, not floats")
     # PyTorch stores a dense layer's matrix as outputs x inputs.
     is_kernel = ours.endswith("kernel")

@@ -265,3 +265,17 @@ def test_parts_of_parquet(tmp_path):
     for i in range(2):
         pl.DataFrame({"a": [i]}).write_parquet(folder / f"part-{i}.parquet")
     assert read_table(folder, "parquet").frame["a"].to_list() == [0, 1]
+
+
+def test_many_open_quotes_are_found_in_time(tmp_path):
+    raw = b"a,b,c\n" + b'x""",""",y,1\n' * 12_000
+    found = parse_csv(raw, tmp_path)
+    assert len(found.bad) + len(found.frame) <= 12_000
+    assert found.bad
+
+
+@pytest.mark.parametrize("name", ["*", "^a.*$"])
+def test_names_that_are_patterns_are_refused(tmp_path, name):
+    table = read_table(write(tmp_path, f"{name},ab\n1,2\n".encode(), "x.csv"), "csv")
+    with pytest.raises(UserError, match="would select other columns too; rename"):
+        table.check_ids(name)

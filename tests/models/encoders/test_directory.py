@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -202,3 +204,11 @@ def test_the_head_of_a_fine_tuned_checkpoint_is_left_out(folder, weights):
     load(folder)
     (note,) = unused_weights(folder)
     assert note == f"{folder}: the weights of classifier are not used"
+
+
+def test_weights_in_half_precision_are_read(folder, weights):
+    half = {name: value.astype(jnp.bfloat16) for name, value in weights.items()}
+    save_file(half, folder / WEIGHTS)
+    _, params = load(folder)
+    for value in jax.tree.leaves(params):
+        assert value.dtype == np.float32
