@@ -34,6 +34,7 @@ from recjax.models.items.tower import COMBINE, SOURCES
 from recjax.models.recommender import Recommender, make_model
 from recjax.models.users import POSITIONS, USER_TOWERS, USES_GRAPH
 from recjax.run import phases, train
+from recjax.runtime.locks import MARK
 from recjax.training.initial_params import dummy_inputs
 from recjax.training.optimizer import OPTIMIZERS, SCHEDULES
 from tests import synthetic
@@ -278,10 +279,12 @@ def test_another_config_in_the_same_directory_is_refused(config, tmp_path):
         train.run(other, str(tmp_path))
     for file in ("results.json", "config.json"):
         (tmp_path / file).write_text("{")
-        with pytest.raises(UserError, match=f"{file}: damaged"):
+        with pytest.raises(
+            UserError, match=f"{file}: not JSON .*; delete it to create"
+        ):
             train.run(config, str(tmp_path))
         (tmp_path / file).write_bytes(b"\xff")
-        with pytest.raises(UserError, match=f"{file}: damaged"):
+        with pytest.raises(UserError, match=f"{file}: not UTF-8; delete it to create"):
             train.run(config, str(tmp_path))
     (tmp_path / "config.json").unlink()
     with pytest.raises(UserError, match="has results but no config"):
@@ -291,9 +294,10 @@ def test_another_config_in_the_same_directory_is_refused(config, tmp_path):
 
 def test_empty_results_are_damaged(config, tmp_path):
     tmp_path.joinpath("config.json").write_text(config.to_json(indent=2) + "\n")
-    for text in ("{}", "[]"):
+    (tmp_path / MARK).touch()
+    for text in ("{}", "[]", '{"baselines": {}, "phases": {}, "test": {}}'):
         (tmp_path / "results.json").write_text(text)
-        with pytest.raises(UserError, match=r"results\.json: damaged"):
+        with pytest.raises(UserError, match=r"results\.json: (damaged|not a JSON)"):
             train.run(config, str(tmp_path))
 
 
@@ -535,7 +539,9 @@ def test_oddities_in_data_and_rules_are_logged(config, tmp_path, capsys):
     c.eval.mask_seen = False
     c.train.phases = (base.phase("p", epochs=1, lr_mults=base.freeze(1, layers=3)),)
     train.run(c.lock(), str(tmp_path / "not"))
-    assert "warning" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "repeat interactions" not in said
+    assert "warning: phase" not in said
 
 
 def test_other_pretrained_weights_are_another_run(config, tmp_path):
@@ -607,7 +613,7 @@ def test_groups_and_lists_are_reported(config, tmp_path, monkeypatch):
     text = (tmp_path / "run" / "results.md").read_text()
     for words in (
         "| beyond accuracy ",
-        "| after phase towers (1 epoch) ",
+        "| after phase towers (",
         "| history: 6-20 ",
         "| user/age: 20-27 ",
         "- user/sex: hr@10 0.",
