@@ -290,7 +290,8 @@ def read_table(path: Path, file_format: str) -> Table:
         else:
             parsed = parse_lines(raw, "\t", path)
             parsed.frame = _strip_types(parsed.frame, path)
-        numbers = np.append(parsed.line_numbers, [bad[0] for bad in parsed.bad])
+        bad_numbers = np.array([number for number, _ in parsed.bad], np.int64)
+        numbers = np.append(parsed.line_numbers, bad_numbers)
         texts = RowTexts(raw, np.sort(numbers))
     return Table(
         path,
