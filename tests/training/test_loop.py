@@ -64,7 +64,7 @@ def test_prefixes_are_read_once_and_their_users_named(
 ):
     c = small.unlock()
     c.data.split, c.data.rating = "fixed", ""
-    c.train.batch_size, c.train.phases[0].epochs = 40, 1
+    c.train.batch_size, c.train.phases[0].epochs = 40, 2  # a step each
     poison(monkeypatch, {0})
     train.run(c.lock(), str(tmp_path))
     out = capsys.readouterr().out

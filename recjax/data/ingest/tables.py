@@ -284,7 +284,7 @@ def read_table(path: Path, file_format: str) -> Table:
         unreadable = {name: str(everything[name].dtype) for name in left_out}
         texts: Callable[[int], str] = partial(_joined_row, frame)
     else:
-        raw = clean(join_lines(parts, path), path)
+        raw = join_lines(parts, path)
         if file_format == "csv":
             parsed = parse_csv(raw, path)
         else:
@@ -292,7 +292,7 @@ def read_table(path: Path, file_format: str) -> Table:
             parsed.frame = _strip_types(parsed.frame, path)
         bad_numbers = np.array([number for number, _ in parsed.bad], np.int64)
         numbers = np.append(parsed.line_numbers, bad_numbers)
-        texts = RowTexts(raw, np.sort(numbers))
+        texts = RowTexts(clean(raw, path), np.sort(numbers))
     return Table(
         path,
         parsed.frame,
