@@ -19,7 +19,7 @@ def registries() -> dict[str, Collection[str]]:
     from recjax.baselines import BASELINES, TEXT
     from recjax.catalogue.prefix_cache import DTYPES
     from recjax.data.batching.negatives import NEGATIVES
-    from recjax.data.ingest.tables import SUFFIXES
+    from recjax.data.ingest.formats import SUFFIXES
     from recjax.data.splits import SPLIT_NAMES
     from recjax.losses import LOSSES
     from recjax.models.heads import HEADS

@@ -107,7 +107,7 @@ def test_no_known_item(config, tmp_path):
 
 @pytest.mark.parametrize("file_format", ["csv", "parquet"])
 def test_other_formats_give_the_same_data(config, atomic_dir, tmp_path, file_format):
-    from recjax.data.ingest.tables import read_table
+    from recjax.data.ingest.formats import read_table
 
     folder = tmp_path / atomic_dir.name
     folder.mkdir()

@@ -531,17 +531,17 @@ def test_oddities_in_data_and_rules_are_logged(config, tmp_path, capsys):
     c.data.source, c.text.template = str(folder), "{title} ({genre})"
     c.train.phases = (base.phase("p", epochs=1, lr_mults=base.freeze(1, layers=2)),)
     train.run(c, str(tmp_path / "run"))
-    said = capsys.readouterr().out
-    assert "warning: 16.7% of the test targets are repeat interactions" in said
-    assert re.search(r"items without text +1\n", said)
+    output = capsys.readouterr().out
+    assert "warning: 16.7% of the test targets are repeat interactions" in output
+    assert re.search(r"items without text +1\n", output)
     gap = "phase p trains layer_1 of the encoder and freezes layer_2 above it, of 3"
-    assert f"warning: {gap} layers" in said
+    assert f"warning: {gap} layers" in output
     c.eval.mask_seen = False
     c.train.phases = (base.phase("p", epochs=1, lr_mults=base.freeze(1, layers=3)),)
     train.run(c.lock(), str(tmp_path / "not"))
-    said = capsys.readouterr().out
-    assert "repeat interactions" not in said
-    assert "warning: phase" not in said
+    output = capsys.readouterr().out
+    assert "repeat interactions" not in output
+    assert "warning: phase" not in output
 
 
 def test_other_pretrained_weights_are_another_run(config, tmp_path):

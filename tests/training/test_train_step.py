@@ -102,9 +102,9 @@ def test_directional_variance_is_the_circular_variance():
 
 
 def test_a_shape_is_compiled_once_and_logged(monkeypatch):
-    said = []
+    lines = []
     monkeypatch.setattr(compiler_lib, "SLOW_SECONDS", 0.05)
-    compiler = Compiler(said.append, MESH)
+    compiler = Compiler(lines.append, MESH)
 
     def slow(x):
         time.sleep(0.5)  # while it is traced
@@ -114,5 +114,5 @@ def test_a_shape_is_compiled_once_and_logged(monkeypatch):
     for size in (2, 3, 2):
         np.testing.assert_array_equal(double(jnp.ones(size)), np.full(size, 2.0))
     assert len(double) == 2
-    assert said == ["compiling double ..."] * 2
+    assert lines == ["compiling double ..."] * 2
     assert compiler.seconds > 1

@@ -12,7 +12,7 @@ def merge_prefixes(examples: Examples, history_length: int) -> Examples:
     maximum number, and the event as the target. A user tower with targets at all
     positions can read such a user once instead of once per event. Sequences longer than
     `history_length` are read in several windows; early targets of a window are then
-    predicted from fewer events than their rows had.
+    predicted from fewer events than are in their rows.
 
     Returns:
       Sequences with the same targets and `all_positions`; the rating of a user's first

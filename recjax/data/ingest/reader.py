@@ -17,13 +17,8 @@ import polars as pl
 from recjax.common.errors import UserError
 from recjax.common.files import sha256, user_path
 from recjax.data.dataset import Data, Examples
-from recjax.data.ingest.tables import (
-    REJECTED,
-    SUFFIXES,
-    Table,
-    count_reasons,
-    read_table,
-)
+from recjax.data.ingest.formats import SUFFIXES, read_table
+from recjax.data.ingest.tables import REJECTED, Table, count_reasons
 
 DUPLICATE = "appears twice"
 # Reasons of rejected rows whose wording in the protocol differs from the messages.

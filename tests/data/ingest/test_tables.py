@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from recjax.common.errors import UserError
+from recjax.data.ingest.formats import read_table
 from recjax.data.ingest.parsing import parse_csv, parse_lines
-from recjax.data.ingest.tables import read_table
 
 pytestmark = pytest.mark.unit
 
