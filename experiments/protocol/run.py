@@ -48,6 +48,7 @@ from recjax.training.make_phase import make_phase
 
 CONFIG, VARIANT = "configs/ablations/sources.py", "both_sum"
 DATA, FILE, SHUFFLED = "ml-100k", "file", "shuffled"
+CANDIDATES = 100  # sampled per target
 ORDERS = FILE, SHUFFLED
 COMPARED = ("popularity", "transitions", "item_knn", "ease")
 
@@ -126,7 +127,7 @@ def compare(runs: Path, out: Path, seeds: Sequence[int]) -> str:
     for order, seed in itertools.product(ORDERS, seeds):
         baselines = fit_baselines(make_config(runs, order, seed))
         for evaluated, masked, candidates in itertools.product(
-            ORDERS, (True, False), (0, 100)
+            ORDERS, (True, False), (0, CANDIDATES)
         ):
             protocol = Protocol(order, evaluated, masked, candidates)
             config = make_config(runs, evaluated, seed)

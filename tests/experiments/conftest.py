@@ -29,11 +29,11 @@ def sweep(add):
 
 
 @pytest.fixture
-def sweep_config(tmp_path, atomic_dir):
+def sweep_config(tmp_path_factory, atomic_dir):
     """Writes the config; the variant `odd` cannot run."""
+    path = tmp_path_factory.mktemp("config") / "tiny.py"
 
     def write(epochs=1):
-        path = tmp_path / "tiny.py"
         path.write_text(CONFIG.format(data=str(atomic_dir), epochs=epochs))
         return str(path)
 

@@ -89,8 +89,9 @@ def test_the_page_and_the_csv(tmp_path):
 @pytest.fixture
 def tiny(sweep_config, atomic_dir, monkeypatch):
     """Replaces the data set by one that takes seconds."""
-    monkeypatch.setattr(run_lib, "locate", lambda name: {"tiny": atomic_dir}[name])
+    monkeypatch.setattr(run_lib, "locate_data", lambda name: {"tiny": atomic_dir}[name])
     monkeypatch.setattr(run_lib, "DATA", "tiny")
+    monkeypatch.setattr(run_lib, "CANDIDATES", 10)
     monkeypatch.setattr(run_lib, "CONFIG", sweep_config())
     monkeypatch.setattr(run_lib, "VARIANT", "narrow")
 

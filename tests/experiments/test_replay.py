@@ -11,6 +11,7 @@ from experiments import replay, reproduce
 from experiments.replay import to_csv
 from experiments.reproduce import Table
 from experiments.sweeping.load import RESULT_KEYS
+from recjax.runtime.locks import MARK
 from tests.experiments.conftest import CONFIG
 
 SEED = 4
@@ -208,6 +209,7 @@ def test_runs_of_other_code_are_refused(call, tables, tmp_path):
     """They would count as finished."""
     run = tmp_path / "old" / "tiny" / "narrow" / str(SEED)
     run.mkdir(parents=True)
+    (tmp_path / "old" / MARK).touch()
     old = {**dict.fromkeys(RESULT_KEYS), "code": ""}
     (run / "results.json").write_text(json.dumps(old))
     code, _, said = call(f"--out={tmp_path / 'old'}")

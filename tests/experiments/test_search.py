@@ -15,6 +15,7 @@ import pytest
 
 from experiments import search
 from experiments.sweeping.pool import Job
+from recjax.runtime.locks import MARK
 
 SPACE = """
 
@@ -244,6 +245,7 @@ def test_mistakes_are_one_line(space, tmp_path, capsys, changes, message):
     if asked["--out"] == "damaged":
         asked["--out"] = str(tmp_path / "damaged")
         (tmp_path / "damaged").mkdir()
+        (tmp_path / "damaged" / MARK).touch()
         (tmp_path / "damaged" / "study.db").write_text("no database" * 100)
     with pytest.raises(SystemExit, match="2"):
         search.main([x for pair in asked.items() for x in pair])
@@ -257,6 +259,7 @@ def test_invalid_searches(space, tmp_path, capsys):
         search.main([*asked, "-1"])
     assert "--trials: -1 has to be at least 0" in capsys.readouterr().err
     (tmp_path / "out").mkdir()
+    (tmp_path / "out" / MARK).touch()
     (tmp_path / "out" / "sweep.json").touch()
     with pytest.raises(SystemExit, match="2"):
         search.main([*asked, "1"])

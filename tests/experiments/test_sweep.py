@@ -192,7 +192,7 @@ def test_unreadable_data_are_reported_first(sweep_config, tmp_path, capsys):
     sweep.main([*asked, "narrow", "elsewhere", "texts"])
     said = capsys.readouterr().out
     assert "note: elsewhere cannot run: " in said
-    assert "note: texts cannot run: template '{nam}': 'nam' does not fit" in said
+    assert "note: texts cannot run: text.template: '{nam}': no column 'nam'" in said
     assert "1 can be run" in said
     for more in ([], ["--", "--config.text.template={nam}"]):
         with pytest.raises(SystemExit, match="2"):
@@ -208,6 +208,7 @@ def test_unreadable_data_are_reported_first(sweep_config, tmp_path, capsys):
 
 
 def test_a_directory_of_a_search_is_refused(sweep_config, tmp_path, capsys):
+    (tmp_path / MARK).touch()
     (tmp_path / "study.db").touch()
     with pytest.raises(SystemExit, match="2"):
         sweep.main(["--config", sweep_config(), "--out", str(tmp_path)])
@@ -316,6 +317,7 @@ def test_mistakes_are_one_line(sweep_config, tmp_path, capsys, changes, message)
 def test_another_sweep_is_refused(sweep_config, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
+    (out / MARK).touch()
     asked = ["--config", sweep_config(), "--out", str(out), "--variants", "narrow"]
     other = {"config": "b.py", "data": "", "arguments": [], "variants": {}, "seeds": []}
     (out / "sweep.json").write_text(json.dumps(other))
@@ -325,6 +327,7 @@ def test_another_sweep_is_refused(sweep_config, tmp_path, capsys):
     (out / "sweep.json").unlink()
     run = out / "narrow" / "1"
     run.mkdir(parents=True)
+    (run / MARK).touch()
     (run / "config.json").write_text('{"seed": 7}')
     (run / "results.json").write_text("{}")
     with pytest.raises(SystemExit):
@@ -401,6 +404,7 @@ def test_names_of_older_versions(sweep_config, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         sweep.main([*asked, "--points", "narrow"])
     assert "--points is now called --variants" in capsys.readouterr().err
+    (tmp_path / MARK).touch()
     (tmp_path / "sweep.json").write_text('{"points": {}}')
     with pytest.raises(SystemExit, match="2"):
         sweep.main(asked)
