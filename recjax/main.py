@@ -24,11 +24,27 @@ from recjax.config.load import check_key, config_path, explain
 from recjax.runtime.console import keep_console, leave
 from recjax.runtime.host_memory import keep_memory
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "FILE.py, FILE.py:ARG (passes ARG to get_config), RUN/config.json, or a name.",
-)
+
+def _fail(message: str, details: Sequence[str] = ()) -> NoReturn:
+    print(f"error: {visible(message)}", file=sys.stderr)
+    for line in details:
+        print(f"  {line}", file=sys.stderr)
+    leave(2)
+
+
+def _define_config() -> Any:
+    try:
+        return config_flags.DEFINE_config_file(
+            "config",
+            None,
+            "FILE.py, FILE.py:ARG (passes ARG to get_config), RUN/config.json, or a "
+            "name.",
+        )
+    except flags.Error as e:  # the library reads --flagfile here already
+        _fail(f"--flagfile: {explain(e)[-1]}")
+
+
+_CONFIG = _define_config()
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Run directory. The same command again resumes the run."
 )
@@ -70,7 +86,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         if "--debug" in argv:
             raise
         _check_keys(argv)  # not before, as a config file may add keys of its own
-        _fail(f"config: {' '.join(explain(e))}")
+        message = " ".join(explain(e))
+        _fail(message if isinstance(e, flags.Error) else f"config: {message}")
     if len(rest) > 1:
         _fail(f"unexpected argument {rest[1]!r}; options begin with --")
     return rest
@@ -116,13 +133,6 @@ def _with_config_path(argv: list[str]) -> list[str]:
     return argv
 
 
-def _fail(message: str, details: Sequence[str] = ()) -> NoReturn:
-    print(f"error: {visible(message)}", file=sys.stderr)
-    for line in details:
-        print(f"  {line}", file=sys.stderr)
-    leave(2)
-
-
 def _configure_logging(debug: bool) -> None:
     logging.set_verbosity(logging.WARNING)
     if not debug:
@@ -146,7 +156,7 @@ def main(argv: Any) -> None:
     keep_memory()  # before the libraries create threads
     try:
         # Imported after the flags are parsed, so that --help does not wait for JAX.
-        if _COORDINATOR.value or _PROCESSES.value > 1:
+        if _COORDINATOR.value or _PROCESSES.value != 1:
             from recjax.runtime.processes import initialize_distributed
 
             initialize_distributed(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
@@ -173,10 +183,13 @@ def main(argv: Any) -> None:
         if _DEBUG.value or not e.strerror:
             raise
         _fail(f"{e.filename or 'files'}: {e.strerror}")
-    except MemoryError:
+    except MemoryError as e:
         if _DEBUG.value:
             raise
-        _fail("memory: not enough for this run; try a smaller train.batch_size")
+        _fail(
+            f"memory: {str(e) or 'not enough for this run'}; try a smaller "
+            "train.batch_size, eval.batch_size or data.history_length"
+        )
     leave(0)
 
 

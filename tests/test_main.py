@@ -119,6 +119,9 @@ def test_every_key_is_printed():
     assert head.stdout.startswith("head.name = 'softmax'\n")
     assert "loss." not in head.stdout
     assert_one_line(recjax("--help_config=hed"), "no section 'hed'; there are data,")
+    one = recjax("--help_config=train.phases[0].lr")
+    assert one.stdout.startswith("train.phases[0].lr = 0.001\n")
+    assert_one_line(recjax("--help_config=head.nam"), 'did you mean "head.name"?')
 
 
 def test_the_package_lists_its_programs():
@@ -168,6 +171,14 @@ def test_every_flag_of_the_readme_is_understood(tmp_path):
             "no such element: ",
         ),
         ("--config.seed=-1", "seed: -1 is not at least 0"),
+        ("--config.seed=many", "--config.seed=many: 'many' is not an integer"),
+        ("--config.eval.ks=(1,", "'(1,' is not a tuple like (1, 5)"),
+        ("--config.train=3", "--config.train=3: '3' is not a section"),
+        ("--dry_run=maybe", "--dry_run=maybe: 'maybe' is not true or false"),
+        ("--flagfile=/no/where", "--flagfile: '/no/where': No such file"),
+        ("--bogus=1", "there is no flag --bogus"),
+        ("--coordinator=foo", "--coordinator=foo is not HOST:PORT"),
+        ("--processes=0", "--processes=0 is not at least 1"),
     ],
 )
 def test_options_with_wrong_values(tmp_path, option, words):
@@ -182,6 +193,7 @@ def test_options_with_wrong_values(tmp_path, option, words):
         ("c.train.phases = base.phase('x')", "line 6: TypeError"),
         ("base.freeze('al')", "line 6: ValueError: freeze: 'al' is invalid"),
         ("return None", "its get_config() returns None"),
+        ("c = c.unlock(); del c.head", "head.name: the config has no such key"),
         ("raise SystemExit(1)", "my_config.py: exits with 1"),
     ],
 )

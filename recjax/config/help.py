@@ -5,11 +5,21 @@ import textwrap
 from recjax.common.errors import UserError
 from recjax.config.choices import allowed_names
 from recjax.config.keys import PHASE, SECTIONS
+from recjax.config.load import check_key, find_key
 from recjax.config.schema import Key
 
 
 def describe_keys(section: str = "") -> str:
-    """Describes every key, or those of a section; raises UserError if there is none."""
+    """Describes every key, those of a section, or one, as in "train.batch_size".
+
+    Raises:
+      UserError: there is no such section or key.
+    """
+    if "." in section:
+        check_key(section)
+        key = find_key(section)
+        assert key is not None
+        return _describe_key(section, key)
     if section not in SECTIONS:
         names = ", ".join(name for name in SECTIONS if name)
         raise UserError(f"--help_config: no section {section!r}; there are {names}")

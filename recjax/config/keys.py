@@ -73,7 +73,9 @@ SECTIONS["data"] = {
         "File with a secret, outside the run directory, used to replace user ids by "
         "their HMAC-SHA256. Empty keeps the ids.",
     ),
-    "history_length": count(50, "items", "Maximum length H of a user tower's history."),
+    "history_length": count(
+        50, "items", "Maximum length H of a user tower's history.", at_most=100_000
+    ),
     "shuffle_ties": Key(
         True, "Whether every epoch shuffles a user's training events of the same time."
     ),
@@ -92,7 +94,10 @@ SECTIONS["text"] = {
     ),
     "pretrained": Key(True, "Whether the encoder starts from its trained weights."),
     "lora_rank": count(
-        0, "", "Rank of LoRA adapters of all query and value projections; 0 adds none."
+        0,
+        "",
+        "Rank of LoRA adapters of all query and value projections; 0 adds none.",
+        at_most=100_000,
     ),
     "lora_alpha": Key(16.0, "Scales LoRA by lora_alpha / lora_rank.", at_least=1e-6),
     "whiten": Key(
@@ -134,9 +139,14 @@ SECTIONS["item_tower"] = {
         "How a text's states are pooled; pooler is the pretrained layer over [CLS].",
     ),
     "mlp_layers": count(
-        0, "layers", "Hidden layers, of the encoder's width, before the projection."
+        0,
+        "layers",
+        "Hidden layers, of the encoder's width, before the projection.",
+        at_most=1000,
     ),
-    "width": count(64, "dimensions", "Width D of item and user vectors."),
+    "width": count(
+        64, "dimensions", "Width D of item and user vectors.", at_most=100_000
+    ),
 }
 
 SECTIONS["user_tower"] = {
@@ -148,14 +158,22 @@ SECTIONS["user_tower"] = {
     ),
     "position": choice("relative", "positions", "Position encoding of transformers."),
     "repeats": Key(False, "Whether an embedding marks repeated items of a history."),
-    "num_layers": count(2, "layers", "Recurrent layers, blocks, or propagation steps."),
+    "num_layers": count(
+        2, "layers", "Recurrent layers, blocks, or propagation steps.", at_most=1000
+    ),
     "num_heads": count(2, "heads", "Attention heads; must divide item_tower.width."),
-    "hidden": count(128, "dimensions", "Hidden width of additive attention."),
-    "kernel_size": count(3, "items", "Items that one convolution of cnn covers."),
+    "hidden": count(
+        128, "dimensions", "Hidden width of additive attention.", at_most=100_000
+    ),
+    "kernel_size": count(
+        3, "items", "Items that one convolution of cnn covers.", at_most=100_000
+    ),
     "mask_share": Key(
         0.2, "Fraction of a window's items that bert4rec masks.", at_least=0.01, below=1
     ),
-    "mlp_ratio": count(4, "", "Hidden width of transformer MLPs, as a multiple of D."),
+    "mlp_ratio": count(
+        4, "", "Hidden width of transformer MLPs, as a multiple of D.", at_most=1000
+    ),
     "dropout": fraction(
         0.2, "Dropout rate of inputs, attention weights and MLPs.", below=0.99
     ),
@@ -193,6 +211,7 @@ SECTIONS["loss"] = {
         1,
         "negatives",
         "Negatives k per target of bce and gbce, which scale the mean over candidates.",
+        at_most=1_000_000,
     ),
     "gbce_t": fraction(0.75, "Calibration t of gbce; 0 is plain bce."),
     "negatives": choice(
@@ -230,7 +249,7 @@ SECTIONS["optim"] = {
 }
 
 SECTIONS["train"] = {
-    "batch_size": count(64, "users", "Batch size B."),
+    "batch_size": count(64, "users", "Batch size B.", at_most=1_000_000),
     "dtype": choice(
         "float32",
         ("float32", "bfloat16"),
@@ -258,12 +277,14 @@ SECTIONS["train"] = {
 
 SECTIONS["eval"] = {
     "ks": count((1, 5, 10, 20), "items", "Cut-offs of HR, NDCG and MRR."),
-    "batch_size": count(256, "users", "Batch size of evaluation."),
+    "batch_size": count(256, "users", "Batch size of evaluation.", at_most=1_000_000),
     "candidates": count(
         0, "items", "Sampled candidates of a target; 0 ranks it among all items."
     ),
     "mask_seen": Key(True, "Whether history items are excluded, except the target."),
-    "bootstrap_samples": count(1000, "samples", "Bootstrap samples of 95% intervals."),
+    "bootstrap_samples": count(
+        1000, "samples", "Bootstrap samples of 95% intervals.", at_most=100_000
+    ),
     "like_threshold": Key(
         0.0, "Ratings of at least this value are reported as likes; 0 reports none."
     ),
@@ -300,8 +321,16 @@ SECTIONS["report"] = {
 # Keys of each element of train.phases.
 PHASE: dict[str, Key] = {
     "name": Key("towers", "Name of the phase in tables and logs."),
-    "epochs": count(20, "epochs", "Maximum number; 0 skips the phase.", at_least=0),
-    "batch_size": count(0, "users", "Batch size; 0 uses train.batch_size."),
+    "epochs": count(
+        20,
+        "epochs",
+        "Maximum number; 0 skips the phase.",
+        at_least=0,
+        at_most=1_000_000,
+    ),
+    "batch_size": count(
+        0, "users", "Batch size; 0 uses train.batch_size.", at_most=1_000_000
+    ),
     "epoch_steps": count(
         0,
         "steps",

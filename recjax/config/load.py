@@ -12,11 +12,28 @@ from recjax.common import errors
 from recjax.common.errors import UserError
 from recjax.common.files import read_json, user_path
 from recjax.config import base
-from recjax.config.keys import PHASE, SECTIONS
+from recjax.config.keys import PHASE, SECTIONS, declared_keys
 from recjax.config.renamed import describe_rename, find_rename
+from recjax.config.schema import Key
 
 EXAMPLES = Path(__file__).parent / "examples"
 SAVED_CONFIG = Path(__file__).parent / "saved_config.py"
+# Patterns in the messages of ml_collections, absl and Python, and what replaces them.
+PLAINER = (
+    # ml_collections lists the values of the section if no key is close.
+    (r"""Key "(\w+)" does not exist.*""", r"no key '\1'"),
+    (r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not an integer"),
+    (r"could not convert string to float: (.*)", r"\1 is not a number"),
+    (r"\('Non-boolean argument to boolean flag', (.*)\)", r"\1 is not true or false"),
+    (
+        r"Error while parsing string: (.*) as tuple\..*",
+        r"'\1' is not a tuple like (1, 5)",
+    ),
+    (r"Failed to parse (.*) as a ConfigDict: .*", r"\1 is not a section; set its keys"),
+    (r"Unknown command line flag '([^']*)'\.?", r"there is no flag --\1;"),
+    (r"ERROR:: Unable to open flagfile: \[Errno \d+\] (.*): (.*)", r"\2: \1"),
+    (r"^flag (?=--)|;$", ""),
+)
 
 
 def example_names() -> list[str]:
@@ -38,6 +55,8 @@ def config_path(value: str) -> str:
         return value
     if path in example_names():
         return f"{EXAMPLES / path}.py{colon}{argument}"
+    if colon and Path(value).is_file():
+        raise UserError(f"--config: {value!r}: a path cannot have a colon; rename it")
     raise UserError(
         f"--config: {value!r} is neither FILE.py, nor FILE.json, nor one of the "
         f"examples in the package: {', '.join(example_names())}"
@@ -77,32 +96,35 @@ def from_dict(saved: Any) -> ConfigDict:
     return config
 
 
-def check_key(key: str) -> None:
-    """Checks that a flat key exists, as in `train.phases[0].lr`.
+def find_key(name: str) -> Key | None:
+    """Finds the declaration of a flat key, as in `train.phases[0].lr`."""
+    if found := re.fullmatch(r"train\.phases\[\w+\]\.(\w+)", name):
+        return PHASE.get(found[1])
+    return declared_keys().get(name)
+
+
+def check_key(name: str) -> None:
+    """Checks that a flat key, or a section, exists.
 
     Raises:
       UserError: no such key; gives its new name if it was renamed, else the closest.
     """
-    section, dot, name = key.rpartition(".")
-    sections = [each for each in SECTIONS if each]
-    if section.startswith("train.phases"):
-        known = list(PHASE)
-    elif section not in SECTIONS:
-        _unknown("", section, sections)
-    else:
-        known = [*SECTIONS[section], *(sections if not section else ())]
-    # An index follows the name in train.phases[0].
-    if name.partition("[")[0] not in known:
-        _unknown(section + dot, name, known)
+    if found := re.match(r"train\.phases\.?(\d+)\.", name):
+        right = name.replace(found[0], f"train.phases[{found[1]}].", 1)
+        raise UserError(f"{name}: no such key; write {right}")
+    # An index follows the name in eval.ks[0].
+    if find_key(re.sub(r"\[\w+\]$", "", name)) or name in SECTIONS:
+        return
+    phase = re.match(r"train\.phases\[\w+\]\.", name)
+    known = [f"{phase[0]}{key}" for key in PHASE] if phase else [*declared_keys()]
+    _unknown("", name, [*known, *SECTIONS])
 
 
 def explain(e: BaseException) -> list[str]:
     """Describes an error of a config file or of its flags; names renamed keys."""
     lines = errors.explain(e)
-    # ml_collections lists the values of the section if no key is close.
-    lines[-1] = re.sub(
-        r"""Key "(\w+)" does not exist.*""", r"no key '\1'", lines[-1], flags=re.DOTALL
-    )
+    for pattern, replacement in PLAINER:
+        lines[-1] = re.sub(pattern, replacement, lines[-1], flags=re.DOTALL)
     rename = find_rename(lines[-1])
     return [*lines[:-1], f"{lines[-1]} ({rename})"] if rename else lines
 

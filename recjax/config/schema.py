@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+MAX_COUNT = 10_000_000  # more is a typing error, or needs more memory than there is
+
 
 @dataclass(frozen=True)
 class Key:
@@ -51,10 +53,17 @@ class Key:
         )
 
 
-def count(default: Any, unit: str, doc: str, *, at_least: int | None = None) -> Key:
+def count(
+    default: Any,
+    unit: str,
+    doc: str,
+    *,
+    at_least: int | None = None,
+    at_most: int = MAX_COUNT,
+) -> Key:
     """Declares a number of things: at least 1 by default, or 0 if 0 is the default."""
     least = int(default != 0) if at_least is None else at_least
-    return Key(default, doc, unit, at_least=least)
+    return Key(default, doc, unit, at_least=least, at_most=at_most)
 
 
 def fraction(default: float, doc: str, *, below: float | None = None) -> Key:

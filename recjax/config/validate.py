@@ -33,22 +33,36 @@ def check_config(config: ConfigDict) -> None:
     Raises:
       UserError: names the key, the value and what is allowed.
     """
-    # All further checks read the keys of the phases.
+    for name, key in declared_keys().items():
+        check_value(name, _get_value(config, name), key)
     phases = config.train.phases
-    if not phases or not all(hasattr(phase, "lr_mults") for phase in phases):
+    if not phases or not all(is_phase(phase) for phase in phases):
         raise UserError(
             f"train.phases: {phases!r} is not a tuple of phase(...), see "
             "recjax.config.phase"
         )
-    for name, key in declared_keys().items():
-        section, _, last = name.rpartition(".")
-        check_value(name, (config[section] if section else config)[last], key)
     for phase in phases:
         for name, key in PHASE.items():
             check_value(f"phase {phase.name}: {name}", phase[name], key)
     for rule in RULES:
         for message in rule(config):
             raise UserError(message)
+
+
+def is_phase(value: Any) -> bool:
+    """Returns whether a value has all keys of a phase."""
+    return isinstance(value, ConfigDict) and set(value) >= set(PHASE)
+
+
+def _get_value(config: ConfigDict, name: str) -> Any:
+    """Returns the value of a key; raises UserError if the config does not have it."""
+    section, _, last = name.rpartition(".")
+    part = config.get(section) if section else config
+    if not isinstance(part, ConfigDict) or last not in part:
+        raise UserError(
+            f"{name}: the config has no such key; start from recjax.config.get_config()"
+        )
+    return part[last]
 
 
 def check_value(name: str, value: Any, key: Key) -> None:
@@ -99,6 +113,9 @@ def _check_data(config: ConfigDict) -> Iterator[str]:
     # The prefix must not lead out of the directory of the data.
     if not re.fullmatch(r"[\w.-]*", data.file_prefix) or ".." in data.file_prefix:
         yield f"data.file_prefix: {data.file_prefix!r} is not a part of a file name"
+    for key in ("user", "item"):
+        if not data[key]:
+            yield f"data.{key}: '' is not the name of a column"
     limits = tuple(data.rating_range)
     numbers = all(isinstance(limit, int | float) for limit in limits)
     if limits and (len(limits) != 2 or not numbers or limits[0] >= limits[1]):

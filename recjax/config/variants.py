@@ -14,7 +14,9 @@ from ml_collections import ConfigDict
 
 Changes = Mapping[str, Any]  # config values by flat key
 Add = Callable[[str, Changes], None]
-VARIANT_NAME = re.compile(r"\w[^/@]*")  # also the name of a directory
+VARIANT_NAME = re.compile(r"\w[\w .,+=()%~-]*")  # also the name of a directory
+FILE_NAME = re.compile(r".*\.[A-Za-z]\w*")  # a sweep's directory also has files
+MAX_VARIANT_NAME = 100  # characters
 
 
 def pick(config: ConfigDict, variant: str, sweep: Callable[[Add], None]) -> ConfigDict:
@@ -49,7 +51,12 @@ def read_variants(sweep: Callable[[Add], None]) -> dict[str, Changes]:
     def add(name: str, changes: Changes) -> None:
         if not (isinstance(name, str) and VARIANT_NAME.fullmatch(name)):
             raise ValueError(
-                f"{name!r} is not a variant name; use a word without / and @"
+                f"{name!r} is not a variant name; use letters, digits, _, - and ."
+            )
+        if FILE_NAME.fullmatch(name) or len(name) > MAX_VARIANT_NAME:
+            raise ValueError(
+                f"{name!r} is not a variant name; use at most {MAX_VARIANT_NAME} "
+                "characters, and nothing like a file name"
             )
         if name in variants:
             raise ValueError(f"variant {name!r} appears twice")

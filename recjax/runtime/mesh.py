@@ -45,14 +45,19 @@ def param_shardings(
     multiple of its mesh axis is replicated.
 
     Raises:
-      UserError: a parameter without a rule, or an axis that the mesh does not have.
+      UserError: a parameter without a rule, or axes that do not fit the mesh.
     """
     specs = match_rules(rules, flat, "mesh.rules")
     for _, axes in rules:
-        for axis in axes or ():
-            if axis is not None and axis not in mesh.axis_names:
+        if axes is not None and not isinstance(axes, tuple | list):
+            raise UserError(f"mesh.rules: {axes!r} is not a tuple of mesh axes")
+        named = [axis for axis in axes or () if axis is not None]
+        for axis in named:
+            if axis not in mesh.axis_names:
                 known = ", ".join(mesh.axis_names)
                 raise UserError(f"mesh.rules: {axis!r} is not one of {known}")
+            if named.count(axis) > 1:
+                raise UserError(f"mesh.rules: {axis!r} appears twice in {axes}")
 
     def sharding_for(path: str, x: Any) -> NamedSharding:
         axes = tuple(specs[path] or ())[: len(x.shape)]

@@ -26,12 +26,17 @@ def initialize_distributed(
     Raises:
       UserError: the processes do not find each other, or the flags are inconsistent.
     """
+    if processes < 1:
+        raise UserError(f"--processes={processes} is not at least 1")
     if processes == 1 and coordinator is None:
         return
     if coordinator is None:
         raise UserError("--processes needs --coordinator=HOST:PORT of process 0")
     if not 0 <= process < processes:
         raise UserError(f"--process={process} is not from 0 to {processes - 1}")
+    port = coordinator.rpartition(":")[2]
+    if not re.fullmatch(r"\S+:\d{1,5}", coordinator) or not 0 < int(port) < 2**16:
+        raise UserError(f"--coordinator={coordinator} is not HOST:PORT")
     # JAX's preemption service would handle SIGTERM itself; `signals` has to see it.
     jax.config.update("jax_enable_preemption_service", False)
     try:

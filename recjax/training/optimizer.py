@@ -1,5 +1,6 @@
 """The optimizer of a phase: schedule, learning-rate and decay multipliers by regex."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -76,25 +77,31 @@ def resolve_rules(config: Any, phase: Any, paths: Sequence[str]) -> PhaseRules:
 
     Raises:
       UserError: a parameter that no rule matches, a rule without effect, a
-        multiplier that is not a number, or nothing to train.
+        multiplier that is not a number from 0, or nothing to train.
     """
     lr_name, wd_name = f"phase {phase.name}: lr_mults", "optim.wd_mults"
     rules = PhaseRules(
         match_rules(phase.lr_mults, paths, lr_name),
         match_rules(config.wd_mults, paths, wd_name),
     )
-    for mult in rules.lr_mults.values():
-        if not isinstance(mult, int | float | None):
-            raise UserError(f"{lr_name}: multiplier {mult!r} is not a number")
-    for mult in rules.wd_mults.values():
-        if not isinstance(mult, int | float):
-            raise UserError(f"{wd_name}: multiplier {mult!r} is not a number")
+    for _, mult in phase.lr_mults:
+        if mult is not None:
+            _check_multiplier(lr_name, mult)
+    for _, mult in config.wd_mults:
+        _check_multiplier(wd_name, mult)
     if all(mult is None for mult in rules.lr_mults.values()):
         raise UserError(f"phase {phase.name}: lr_mults freeze every parameter")
     # A rule without effect is most likely a typo: a freeze that freezes nothing.
     _check_every_rule_matches(lr_name, phase.lr_mults, paths)
     _check_every_rule_matches(wd_name, config.wd_mults, paths)
     return rules
+
+
+def _check_multiplier(name: str, mult: Any) -> None:
+    """Raises UserError if a multiplier is not a finite number from 0."""
+    number = isinstance(mult, int | float) and not isinstance(mult, bool)
+    if not number or not 0 <= mult < math.inf:
+        raise UserError(f"{name}: multiplier {mult!r} is not a number from 0")
 
 
 def _check_every_rule_matches(name: str, rules: Rules, paths: Sequence[str]) -> None:

@@ -77,6 +77,20 @@ def test_every_declared_key_exists_and_renamed_ones_lead_to_one():
             check_key(old)
 
 
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("train.phases.0.lr", r"no such key; write train\.phases\[0\]\.lr"),
+        ("train.phases[0].epoch", r'did you mean "train\.phases\[0\]\.epochs"'),
+        ("trian.batch_size", 'did you mean "train.batch_size"'),
+        ("evil", 'did you mean "eval"'),
+    ],
+)
+def test_unknown_keys(key, message):
+    with pytest.raises(UserError, match=message):
+        check_key(key)
+
+
 def test_paths_of_configs():
     assert config_path("a/b.py:x") == "a/b.py:x"
     assert config_path("runs/a/config.json").endswith(".py:runs/a/config.json")

@@ -41,7 +41,13 @@ def test_variants_of_the_same_name_are_refused():
         read_variants(sweep)
 
 
-@pytest.mark.parametrize("name", ["../up", "/root", "a/b", "a@b", "", ".hidden", 64])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../up", "/root", "a/b", "a@b", "", ".hidden", 64, "a:b"),
+        *("a\0b", "a\nb", "table.json", "study.db", "long" * 26),
+    ],
+)
 def test_invalid_variant_names_are_refused(name):
     with pytest.raises(ValueError, match="is not a variant name"):
         read_variants(lambda add: add(name, {}))
@@ -52,6 +58,6 @@ def test_a_loop_may_modify_the_changes_that_it_added():
         changes = {}
         for width in (32, 64):
             changes["item_tower.width"] = width
-            add(f"width = {width}", changes)
+            add(f"width = {width} (0.5)", changes)
 
     assert [x["item_tower.width"] for x in read_variants(sweep).values()] == [32, 64]

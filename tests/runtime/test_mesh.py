@@ -8,6 +8,7 @@ import pytest
 
 from recjax.checkpointing.checkpoints import read_params
 from recjax.common import param_paths
+from recjax.common.errors import UserError
 from recjax.config import base
 from recjax.run.setup import open_run, trained_phases
 from recjax.run.train import run
@@ -99,3 +100,11 @@ def test_weights_are_sharded_over_the_model_axis(config):
     assert placed["a/kernel"].shard_shape((3, 4)) == (3, 2)
     assert placed["b/kernel"].shard_shape((4, 3)) == (4, 3)  # 2 does not divide 3
     assert placed["bias"].shard_shape((4,)) == (4,)
+    for axes, message in (
+        (("modle",), "'modle' is not one of data, model"),
+        (("model", "model"), "'model' appears twice in"),
+        (3, "3 is not a tuple of mesh axes"),
+        ("model", "'model' is not a tuple of mesh axes"),
+    ):
+        with pytest.raises(UserError, match=f"mesh.rules: {message}"):
+            mesh_lib.param_shardings(flat, mesh, ((".*", axes),))

@@ -1,6 +1,7 @@
 """Freezing, multipliers, decay and schedules."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +84,9 @@ def test_a_rule_that_trains_nothing_is_refused():
         make(((r".*", "0.1"),))
     with pytest.raises(UserError, match=r"wd_mults: multiplier None is not a number"):
         make(((r".*", 1.0),), wd_mults=((r".*", None),))
+    for mult in (-1.0, math.nan, math.inf, True):
+        with pytest.raises(UserError, match=r"lr_mults: multiplier \S+ is not"):
+            make(((r".*", mult),))
     with pytest.raises(ValueError, match="freeze: 2 is invalid for layers=None"):
         base.freeze(2)
 
