@@ -13,10 +13,12 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
+from recjax.common.errors import UserError
 from recjax.common.files import atomic_files, write_text_atomically
 from recjax.common.text import visible_lines
 from recjax.reporting.bars import make_bar
 from recjax.reporting.log_files import cut_events, cut_jsonl
+from recjax.reporting.rank_files import read_ranks, write_ranks
 from recjax.reporting.wandb import WandbWriter
 
 # tensorboardX imports torch if it is installed, which takes seconds and is not needed.
@@ -29,6 +31,8 @@ from tensorboardX.summary import text as make_text  # noqa: E402
 
 if _hidden:
     del sys.modules["torch"]
+
+LOG = "log.txt"
 
 
 class Reporter:
@@ -54,10 +58,16 @@ class Reporter:
           resume: `resume_state` at the checkpoint the run continues from. Everything
             written after it is cut off, because the run writes it again. None starts
             with empty files.
+
+        Raises:
+          UserError: something else has the name of a file.
         """
         if not self.active:
             return
         self._jsonl = self.workdir / "metrics.jsonl"
+        for path in (self._jsonl, self.workdir / LOG):
+            if path.exists() and not path.is_file():  # opening a pipe would wait
+                raise UserError(f"{path}: is not a regular file")
         num_records = resume["records"] if resume else 0
         text, self.records, *problems = cut_jsonl(self._jsonl, num_records)
         self.write(self._jsonl.name, text)
@@ -103,7 +113,7 @@ class Reporter:
         # A full disk must not end the run here: lines are written with the next ones.
         with (
             contextlib.suppress(OSError),
-            (self.workdir / "log.txt").open("a", encoding="utf-8") as file,
+            (self.workdir / LOG).open("a", encoding="utf-8") as file,
         ):
             file.writelines(text + "\n" for text in self._unwritten)
             self._unwritten.clear()
@@ -163,10 +173,9 @@ class Reporter:
     def ranks(self, system: str, rank_R: np.ndarray) -> None:
         """Stores the test ranks of one system, for `ranks_table`."""
         if self.active:
-            path = self.workdir / "ranks" / f"{system}.npy"
+            path = self.workdir / "ranks" / system
             path.parent.mkdir(exist_ok=True)
-            with atomic_files(path) as (part,):
-                np.save(part, rank_R.astype(np.int32), allow_pickle=False)
+            write_ranks(path, rank_R)
 
     def ranks_table(self, columns: Mapping[str, Any], systems: Iterable[str]) -> None:
         """Writes `ranks.parquet`: a row per test example, a column per system.
@@ -179,11 +188,10 @@ class Reporter:
         if self.active:
             frame = pl.DataFrame(columns).with_row_index("row")
             for system in systems:
-                path = self.workdir / "ranks" / f"{system}.npy"
                 try:
-                    ranks = pl.Series(system, np.load(path, allow_pickle=False))
-                    frame = frame.with_columns(ranks)
-                except (OSError, EOFError, ValueError, pl.exceptions.PolarsError) as e:
+                    rank_R = read_ranks(self.workdir / "ranks" / system, len(frame))
+                    frame = frame.with_columns(pl.Series(system, rank_R))
+                except (OSError, ValueError) as e:
                     # Not worth losing the results of a run that is otherwise finished.
                     self.log(f"warning: ranks.parquet has no column {system}: {e}")
             path = self.workdir / "ranks.parquet"

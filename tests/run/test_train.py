@@ -243,8 +243,8 @@ def test_seconds_and_memory_of_an_interrupted_run_are_kept(
 def test_missing_ranks_cost_no_results(whole, tmp_path, capsys):
     shutil.copytree(whole.workdir, tmp_path, dirs_exist_ok=True)
     (tmp_path / "results.json").unlink()
-    (tmp_path / "ranks" / "popularity.npy").unlink()
-    (tmp_path / "ranks" / "zero_shot.npy").write_bytes(b"")
+    (tmp_path / "ranks" / "popularity").unlink()
+    (tmp_path / "ranks" / "zero_shot").write_bytes(b"")
     final = train.run(whole.config, str(tmp_path))
     assert final["phases"] == whole.final["phases"]
     table = pl.read_parquet(whole.workdir / "ranks.parquet")
