@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recjax.data.text.template import fill_template, parse_template
+from recjax.data.text.template import Part, fill_template, parse_template
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,7 @@ class Data:
     rejected: pl.DataFrame  # bad rows, with the columns `tables.REJECTED`
     left_out: dict[str, int]  # events, users or examples not used, by description
     held_out_N: np.ndarray  # whether an item is held out of training, negatives too
+    unreadable: dict[str, str]  # columns that cannot become text, with their types
 
     @property
     def num_items(self) -> int:
@@ -172,12 +173,15 @@ class Data:
         Raises:
           UserError: the template does not fit the item table.
         """
-        parts = parse_template(template, self.items.columns, key)
+        parts = self._parse(template, key)
         return [fill_template(parts, row) for row in self.items.iter_rows(named=True)]
+
+    def _parse(self, template: str, key: str) -> list[Part]:
+        return parse_template(template, self.items.columns, key, self.unreadable)
 
     def blank(self, template: str) -> np.ndarray:
         """Whether all fields of the template are empty for an item: blank_N."""
-        parts = parse_template(template, self.items.columns, "text.template")
+        parts = self._parse(template, "text.template")
         fields = {field for _, field in parts if field is not None}
         empty_N = np.full(self.num_items, bool(fields))
         for field in fields:

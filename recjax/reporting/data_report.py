@@ -123,6 +123,11 @@ def protocol_warnings(data: Data, config: Any) -> list[str]:
             "can order models differently than the full catalogue does (Krichene and "
             "Rendle, KDD 2020); set eval.candidates=0 to rank all items"
         )
+    ratings, threshold = data.train.ratings, config.like_threshold
+    if threshold and ratings is not None and not (ratings >= threshold).any():
+        warnings.append(
+            f"no rating is at least {threshold:g}, which is eval.like_threshold"
+        )
     if config.mask_seen and (repeats := data.test.repeats_R.mean()):
         warnings.append(
             f"{repeats:.1%} of the test targets are repeat interactions; with "

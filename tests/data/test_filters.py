@@ -234,6 +234,8 @@ def test_lists_of_parquet_files(config, tmp_path):
     assert names(data, data.test, 0) == ("ac", "d")
     assert data.render("{tags}", "")[0] == "x y"
     assert "odd" not in data.items.columns
+    with pytest.raises(UserError, match=r"column 'odd' is of type Struct.*; save it"):
+        data.render("{odd}", "text.template")
 
 
 def test_times_of_day_are_not_times(config, tmp_path):

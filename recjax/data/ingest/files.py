@@ -8,6 +8,12 @@ from recjax.common.errors import UserError
 from recjax.common.files import read_bytes, sha256
 
 GZIP = b"\x1f\x8b"  # how a compressed file begins
+UNREADABLE = {  # how files begin that are not read
+    b"PK\x03\x04": "an archive or a spreadsheet; unpack it, or save it as CSV",
+    b"BZh": "compressed by bzip2; unpack it, or compress it by gzip",
+    b"\xfd7zXZ": "compressed by xz; unpack it, or compress it by gzip",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it, or compress it by gzip",
+}
 
 
 def find_table(path: Path) -> Path:
@@ -51,23 +57,26 @@ def table_digest(path: Path) -> str:
 
 
 def join_lines(parts: list[bytes], path: Path) -> bytes:
-    """Joins the parts of a text table, each of which begins with the same header.
+    """Joins the cleaned parts of a text table; each begins with the same header.
 
     Raises:
       UserError: headers differ.
     """
     header = parts[0].partition(b"\n")[0]
-    joined = parts[0]
+    joined = [parts[0]]
     for part in parts[1:]:
         first, _, rest = part.partition(b"\n")
         if first != header:
             raise UserError(f"{path}: its parts have different headers")
-        joined += (b"" if joined.endswith(b"\n") else b"\n") + rest
-    return joined
+        joined.append(rest)
+    return b"".join(joined)
 
 
 def _read(path: Path) -> bytes:
     raw = read_bytes(path)
+    for magic, problem in UNREADABLE.items():
+        if raw.startswith(magic):
+            raise UserError(f"{path}: is {problem}")
     if not raw.startswith(GZIP):
         return raw
     try:

@@ -17,6 +17,7 @@ from recjax.data.ingest.parsing import NEWLINE, Parsed, clean, parse_csv, parse_
 from recjax.data.ingest.tables import BadRow, Table
 
 SUFFIXES = {"atomic": "", "csv": ".csv", "parquet": ".parquet"}
+PARQUET = b"PAR1"  # how such a file begins
 ATOMIC_TYPES = ("token", "token_seq", "float", "float_seq")
 
 
@@ -47,7 +48,11 @@ def read_table(path: Path, file_format: str) -> Table:
         unreadable = {name: str(everything[name].dtype) for name in left_out}
         texts: Callable[[int], str] = partial(_joined_row, frame)
     else:
-        raw = join_lines(parts, path)
+        if parts[0].startswith(PARQUET):
+            raise UserError(f"{path}: is a Parquet file; set data.format to 'parquet'")
+        # Some systems write empty parts too.
+        filled = [part for part in parts if part.strip()] or parts[:1]
+        raw = join_lines([clean(part, path) for part in filled], path)
         if file_format == "csv":
             parsed = parse_csv(raw, path)
         else:
@@ -55,7 +60,7 @@ def read_table(path: Path, file_format: str) -> Table:
             parsed.frame = _strip_types(parsed.frame, path)
         bad_numbers = np.array([number for number, _ in parsed.bad], np.int64)
         numbers = np.append(parsed.line_numbers, bad_numbers)
-        texts = RowTexts(clean(raw, path), np.sort(numbers))
+        texts = RowTexts(raw, np.sort(numbers))
     return Table(
         path,
         parsed.frame,

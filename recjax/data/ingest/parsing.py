@@ -136,7 +136,9 @@ def clean(raw: bytes, path: Path) -> bytes:
     """
     if not raw.strip():
         raise UserError(f"{path}: empty; it needs a header and rows")
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+    # Without a byte order mark, every second byte of Latin letters is 0.
+    wide = not (raw[:64:2].strip(b"\0") and raw[1:64:2].strip(b"\0"))
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or wide:
         raise UserError(f"{path}: is in UTF-16; save it as UTF-8")
     raw = raw.removeprefix(b"\xef\xbb\xbf")  # byte order mark of UTF-8
     raw = raw.replace(b"\r\n", b"\n")

@@ -260,6 +260,7 @@ class Reader:
             rejected=pl.DataFrame(rejected, schema=REJECTED, orient="row"),
             left_out=self.left_out,
             held_out_N=held_out_N,
+            unreadable={k: v for t in self.tables for k, v in t.unreadable.items()},
         )
 
     def _protocol(self) -> dict[str, Any]:

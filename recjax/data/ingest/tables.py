@@ -135,7 +135,7 @@ class Table:
         values = pl.col(column)
         self.reject(values.str.strip_chars() == "", column, "empty")
         # Missing values that another program wrote as text.
-        missing = values.str.to_lowercase().is_in(["nan", "null"])
+        missing = values.str.to_lowercase().is_in(["nan", "null", "none", "<na>"])
         self.reject(missing, column, "not an id")
 
     def as_texts(self) -> pl.DataFrame:
@@ -182,6 +182,9 @@ class Table:
             values = _seconds(values)
         elif not values.dtype.is_numeric():
             raise self._wrong_type(column, "a time")
+        if _are_days(values):
+            problem = "looks like days (20240531), not seconds; write 2024-05-31"
+            raise UserError(f"{self.path}: {column}: {problem}")
         # Next to the original column: messages and rejected rows show its values.
         self.frame = self.frame.with_columns(values.cast(pl.Float64).alias(SECONDS))
         seconds, now = pl.col(SECONDS), time.time() + DAY
@@ -220,6 +223,16 @@ def count_reasons(bad: Iterable[BadRow]) -> str:
     names = (f"{row.column}: {row.reason}" if row.column else row.reason for row in bad)
     counts = Counter(names).most_common()
     return "; ".join(f"{count:,} x {name}" for name, count in counts)
+
+
+def _are_days(values: pl.Series) -> bool:
+    """Returns whether all numbers read as a year, a month and a day."""
+    numbers = values.cast(pl.Float64).drop_nulls()
+    numbers = numbers.filter(numbers.is_finite())
+    years, rest = numbers // 10_000, numbers % 10_000
+    months, days = rest // 100, rest % 100
+    fits = years.is_between(1970, 2100) & months.is_between(1, 12)
+    return len(numbers) > 0 and bool((fits & days.is_between(1, 31)).all())
 
 
 def _parse_dates(texts: pl.Series) -> pl.Series:

@@ -10,12 +10,18 @@ OPENING, CLOSING = "([{<", ")]}>"
 Part = tuple[str, str | None]
 
 
-def parse_template(template: str, columns: Sequence[str], key: str) -> list[Part]:
+def parse_template(
+    template: str,
+    columns: Sequence[str],
+    key: str,
+    unreadable: Mapping[str, str] | None = None,
+) -> list[Part]:
     """Splits a template into its text and its columns.
 
     Args:
       template: text with `{column}` fields.
       columns: names of the columns that there are.
+      unreadable: types of the columns that cannot be used, by name.
       key: config key of the template, for errors.
 
     Raises:
@@ -33,6 +39,9 @@ def parse_template(template: str, columns: Sequence[str], key: str) -> list[Part
             before = ""
             if spec or conversion:
                 problem = f"formats are not supported; write {{{field}}}"
+                raise UserError(f"{key}: {template!r}: {problem}")
+            if kind := (unreadable or {}).get(field):
+                problem = f"column {field!r} is of type {kind}; save it as text"
                 raise UserError(f"{key}: {template!r}: {problem}")
             if field not in columns:
                 known = ", ".join(columns)

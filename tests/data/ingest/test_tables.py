@@ -51,6 +51,11 @@ def test_malformed_lines(tmp_path, line, reason):
         (b"", "empty"),
         (b"\n \n", "empty"),
         ("a:token\n".encode("utf-16"), "UTF-16"),
+        ("a:token\n".encode("utf-16-le"), "UTF-16"),
+        ("a:token\n".encode("utf-16-be"), "UTF-16"),
+        (b"PK\x03\x04...", "is an archive or a spreadsheet; unpack it"),
+        (b"\x28\xb5\x2f\xfd...", "is compressed by zstd; unpack it"),
+        (b"PAR1...", "is a Parquet file; set data.format to 'parquet'"),
         (b"a:token\ta:token\n", "column 'a:token' appears twice"),
         (b"a:token\t\n", "a column without a name"),
         (b"a:token\tb:int\n", "header 'b:int' is not name:type"),
@@ -125,6 +130,17 @@ def test_bad_times(tmp_path, value, reason):
     assert text == f"u\tb\t{value}"
 
 
+def test_days_as_numbers_are_not_seconds(tmp_path):
+    rows = b"u\ta\t20240531\nu\tb\t20231201\n"
+    table = read_table(write(tmp_path, HEADER + rows), "atomic")
+    with pytest.raises(UserError, match=r"looks like days .* write 2024-05-31"):
+        table.check_times("timestamp")
+    rows += b"v\ta\t20241399\n"  # no day: they are seconds
+    table = read_table(write(tmp_path, HEADER + rows), "atomic")
+    table.check_times("timestamp")
+    assert len(table) == 3
+
+
 def test_ids_numbers_and_repeats(tmp_path):
     lines = [
         "u\ta\t1",
@@ -134,6 +150,8 @@ def test_ids_numbers_and_repeats(tmp_path):
         "u\ta\t6",
         "u\tz\t2",
         "u\ta\t1",
+        "<NA>\ta\t1",
+        "None\ta\t1",
     ]
     raw = HEADER + "".join(f"{line}\n" for line in lines).encode()
     table = read_table(write(tmp_path, raw), "atomic")
@@ -149,6 +167,8 @@ def test_ids_numbers_and_repeats(tmp_path):
         (6, "not within 1 and 5"),
         (7, "not in x.item"),
         (8, "the same again"),
+        (9, "not an id"),
+        (10, "not an id"),
     }
     assert table.num_rows == len(table) + len(table.rejected)
 
@@ -237,7 +257,10 @@ def test_compressed_files_and_parts_are_read_as_one_file(tmp_path):
     parts.mkdir()
     (parts / "_SUCCESS").touch()
     for i, row in enumerate(rows):
-        (parts / f"part-0000{i}").write_bytes(HEADER + row)
+        mark, end = (b"\xef\xbb\xbf", b"\r\n") if i == 1 else (b"", b"\n")
+        part = mark + (HEADER + row).replace(b"\n", end)
+        (parts / f"part-0000{i}").write_bytes(part)
+    (parts / "part-00003").touch()
     for path in (tmp_path / "y.inter", parts):
         table = read_table(path, "atomic")
         assert table.frame.equals(expected.frame)
