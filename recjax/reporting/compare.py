@@ -13,9 +13,16 @@ from recjax.common.config import describe_changes
 from recjax.common.errors import UserError
 from recjax.common.files import read_json
 from recjax.reporting.markdown import result_table
-from recjax.reporting.results_file import check_results_version
+from recjax.reporting.results_file import check_results_version, is_interval
 
 METRICS = ("hr@10", "ndcg@10", "mrr@10", "auc")
+RESULT_SHAPES = {
+    "fingerprint": str,
+    "protocol": dict,
+    "seed": int,
+    "test": dict,
+    "baselines": dict,
+}
 
 
 def read_runs(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
@@ -30,9 +37,11 @@ def read_runs(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
             raise UserError(f"{path} does not exist: not a finished run")
         results = read_json(path)
         check_results_version(path, results)
-        for key in ("fingerprint", "protocol", "seed", "test", "baselines"):
-            if key not in results:
-                raise UserError(f"{path}: not the results of a run: no key {key!r}")
+        for key, shape in RESULT_SHAPES.items():
+            if not isinstance(results.get(key), shape):
+                raise UserError(
+                    f"{path}: not the results of a run: {key!r} is missing or damaged"
+                )
         runs[str(folder)] = results
     check_same_protocol(runs)
     return runs
@@ -59,7 +68,7 @@ def comparison(runs: dict[str, dict[str, Any]], metrics: Sequence[str]) -> str:
         named[f"{name}, seed {results['seed']}"] = results["test"]
     for name, values in named.items():
         for metric in metrics:
-            if metric not in values:
+            if not is_interval(values.get(metric)):
                 raise UserError(f"--metrics: {name} has no metric {metric!r}")
     text = result_table(named, metrics)
     return f"{text}\n\nProtocol {first['fingerprint']}; 95% intervals over users."

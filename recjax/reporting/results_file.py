@@ -22,3 +22,10 @@ def check_results_version(path: Path, results: Any) -> None:
             f"{path}: written by an older version of recjax; run it again in another "
             "--workdir"
         )
+
+
+def is_interval(value: Any) -> bool:
+    """Returns whether a value of `results.json` is a metric with its interval."""
+    return isinstance(value, dict) and all(
+        isinstance(value.get(key), int | float) for key in ("value", "low", "high")
+    )

@@ -49,12 +49,26 @@ def test_sampled_candidates_come_with_a_warning(run, capsys):
     assert final["test"]["hr@10"]["value"] == 1  # of six
 
 
-def test_files_that_are_no_results_are_refused(tmp_path, monkeypatch, capsys):
-    (tmp_path / "results.json").write_text('{"seed": 1}')
+RESULTS = {"fingerprint": "a", "protocol": {}, "seed": 0, "test": {}, "baselines": {}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"seed": 1}, "results.json: not the results of a run: 'fingerprint' is miss"),
+        ({**RESULTS, "baselines": 3}, "'baselines' is missing or damaged"),
+        (RESULTS, "has no metric 'hr@10'"),
+        ({**RESULTS, "test": {"hr@10": {"value": None}}}, "has no metric 'hr@10'"),
+    ],
+)
+def test_files_that_are_no_results_are_refused(
+    tmp_path, monkeypatch, capsys, content, message
+):
+    (tmp_path / "results.json").write_text(json.dumps(content))
     with pytest.raises(SystemExit, match="2"):
         main(monkeypatch, tmp_path)
     (line,) = capsys.readouterr().err.splitlines()
-    assert "results.json: not the results of a run: no key 'fingerprint'" in line
+    assert message in line
 
 
 @pytest.mark.parametrize("old", [{"before": {}}, {"phases": {"p": {"buckets": {}}}}])
