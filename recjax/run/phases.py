@@ -1,9 +1,11 @@
 """Builds, trains and evaluates one phase of a run."""
 
 import contextlib
+import math
 from dataclasses import dataclass
 from typing import Any
 
+from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, max_change
 from recjax.common.text import visible
 from recjax.data.batching.types import Batch
@@ -79,6 +81,9 @@ def evaluate_phase(
       params: all parameters as they entered it.
       kept: the trainable parameters that it keeps.
       progress: the progress of the phase.
+
+    Raises:
+      UserError: a parameter that is kept is not finite.
     """
     start, log, metric = run.timer.start(), run.reporter.log, run.config.train.metric
     keep_last = phase.config.keep == "last"
@@ -97,7 +102,13 @@ def evaluate_phase(
         )
     # The report lists parameters in the order of `params`.
     after = {path: kept.get(path, x) for path, x in params.items()}
-    changes = change_report(max_change(params, after), run.rules[phase.index])
+    change_of = max_change(params, after)
+    if lost := [path for path, change in change_of.items() if change == math.inf]:
+        raise UserError(
+            f"phase {phase.config.name}: {lost[0]} is not finite after training; try a "
+            "smaller learning rate in another --workdir"
+        )
+    changes = change_report(change_of, run.rules[phase.index])
     log(changes)
     run.reporter.text(f"changes/{phase.config.name}", changes)
     # The test split is read once per phase, after everything is decided.

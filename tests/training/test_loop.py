@@ -242,6 +242,15 @@ def test_a_phase_leaves_its_best_or_its_last_state(config, tmp_path, keep):
     assert left["valid/kept/ndcg@10"] == pytest.approx(want, abs=1e-6)
 
 
+def test_parameters_that_are_not_finite_end_the_run(small, tmp_path):
+    c = small.unlock()
+    rules = ((r".*", 100.0),)
+    c.train.phases = (base.phase("p", epochs=1, lr=3e38, keep="last", lr_mults=rules),)
+    with pytest.raises(UserError, match="phase p: .* is not finite after training"):
+        train.run(c.lock(), str(tmp_path))
+    assert not (tmp_path / "results.json").exists()
+
+
 def test_an_epoch_can_have_a_fixed_number_of_steps(config, tmp_path):
     """40 users in epochs of 2 batches of 8: the next epoch takes the remaining ones."""
     c = config.unlock()

@@ -19,6 +19,7 @@ from recjax.models.encoders.base import EncoderConfig, ModelType, Weights
 from recjax.models.encoders.bert_files import BERT, DISTILBERT, ROBERTA, TASK_HEAD
 from recjax.models.encoders.directory import CONFIG, find_file, weight_files
 
+MAX_PROBLEMS = 50  # that an error lists
 # By `model_type` of `config.json`.
 MODEL_TYPES = {"bert": BERT, "roberta": ROBERTA, "distilbert": DISTILBERT}
 
@@ -55,7 +56,7 @@ def load_params(folder: Path, expected: FlatParams) -> FlatParams:
     `expected` holds an array or `ShapeDtypeStruct` for each path of the encoder.
 
     Raises:
-      UserError: lists every missing, extra and misshapen weight, so that a file has to
+      UserError: lists the missing, extra and misshapen weights, so that a file has to
         be repaired once and not weight by weight.
     """
     params, problems = FlatParams(), list[str]()
@@ -86,8 +87,10 @@ def load_params(folder: Path, expected: FlatParams) -> FlatParams:
             raise UserError(f"{path}: unreadable ({e})") from None
     problems += [f"missing {ours}" for ours in expected if ours not in params]
     if problems:
-        listed = "; ".join(sorted(problems))
-        raise UserError(f"{path}: does not fit config.json: {listed}")
+        listed = "; ".join(sorted(problems)[:MAX_PROBLEMS])
+        more = len(problems) - MAX_PROBLEMS
+        others = f"; and {more:,} more" if more > 0 else ""
+        raise UserError(f"{path}: does not fit config.json: {listed}{others}")
     return params
 
 
