@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--metrics", nargs="+", default=METRICS, help=METRICS_HELP)
     parser.add_argument("--tested", metavar="METRIC", help=TESTED)
     parser.add_argument(
-        "--published", type=path_argument, help="CSV: name, source, metrics"
+        "--published", type=path_argument, help="CSV: name, source, metrics, data"
     )
     parser.add_argument("--partial", action="store_true", help=PARTIAL)
     items = ("all", *ITEM_BINS)

@@ -9,14 +9,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.tabling.table import Row
+from experiments.tabling.table import PUBLISHED, Row
 from recjax.common.errors import UserError
 
 # Okabe and Ito, 2008: distinguishable with colour blindness.
 OKABE_ITO = ("#0072B2", "#D55E00", "#56B4E9", "#009E73", "#E69F00")
 GRAY = "#555555"
-COLORS = {"variant": OKABE_ITO[0], "baseline": GRAY, "published": OKABE_ITO[1]}
-SEED_COLOR = OKABE_ITO[2]
+COLORS = {
+    "variant": OKABE_ITO[0],
+    "reference": OKABE_ITO[0],
+    "published": OKABE_ITO[1],
+    "seed": OKABE_ITO[2],
+    "baseline": GRAY,
+}
+NOTE_WIDTH = 200  # characters of a line
 # Candidate positions of a variant's label, nearest first: distance in typographic
 # points, and angle in degrees.
 LABEL_DISTANCES = (8, 16, 26, 38, 52, 68, 86)
@@ -69,7 +75,7 @@ def plot(
     matplotlib.rcParams["text.parse_math"] = False  # titles and names may contain $
     from matplotlib import pyplot as plt
 
-    shown = [row for row in rows if row.values.keys() & {*metrics}]
+    shown = [row for row in rows if row.values.keys() & {*metrics} and not row.data]
     variants = [row for row in shown if row.kind == "variant"]
     height, ratios = max(1.8 + 0.34 * len(shown), 4), [2] * len(metrics) + [3]
     figure, (*lefts, right) = plt.subplots(
@@ -77,7 +83,7 @@ def plot(
     )
     if title:
         figure.suptitle(title)
-    add_legend(figure, {row.kind for row in shown})
+    add_legend(figure, {row.kind for row in shown}, reference, note(rows, metrics))
     for axes, metric in zip(lefts, metrics, strict=True):
         draw_rows(axes, shown, metric, reference)
     for axes in lefts[1:]:
@@ -95,8 +101,23 @@ def plot(
     plt.close(figure)
 
 
-def add_legend(figure: Any, kinds: Collection[str]) -> None:
-    """Explains the markers below the panels."""
+def note(rows: Sequence[Row], metrics: Sequence[str]) -> str:
+    """Lists the published values of other data sets, which no panel shows."""
+    values = [
+        f"{row.label.removesuffix(PUBLISHED)}: "
+        + ", ".join(f"{m} {mean_over_seeds(row, m):.4f}" for m in metrics if m in shown)
+        + f" ({row.source})"
+        for row in rows
+        if row.data and (shown := row.values)
+    ]
+    text = f"Published on other data, not comparable: {'; '.join(values)}"
+    return textwrap.fill(text, NOTE_WIDTH) if values else ""
+
+
+def add_legend(
+    figure: Any, kinds: Collection[str], reference: str, remark: str
+) -> None:
+    """Explains the markers below the panels, under a remark."""
     from matplotlib.lines import Line2D
 
     entries: list[tuple[str, str, dict[str, Any]]] = [
@@ -104,15 +125,22 @@ def add_legend(figure: Any, kinds: Collection[str]) -> None:
         ("seed", "seed", {"marker": "o", "ls": ""}),
         ("baseline", "(baseline), not trained", {"marker": "D", "ls": "-"}),
         ("published", "published", {"marker": "|", "ls": "", "ms": 14, "mew": 2.5}),
+        ("reference", f"mean of {reference}", {"ls": ":", "lw": 1}),
     ]
     handles = []
     for kind, text, style in entries:
-        if kind in {"variant", "seed", *kinds}:
-            color = COLORS.get(kind, SEED_COLOR)
+        if kind in {"variant", "seed", "reference", *kinds}:
+            color = COLORS[kind]
             handle = Line2D([], [], label=text)
             handle.set(color=color, **style)
             handles.append(handle)
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=len(handles),
+        title=remark or None,
+        title_fontsize=8,
+    )
 
 
 def mean_over_seeds(row: Row, metric: str) -> float:
@@ -145,7 +173,7 @@ def draw_rows(axes: Any, rows: Sequence[Row], metric: str, reference: str) -> No
         else:
             axes.plot(mean, y, "D", color=color, ms=6)
         if len(values) > 1:  # drawn below the mean, so that each seed is visible
-            axes.plot(values, [y + 0.25] * len(values), "o", color=SEED_COLOR, ms=4)
+            axes.plot(values, [y + 0.25] * len(values), "o", color=COLORS["seed"], ms=4)
     axes.set_yticks(
         range(len(rows)), [textwrap.fill(row.label, LABEL_WIDTH) for row in rows]
     )

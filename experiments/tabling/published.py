@@ -9,10 +9,13 @@ from experiments.tabling.table import Row
 from recjax.common.errors import UserError
 
 METRIC = re.compile(r"[a-z]+@[1-9][0-9]*")
+COLUMNS = ("name", "source", "data", "note")
 
 
 def read_published(path: Path, metrics: Sequence[str]) -> list[Row]:
-    """Reads a CSV with the columns name, source, metrics and optionally note.
+    """Reads a CSV with the columns name, source, metrics and optionally data and note.
+
+    `data` names the data set of the values if it is not that of the table.
 
     Args:
       path: the file; the cells of its metrics are fractions or empty.
@@ -34,10 +37,10 @@ def read_published(path: Path, metrics: Sequence[str]) -> list[Row]:
     if len(set(head)) < len(head):
         raise UserError(f"--published {path}: two columns have the same name")
     for column in head:
-        if column not in ("name", "source", "note") and not METRIC.fullmatch(column):
+        if column not in COLUMNS and not METRIC.fullmatch(column):
             raise UserError(
-                f"--published {path}: column {column!r} is neither name, source, note "
-                "nor a metric like hr@10"
+                f"--published {path}: column {column!r} is neither "
+                f"{', '.join(COLUMNS)} nor a metric like hr@10"
             )
     if not set(head) & set(metrics):
         raise UserError(f"--published {path}: has none of {', '.join(metrics)}")
@@ -66,5 +69,12 @@ def _read_row(
             if not 0 <= value <= 1:
                 raise UserError(f"{where}, column {metric}: {text!r} is not a fraction")
             values[metric] = [value]
-    name, source, note = cells["name"], cells["source"], cells.get("note", "")
-    return Row(name, "published", values, source=source, note=note)
+    data, note = cells.get("data", ""), cells.get("note", "")
+    return Row(
+        cells["name"],
+        "published",
+        values,
+        source=cells["source"],
+        data=data,
+        note=note,
+    )

@@ -15,6 +15,7 @@ COMPARISON = ("difference", "difference seeds", "p")
 TABLE_FILES = ("table.md", "table.csv", "plot.png")
 RANKS = "ranks"  # column of table.csv with digests, each as `seed:digest`
 PUBLISHED = " (published)"  # ends the labels of published rows
+ON = ", on "  # precedes the data set of a published row
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Row:
       p: p-value of the difference, corrected for the number of tests.
       ranks: digest of the test ranks by seed; variants only.
       source: origin of a published row.
+      data: data set of a published row, if it is not that of the table.
       note: remark on a published row.
     """
 
@@ -44,14 +46,15 @@ class Row:
     p: float | None = None
     ranks: dict[int, str] = field(default_factory=dict)
     source: str = ""
+    data: str = ""
     note: str = ""
 
     @property
     def label(self) -> str:
         """The name as shown in tables and plots."""
-        if self.kind == "variant":
-            return self.name
-        return f"({self.name})" if self.kind == "baseline" else self.name + PUBLISHED
+        if self.kind == "published":
+            return self.name + (self.data and ON + self.data) + PUBLISHED
+        return f"({self.name})" if self.kind == "baseline" else self.name
 
 
 def markdown(rows: Sequence[Row], metrics: Sequence[str], difference: str) -> str:
@@ -167,8 +170,8 @@ def _read_row(cells: Mapping[str, str], metrics: Sequence[str]) -> Row:
     label = cells["name"]
     values = {m: by_seed for m, by_seed in values.items() if by_seed}
     if cells["source"]:
-        name = label.removesuffix(PUBLISHED)
-        return Row(name, "published", values, source=cells["source"])
+        name, _, data = label.removesuffix(PUBLISHED).partition(ON)
+        return Row(name, "published", values, source=cells["source"], data=data)
     if not cells["seeds"]:
         return Row(label[1:-1], "baseline", values, intervals)
     # The costs are the columns between the comparison and the source.

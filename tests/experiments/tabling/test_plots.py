@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from experiments.tabling import plots
@@ -66,6 +67,23 @@ def test_a_high_published_value_does_not_squeeze_the_scale(axes):
     assert not lines(axes, "|")
     assert lines(axes, ">") == [[[pytest.approx(0.4 * plots.EDGE), 3]]]
     assert [text.get_text() for text in axes.texts] == ["0.9000 "]
+
+
+def test_values_of_other_data_are_a_note(tmp_path, monkeypatch):
+    far = Row("Far", "published", {"hr@10": [0.9]}, source="Paper", data="MIND")
+    assert far.label == "Far, on MIND (published)"
+    drawn, legends = [], []
+    monkeypatch.setattr(plots, "draw_rows", lambda _, rows, *args: drawn.append(rows))
+    monkeypatch.setattr(Figure, "legend", lambda _, **options: legends.append(options))
+    path = tmp_path / "plot.png"
+    plots.plot(path, [*ROWS, far], ["hr@10"], reference="plain")
+    assert drawn == [ROWS[:4]]
+    (legend,) = legends
+    assert legend["title"] == (
+        "Published on other data, not comparable: Far, on MIND: hr@10 0.9000 (Paper)"
+    )
+    labels = [handle.get_label() for handle in legend["handles"]]
+    assert labels[-1] == "mean of plain"
 
 
 def test_a_row_without_the_metric_keeps_its_place(axes):

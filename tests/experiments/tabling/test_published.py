@@ -15,11 +15,15 @@ def read(tmp_path, text, metrics=("hr@10", "ndcg@10")):
 
 
 def test_rows(tmp_path):
-    text = 'name,source,hr@5,ndcg@10,note\n"A, B",Paper,0.3,0.1,\n\nC,Other,,,why\n'
+    text = (
+        'name,source,hr@5,ndcg@10,note,data\n"A, B",Paper,0.3,0.1,,\n\n'
+        "C,Other,,,why,MIND\n"
+    )
     first, second = read(tmp_path, text)
     assert (first.label, first.source, first.note) == ("A, B (published)", "Paper", "")
     assert first.values == {"ndcg@10": [0.1]}
     assert (second.values, second.note) == ({}, "why")
+    assert second.label == "C, on MIND (published)"
     assert not first.cost
     assert not first.intervals
 
