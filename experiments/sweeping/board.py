@@ -25,7 +25,7 @@ def write_columns(
     for old in out.glob(f"{EVENTS}.out.tfevents.*{SUFFIX}"):
         old.unlink()
     union = {key: value for config in configs for key, value in config.items()}
-    simple = {
+    simple = {"run": ""} | {
         key: value if isinstance(value, bool | int | float) else ""
         for key, value in union.items()
         if key == "seed" or any(config.get(key) != value for config in configs)

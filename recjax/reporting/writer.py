@@ -20,6 +20,7 @@ from recjax.reporting.bars import make_bar
 from recjax.reporting.log_files import cut_events, cut_jsonl
 from recjax.reporting.rank_files import read_ranks, write_ranks
 from recjax.reporting.wandb import WandbWriter
+from recjax.runtime.locks import MARK
 
 # tensorboardX imports torch if it is installed, which takes seconds and is not needed.
 _hidden = sys.modules.setdefault("torch", None) is None  # type: ignore[arg-type]
@@ -145,11 +146,12 @@ class Reporter:
           values: values of the config by key.
         """
         if self.active:
-            simple = {
-                k: v if isinstance(v, bool | int | float | str) else json.dumps(v)
-                for k, v in values.items()
-            }
-            _, start, end = make_hparams(simple, {})
+            # In the directory of a sweep, the directory above names the variant.
+            parents = self.workdir.absolute().parents
+            swept = len(parents) > 1 and (parents[1] / MARK).exists()
+            name = Path(parents[0].name if swept else "", self.workdir.absolute().name)
+            simple = {key: _spell(value) for key, value in values.items()}
+            _, start, end = make_hparams({"run": str(name), **simple}, {})
             self._add(start)
             self._add(end)
 
@@ -210,3 +212,15 @@ class Reporter:
             Event(wall_time=time.time(), step=step, summary=summary)
         )
         self._events.flush()
+
+
+def _spell(value: Any) -> bool | int | float | str:
+    """Writes out rules, as in ".*/kernel: frozen", and other lists as JSON."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    pairs = [
+        isinstance(x, list) and len(x) == 2 and isinstance(x[0], str) for x in value
+    ]
+    if not pairs or not all(pairs):
+        return json.dumps(value)
+    return "; ".join(f"{key}: {'frozen' if x is None else x}" for key, x in value)
