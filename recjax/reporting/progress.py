@@ -97,7 +97,7 @@ class TrainLogger:
             scalars = {
                 "train/loss": self.loss,
                 "train/grad_norm": float(values["grad_norm"]),
-                **{f"optim/lr/{group}": rate for group, rate in rates.items()},
+                **{f"train/lr/{group}": rate for group, rate in rates.items()},
             }
             for kind in ("users", "items"):
                 spread = float(values[f"spread/{kind}"])

@@ -58,13 +58,15 @@ def test_runs_each_variant_with_each_seed_once(
     runs = board.PluginRunToTagToContent("hparams")
     assert [x for x in runs if metadata.EXPERIMENT_TAG in runs[x]] == ["."]
     columns = metadata.parse_experiment_plugin_data(runs["."][metadata.EXPERIMENT_TAG])
-    assert sorted(x.name for x in columns.hparam_infos) == ["item_tower.width", "seed"]
+    names = sorted(x.name for x in columns.hparam_infos)
+    assert names == ["item_tower.width", "run", "seed"]
     assert "test/ndcg@10" in [x.name.tag for x in columns.metric_infos]
     started = metadata.parse_session_start_info_plugin_data(
         runs["wide/3"][metadata.SESSION_START_INFO_TAG]
     )
     assert started.hparams["item_tower.width"].number_value == 16
     assert started.hparams["seed"].number_value == 3
+    assert started.hparams["run"].string_value == "wide/3"
     for damaged in ('{"seconds": ', "", "{}", "[]"):
         (tmp_path / "out/wide/3/results.json").write_text(damaged)
         with pytest.raises(SystemExit, match="2"):
@@ -389,7 +391,7 @@ def test_a_sweep_killed_twice_gives_the_same(sweep_config, tmp_path):
 def test_a_signal_saves_the_runs_and_stops(sweep_config, tmp_path, number):
     process = start(sweep_config(epochs=400), tmp_path / "out")
     log = tmp_path / "out" / "logs" / "narrow-0.txt"
-    while not (log.exists() and "step/s" in log.read_text()):
+    while not (log.exists() and " steps, " in log.read_text()):
         time.sleep(0.1)
     process.send_signal(number)
     said, _ = process.communicate()

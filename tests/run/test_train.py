@@ -121,7 +121,7 @@ def test_run_directory(whole, capsys):
     assert results["test"]["hr@10"].keys() == {"value", "low", "high"}
     tags = {tag for record in records(whole.workdir) for tag in record}
     assert tags >= {
-        "train/loss", "valid/ndcg@10", "optim/lr/encoder", "optim/lr/users",
+        "train/loss", "valid/ndcg@10", "train/lr/encoder", "train/lr/users",
         "time/step_ms", "test/hr@10",
     }  # fmt: skip
 
@@ -173,7 +173,8 @@ def test_tensorboard_reads_the_run(whole):
         events.Tags()["tensors"]
     )
     started = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
-    for words in (b"item_tower.width", b"train.phases[1].ema", b"fingerprint"):
+    rules = rb"items/text/encoder/.*: frozen; .*: 1.0"
+    for words in (b"item_tower.width", b"train.phases[1].ema", b"fingerprint", rules):
         assert words in started
 
 
