@@ -1,10 +1,11 @@
 """Arrays of the catalogue on the devices: token ids, or a frozen prefix's output."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -79,7 +80,9 @@ class CatalogueBuilder:
     config: Any  # `config.text`
     mesh: Mesh
     prefix_encoder: PrefixEncoder | None  # None without a text source
-    shapes_only: bool = False  # frozen blocks give shapes instead of arrays (dry run)
+    # Replaces the output of frozen blocks in a dry run, by its shape or by an array of
+    # this shape; takes the shape.
+    stand_in: Callable[[jax.ShapeDtypeStruct], Any] | None = None
 
     def build(
         self,
@@ -103,14 +106,15 @@ class CatalogueBuilder:
         if not blocks:
             ids = {"text": {"ids_T": encoder.packing.tokens.ids}}
             return self._arrays(replicate(ids, self.mesh), encoder.packing)
-        if self.shapes_only:
-            prefix: Any = encoder.shape(model, blocks)
+        if self.stand_in is not None:
+            prefix: Any = self.stand_in(encoder.shape(model, blocks))
         else:
             prefix = encoder.encode(model, params, blocks)
+        is_shape = isinstance(prefix, jax.ShapeDtypeStruct)
         if is_pooled(model, blocks):
             # No text is left to encode. One vector per item is small compared with its
             # states, so vectors are always read into memory.
-            if self.config.whiten and not self.shapes_only:
+            if self.config.whiten and not is_shape:
                 prefix = whiten(prefix)
             return self._arrays(self._replicate("vectors_NxE", prefix), None)
         # Upper layers train on the states of the tokens.
@@ -121,7 +125,7 @@ class CatalogueBuilder:
                     f"({num_bytes / GIB:.1f} GiB) in memory in every step, more than "
                     "text.cache_ram_gib; raise that limit or choose other negatives"
                 )
-            if not self.shapes_only:
+            if not is_shape:
                 return self._arrays({}, encoder.packing, prefix)
         return self._arrays(self._replicate("states_TxE", prefix), encoder.packing)
 
@@ -135,6 +139,6 @@ class CatalogueBuilder:
         return CatalogueArrays(self.mesh, by_source, pieces, packing, mapped_TxE)
 
     def _replicate(self, name: str, prefix: Any) -> dict[str, dict[str, Any]]:
-        if not self.shapes_only:
+        if not isinstance(prefix, jax.ShapeDtypeStruct):
             prefix = replicate(np.asarray(prefix), self.mesh)
         return {"text": {name: prefix}}

@@ -34,6 +34,7 @@ from recjax.runtime.compile_cache import platform_key
 from recjax.runtime.compiler import Compiler
 from recjax.runtime.mesh import replicate, row_multiple, shard_batch
 
+SAMPLED_PIECES = 3  # of the catalogue, to estimate the seconds of all of them
 # Modules that decide the bits of a prefix. A change to any of them, even to a comment,
 # invalidates the cached files: a repeated computation costs less than a stale prefix.
 # The packing is among them because the shape of a row decides the order of summation.
@@ -131,12 +132,7 @@ class PrefixEncoder:
         The result is vectors_NxE if these are all blocks, else states_TxE. It is read
         from the cache if an earlier run has computed exactly the same.
         """
-        cache = PrefixCache(
-            cache_dir() / "prefix",
-            self.config.cache_dtype,
-            max_bytes=self.config.cache_disk_gib * GIB,
-            mapped_above=self.config.cache_ram_gib * GIB,
-        )
+        cache = self._cache()
         key = self.cache_key(model, params, blocks)
         array, source = cache.load(key), "read from"
         if jax.process_count() > 1:
@@ -159,6 +155,37 @@ class PrefixEncoder:
             f"{array.nbytes / 2**20:.1f} MiB {array.dtype}, {source}{mapped}"
         )
         return array
+
+    def _cache(self) -> PrefixCache:
+        return PrefixCache(
+            cache_dir() / "prefix",
+            self.config.cache_dtype,
+            max_bytes=self.config.cache_disk_gib * GIB,
+            mapped_above=self.config.cache_ram_gib * GIB,
+        )
+
+    def is_cached(self, key: str) -> bool:
+        """Returns whether the cache has a file, damaged or not, for a `cache_key`."""
+        cache = self._cache()
+        return bool(cache.max_bytes) and cache.path(key).exists()
+
+    def sample(
+        self, model: Recommender, params: FlatParams, blocks: int
+    ) -> tuple[Callable[[], Any], float]:
+        """Returns a function that encodes a part of what `encode` does.
+
+        Returns:
+          The function, and the number of such parts.
+        """
+        encode = self._compile_blocks(model, blocks)
+        pieces = split_catalogue(self.num_items, self.packing, self.config, self.mesh)
+        chosen = pieces[:: -(-len(pieces) // SAMPLED_PIECES)]
+        text = {p: x for p, x in params.items() if p.startswith(TEXT_PARAMS)}
+
+        def encode_part() -> list[jax.Array]:
+            return [encode(text, items.packed) for items in chosen if items.packed]
+
+        return encode_part, len(pieces) / len(chosen)
 
     def shape(self, model: Recommender, blocks: int) -> jax.ShapeDtypeStruct:
         """Returns the shape and dtype of what `encode` returns, without computing."""

@@ -1,4 +1,4 @@
-"""A dry run: checks everything, trains nothing and writes nothing."""
+"""A dry run: checks everything, estimates time and memory, and writes nothing."""
 
 import tempfile
 import time
@@ -12,6 +12,7 @@ import numpy as np
 from recjax.common.errors import UserError
 from recjax.common.files import user_path
 from recjax.config.validate import check_config
+from recjax.run.estimate import describe, estimate_run
 from recjax.run.setup import open_run, trained_phases
 from recjax.run.workdir import check_same_config
 from recjax.runtime.host_memory import available_memory
@@ -22,7 +23,7 @@ from recjax.training.train_step import TrainState
 
 
 def dry_run(config: Any, workdir: str) -> None:
-    """Checks data and weights, and logs the steps and the memory of every phase.
+    """Checks data and weights, and logs the steps, time and memory of every phase.
 
     Args:
       config: a locked config.
@@ -40,7 +41,8 @@ def dry_run(config: Any, workdir: str) -> None:
             for index, each in enumerate(trained_phases(config)):
                 phase, state = make_phase(run, index, each, params, 0)
                 run.reporter.log(describe_phase(run, phase, state))
-            run.reporter.log("dry run: no problems; nothing was trained or written")
+            run.reporter.log(describe(estimate_run(run, params)))
+            run.reporter.log("dry run: no problems; nothing was written")
 
 
 def describe_phase(run: Run, phase: Phase, state: TrainState) -> str:

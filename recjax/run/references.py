@@ -13,6 +13,7 @@ from recjax.catalogue.whitening import whiten
 from recjax.common.param_paths import FlatParams
 from recjax.evaluation.evaluator import Evaluation
 from recjax.evaluation.results import reference_results
+from recjax.models.recommender import Recommender
 from recjax.runtime.mesh import replicate
 from recjax.training.context import Run
 
@@ -70,11 +71,8 @@ class References:
 
         Attention pooling has to be learned, so the mean replaces it here.
         """
-        pooling = self.run.config.item_tower.pooling
         start = self.run.timer.start()
-        model = self.run.model.with_text(
-            pooling="mean" if pooling == "attention" else pooling
-        )
+        model = untrained_model(self.run)
         assert model.encoder_config is not None
         encoder = self.run.catalogue.prefix_encoder
         assert encoder is not None
@@ -89,13 +87,26 @@ class References:
             _ = self.vectors_NxE
 
     def _fit(self, name: str) -> Baseline:
-        if name == TEXT:
-            return TextSimilarity(whiten(self.vectors_NxE, WHITENING_POWER))
-        baseline = BASELINES[name](self.run.config.seed)
-        baseline.fit(self.run.data.train, self.run.data.num_items)
-        return baseline
+        vectors_NxE = self.vectors_NxE if name == TEXT else None
+        return fit_baseline(self.run, name, vectors_NxE)
 
     def _report(self, name: str, test: Evaluation) -> dict[str, Any]:
         """Keeps the test ranks for `ranks.parquet`, and returns the metrics."""
         self.run.reporter.ranks(name, test.rank_R)
         return reference_results(self.run.config, self.run.data, test)
+
+
+def untrained_model(run: Run) -> Recommender:
+    """Returns the model with a pooling that does not have to be learned."""
+    pooling = run.config.item_tower.pooling
+    return run.model.with_text(pooling="mean" if pooling == "attention" else pooling)
+
+
+def fit_baseline(run: Run, name: str, vectors_NxE: np.ndarray | None) -> Baseline:
+    """Fits a baseline on the training examples; `text` needs the items' vectors."""
+    if name == TEXT:
+        assert vectors_NxE is not None
+        return TextSimilarity(whiten(vectors_NxE, WHITENING_POWER))
+    baseline = BASELINES[name](run.config.seed)
+    baseline.fit(run.data.train, run.data.num_items)
+    return baseline

@@ -220,7 +220,7 @@ def make_run(
         config.text,
         mesh,
         prefix_encoder,
-        shapes_only=planned_workdir is not None,
+        stand_in=(lambda shape: shape) if planned_workdir else None,
     )
     run = Run(
         config=config,

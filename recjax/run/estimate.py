@@ -1,0 +1,257 @@
+"""Estimates the seconds and the memory of a run by measuring parts of it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from recjax.baselines import TEXT
+from recjax.baselines.score_fusion import ScoreFusion
+from recjax.common.param_paths import FlatParams
+from recjax.data.dataset import Examples
+from recjax.evaluation.results import phase_results, reference_results
+from recjax.models.items.text_source import count_frozen_blocks
+from recjax.reporting.writer import Reporter
+from recjax.run.references import fit_baseline, untrained_model
+from recjax.run.setup import trained_phases
+from recjax.runtime.host_memory import peak_memory
+from recjax.runtime.mesh import replicate
+from recjax.training.callbacks import RunCallbacks
+from recjax.training.context import Run
+from recjax.training.make_phase import make_phase
+
+SAMPLED_BATCHES = 8  # of the examples of a split that are ranked
+MAX_STEPS = 30  # that are measured in a phase
+STEP_SECONDS = 5.0  # after which no further step is measured
+RANDOM_ROWS = 4096  # of a stand-in for vectors; further rows repeat them
+
+
+@dataclass
+class Estimate:
+    """The cost of a run that trains every phase for all its epochs.
+
+    Attributes:
+      seconds: by part, as in `results.json`.
+      epochs: seconds of an epoch with its validation, by name of the phase.
+      peak_mib: largest memory of the process on the host.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    epochs: dict[str, float] = field(default_factory=dict)
+    peak_mib: int = 0
+
+    def add(self, part: str, seconds: float) -> None:
+        """Adds seconds to a part."""
+        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
+
+
+def estimate_run(run: Run, params: FlatParams) -> Estimate:
+    """Measures some steps of every phase, and parts of everything else.
+
+    Nothing is written, and `params` stay as they are. Instead of the output of frozen
+    encoder blocks, steps read random numbers of the same shape.
+
+    Args:
+      run: a run that was built for a dry run.
+      params: all parameters before training.
+    """
+    estimate = Estimate()
+    estimate.add("load", run.timer.totals()["load"])
+    batch = SAMPLED_BATCHES * run.config.eval.batch_size
+    sampled = replace(
+        run,
+        data=replace(
+            run.data,
+            valid=sample(run.data.valid, batch),
+            test=sample(run.data.test, batch),
+        ),
+        catalogue=replace(run.catalogue, stand_in=stand_in),
+        reporter=Reporter(run.reporter.workdir, active=False),
+    )
+    _add_prefixes(estimate, run, params)
+    _add_references(estimate, run, sampled)
+    for index, config in enumerate(trained_phases(run.config)):
+        _add_phase(estimate, run, sampled, index, config, params)
+    estimate.seconds["compile"] = run.compiler.seconds
+    estimate.peak_mib = peak_memory()
+    return estimate
+
+
+def describe(estimate: Estimate) -> str:
+    """Describes an estimate in lines."""
+    epochs = [
+        f"an epoch of {name} takes {_minutes(seconds)}"
+        for name, seconds in estimate.epochs.items()
+    ]
+    parts = [
+        f"{part} {_minutes(seconds)}"
+        for part, seconds in estimate.seconds.items()
+        if seconds >= 1
+    ]
+    total = _minutes(sum(estimate.seconds.values()))
+    return (
+        f"estimate: at most {total} if no phase stops early ({', '.join(parts)}); "
+        f"{', '.join(epochs)}; peak memory {estimate.peak_mib:,} MiB"
+    )
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def sample(examples: Examples, size: int) -> Examples:
+    """Returns at most `size` examples, evenly spaced."""
+    number = min(size, len(examples))
+    return examples.take(np.linspace(0, len(examples) - 1, number).astype(np.int64))
+
+
+def stand_in(shape: jax.ShapeDtypeStruct) -> np.ndarray:
+    """Returns random numbers of a shape (rows, E)."""
+    rows, width = shape.shape
+    block = np.random.default_rng(0).standard_normal((min(rows, RANDOM_ROWS), width))
+    return np.resize(block.astype(shape.dtype), shape.shape)
+
+
+def now(run: Run) -> float:
+    """Seconds since some moment, without those that went to compiling."""
+    clock, compiled = run.timer.start()
+    return clock - compiled
+
+
+def measure(run: Run, function: Callable[[], Any]) -> float:
+    """Seconds that a function takes at its second call, without compiling."""
+    jax.block_until_ready(function())
+    start = now(run)
+    jax.block_until_ready(function())
+    return now(run) - start
+
+
+def _add_prefixes(estimate: Estimate, run: Run, params: FlatParams) -> None:
+    """Adds the encoding of the catalogue, unless the cache has the result."""
+    encoder = run.catalogue.prefix_encoder
+    if encoder is None:
+        return
+    assert run.model.encoder_config is not None
+    needed = []
+    if run.config.eval.zero_shot or TEXT in _baselines(run):
+        needed.append((untrained_model(run), run.model.encoder_config.num_blocks))
+    for rules in run.rules:
+        blocks = count_frozen_blocks(run.model.encoder_config, rules.trained_paths())
+        if blocks:
+            needed.append((run.model.with_text(frozen_blocks=blocks), blocks))
+    keys = set[str]()
+    for model, blocks in needed:
+        key = encoder.cache_key(model, params, blocks)
+        if key not in keys and not encoder.is_cached(key):
+            encode_part, parts = encoder.sample(model, params, blocks)
+            estimate.add("prefix", parts * measure(run, encode_part))
+        keys.add(key)
+
+
+def _add_references(estimate: Estimate, run: Run, sampled: Run) -> None:
+    """Fits the baselines, and adds their evaluation and that of the encoder."""
+    ratio = len(run.data.test) / len(sampled.data.test)
+    test, encoder = sampled.data.test, run.catalogue.prefix_encoder
+    vectors_NxE = None
+    if encoder is not None:
+        assert run.model.encoder_config is not None
+        blocks = run.model.encoder_config.num_blocks
+        vectors_NxE = stand_in(encoder.shape(run.model, blocks))
+    fitted = {}
+    for name in _baselines(run):
+        start = now(run)
+        fitted[name] = baseline = fit_baseline(run, name, vectors_NxE)
+        estimate.add("baselines", now(run) - start)
+        if name not in run.config.eval.baselines:
+            continue
+
+        def evaluate_baseline(baseline: Any = baseline) -> Any:
+            found = run.evaluator.by_baseline(baseline, test)
+            return reference_results(run.config, sampled.data, found)
+
+        estimate.add("baselines", ratio * measure(run, evaluate_baseline))
+    if fused := [(name, fitted[name]) for name in run.config.head.fusion]:
+        fusion = ScoreFusion(fused, run.config.head.fusion_floor)
+        run.evaluator.set_score_fusion(fusion)
+    if vectors_NxE is not None and run.config.eval.zero_shot:
+        placed_NxE = replicate(vectors_NxE, run.mesh)
+
+        def evaluate_encoder() -> Any:
+            found = run.evaluator.by_text(placed_NxE, test)
+            return reference_results(run.config, sampled.data, found)
+
+        estimate.add("zero_shot", ratio * measure(run, evaluate_encoder))
+
+
+def _add_phase(
+    estimate: Estimate,
+    run: Run,
+    sampled: Run,
+    index: int,
+    config: Any,
+    params: FlatParams,
+) -> None:
+    """Adds a phase: its steps, its validations and its test."""
+    phase, state = make_phase(sampled, index, config, params, 0)
+    callbacks = RunCallbacks(sampled, phase)
+    loop = callbacks.start(state)
+
+    # A validation encodes the catalogue once, and then ranks the examples.
+    encode = measure(
+        run, lambda: phase.scorer.encode_catalogue(phase.nested(loop.state.result))
+    )
+
+    def validate() -> Any:
+        return callbacks.validate(loop)
+
+    ratio = len(run.data.valid) / len(sampled.data.valid)
+    validation = encode + ratio * max(measure(run, validate) - encode, 0)
+
+    # Steps are dispatched as in training, so that batches are made meanwhile.
+    steps = phase.batches.steps_per_epoch
+    stale: dict[str, Any] = {}
+    seconds: list[float] = []
+    while len(seconds) < MAX_STEPS and sum(seconds) < STEP_SECONDS:
+        if phase.is_refresh_step(len(seconds)):
+            stale = phase.encode_stale(loop.state)
+        start = now(run)
+        loop.state, metrics = phase.run_step(loop.state, stale, next(loop.batches))
+        jax.block_until_ready(metrics)
+        seconds.append(now(run) - start)
+    # The median leaves out steps that are slower only because they are the first.
+    step = float(np.median(seconds))
+    if phase.batches.negatives.is_stale:
+        step += encode / min(phase.refresh_steps, steps)
+    estimate.epochs[config.name] = steps * step + validation
+    estimate.add("train", config.epochs * estimate.epochs[config.name] + validation)
+
+    # The test ranks both splits again, and computes all metrics.
+    kept = phase.nested(loop.state.result)
+
+    def test() -> Any:
+        valid, found = run.evaluator.by_model(
+            phase.scorer, kept, sampled.data.valid, sampled.data.test
+        )
+        return phase_results(
+            run.config,
+            sampled.data,
+            run.titles,
+            valid,
+            found,
+            loop.state.result,
+            config.epochs,
+            config.epochs,
+        )
+
+    ratio = len(run.data.test) / len(sampled.data.test)
+    estimate.add("test", encode + ratio * max(measure(run, test) - encode, 0))
+
+
+def _baselines(run: Run) -> Iterable[str]:
+    """Names of all baselines that are fitted, each once."""
+    return dict.fromkeys([*run.config.eval.baselines, *run.config.head.fusion])
