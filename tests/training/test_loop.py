@@ -246,7 +246,7 @@ def test_parameters_that_are_not_finite_end_the_run(small, tmp_path):
     c = small.unlock()
     rules = ((r".*", 100.0),)
     c.train.phases = (base.phase("p", epochs=1, lr=3e38, keep="last", lr_mults=rules),)
-    with pytest.raises(UserError, match="phase p: .* is not finite after training"):
+    with pytest.raises(UserError, match=r"phase p: .* is not finite after training"):
         train.run(c.lock(), str(tmp_path))
     assert not (tmp_path / "results.json").exists()
 

@@ -26,8 +26,9 @@ def tokenize(
         the encoder's vocabulary of `vocab_size`.
     """
     path = folder / "tokenizer.json"
+    content = read_bytes(path)
     try:
-        tokenizer = tokenizers.Tokenizer.from_buffer(read_bytes(path))
+        tokenizer = tokenizers.Tokenizer.from_buffer(content)
     except Exception as e:  # the Rust library raises a bare Exception
         raise UserError(f"{path}: {e}") from None
     _apply_config(tokenizer, folder / "tokenizer_config.json")
