@@ -66,7 +66,7 @@ def markdown(rows: Sequence[Row], metrics: Sequence[str], difference: str) -> st
       difference: heading of the column of differences.
     """
     costs = cost_columns(rows)
-    head = ["", *metrics, difference, "p", *costs]
+    head = ["variant", *metrics, difference, "p", *costs]
     lines = [markdown_line(head), "|---|" + "---:|" * (len(head) - 1)]
     for row in rows:
         shown = [metric_cell(row, m) for m in metrics]

@@ -35,7 +35,7 @@ PROTOCOL = {
 # better: from .1577, the lower bound, to .9077. One sample in 27 is b alone; (2/3)^3
 # are without b.
 TABLE = """\
-|  | hr@10 | ndcg@10 | difference, ndcg@10 | p | seeds | valid ndcg@10 | \
+| variant | hr@10 | ndcg@10 | difference, ndcg@10 | p | seeds | valid ndcg@10 | \
 epochs | train s | all s | trained | MiB |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 | (popularity) | 0.2500 [0.0000, 1.0000] | 0.2500 [0.0000, 1.0000] |  |  |  |  |  |  \
@@ -246,7 +246,7 @@ def test_another_reference_metric_title_and_axis(runs, capsys):
     made = ["--reference=better", "--title=A | B's", "--x=params"]
     collect.main([str(runs), *made, "--metrics", "mrr@10"])
     out = capsys.readouterr().out
-    assert out.startswith("# A | B's\n\n|  | mrr@10 | difference, ndcg@10 |")
+    assert out.startswith("# A | B's\n\n| variant | mrr@10 | difference, ndcg@10 |")
     assert out.endswith(
         "    python -m experiments.collect RUNS --reference=better "
         "'--title=A | B'\"'\"'s' --x=params --metrics mrr@10\n"
