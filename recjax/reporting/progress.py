@@ -3,10 +3,22 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from recjax.data.batching.types import Batch
-from recjax.reporting.writer import Reporter
+
+
+class Output(Protocol):
+    """Where progress is shown: the reporter of a run."""
+
+    def log(self, text: str) -> None:
+        """Prints a line."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Appends scalars to the records of the run."""
+
+    def bar(self, total: int, done: int, name: str) -> Any:
+        """Makes a progress bar."""
 
 
 @dataclass
@@ -14,7 +26,7 @@ class TrainLogger:
     """Shows the progress of a phase and logs its training scalars.
 
     Attributes:
-      reporter: receives the scalars.
+      output: receives lines, scalars and the progress bar.
       name: name of the phase.
       metric: validation metric whose best value the bar shows.
       total: number of steps of the phase.
@@ -30,7 +42,7 @@ class TrainLogger:
       skipped_at: step of the last skipped batch.
     """
 
-    reporter: Reporter
+    output: Output
     name: str
     metric: str
     total: int
@@ -45,7 +57,7 @@ class TrainLogger:
     skipped_at: int = 0
 
     def __post_init__(self) -> None:
-        self._bar = self.reporter.bar(self.total, self.step, self.name)
+        self._bar = self.output.bar(self.total, self.step, self.name)
         self._warned: set[str] = set()
         # The first step of a process compiles, so it is not timed.
         self._num_read = 0
@@ -105,17 +117,17 @@ class TrainLogger:
                 self._check_spread(kind, spread, step)
             if before:
                 scalars["time/step_ms"] = 1000 * (now - before)
-            self.reporter.scalars(step, scalars)
+            self.output.scalars(step, scalars)
 
     def _report_skipped(self, step: int, batch: Batch) -> None:
         self.skipped_at = step
         names = self.user_names(batch)
         some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-        self.reporter.log(
+        self.output.log(
             f"phase {self.name}, step {step}: loss {self.loss:g}: batch skipped, "
             f"{self.skipped} so far; its {len(names)} users: {some}"
         )
-        self.reporter.scalars(step, {"train/skipped": self.skipped})
+        self.output.scalars(step, {"train/skipped": self.skipped})
 
     def _check_spread(self, kind: str, spread: float, step: int) -> None:
         if spread < self.min_spread and kind not in self._warned:
@@ -126,7 +138,7 @@ class TrainLogger:
                 if step > self.first_step + 1
                 else "they were so before this phase: look at the texts and the encoder"
             )
-            self.reporter.log(
+            self.output.log(
                 f"warning: phase {self.name}, step {step}: the vectors of {kind} have "
                 f"collapsed to nearly one direction (spread {spread:.1e}, below "
                 f"train.min_spread); {advice}"

@@ -38,10 +38,11 @@ def dry_run(config: Any, workdir: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         start_time = time.perf_counter()
         with open_run(config, Path(folder), start_time, planned) as (run, params):
-            for index, each in enumerate(trained_phases(config)):
+            phases = trained_phases(config)
+            for index, each in enumerate(phases):
                 phase, state = make_phase(run, index, each, params, 0)
                 run.reporter.log(describe_phase(run, phase, state))
-            run.reporter.log(describe(estimate_run(run, params)))
+            run.reporter.log(describe(estimate_run(run, phases, params)))
             run.reporter.log("dry run: no problems; nothing was written")
 
 

@@ -1,6 +1,6 @@
 """Estimates the seconds and the memory of a run by measuring parts of it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,6 @@ from recjax.evaluation.results import phase_results, reference_results
 from recjax.models.items.text_source import count_frozen_blocks
 from recjax.reporting.writer import Reporter
 from recjax.run.references import fit_baseline, untrained_model
-from recjax.run.setup import trained_phases
 from recjax.runtime.host_memory import peak_memory
 from recjax.runtime.mesh import replicate
 from recjax.training.callbacks import RunCallbacks
@@ -47,7 +46,7 @@ class Estimate:
         self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
 
-def estimate_run(run: Run, params: FlatParams) -> Estimate:
+def estimate_run(run: Run, phases: Sequence[Any], params: FlatParams) -> Estimate:
     """Measures some steps of every phase, and parts of everything else.
 
     Nothing is written, and `params` stay as they are. Instead of the output of frozen
@@ -55,6 +54,7 @@ def estimate_run(run: Run, params: FlatParams) -> Estimate:
 
     Args:
       run: a run that was built for a dry run.
+      phases: the phases with epochs.
       params: all parameters before training.
     """
     estimate = Estimate()
@@ -72,7 +72,7 @@ def estimate_run(run: Run, params: FlatParams) -> Estimate:
     )
     _add_prefixes(estimate, run, params)
     _add_references(estimate, run, sampled)
-    for index, config in enumerate(trained_phases(run.config)):
+    for index, config in enumerate(phases):
         _add_phase(estimate, run, sampled, index, config, params)
     estimate.seconds["compile"] = run.compiler.seconds
     estimate.peak_mib = peak_memory()

@@ -133,7 +133,7 @@ def make_train_logger(run: Run, phase: Phase, progress: PhaseProgress) -> TrainL
         return [visible(str(name)) for name in run.data.user_ids[users_B]]
 
     return TrainLogger(
-        reporter=run.reporter,
+        output=run.reporter,
         name=phase.config.name,
         metric=run.config.train.metric,
         total=phase.config.epochs * steps_per_epoch,

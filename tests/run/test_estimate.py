@@ -58,9 +58,9 @@ def test_a_dry_run_changes_no_file_and_no_parameter(config, tmp_path, monkeypatc
     seen = []
     real = estimate.estimate_run
 
-    def spy(run, params):
+    def spy(run, phases, params):
         before = jax.device_get(params)
-        found = real(run, params)
+        found = real(run, phases, params)
         seen.append((before, jax.device_get(params)))
         return found
 
