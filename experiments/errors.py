@@ -17,7 +17,7 @@ HEAD = """\
 # Errors
 
 All errors that a user can correct, by the file of `recjax` that reports them. Each is
-one line with exit code 2, "where: what is wrong; how to correct it"; `<...>` stands for
+one line with exit code 2, "where: what is wrong; how to correct it"; `<...>` is
 what is filled in. Bad rows of data have further lines, one for each of the first ten.
 This page is made by `python -m experiments.errors`.
 """
