@@ -87,7 +87,7 @@ def test_both_checkpoints_damaged(data, cache, uninterrupted, stopped, tmp_path)
     for number in saves(workdir):
         damage(workdir / "checkpoints" / "last" / str(number), number)
     assert runs.finish(data, workdir, **cache) == 0, runs.output(workdir)
-    assert "nothing of phase top was saved yet" in runs.output(workdir)
+    assert "phase top has no checkpoint yet" in runs.output(workdir)
     runs.assert_same(workdir, uninterrupted)
 
 
