@@ -97,6 +97,8 @@ def train_phase(
             # The device computes this step while the metrics of the step before are
             # read and the next batch is made.
             batch = next(loop.batches)
+            if phase.waits:
+                logger.flush()
             loop.state, metrics = phase.run_step(loop.state, loop.stale, batch)
             logger.add(metrics, batch)
             progress.step += 1
