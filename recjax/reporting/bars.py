@@ -7,7 +7,8 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 REDRAW_SECONDS = 0.2  # between two states of a bar on a terminal
-LINE_SECONDS = 10.0  # between two lines in a file
+LINE_SECONDS = 10.0  # between two lines in a file, at least
+MAX_LINE_SECONDS = 300.0
 LINE_FORMAT = (
     "{desc}: {n_fmt} of {total_fmt} {unit}s, {elapsed}, {remaining} left{postfix}"
 )
@@ -23,17 +24,37 @@ def make_bar(total: int, done: int, name: str, unit: str, *, active: bool) -> An
       unit: what is counted, in the singular.
       active: whether anything is shown.
     """
-    terminal = sys.stdout.isatty()
-    return tqdm(
-        total=total,
-        initial=done,
-        desc=name,
-        unit=unit,
-        file=sys.stdout if terminal else _Lines(sys.stdout),
-        disable=not active,
-        mininterval=REDRAW_SECONDS if terminal else LINE_SECONDS,
-        bar_format=None if terminal else LINE_FORMAT,
-    )
+    shared = {
+        "total": total,
+        "initial": done,
+        "desc": name,
+        "unit": unit,
+        "disable": not active,
+    }
+    if sys.stdout.isatty():
+        return tqdm(**shared, file=sys.stdout, mininterval=REDRAW_SECONDS)
+    return _LineBar(**shared, file=_Lines(sys.stdout), bar_format=LINE_FORMAT)
+
+
+class _LineBar(tqdm):
+    """A bar that is shown rarely: after ten seconds, later less often, and at the end.
+
+    A quarter of the time so far lies between two lines, so that a run of hours has a
+    log that can be read.
+    """
+
+    _shown = 0.0  # elapsed seconds at the last line
+
+    def display(self, *args: Any, **kwargs: Any) -> bool:
+        """Shows the state, unless it has been shown a short time ago."""
+        if not hasattr(self, "start_t"):  # while it is made
+            return False
+        elapsed = self._time() - self.start_t
+        pause = min(max(LINE_SECONDS, elapsed / 4), MAX_LINE_SECONDS)
+        if self.n < self.total and elapsed - self._shown < pause:
+            return False
+        self._shown = elapsed
+        return bool(super().display(*args, **kwargs))
 
 
 class _Lines(io.TextIOBase):
