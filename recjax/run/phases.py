@@ -16,7 +16,7 @@ from recjax.training.callbacks import RunCallbacks
 from recjax.training.context import Run
 from recjax.training.loop import PhaseProgress, train_phase
 from recjax.training.make_phase import make_phase
-from recjax.training.param_report import change_report
+from recjax.training.param_report import change_report, change_summary
 from recjax.training.phase import Phase
 
 
@@ -108,9 +108,10 @@ def evaluate_phase(
             f"phase {phase.config.name}: {lost[0]} is not finite after training; try a "
             "smaller learning rate in another --workdir"
         )
-    changes = change_report(change_of, run.rules[phase.index])
-    log(changes)
-    run.reporter.text(f"changes/{phase.config.name}", changes)
+    rules = run.rules[phase.index]
+    log(change_summary(change_of, rules))
+    full_report = change_report(change_of, rules)
+    run.reporter.text(f"changes/{phase.config.name}", full_report)
     # The test split is read once per phase, after everything is decided.
     valid, test = run.evaluator.by_model(
         phase.scorer, phase.nested(kept), run.data.valid, run.data.test

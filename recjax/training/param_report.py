@@ -1,10 +1,12 @@
-"""Tables of parameters: sizes, learning rates, decay, changes."""
+"""Reports of parameters: sizes, learning rates, decay, changes."""
 
 from collections.abc import Mapping
 
-from recjax.common.param_paths import FlatParams, count_params
+from recjax.common.param_paths import FlatParams
 from recjax.reporting.markdown import markdown_table
 from recjax.training.optimizer import PhaseRules
+
+FROZEN = "frozen"  # instead of a learning rate
 
 
 def full_param_table(params: FlatParams, rules: PhaseRules, lr: float) -> str:
@@ -17,19 +19,34 @@ def full_param_table(params: FlatParams, rules: PhaseRules, lr: float) -> str:
     return markdown_table(["path", "shape", "learning rate", "decay"], rows)
 
 
-def param_table(params: FlatParams, rules: PhaseRules, lr: float) -> str:
-    """Markdown table of modules: size, peak learning rate, share that decays."""
-    modules: dict[tuple[str, str], list[str]] = {}
-    for path in params:
-        key = _module_of(path), _rate(rules, path, lr)
-        modules.setdefault(key, []).append(path)
-    rows = []
-    for (name, rate), paths in modules.items():
-        decayed = count_params({p: params[p] for p in paths if rules.wd_mults[p]})
-        size = count_params({p: params[p] for p in paths})
-        share = "" if rate == "frozen" else f"{100 * decayed // max(size, 1)}%"
-        rows.append([name, f"{size:,}", rate, share])
-    return markdown_table(["parameters", "size", "learning rate", "decayed"], rows)
+def param_summary(params: FlatParams, rules: PhaseRules, lr: float) -> str:
+    """Lines with the parts of the model at each peak learning rate, and their sizes."""
+    by_rate: dict[str, dict[str, int]] = {}
+    for path, x in params.items():
+        rate = _rate(rules, path, lr)
+        parts = by_rate.setdefault("frozen" if rate == FROZEN else f"at {rate}", {})
+        part = _largest_part(path, params, rules)
+        parts[part] = parts.get(part, 0) + x.size
+    lines = []
+    for rate, parts in by_rate.items():
+        names = _join_numbered(parts)
+        sizes = [f"{name} ({size:,})" for name, size in names.items()]
+        lines.append(f"  {rate}: {', '.join(sizes)}")
+    return "\n".join(lines)
+
+
+def change_summary(changes: Mapping[str, float], rules: PhaseRules) -> str:
+    """One line on how much training changed the parameters; see `change_report`."""
+    trained = {p: change for p, change in changes.items() if not rules.is_frozen(p)}
+    frozen = [change for path, change in changes.items() if rules.is_frozen(path)]
+    most = max(trained, key=trained.__getitem__)
+    num_changed = sum(change > 0 for change in trained.values())
+    text = (
+        f"training changed {num_changed} of {len(trained)} arrays, by up to "
+        f"{trained[most]:.2g} ({most})"
+    )
+    same = sum(change == 0 for change in frozen)
+    return f"{text}; {same} of {len(frozen)} frozen ones are bit-identical"
 
 
 def change_report(changes: Mapping[str, float], rules: PhaseRules) -> str:
@@ -56,7 +73,37 @@ def change_report(changes: Mapping[str, float], rules: PhaseRules) -> str:
 
 def _rate(rules: PhaseRules, path: str, lr: float) -> str:
     """Returns the peak learning rate of a parameter, as text."""
-    return "frozen" if rules.is_frozen(path) else f"{lr * rules.lr_mults[path]:.3g}"
+    return FROZEN if rules.is_frozen(path) else f"{lr * rules.lr_mults[path]:.3g}"
+
+
+def _largest_part(path: str, params: FlatParams, rules: PhaseRules) -> str:
+    """Returns the largest part of the model with this parameter and one multiplier."""
+    parts = path.split("/")
+    for length in range(1, len(parts)):
+        prefix = "/".join(parts[:length])
+        within = (p for p in params if p.startswith(f"{prefix}/"))
+        if all(rules.lr_mults[p] == rules.lr_mults[path] for p in within):
+            return prefix
+    return path
+
+
+def _join_numbered(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Joins names that differ in a last number: `layer_0`, `layer_1` -> `layer_0-1`."""
+    groups: dict[str, list[tuple[int, int]]] = {}
+    for name, size in sizes.items():
+        stem, underscore, number = name.rpartition("_")
+        numbered = underscore and number.isdigit()
+        key = f"{stem}_" if numbered else name
+        groups.setdefault(key, []).append((int(number) if numbered else -1, size))
+    joined = {}
+    for key, members in groups.items():
+        numbers, total = [n for n, _ in members], sum(size for _, size in members)
+        first, last = min(numbers), max(numbers)
+        if first < 0:
+            joined[key] = total
+        else:
+            joined[f"{key}{first}" + (f"-{last}" if last > first else "")] = total
+    return joined
 
 
 def _module_of(path: str) -> str:

@@ -109,7 +109,7 @@ def test_frozen_is_bit_identical_and_trained_is_changed(whole):
     for name, changes in (("towers", towers), ("top", top)):
         trained = sum(first[path].size for path, change in changes.items() if change)
         assert whole.final["phases"][name]["trainable"] == trained
-    assert "frozen: 37 of 37 arrays bit-identical" in whole.out
+    assert "; 37 of 37 frozen ones are bit-identical" in whole.out
 
 
 def test_run_directory(whole, capsys):
