@@ -44,6 +44,12 @@ class _LineBar(tqdm):
     """
 
     _shown = 0.0  # elapsed seconds at the last line
+    _is_closing = False
+
+    def close(self) -> None:
+        """Shows the last state."""
+        self._is_closing = True
+        super().close()
 
     def display(self, *args: Any, **kwargs: Any) -> bool:
         """Shows the state, unless it has been shown a short time ago."""
@@ -51,7 +57,7 @@ class _LineBar(tqdm):
             return False
         elapsed = self._time() - self.start_t
         pause = min(max(LINE_SECONDS, elapsed / 4), MAX_LINE_SECONDS)
-        if self.n < self.total and elapsed - self._shown < pause:
+        if not self._is_closing and elapsed - self._shown < pause:
             return False
         self._shown = elapsed
         return bool(super().display(*args, **kwargs))

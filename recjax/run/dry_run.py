@@ -39,15 +39,23 @@ def dry_run(config: Any, workdir: str) -> None:
         start_time = time.perf_counter()
         with open_run(config, Path(folder), start_time, planned) as (run, params):
             phases = trained_phases(config)
+            step_bytes = 0
             for index, each in enumerate(phases):
                 phase, state = make_phase(run, index, each, params, 0)
-                run.reporter.log(describe_phase(run, phase, state))
-            run.reporter.log(describe(estimate_run(run, phases, params)))
+                needed = check_step_memory(run, phase, state)
+                step_bytes = max(step_bytes, needed)
+                steps = phase.batches.steps_per_epoch
+                run.reporter.log(
+                    f"phase {each.name}: at most {each.epochs} epochs of {steps:,} "
+                    f"steps; a step takes {needed / 2**20:,.0f} MiB per device"
+                )
+            estimate = estimate_run(run, phases, params, step_bytes)
+            run.reporter.log(describe(estimate))
             run.reporter.log("dry run: no problems; nothing was written")
 
 
-def describe_phase(run: Run, phase: Phase, state: TrainState) -> str:
-    """Describes the steps of a phase, and the memory that one of them takes.
+def check_step_memory(run: Run, phase: Phase, state: TrainState) -> int:
+    """Returns the bytes per device that a step of a phase takes.
 
     Raises:
       UserError: a step needs more memory than the process may use.
@@ -71,8 +79,4 @@ def describe_phase(run: Run, phase: Phase, state: TrainState) -> str:
             f"this process may use {available / 2**30:.1f}; try a smaller "
             "train.batch_size"
         )
-    return (
-        f"phase {phase.config.name}: at most {phase.config.epochs} epochs of "
-        f"{batches.steps_per_epoch:,} steps; a step takes {needed / 2**20:,.0f} MiB "
-        "per device"
-    )
+    return needed

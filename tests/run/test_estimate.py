@@ -58,9 +58,9 @@ def test_a_dry_run_changes_no_file_and_no_parameter(config, tmp_path, monkeypatc
     seen = []
     real = estimate.estimate_run
 
-    def spy(run, phases, params):
+    def spy(run, phases, params, step_bytes):
         before = jax.device_get(params)
-        found = real(run, phases, params)
+        found = real(run, phases, params, step_bytes)
         seen.append((before, jax.device_get(params)))
         return found
 
