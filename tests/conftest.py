@@ -17,14 +17,16 @@ from recjax.config import base
 from tests import synthetic
 
 # Tests spend most of their time compiling, so compile quickly rather than well.
-os.environ["XLA_FLAGS"] = " ".join(
+COMPILE_QUICKLY = " ".join(
     (
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=8",
         "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
         "--xla_cpu_use_fusion_emitters=false",
     )
+)
+EIGHT_DEVICES = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = " ".join(
+    (os.environ.get("XLA_FLAGS", ""), EIGHT_DEVICES, COMPILE_QUICKLY)
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 

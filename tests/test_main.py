@@ -11,7 +11,7 @@ import pytest
 
 from recjax.config.keys import declared_keys
 from recjax.config.renamed import RENAMED
-from tests.conftest import TINY_BERT
+from tests.conftest import COMPILE_QUICKLY, TINY_BERT
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,7 +22,7 @@ def recjax(*args, cwd=ROOT, **env):
         capture_output=True,
         text=True,
         cwd=cwd,
-        env={**os.environ, "XLA_FLAGS": "", **env},
+        env={**os.environ, "XLA_FLAGS": COMPILE_QUICKLY, **env},
         check=False,
     )
 

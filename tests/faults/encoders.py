@@ -13,7 +13,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from safetensors.numpy import load_file, save_file
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, flatten_params, unflatten_params
 from recjax.data.text.tokenize import tokenize
+from recjax.models.encoders.base import EncoderConfig
 from recjax.models.encoders.directory import transformer_folder
 from recjax.models.encoders.huggingface import load_config, load_params
 
@@ -55,13 +56,21 @@ def read(folder: Path) -> tuple[Any, FlatParams, list[list[int]]]:
     folder = transformer_folder(folder)
     config = load_config(folder)
     tokens = tokenize(TEXTS, folder, max_tokens=32, vocab_size=config.vocab_size)
+    params = load_params(folder, shapes_of(config))
+    bounds = zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)
+    ids = [tokens.ids[start:end].tolist() for start, end in bounds]
+    return config.make_encoder(jnp.float32, 0), params, ids
+
+
+@cache
+def shapes_of(config: EncoderConfig) -> FlatParams:
+    """Returns the shapes of the parameters of an encoder."""
     bert = config.make_encoder(jnp.float32, 0)
     row = jnp.zeros((1, 4), jnp.int32)
     init = partial(bert.init, method=run_blocks)
-    shapes = jax.eval_shape(init, jax.random.key(0), row, row, row)["params"]
-    params = load_params(folder, flatten_params(shapes))
-    bounds = zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)
-    return bert, params, [tokens.ids[start:end].tolist() for start, end in bounds]
+    return flatten_params(
+        jax.eval_shape(init, jax.random.key(0), row, row, row)["params"]
+    )
 
 
 def flip_byte(folder: Path, rng: Rng) -> None:

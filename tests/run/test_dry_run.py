@@ -10,8 +10,15 @@ from recjax.common.errors import UserError
 from recjax.config import base
 from recjax.run import train
 from recjax.run.dry_run import dry_run
+from recjax.run.estimate import Estimate
 from recjax.run.workdir import lock_workdir
 from recjax.runtime.processes import initialize_distributed
+
+
+@pytest.fixture(autouse=True)
+def no_estimate(monkeypatch):
+    """Estimates have tests of their own."""
+    monkeypatch.setattr("recjax.run.dry_run.estimate_run", lambda *args: Estimate())
 
 
 @pytest.mark.parametrize("negatives", ["all", "in_batch", "stale"])

@@ -88,7 +88,7 @@ def test_two_phases_learn(whole):
     for words in (
         "| after phase top (4 epochs)",
         "- after ",
-        "items/text/encoder/layer_1",
+        "items/text/encoder/layer_0-1 (",
         ", loss ",  # after steps a second, or seconds a step
         "users/s",
     ):
