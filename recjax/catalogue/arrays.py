@@ -80,9 +80,8 @@ class CatalogueBuilder:
     config: Any  # `config.text`
     mesh: Mesh
     prefix_encoder: PrefixEncoder | None  # None without a text source
-    # Replaces the output of frozen blocks in a dry run, by its shape or by an array of
-    # this shape; takes the shape.
-    stand_in: Callable[[jax.ShapeDtypeStruct], Any] | None = None
+    # In a dry run: maps the shape of a frozen prefix to what replaces its output.
+    placeholder: Callable[[jax.ShapeDtypeStruct], Any] | None = None
 
     def build(
         self,
@@ -106,8 +105,8 @@ class CatalogueBuilder:
         if not blocks:
             ids = {"text": {"ids_T": encoder.packing.tokens.ids}}
             return self._arrays(replicate(ids, self.mesh), encoder.packing)
-        if self.stand_in is not None:
-            prefix: Any = self.stand_in(encoder.shape(model, blocks))
+        if self.placeholder is not None:
+            prefix: Any = self.placeholder(encoder.shape(model, blocks))
         else:
             prefix = encoder.encode(model, params, blocks)
         is_shape = isinstance(prefix, jax.ShapeDtypeStruct)

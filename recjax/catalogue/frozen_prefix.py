@@ -172,10 +172,10 @@ class PrefixEncoder:
     def sample(
         self, model: Recommender, params: FlatParams, blocks: int
     ) -> tuple[Callable[[], Any], float]:
-        """Returns a function that encodes a part of what `encode` does.
+        """Returns a function that encodes a sample of the catalogue.
 
         Returns:
-          The function, and the number of such parts.
+          The function, and the size of the catalogue in such samples.
         """
         encode = self._compile_blocks(model, blocks)
         pieces = split_catalogue(self.num_items, self.packing, self.config, self.mesh)

@@ -49,8 +49,10 @@ def dry_run(config: Any, workdir: str) -> None:
                     f"phase {each.name}: at most {each.epochs} epochs of {steps:,} "
                     f"steps; a step takes {needed / 2**20:,.0f} MiB per device"
                 )
-            estimate = estimate_run(run, phases, params, step_bytes)
-            run.reporter.log(describe(estimate))
+            # Processes would not measure the same number of steps.
+            if jax.process_count() == 1:
+                estimate = estimate_run(run, phases, params, step_bytes)
+                run.reporter.log(describe(estimate))
             run.reporter.log("dry run: no problems; nothing was written")
 
 

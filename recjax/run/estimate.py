@@ -1,7 +1,9 @@
 """Estimates the seconds and the memory of a run by measuring parts of it."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,10 +11,11 @@ import numpy as np
 
 from recjax.baselines import TEXT
 from recjax.baselines.score_fusion import ScoreFusion
-from recjax.common.param_paths import FlatParams
+from recjax.catalogue.prefix_cache import GIB
+from recjax.common.param_paths import FlatParams, tree_bytes
 from recjax.data.dataset import Examples
 from recjax.evaluation.results import phase_results, reference_results
-from recjax.models.items.text_source import count_frozen_blocks
+from recjax.models.items.text_source import block_of, count_frozen_blocks
 from recjax.reporting.writer import Reporter
 from recjax.run.references import fit_baseline, untrained_model
 from recjax.runtime.host_memory import peak_memory
@@ -63,6 +66,7 @@ def estimate_run(
     estimate = Estimate()
     estimate.add("load", run.timer.totals()["load"])
     batch = SAMPLED_BATCHES * run.config.eval.batch_size
+    max_bytes = run.config.text.cache_ram_gib * GIB
     sampled = replace(
         run,
         data=replace(
@@ -70,7 +74,9 @@ def estimate_run(
             valid=sample(run.data.valid, batch),
             test=sample(run.data.test, batch),
         ),
-        catalogue=replace(run.catalogue, stand_in=stand_in),
+        catalogue=replace(
+            run.catalogue, placeholder=partial(placeholder, max_bytes=max_bytes)
+        ),
         reporter=Reporter(run.reporter.workdir, active=False),
     )
     _add_prefixes(estimate, run, params)
@@ -80,31 +86,31 @@ def estimate_run(
     estimate.seconds["compile"] = run.compiler.seconds
     estimate.peak_mib = peak_memory()
     if jax.default_backend() == "cpu":
-        # In a run of many steps small objects may split the memory that one step has
-        # left, so that another one needs new memory. It happens in about every other.
-        estimate.peak_mib += step_bytes // 2 // 2**20
+        # Fragmentation makes some runs allocate the memory of a step a second time.
+        estimate.peak_mib += step_bytes // 4 // 2**20
     return estimate
 
 
 def describe(estimate: Estimate) -> str:
     """Describes an estimate in lines."""
     epochs = [
-        f"an epoch of {name} takes {_minutes(seconds)}"
+        f"an epoch of {name} takes {format_duration(seconds)}"
         for name, seconds in estimate.epochs.items()
     ]
     parts = [
-        f"{part} {_minutes(seconds)}"
+        f"{part} {format_duration(seconds)}"
         for part, seconds in estimate.seconds.items()
         if seconds >= 1
     ]
-    total = _minutes(sum(estimate.seconds.values()))
+    total = format_duration(sum(estimate.seconds.values()))
     return (
-        f"estimate: at most {total} if no phase stops early ({', '.join(parts)}); "
-        f"{', '.join(epochs)}; peak memory {estimate.peak_mib:,} MiB"
+        f"estimate: {total} if no phase stops early ({', '.join(parts)}); "
+        f"{', '.join(epochs)}; peak host memory {estimate.peak_mib:,} MiB"
     )
 
 
-def _minutes(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """Formats seconds as seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1f} s"
     minutes = seconds / 60
@@ -117,15 +123,20 @@ def sample(examples: Examples, size: int) -> Examples:
     return examples.take(np.linspace(0, len(examples) - 1, number).astype(np.int64))
 
 
-def stand_in(shape: jax.ShapeDtypeStruct) -> np.ndarray:
-    """Returns random numbers of a shape (rows, E)."""
+def placeholder(shape: jax.ShapeDtypeStruct, max_bytes: float) -> np.ndarray:
+    """Returns random numbers of a shape (rows, E).
+
+    Above `max_bytes`, where a run would map a file, all rows are the same one.
+    """
     rows, width = shape.shape
     block = np.random.default_rng(0).standard_normal((min(rows, RANDOM_ROWS), width))
+    if tree_bytes(shape) > max_bytes:
+        return np.broadcast_to(block[0].astype(shape.dtype), shape.shape)
     return np.resize(block.astype(shape.dtype), shape.shape)
 
 
 def now(run: Run) -> float:
-    """Seconds since some moment, without those that went to compiling."""
+    """Returns a clock in seconds that stops while a function is compiled."""
     clock, compiled = run.timer.start()
     return clock - compiled
 
@@ -146,15 +157,21 @@ def _add_prefixes(estimate: Estimate, run: Run, params: FlatParams) -> None:
     assert run.model.encoder_config is not None
     needed = []
     if run.config.eval.zero_shot or TEXT in _baselines(run):
-        needed.append((untrained_model(run), run.model.encoder_config.num_blocks))
+        needed.append((untrained_model(run), run.model.encoder_config.num_blocks, True))
+    trained = set[int | None]()
     for rules in run.rules:
-        blocks = count_frozen_blocks(run.model.encoder_config, rules.trained_paths())
+        paths = rules.trained_paths()
+        blocks = count_frozen_blocks(run.model.encoder_config, paths)
         if blocks:
-            needed.append((run.model.with_text(frozen_blocks=blocks), blocks))
+            # After training the same blocks give another output.
+            is_initial = trained.isdisjoint(range(blocks))
+            model = run.model.with_text(frozen_blocks=blocks)
+            needed.append((model, blocks, is_initial))
+        trained |= {block_of(path, run.model.encoder_config) for path in paths}
     keys = set[str]()
-    for model, blocks in needed:
+    for model, blocks, is_initial in needed:
         key = encoder.cache_key(model, params, blocks)
-        if key not in keys and not encoder.is_cached(key):
+        if not is_initial or not (key in keys or encoder.is_cached(key)):
             encode_part, parts = encoder.sample(model, params, blocks)
             estimate.add("prefix", parts * measure(run, encode_part))
         keys.add(key)
@@ -168,7 +185,7 @@ def _add_references(estimate: Estimate, run: Run, sampled: Run) -> None:
     if encoder is not None:
         assert run.model.encoder_config is not None
         blocks = run.model.encoder_config.num_blocks
-        vectors_NxE = stand_in(encoder.shape(run.model, blocks))
+        vectors_NxE = placeholder(encoder.shape(run.model, blocks), math.inf)
     fitted = {}
     for name in _baselines(run):
         start = now(run)
@@ -219,19 +236,19 @@ def _add_phase(
     ratio = len(run.data.valid) / len(sampled.data.valid)
     validation = encode + ratio * max(measure(run, validate) - encode, 0)
 
-    # Steps are dispatched as in training, so that batches are made meanwhile.
+    # Batches are made by a thread of their own, as in training.
     steps = phase.batches.steps_per_epoch
     stale: dict[str, Any] = {}
-    seconds: list[float] = []
-    while len(seconds) < MAX_STEPS and sum(seconds) < STEP_SECONDS:
-        if phase.is_refresh_step(len(seconds)):
-            stale = phase.encode_stale(loop.state)
-        start = now(run)
+    finished = [now(run)]
+    while len(finished) <= MAX_STEPS and finished[-1] - finished[0] < STEP_SECONDS:
+        if phase.is_refresh_step(len(finished) - 1):
+            stale = jax.block_until_ready(phase.encode_stale(loop.state))
+            finished[-1] = now(run)
         loop.state, metrics = phase.run_step(loop.state, stale, next(loop.batches))
         jax.block_until_ready(metrics)
-        seconds.append(now(run) - start)
+        finished.append(now(run))
     # The median leaves out steps that are slower only because they are the first.
-    step = float(np.median(seconds))
+    step = float(np.median(np.diff(finished)))
     if phase.batches.negatives.is_stale:
         step += encode / min(phase.refresh_steps, steps)
     estimate.epochs[config.name] = steps * step + validation
@@ -255,7 +272,9 @@ def _add_phase(
             config.epochs,
         )
 
-    ratio = len(run.data.test) / len(sampled.data.test)
+    ratio = (len(run.data.valid) + len(run.data.test)) / (
+        len(sampled.data.valid) + len(sampled.data.test)
+    )
     estimate.add("test", encode + ratio * max(measure(run, test) - encode, 0))
 
 

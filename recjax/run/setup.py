@@ -220,7 +220,7 @@ def make_run(
         config.text,
         mesh,
         prefix_encoder,
-        stand_in=(lambda shape: shape) if planned_workdir else None,
+        placeholder=(lambda shape: shape) if planned_workdir else None,
     )
     run = Run(
         config=config,
