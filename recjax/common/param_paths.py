@@ -90,5 +90,7 @@ def max_change(before: FlatParams, after: FlatParams) -> dict[str, float]:
         if old.tobytes() != new.tobytes():
             delta = np.abs(new.astype(np.float64) - old.astype(np.float64)).max()
             least = float(np.finfo(np.float32).tiny)
-            changes[path] = max(float(np.nan_to_num(delta, nan=np.inf)), least)
+            changes[path] = max(
+                float(np.nan_to_num(delta, nan=np.inf, posinf=np.inf)), least
+            )
     return changes

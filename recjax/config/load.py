@@ -19,7 +19,7 @@ from recjax.config.schema import Key
 EXAMPLES = Path(__file__).parent / "examples"
 SAVED_CONFIG = Path(__file__).parent / "saved_config.py"
 # Patterns in the messages of ml_collections, absl and Python, and what replaces them.
-PLAINER = (
+MESSAGE_REWRITES = (
     # ml_collections lists the values of the section if no key is close.
     (r"""Key "(\w+)" does not exist.*""", r"no key '\1'"),
     (r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not an integer"),
@@ -98,6 +98,7 @@ def from_dict(saved: Any) -> ConfigDict:
 
 def find_key(name: str) -> Key | None:
     """Finds the declaration of a flat key, as in `train.phases[0].lr`."""
+    name = re.sub(r"(\[\w+\])+$", "", name)  # as in eval.ks[0]
     if found := re.fullmatch(r"train\.phases\[\w+\]\.(\w+)", name):
         return PHASE.get(found[1])
     return declared_keys().get(name)
@@ -112,8 +113,7 @@ def check_key(name: str) -> None:
     if found := re.match(r"train\.phases\.?(\d+)\.", name):
         right = name.replace(found[0], f"train.phases[{found[1]}].", 1)
         raise UserError(f"{name}: no such key; write {right}")
-    # An index follows the name in eval.ks[0].
-    if find_key(re.sub(r"\[\w+\]$", "", name)) or name in SECTIONS:
+    if find_key(name) or name in SECTIONS:
         return
     phase = re.match(r"train\.phases\[\w+\]\.", name)
     known = [f"{phase[0]}{key}" for key in PHASE] if phase else [*declared_keys()]
@@ -123,7 +123,7 @@ def check_key(name: str) -> None:
 def explain(e: BaseException) -> list[str]:
     """Describes an error of a config file or of its flags; names renamed keys."""
     lines = errors.explain(e)
-    for pattern, replacement in PLAINER:
+    for pattern, replacement in MESSAGE_REWRITES:
         lines[-1] = re.sub(pattern, replacement, lines[-1], flags=re.DOTALL)
     rename = find_rename(lines[-1])
     return [*lines[:-1], f"{lines[-1]} ({rename})"] if rename else lines

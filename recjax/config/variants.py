@@ -16,7 +16,7 @@ Changes = Mapping[str, Any]  # config values by flat key
 Add = Callable[[str, Changes], None]
 VARIANT_NAME = re.compile(r"\w[\w .,+=()%~-]*")  # also the name of a directory
 FILE_NAME = re.compile(r".*\.[A-Za-z]\w*")  # a sweep's directory also has files
-MAX_VARIANT_NAME = 100  # characters
+MAX_VARIANT_NAME = 100  # bytes
 
 
 def pick(config: ConfigDict, variant: str, sweep: Callable[[Add], None]) -> ConfigDict:
@@ -51,12 +51,13 @@ def read_variants(sweep: Callable[[Add], None]) -> dict[str, Changes]:
     def add(name: str, changes: Changes) -> None:
         if not (isinstance(name, str) and VARIANT_NAME.fullmatch(name)):
             raise ValueError(
-                f"{name!r} is not a variant name; use letters, digits, _, - and ."
+                f"{name!r} is not a variant name; use letters, digits, spaces and any "
+                "of _ . , + = ( ) % ~ -"
             )
-        if FILE_NAME.fullmatch(name) or len(name) > MAX_VARIANT_NAME:
+        if FILE_NAME.fullmatch(name) or len(name.encode()) > MAX_VARIANT_NAME:
             raise ValueError(
                 f"{name!r} is not a variant name; use at most {MAX_VARIANT_NAME} "
-                "characters, and nothing like a file name"
+                "bytes, and no ending like .json"
             )
         if name in variants:
             raise ValueError(f"variant {name!r} appears twice")

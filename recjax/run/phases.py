@@ -103,10 +103,10 @@ def evaluate_phase(
     # The report lists parameters in the order of `params`.
     after = {path: kept.get(path, x) for path, x in params.items()}
     change_of = max_change(params, after)
-    if lost := [path for path, change in change_of.items() if change == math.inf]:
+    if not_finite := [path for path, x in change_of.items() if x == math.inf]:
         raise UserError(
-            f"phase {phase.config.name}: {lost[0]} is not finite after training; try a "
-            "smaller learning rate in another --workdir"
+            f"phase {phase.config.name}: {not_finite[0]} is not finite after training; "
+            "try a smaller learning rate in another --workdir"
         )
     rules = run.rules[phase.index]
     log(change_summary(change_of, rules))

@@ -77,7 +77,7 @@ def resolve_rules(config: Any, phase: Any, paths: Sequence[str]) -> PhaseRules:
 
     Raises:
       UserError: a parameter that no rule matches, a rule without effect, a
-        multiplier that is not a number from 0, or nothing to train.
+        multiplier that is not a number of at least 0, or nothing to train.
     """
     lr_name, wd_name = f"phase {phase.name}: lr_mults", "optim.wd_mults"
     rules = PhaseRules(
@@ -101,7 +101,7 @@ def _check_multiplier(name: str, mult: Any) -> None:
     """Raises UserError if a multiplier is not a finite number from 0."""
     number = isinstance(mult, int | float) and not isinstance(mult, bool)
     if not number or not 0 <= mult < math.inf:
-        raise UserError(f"{name}: multiplier {mult!r} is not a number from 0")
+        raise UserError(f"{name}: multiplier {mult!r} is not a number of at least 0")
 
 
 def _check_every_rule_matches(name: str, rules: Rules, paths: Sequence[str]) -> None:

@@ -30,6 +30,12 @@ def test_every_path_must_match():
             param_paths.match_rules(no_rule, PATHS, "x")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_the_change_to_a_value_that_is_not_finite_is_infinite(value):
+    before, after = {"a": np.zeros(2)}, {"a": np.array([0, value])}
+    assert param_paths.max_change(before, after) == {"a": np.inf}
+
+
 def test_max_change_sees_every_bit():
     before = {"a": np.array([1.0, 0.0], np.float32), "b": np.ones(2, np.float32)}
     after = {"a": np.array([1.0, -0.0], np.float32), "b": np.ones(2, np.float32)}
