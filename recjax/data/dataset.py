@@ -156,7 +156,7 @@ class Data:
     rejected: pl.DataFrame  # bad rows, with the columns `tables.REJECTED`
     left_out: dict[str, int]  # events, users or examples not used, by description
     held_out_N: np.ndarray  # whether an item is held out of training, negatives too
-    unreadable: dict[str, str]  # columns that cannot become text, with their types
+    unreadable: dict[str, str]  # columns of items that cannot become text, with types
 
     @property
     def num_items(self) -> int:

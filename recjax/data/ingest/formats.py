@@ -48,7 +48,7 @@ def read_table(path: Path, file_format: str) -> Table:
         unreadable = {name: str(everything[name].dtype) for name in left_out}
         texts: Callable[[int], str] = partial(_joined_row, frame)
     else:
-        if parts[0].startswith(PARQUET):
+        if any(part.startswith(PARQUET) for part in parts):
             raise UserError(f"{path}: is a Parquet file; set data.format to 'parquet'")
         # Some systems write empty parts too.
         filled = [part for part in parts if part.strip()] or parts[:1]

@@ -137,7 +137,8 @@ def clean(raw: bytes, path: Path) -> bytes:
     if not raw.strip():
         raise UserError(f"{path}: empty; it needs a header and rows")
     # Without a byte order mark, every second byte of Latin letters is 0.
-    wide = not (raw[:64:2].strip(b"\0") and raw[1:64:2].strip(b"\0"))
+    halves = raw[:64:2].strip(b"\0"), raw[1:64:2].strip(b"\0")
+    wide = len(raw) > 1 and any(halves) and not all(halves)
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or wide:
         raise UserError(f"{path}: is in UTF-16; save it as UTF-8")
     raw = raw.removeprefix(b"\xef\xbb\xbf")  # byte order mark of UTF-8

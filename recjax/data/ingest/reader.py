@@ -67,6 +67,7 @@ class Reader:
     left_out: dict[str, int] = field(default_factory=dict)  # see `Data`
     # Entries that splits and filters add; `make_data` adds all others.
     protocol: dict[str, Any] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)  # see `Data`
 
     def read(self, kind: str) -> Table:
         """Reads the table of a kind: `inter`, `item`, ..."""
@@ -178,6 +179,7 @@ class Reader:
         if not data.item_table:
             return pl.DataFrame({data.item: used.unique().sort()}), None
         table = self._read_by_id("item", data.item)
+        self.unreadable = table.unreadable
         return table.frame, table.path
 
     def users(self, user_ids: np.ndarray) -> pl.DataFrame:
@@ -260,7 +262,7 @@ class Reader:
             rejected=pl.DataFrame(rejected, schema=REJECTED, orient="row"),
             left_out=self.left_out,
             held_out_N=held_out_N,
-            unreadable={k: v for t in self.tables for k, v in t.unreadable.items()},
+            unreadable=self.unreadable,
         )
 
     def _protocol(self) -> dict[str, Any]:
