@@ -17,7 +17,6 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#56B4E9", "#009E73", "#E69F00")
 GRAY = "#555555"
 COLORS = {
     "variant": OKABE_ITO[0],
-    "reference": OKABE_ITO[0],
     "published": OKABE_ITO[1],
     "seed": OKABE_ITO[2],
     "baseline": GRAY,
@@ -83,7 +82,9 @@ def plot(
     )
     if title:
         figure.suptitle(title)
-    add_legend(figure, {row.kind for row in shown}, reference, note(rows, metrics))
+    reference_row = next((row for row in shown if row.label == reference), None)
+    note_text = note(rows, metrics)
+    add_legend(figure, {row.kind for row in shown}, reference_row, note_text)
     for axes, metric in zip(lefts, metrics, strict=True):
         draw_rows(axes, shown, metric, reference)
     for axes in lefts[1:]:
@@ -105,19 +106,19 @@ def note(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     """Lists the published values of other data sets, which no panel shows."""
     values = [
         f"{row.label.removesuffix(PUBLISHED)}: "
-        + ", ".join(f"{m} {mean_over_seeds(row, m):.4f}" for m in metrics if m in shown)
+        + ", ".join(f"{m} {mean_over_seeds(row, m):.4f}" for m in shown)
         + f" ({row.source})"
         for row in rows
-        if row.data and (shown := row.values)
+        if row.data and (shown := [m for m in metrics if m in row.values])
     ]
     text = f"Published on other data, not comparable: {'; '.join(values)}"
     return textwrap.fill(text, NOTE_WIDTH) if values else ""
 
 
 def add_legend(
-    figure: Any, kinds: Collection[str], reference: str, remark: str
+    figure: Any, kinds: Collection[str], reference: Row | None, note_text: str
 ) -> None:
-    """Explains the markers below the panels, under a remark."""
+    """Explains the markers and the dotted line below the panels, under a note."""
     from matplotlib.lines import Line2D
 
     entries: list[tuple[str, str, dict[str, Any]]] = [
@@ -125,20 +126,23 @@ def add_legend(
         ("seed", "seed", {"marker": "o", "ls": ""}),
         ("baseline", "(baseline), not trained", {"marker": "D", "ls": "-"}),
         ("published", "published", {"marker": "|", "ls": "", "ms": 14, "mew": 2.5}),
-        ("reference", f"mean of {reference}", {"ls": ":", "lw": 1}),
     ]
     handles = []
     for kind, text, style in entries:
-        if kind in {"variant", "seed", "reference", *kinds}:
+        if kind in {"variant", "seed", *kinds}:
             color = COLORS[kind]
             handle = Line2D([], [], label=text)
             handle.set(color=color, **style)
             handles.append(handle)
+    if reference is not None:
+        line = Line2D([], [], label=f"mean of {reference.label}", ls=":", lw=1)
+        line.set(color=COLORS[reference.kind])
+        handles.append(line)
     figure.legend(
         handles=handles,
         loc="outside lower center",
         ncols=len(handles),
-        title=remark or None,
+        title=note_text or None,
         title_fontsize=8,
     )
 
