@@ -49,7 +49,7 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Run directory. The same command again resumes the run."
 )
 _DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "Check data, weights, memory and disk; train nothing."
+    "dry_run", False, "Check data, weights and disk; estimate time and memory."
 )
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of the first of several processes of one run."
@@ -99,7 +99,7 @@ def _print_help(argv: list[str]) -> None:
         if re.fullmatch(r"--?(help|h|\?)", arg):
             sections = ", ".join(name for name in SECTIONS if name)
             print(f"{__doc__}\nSections of the config: {sections}.")
-            print("--help_config=SECTION prints the keys of one.\n\nFlags:")
+            print("--help_config=SECTION, or =KEY, prints those of one.\n\nFlags:")
             print(flags.FLAGS.module_help(sys.modules[__name__]))
             sys.exit(0)
         if found := re.fullmatch(r"--?help_config(?:=(.*))?", arg):

@@ -37,10 +37,10 @@ def make_bar(total: int, done: int, name: str, unit: str, *, active: bool) -> An
 
 
 class _LineBar(tqdm):
-    """A bar that is shown rarely: after ten seconds, later less often, and at the end.
+    """A progress bar that prints lines: few enough to read the log of a run of hours.
 
-    A quarter of the time so far lies between two lines, so that a run of hours has a
-    log that can be read.
+    The first comes after ten seconds, the next ones at intervals of a quarter of the
+    elapsed time, from 10 to 300 seconds, and one at the end.
     """
 
     _shown = 0.0  # elapsed seconds at the last line

@@ -150,7 +150,7 @@ class Reporter:
             parents = self.workdir.absolute().parents
             swept = len(parents) > 1 and (parents[1] / MARK).exists()
             name = Path(parents[0].name if swept else "", self.workdir.absolute().name)
-            simple = {key: _spell(value) for key, value in values.items()}
+            simple = {key: _describe(key, value) for key, value in values.items()}
             _, start, end = make_hparams({"run": str(name), **simple}, {})
             self._add(start)
             self._add(end)
@@ -214,13 +214,10 @@ class Reporter:
         self._events.flush()
 
 
-def _spell(value: Any) -> bool | int | float | str:
-    """Writes out rules, as in ".*/kernel: frozen", and other lists as JSON."""
+def _describe(key: str, value: Any) -> bool | int | float | str:
+    """Writes out learning-rate rules, as in ".*/kernel: frozen", and others as JSON."""
     if isinstance(value, bool | int | float | str):
         return value
-    pairs = [
-        isinstance(x, list) and len(x) == 2 and isinstance(x[0], str) for x in value
-    ]
-    if not pairs or not all(pairs):
-        return json.dumps(value)
-    return "; ".join(f"{key}: {'frozen' if x is None else x}" for key, x in value)
+    if key.endswith(".lr_mults"):
+        return "; ".join(f"{path}: {'frozen' if x is None else x}" for path, x in value)
+    return json.dumps(value)

@@ -94,8 +94,8 @@ def train_phase(
             # Stale negatives: encode the catalogue again every `refresh_steps` steps.
             if phase.is_refresh_step(progress.step):
                 loop.stale = phase.encode_stale(loop.state)
-            # The device computes this step while the metrics of the step before are
-            # read and the next batch is made.
+            # The device computes this step while the next batch is made and, unless
+            # steps wait for each other, the metrics of the step before are read.
             batch = next(loop.batches)
             if phase.waits:
                 logger.flush()

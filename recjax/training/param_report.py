@@ -25,7 +25,7 @@ def param_summary(params: FlatParams, rules: PhaseRules, lr: float) -> str:
     for path, x in params.items():
         rate = _rate(rules, path, lr)
         parts = by_rate.setdefault("frozen" if rate == FROZEN else f"at {rate}", {})
-        part = _largest_part(path, params, rules)
+        part = _shared_prefix(path, params, rules)
         parts[part] = parts.get(part, 0) + x.size
     lines = []
     for rate, parts in by_rate.items():
@@ -76,8 +76,8 @@ def _rate(rules: PhaseRules, path: str, lr: float) -> str:
     return FROZEN if rules.is_frozen(path) else f"{lr * rules.lr_mults[path]:.3g}"
 
 
-def _largest_part(path: str, params: FlatParams, rules: PhaseRules) -> str:
-    """Returns the largest part of the model with this parameter and one multiplier."""
+def _shared_prefix(path: str, params: FlatParams, rules: PhaseRules) -> str:
+    """Returns the shortest prefix of a path whose parameters share its multiplier."""
     parts = path.split("/")
     for length in range(1, len(parts)):
         prefix = "/".join(parts[:length])
@@ -88,22 +88,23 @@ def _largest_part(path: str, params: FlatParams, rules: PhaseRules) -> str:
 
 
 def _join_numbered(sizes: Mapping[str, int]) -> dict[str, int]:
-    """Joins names that differ in a last number: `layer_0`, `layer_1` -> `layer_0-1`."""
-    groups: dict[str, list[tuple[int, int]]] = {}
+    """Joins names with consecutive numbers: `layer_0`, `layer_1` -> `layer_0-1`."""
+    joined: list[tuple[str, int, int, int]] = []  # stem, first and last number, size
     for name, size in sizes.items():
-        stem, underscore, number = name.rpartition("_")
-        numbered = underscore and number.isdigit()
-        key = f"{stem}_" if numbered else name
-        groups.setdefault(key, []).append((int(number) if numbered else -1, size))
-    joined = {}
-    for key, members in groups.items():
-        numbers, total = [n for n, _ in members], sum(size for _, size in members)
-        first, last = min(numbers), max(numbers)
-        if first < 0:
-            joined[key] = total
-        else:
-            joined[f"{key}{first}" + (f"-{last}" if last > first else "")] = total
-    return joined
+        stem, _, digits = name.rpartition("_")
+        number = int(digits) if stem and digits.isdigit() else -1
+        if joined and number > 0:
+            before, first, last, total = joined[-1]
+            if (before, last) == (stem, number - 1):
+                joined[-1] = stem, first, number, total + size
+                continue
+        joined.append((stem if number >= 0 else name, number, number, size))
+    return {
+        f"{stem}_{first}-{last}"
+        if last > first
+        else stem + (f"_{first}" if first >= 0 else ""): size
+        for stem, first, last, size in joined
+    }
 
 
 def _module_of(path: str) -> str:

@@ -12,7 +12,7 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -177,7 +177,7 @@ def change_files(folder: Path, rng: Rng) -> None:
 DAMAGES = (flip_byte, cut, change_value, change_value, change_weights, change_files)
 
 
-def damaged(seeds: Iterator[int] | range = SEEDS) -> Iterator[tuple[str, Path]]:
+def damaged(seeds: Sequence[int] = SEEDS) -> Iterator[tuple[str, Path]]:
     """Yields the name of each damage, and a directory that has it until the next."""
     for encoder in ENCODERS:
         for seed in seeds:

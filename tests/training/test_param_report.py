@@ -44,6 +44,15 @@ def test_layers_are_ranges():
     ]
 
 
+def test_layers_with_a_gap_are_no_range():
+    def mult_of(path):
+        return None if "layer_1" in path else 1.0
+
+    trained, frozen = param_summary(PARAMS, rules(mult_of), 0.01).splitlines()
+    assert f"{ENCODER}layer_0 (4), {ENCODER}layer_2-3 (8)" in trained
+    assert frozen == f"  frozen: {ENCODER}layer_1 (4)"
+
+
 def test_changes_are_one_line():
     frozen = rules(lambda path: None if path.startswith(ENCODER) else 1.0)
     changes = dict.fromkeys(PARAMS, 0.0)
