@@ -57,6 +57,7 @@ def is_phase(value: Any) -> bool:
 def _get_value(config: ConfigDict, name: str) -> Any:
     """Returns the value of a key; raises UserError if the config does not have it."""
     section, _, last = name.rpartition(".")
+    # An absent section is refused below, not replaced.
     part = config.get(section) if section else config
     if not isinstance(part, ConfigDict) or last not in part:
         raise UserError(

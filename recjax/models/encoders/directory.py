@@ -132,7 +132,7 @@ def _modules(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _pooling(config: dict[str, Any]) -> list[str]:
-    """Returns our names of the poolings that are turned on."""
+    """Returns our names of the poolings that are turned on; absent ones are off."""
     ours = {
         "pooling_mode_cls_token": "cls",
         "pooling_mode_mean_tokens": "mean",
