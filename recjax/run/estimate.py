@@ -25,9 +25,9 @@ from recjax.training.context import Run
 from recjax.training.make_phase import make_phase
 
 SAMPLED_BATCHES = 8  # of the examples of a split that are ranked
-MAX_STEPS = 30  # that are measured in a phase
-STEP_SECONDS = 5.0  # after which no further step is measured
-RANDOM_ROWS = 4096  # of a stand-in for vectors; further rows repeat them
+MAX_STEPS = 30  # measured steps per phase
+STEP_SECONDS = 5.0  # after them, no further step is measured
+RANDOM_ROWS = 4096  # number of different rows in a placeholder
 
 
 @dataclass

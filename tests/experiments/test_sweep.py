@@ -188,13 +188,15 @@ def test_unreadable_data_are_reported_first(sweep_config, tmp_path, capsys):
     path = Path(sweep_config())
     elsewhere = 'add("elsewhere", {"data.source": "/nowhere"})'
     texts = '{"item_tower.sources": ("text",), "text.template": "{nam}"}'
-    path.write_text(path.read_text() + f'    {elsewhere}\n    add("texts", {texts})\n')
+    path.write_text(
+        path.read_text() + f'    {elsewhere}\n    add("misspelt", {texts})\n'
+    )
     asked = ["--config", str(path), "--out", str(tmp_path / "out"), "--dry_run"]
     asked += ["--seeds", "0", "--variants"]
-    sweep.main([*asked, "narrow", "elsewhere", "texts"])
+    sweep.main([*asked, "narrow", "elsewhere", "misspelt"])
     said = capsys.readouterr().out
     assert "note: elsewhere cannot run: " in said
-    assert "note: texts cannot run: text.template: '{nam}': no column 'nam'" in said
+    assert "note: misspelt cannot run: text.template: '{nam}': no column" in said
     assert "1 can be run" in said
     for more in ([], ["--", "--config.text.template={nam}"]):
         with pytest.raises(SystemExit, match="2"):
