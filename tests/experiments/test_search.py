@@ -70,12 +70,12 @@ def test_the_best_on_validation_comes_first(space, tmp_path, capsys):
 def test_a_worse_trial_is_pruned(space, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(search, "STARTUP_TRIALS", 1)
     monkeypatch.setattr(search, "WARMUP_VALIDATIONS", 2)
-    asked = ["--config", space(60, idle=1), "--out", str(tmp_path), "--trials", "2"]
+    asked = ["--config", space(30, idle=1), "--out", str(tmp_path), "--trials", "2"]
     search.main(asked)
     first, second = trials(tmp_path)
     assert first.state.name == "COMPLETE"
     assert second.state.name == "PRUNED"
-    assert len(second.intermediate_values) < 60
+    assert len(second.intermediate_values) < 30
     assert not (tmp_path / "1" / "results.json").exists()
     assert "| 1 (pruned) |" in capsys.readouterr().out
 

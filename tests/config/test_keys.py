@@ -29,6 +29,21 @@ def first_step(config, folder):
         return float(values["loss"]), params, batch.examples_B.tolist(), key.tolist()
 
 
+@pytest.fixture(scope="module")
+def loss_of(tmp_path_factory):
+    """The loss of the first step by config, computed once."""
+    losses = {}
+
+    def compute(config):
+        text = config.to_json()
+        if text not in losses:
+            folder = tmp_path_factory.mktemp("run") / "first"
+            losses[text] = first_step(config, folder)[0]
+        return losses[text]
+
+    return compute
+
+
 @pytest.fixture
 def start(config):
     """A model of ids, with as many random draws as possible."""
@@ -69,17 +84,14 @@ def start(config):
         ),
     ],
 )
-def test_a_key_changes_the_loss(start, tmp_path, key, value, where):
+def test_a_key_changes_the_loss(start, loss_of, key, value, where):
     c = start.unlock()
     c.update_from_flattened_dict(where)
     before = c.copy_and_resolve_references().lock()
     section, name = key.split(".")
     assert c[section][name] != value
     c[section][name] = value
-    losses = [
-        first_step(each, tmp_path / which)[0]
-        for which, each in (("before", before), ("after", c.lock()))
-    ]
+    losses = [loss_of(before), loss_of(c.lock())]
     assert np.isfinite(losses).all()
     assert abs(losses[0] - losses[1]) > 1e-4
 
