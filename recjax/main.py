@@ -141,8 +141,11 @@ def _configure_logging(debug: bool) -> None:
         logging.get_absl_logger().addFilter(lambda log: "orbax" not in log.pathname)
         # JAX logs lost connections of several processes, which recjax reports too.
         getLogger("jax._src.distributed").setLevel(CRITICAL)
-        # Errors of background saves are reported by the checkpoint code.
+        # Errors of background saves are reported by the checkpoint code. TensorStore
+        # also raises them in threads of its own, after the event loop of a failed save
+        # is closed.
         threading.excepthook = lambda failure: None
+        sys.unraisablehook = lambda failure: None
 
 
 def main(argv: Any) -> None:

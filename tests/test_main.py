@@ -383,3 +383,46 @@ print('clean')
     )
     assert done.stdout.endswith("clean\n"), done.stderr
     assert list((tmp_path / "cache" / "compiled").glob("*/jit_step-*"))
+
+
+LATE_FAILURE = """
+import asyncio
+import threading
+
+import tensorstore
+
+from recjax import main
+
+main._configure_logging(debug={debug})
+promise, future = tensorstore.Promise.new()
+
+
+async def wait():
+    await future
+
+
+async def leave():
+    waiting = asyncio.ensure_future(wait())
+    await asyncio.sleep(0.05)
+    return waiting
+
+
+loop = asyncio.new_event_loop()
+waiting = loop.run_until_complete(leave())
+loop.close()
+fail = threading.Thread(target=promise.set_exception, args=[OSError("disk full")])
+fail.start()
+fail.join()
+waiting._log_destroy_pending = False
+"""
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_save_that_fails_late_prints_no_traceback(debug):
+    """TensorStore reports to an event loop that the failed save has closed."""
+    code = LATE_FAILURE.format(debug=debug)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ("Event loop is closed" in done.stderr) == debug
+    if not debug:
+        assert done.stderr == ""
