@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from recjax.common.errors import STOPPED, UserError
 from recjax.common.files import user_path
+from recjax.reporting.bars import Lines
 from recjax.runtime.locks import check_directory, directory_lock
 
 EXPERIMENT = "sweep"  # the kind of an output directory, see `check_directory`
@@ -93,14 +94,15 @@ def session(out: Path, *, dry: bool = False) -> Iterator[None]:
 
 
 def make_bar(done: int, total: int, unit: str) -> tqdm:
-    """Returns a progress bar on standard output; outside a terminal it prints less."""
+    """Returns a progress bar on standard output; lines outside a terminal."""
+    is_terminal = sys.stdout.isatty()
     return tqdm(
         total=total,
         initial=done,
         bar_format=f"{{n_fmt}}/{{total_fmt}} {unit}{{postfix}}",
-        mininterval=0.5 if sys.stdout.isatty() else 30,
+        mininterval=0.5 if is_terminal else 30,
         miniters=0,  # the list of running jobs changes while the count does not
-        file=sys.stdout,
+        file=sys.stdout if is_terminal else Lines(sys.stdout),
     )
 
 

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import re
 import textwrap
+import traceback
 from collections.abc import Sequence
 
 from recjax.common.text import visible
@@ -56,9 +57,18 @@ def explain(error: BaseException) -> list[str]:
         return [where + textwrap.shorten(last, 200, placeholder=" ...")]
     # Shortens the messages of ml_collections, which list all keys of a section.
     message = re.sub(r" Other fields present: .*\n", "\n", message, flags=re.DOTALL)
-    hint = r"^'(\w+)'\s+Did you mean (\"\w+\").*"
+    unknown = r"""^(?:'|Key ")(\w+)(?:'|" does not exist and cannot be added[^.]*\.)"""
+    hint = rf"""{unknown}\s+Did you mean ("\w+").*"""
     message = re.sub(hint, r"no key '\1'; did you mean \2?", message)
     if isinstance(error, KeyError | AttributeError):
         message = re.sub(r"^'?(\w+)'?$", r"no key '\1'", message)
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return lines or [repr(error)]
+    first, *others = lines or [repr(error)]
+    return [_place(error) + first, *others]
+
+
+def _place(error: BaseException) -> str:
+    """Returns where in a `get_config` an exception was raised, with a colon."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [frame for frame in frames if frame.name == "get_config"]
+    return f"{places[-1].filename}, line {places[-1].lineno}: " if places else ""

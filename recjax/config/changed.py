@@ -35,4 +35,6 @@ def _line(
         if key != "name" or not always
         if value != default.get(key)
     ]
-    return [f"  {name}: {', '.join(changes)}"] if changes or always else []
+    if not changes and not always:
+        return []
+    return [f"  {name}: {', '.join(changes) or 'all defaults'}"]

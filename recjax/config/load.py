@@ -115,6 +115,11 @@ def check_key(name: str) -> None:
         raise UserError(f"{name}: no such key; write {right}")
     if find_key(name) or name in SECTIONS:
         return
+    section, _, last = name.rpartition(".")
+    if section == "train" and last in PHASE:
+        raise UserError(
+            f"{name}: no such key; it is a key of a phase: train.phases[0].{last}"
+        )
     phase = re.match(r"train\.phases\[\w+\]\.", name)
     known = [f"{phase[0]}{key}" for key in PHASE] if phase else [*declared_keys()]
     _unknown("", name, [*known, *SECTIONS])

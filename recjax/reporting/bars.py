@@ -33,7 +33,7 @@ def make_bar(total: int, done: int, name: str, unit: str, *, active: bool) -> An
     }
     if sys.stdout.isatty():
         return tqdm(**shared, file=sys.stdout, mininterval=REDRAW_SECONDS)
-    return _LineBar(**shared, file=_Lines(sys.stdout), bar_format=LINE_FORMAT)
+    return _LineBar(**shared, file=Lines(sys.stdout), bar_format=LINE_FORMAT)
 
 
 class _LineBar(tqdm):
@@ -63,7 +63,7 @@ class _LineBar(tqdm):
         return bool(super().display(*args, **kwargs))
 
 
-class _Lines(io.TextIOBase):
+class Lines(io.TextIOBase):
     """Writes each state of a bar as a line of its own, without control characters."""
 
     def __init__(self, stream: TextIO):

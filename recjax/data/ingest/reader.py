@@ -74,8 +74,11 @@ class Reader:
         data = self.config.data
         prefix = data.file_prefix or self.folder.resolve().name
         path = self.folder / f"{prefix}.{kind}{SUFFIXES[data.format]}"
-        self.tables.append(read_table(path, data.format))
-        return self.tables[-1]
+        table = read_table(path, data.format)
+        names = ("user", "item", "time", "rating", "history")
+        table.keys = {data[name]: f"data.{name}" for name in names}
+        self.tables.append(table)
+        return table
 
     def events(self) -> tuple[Events, pl.DataFrame]:
         """Returns the checked and filtered interactions, and the catalogue."""

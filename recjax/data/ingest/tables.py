@@ -8,6 +8,7 @@ needs an entry in `reader.REASON_IN_PROTOCOL`.
 """
 
 import hmac
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -68,6 +69,7 @@ class Table:
     texts: Callable[[int], str]  # the text of a row in the file, by its number
     unreadable: dict[str, str]  # columns that were left out, and their types
     rejected: list[BadRow] = field(default_factory=list)
+    keys: dict[str, str] = field(default_factory=dict)  # config keys by their columns
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -82,7 +84,10 @@ class Table:
             problem = f"{column} is of type {self.unreadable[column]}"
             raise UserError(f"{self.path}: {problem}; save it as text or numbers")
         if column not in known:
-            problem = f"no column {column}; it has {', '.join(known)}"
+            key = f" ({self.keys[column]})" if column in self.keys else ""
+            problem = f"no column {column}{key}; it has {', '.join(known)}"
+            if len(known) == 1 and re.search("[;\t|]", known[0]):
+                problem += "; separate the columns by commas, or see data.format"
             raise UserError(f"{self.path}: {problem}")
 
     def reject(self, bad: pl.Expr, column: str, reason: str) -> None:
