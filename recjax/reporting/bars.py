@@ -40,7 +40,8 @@ class _LineBar(tqdm):
     """A progress bar that prints lines: few enough to read the log of a run of hours.
 
     The first comes after ten seconds, the next ones at intervals of a quarter of the
-    elapsed time, from 10 to 300 seconds, and one at the end.
+    elapsed time, from 10 to 300 seconds, and one at the end. A bar that ends before the
+    first line, and has no values to show, prints none.
     """
 
     _shown = 0.0  # elapsed seconds at the last line
@@ -58,6 +59,8 @@ class _LineBar(tqdm):
         elapsed = self._time() - self.start_t
         pause = min(max(LINE_SECONDS, elapsed / 4), MAX_LINE_SECONDS)
         if not self._is_closing and elapsed - self._shown < pause:
+            return False
+        if not self._shown and not self.postfix and self._is_closing:
             return False
         self._shown = elapsed
         return bool(super().display(*args, **kwargs))

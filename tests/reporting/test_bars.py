@@ -32,12 +32,16 @@ def test_lines_become_rarer_and_the_last_state_is_shown(capsys, monkeypatch):
     assert not any("\r" in line or "\x1b" in line for line in lines)
 
 
-def test_a_short_bar_is_one_line(capsys):
-    bar = make_bar(3, 0, "encoding items", "item", active=True)
-    bar.update(3)
-    bar.close()
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("encoding items: 3 of 3 items, 00:00")
+def test_a_short_bar_is_one_line_if_it_has_values(capsys):
+    for values in ("", "loss 3.1"):
+        bar = make_bar(3, 0, "towers", "step", active=True)
+        bar.set_postfix_str(values, refresh=False)
+        bar.update(3)
+        bar.close()
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == bool(values)
+    assert lines[0].startswith("towers: 3 of 3 steps, 00:00")
+    assert lines[0].endswith("loss 3.1")
 
 
 def test_a_terminal_has_a_bar(capsys, monkeypatch):
