@@ -160,7 +160,7 @@ def test_fingerprint_changes_with_the_protocol_only(config, atomic_dir):
         (None, ITEMS, r"x\.inter: no such file"),
         (EVENTS, ITEMS, "no interactions"),
         ([*EVENTS, "u\ta\t1"], ITEMS[:1], r"x\.item: no rows"),
-        (["user_id:token\titem:token"], ITEMS, "no column item_id; it has user_id, it"),
+        (["user_id:token\titem:token"], ITEMS, "no column item_id \\(data.item\\); it"),
         (["user_id\titem_id:token"], ITEMS, "header 'user_id' is not name:type"),
         (
             [*EVENTS, "u\ta\t1", "u\tb\tx"],
