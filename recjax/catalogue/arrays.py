@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from recjax.catalogue.frozen_prefix import PrefixEncoder, is_pooled, split_catalogue
 from recjax.catalogue.prefix_cache import GIB
-from recjax.catalogue.whitening import whiten
+from recjax.catalogue.whitening import Whitening, fit_whitening
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, tree_bytes
 from recjax.data.batching.negatives import NegativeStrategy
@@ -31,6 +31,7 @@ class CatalogueArrays:
       pieces: all items in pieces, on the host.
       packing: how texts are packed; None if a step encodes no text.
       mapped_TxE: token states in a memory-mapped file, if they are too large for RAM.
+      whitening: the transform of the vectors that the text source reads, if any.
     """
 
     mesh: Mesh
@@ -38,6 +39,7 @@ class CatalogueArrays:
     pieces: list[Items]
     packing: Packing | None
     mapped_TxE: np.ndarray | None = None
+    whitening: Whitening | None = None
 
     def take(self, items: Items) -> tuple[Any, Items]:
         """Returns the arrays that the items read, and the items, on the devices."""
@@ -88,7 +90,7 @@ class CatalogueBuilder:
         model: Recommender,
         params: FlatParams,
         blocks: int,
-        negatives: NegativeStrategy,
+        negatives: NegativeStrategy | None = None,
     ) -> CatalogueArrays:
         """Builds the arrays of a phase whose model has `blocks` frozen blocks.
 
@@ -113,12 +115,15 @@ class CatalogueBuilder:
         if is_pooled(model, blocks):
             # No text is left to encode. One vector per item is small compared with its
             # states, so vectors are always read into memory.
+            whitening = None
             if self.config.whiten and not is_shape:
-                prefix = whiten(prefix)
-            return self._arrays(self._replicate("vectors_NxE", prefix), None)
+                whitening = fit_whitening(prefix)
+                prefix = whitening(prefix)
+            by_source = self._replicate("vectors_NxE", prefix)
+            return replace(self._arrays(by_source, None), whitening=whitening)
         # Upper layers train on the states of the tokens.
         if (num_bytes := tree_bytes(prefix)) > self.config.cache_ram_gib * GIB:
-            if negatives.needs_whole_catalogue:
+            if negatives is not None and negatives.needs_whole_catalogue:
                 raise UserError(
                     f"negatives: {negatives.name!r} needs the whole frozen prefix "
                     f"({num_bytes / GIB:.1f} GiB) in memory in every step, more than "

@@ -1,6 +1,7 @@
 """Whitening of frozen text vectors over the catalogue."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,8 +9,20 @@ EPS = 1e-6  # floor of the variances, as a fraction of their mean
 CHUNK_SIZE = 2**16  # vectors converted to float64 at a time, to bound the memory
 
 
-def whiten(vectors_NxE: np.ndarray, power: float = 1.0) -> np.ndarray:
-    """Whitens the vectors: zero mean and, at power 1, identity covariance (ZCA).
+class Whitening(NamedTuple):
+    """A fitted whitening transform."""
+
+    mean_E: np.ndarray
+    map_ExE: np.ndarray
+
+    def __call__(self, vectors_NxE: np.ndarray) -> np.ndarray:
+        """Whitens vectors; the result has their shape and dtype."""
+        white = ((x - self.mean_E) @ self.map_ExE for x in _chunks(vectors_NxE))
+        return np.concatenate([x.astype(vectors_NxE.dtype) for x in white])
+
+
+def fit_whitening(vectors_NxE: np.ndarray, power: float = 1.0) -> Whitening:
+    """Fits a whitening: zero mean and, at power 1, identity covariance (ZCA).
 
     Vectors of pretrained encoders lie in a narrow cone, where all cosines are large (Su
     et al., Whitening sentence representations, 2021; for item texts: Zhang et al.,
@@ -17,7 +30,7 @@ def whiten(vectors_NxE: np.ndarray, power: float = 1.0) -> np.ndarray:
     the original ones (Kessy et al., Optimal whitening and decorrelation, 2018).
 
     Each principal component is divided by its standard deviation to the `power`; 0 only
-    centres. The result has the shape and the dtype of the input.
+    centres.
     """
     num_items = len(vectors_NxE)
     mean_E = sum(x.sum(0) for x in _chunks(vectors_NxE)) / num_items
@@ -31,8 +44,12 @@ def whiten(vectors_NxE: np.ndarray, power: float = 1.0) -> np.ndarray:
     floor = max(EPS * variance_E.mean(), np.finfo(np.float64).tiny)
     # ZCA: rotate to the axes, rescale, rotate back.
     map_ExE = axes_ExE * (variance_E + floor) ** (-power / 2) @ axes_ExE.T
-    white = ((x - mean_E) @ map_ExE for x in _chunks(vectors_NxE))
-    return np.concatenate([x.astype(vectors_NxE.dtype) for x in white])
+    return Whitening(mean_E, map_ExE)
+
+
+def whiten(vectors_NxE: np.ndarray, power: float = 1.0) -> np.ndarray:
+    """Whitens vectors by a transform that is fitted on them, see `fit_whitening`."""
+    return fit_whitening(vectors_NxE, power)(vectors_NxE)
 
 
 def _chunks(vectors_NxE: np.ndarray) -> Iterator[np.ndarray]:

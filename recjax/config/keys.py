@@ -314,6 +314,8 @@ SECTIONS["mesh"] = {
 SECTIONS["report"] = {
     "every_steps": count(10, "steps", "Steps between two logged training losses."),
     "examples": count(5, "users", "Users shown with recommendations.", at_least=0),
+    "save_model": Key(True, "Write model/, from which the run can be used."),
+    "keep_histories": Key(True, "Keep the users' histories in model/."),
     "wandb": Key("", "Weights & Biases project of the run; empty logs nothing there."),
     "metrics": Key(("hr@10", "ndcg@10", "mrr@10", "auc"), "Columns of results tables."),
 }

@@ -26,21 +26,24 @@ class References:
     Args:
       run: the run.
       params: all parameters before any training.
+
+    Attributes:
+      fused: the fitted baselines of the score fusion, by name.
     """
 
     def __init__(self, run: Run, params: FlatParams):
         self.run = run
         self.params = params
-        self._fused: dict[str, Baseline] = {}
+        self.fused: dict[str, Baseline] = {}
 
     def fit_score_fusion(self) -> None:
         """Fits the baselines of `head.fusion`, and adds their scores to the model's."""
         head = self.run.config.head
         self._encode_for(head.fusion)
         start = self.run.timer.start()
-        self._fused = {name: self._fit(name) for name in head.fusion}
-        if self._fused:
-            fusion = ScoreFusion(list(self._fused.items()), head.fusion_floor)
+        self.fused = {name: self._fit(name) for name in head.fusion}
+        if self.fused:
+            fusion = ScoreFusion(list(self.fused.items()), head.fusion_floor)
             self.run.evaluator.set_score_fusion(fusion)
         self.run.timer.add_since("baselines", start)
 
@@ -49,7 +52,7 @@ class References:
         self._encode_for(self.run.config.eval.baselines)
         start, results = self.run.timer.start(), {}
         for name in self.run.config.eval.baselines:
-            baseline = self._fused.get(name) or self._fit(name)
+            baseline = self.fused.get(name) or self._fit(name)
             test = self.run.evaluator.by_baseline(baseline, self.run.data.test)
             results[name] = self._report(name, test)
         self.run.timer.add_since("baselines", start)

@@ -16,6 +16,7 @@ from recjax.evaluation.results import phase_results
 from recjax.reporting.results_page import results_page, summary_text
 from recjax.run.phases import complete_phase
 from recjax.run.references import References
+from recjax.run.save_model import save_model
 from recjax.run.setup import open_run, trained_phases
 from recjax.run.workdir import lock_workdir, open_workdir
 from recjax.runtime.provenance import CODE, usable_cores, versions
@@ -106,7 +107,7 @@ def _train(run: Run, params: FlatParams) -> dict[str, Any]:
     # The last parameters are the result: the run is not finished without them.
     if not run.checkpoints.flush_phase_checkpoint():
         raise UserError(f"{run.reporter.workdir}: the result could not be saved")
-    return _finish(run, progress)
+    return _finish(run, progress, references)
 
 
 def _start(run: Run, params: FlatParams, references: References) -> RunProgress:
@@ -158,7 +159,7 @@ def _save(run: Run, progress: RunProgress, paths: Collection[str]) -> None:
         run.checkpoints.save_params(progress.index, params, meta)
 
 
-def _finish(run: Run, progress: RunProgress) -> dict[str, Any]:
+def _finish(run: Run, progress: RunProgress, references: References) -> dict[str, Any]:
     """Shows and writes the results; returns the content of `results.json`."""
     results, reporter = progress.results, run.reporter
     phases = list(results["phases"].values())
@@ -175,13 +176,20 @@ def _finish(run: Run, progress: RunProgress) -> dict[str, Any]:
             "total": count_params(progress.params),
             "trainable": max(phase["trainable"] for phase in phases),
         },
-        "seconds": {part: round(s, 2) for part, s in run.timer.totals().items()},
-        "peak_memory_mib": run.peak_memory(),
+        "seconds": {},  # below, after everything else
+        "peak_memory_mib": 0,
         "cores": len(usable_cores()),
         "code": CODE,
         "versions": versions(),
     }
     run.checkpoints.check_lock()
+    if run.config.report.save_model:
+        start = run.timer.start()
+        save_model(run, progress.params, references.fused, final)
+        run.timer.add_since("model", start)
+    seconds = run.timer.totals()
+    final["seconds"] = {part: round(x, 2) for part, x in seconds.items()}
+    final["peak_memory_mib"] = run.peak_memory()
     reporter.ranks_table(*_rank_columns(run, results))
     metrics = run.config.report.metrics
     reporter.log("\n" + summary_text(final, metrics))

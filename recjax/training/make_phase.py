@@ -64,11 +64,8 @@ def make_phase(
     model = run.model.with_text(frozen_blocks=blocks)
     catalogue = run.catalogue.build(model, params, blocks, batches.negatives)
     batches.packing = catalogue.packing
-    graph = candidates = None
-    if model.graph_layers:
-        users_E, items_E = run.data.train.pairs()
-        graph = make_graph(users_E, items_E, run.data.num_items)
-        graph = replicate(graph, run.mesh)
+    candidates = None
+    graph = training_graph(run)
     if batches.negatives.needs_whole_catalogue:
         # Every step reads the same candidates, so they are placed once.
         arrays, items = catalogue.take(batches.all_items())
@@ -103,6 +100,14 @@ def make_phase(
         waits=jax.default_backend() == "cpu",
         learning_rates=group_learning_rates(optimizer, rules),
     ), state
+
+
+def training_graph(run: Run) -> Any:
+    """Returns the graph of the training events on the devices; None without layers."""
+    if not run.model.graph_layers:
+        return None
+    users_E, items_E = run.data.train.pairs()
+    return replicate(make_graph(users_E, items_E, run.data.num_items), run.mesh)
 
 
 def make_place(

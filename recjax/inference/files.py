@@ -1,0 +1,219 @@
+"""The files of a saved model: written complete or not at all, and verified.
+
+| file | content |
+|---|---|
+| `config.json` | the config of the run, and what the other files hold |
+| `model.safetensors` | all parameters, by path |
+| `items.parquet` | the catalogue: ids, titles, texts, states |
+| `item_vectors.safetensors` | vectors and biases of the items, fitted baselines |
+| `encoder/` | config and tokenizer of the text encoder |
+| `histories.parquet` | the items of every user; left out if `report.keep_histories` is off |
+| `golden.json` | histories with the lists that they must give |
+| `README.md` | the model card |
+| `manifest.json` | SHA-256 of every file |
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from ml_collections import ConfigDict
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from recjax.baselines.saved import baseline_state, restore_baseline
+from recjax.catalogue.whitening import Whitening
+from recjax.common.errors import UserError
+from recjax.common.files import file_sha256, read_json
+from recjax.inference.parts import ITEM, ItemVectors, ModelParts
+
+FORMAT = 1  # raised when older versions could not read the files
+MODEL = "model"  # name of the directory in a run directory
+CONFIG, GOLDEN, CARD, MANIFEST = (
+    "config.json",
+    "golden.json",
+    "README.md",
+    "manifest.json",
+)
+PARAMS, VECTORS = "model.safetensors", "item_vectors.safetensors"
+ITEMS, HISTORIES = "items.parquet", "histories.parquet"
+ENCODER = "encoder"
+ENCODER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+def save_parts(
+    parts: ModelParts, folder: Path, golden: list[dict[str, Any]], card: str
+) -> None:
+    """Writes a model directory; an older one in its place is replaced when complete.
+
+    Args:
+      parts: the model.
+      folder: the directory.
+      golden: histories and lists, see `golden`.
+      card: the text of the model card.
+    """
+    part = folder.with_name(f".part.{folder.name}")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        _write(parts, part, golden, card)
+        _replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _write(
+    parts: ModelParts, folder: Path, golden: list[dict[str, Any]], card: str
+) -> None:
+    vectors, values = _arrays(parts)
+    save_file({p: np.asarray(x) for p, x in parts.params.items()}, folder / PARAMS)
+    save_file(vectors, folder / VECTORS)
+    parts.items.write_parquet(folder / ITEMS)
+    if parts.histories is not None:
+        parts.histories.write_parquet(folder / HISTORIES)
+    if parts.encoder is not None:
+        (folder / ENCODER).mkdir()
+        for name in ENCODER_FILES:
+            if (parts.encoder / name).is_file():
+                shutil.copyfile(parts.encoder / name, folder / ENCODER / name)
+    content = {
+        "format": FORMAT,
+        "library_name": "recjax",
+        "num_items": parts.num_items,
+        "fusion": values,
+        "about": parts.about,
+        "run": json.loads(parts.config.to_json()),
+    }
+    texts = {
+        CONFIG: json.dumps(content, indent=2, allow_nan=False),
+        GOLDEN: json.dumps(golden, allow_nan=False),
+        CARD: card,
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text + "\n", encoding="utf-8")
+    files = sorted(x for x in folder.rglob("*") if x.is_file())
+    manifest = {x.relative_to(folder).as_posix(): file_sha256(x) for x in files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    for path in [*files, folder / MANIFEST]:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _replace(part: Path, folder: Path) -> None:
+    """Moves a complete directory into its place."""
+    old = folder.with_name(f".old.{folder.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(part, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _arrays(parts: ModelParts) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns the arrays of `VECTORS`, and the values of the fused baselines."""
+    arrays = {"candidates": parts.vectors.candidates_NxD, "bias": parts.vectors.bias_N}
+    if not np.array_equal(parts.vectors.history_NxD, parts.vectors.candidates_NxD):
+        arrays["history"] = parts.vectors.history_NxD
+    if parts.whitening is not None:
+        arrays |= {f"whitening/{k}": v for k, v in parts.whitening._asdict().items()}
+    values = {}
+    for name, baseline in parts.fusion.items():
+        own, values[name] = baseline_state(baseline)
+        arrays |= {f"fusion/{name}/{key}": array for key, array in own.items()}
+    return {name: np.ascontiguousarray(x) for name, x in arrays.items()}, values
+
+
+def load_parts(folder: Path) -> tuple[ModelParts, list[dict[str, Any]]]:
+    """Reads and verifies a model directory; returns the model and its golden lists.
+
+    Raises:
+      UserError: a file is missing, damaged, or does not fit the others.
+    """
+    check_files(folder)
+    path = folder / CONFIG
+    content = read_json(path)
+    if content.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: is of format {content.get('format')!r}, and this version of "
+            f"recjax reads {FORMAT}; use the version that wrote it"
+        )
+    try:
+        arrays, params = load_file(folder / VECTORS), load_file(folder / PARAMS)
+        items = pl.read_parquet(folder / ITEMS)
+        histories = None
+        if (folder / HISTORIES).is_file():
+            histories = pl.read_parquet(folder / HISTORIES)
+        fusion = {
+            name: restore_baseline(name, _below(arrays, f"fusion/{name}/"), values)
+            for name, values in content["fusion"].items()
+        }
+        candidates_NxD = arrays["candidates"]
+        history_NxD = arrays.get("history", candidates_NxD)
+        parts = ModelParts(
+            ConfigDict(content["run"]).lock(),
+            params,
+            items,
+            ItemVectors(history_NxD, candidates_NxD, arrays["bias"]),
+            folder / ENCODER if (folder / ENCODER).is_dir() else None,
+            Whitening(**own) if (own := _below(arrays, "whitening/")) else None,
+            fusion,
+            histories,
+            content["about"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as e:
+        raise UserError(f"{folder}: its files do not fit each other ({e})") from None
+    except (pl.exceptions.PolarsError, OSError) as e:
+        raise UserError(f"{folder}: unreadable ({e})") from None
+    _check_sizes(parts, folder)
+    return parts, read_json(folder / GOLDEN, shape=list)
+
+
+def check_files(folder: Path) -> None:
+    """Compares the files of a model directory with its manifest.
+
+    Raises:
+      UserError: there is no manifest, or a file is missing or has changed.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UserError(
+            f"{folder}: is not a model of recjax: it has no {MANIFEST}. A finished run "
+            f"has its model in {MODEL}/"
+        )
+    for name, digest in read_json(path).items():
+        file = folder / name
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{path}: {name!r} is outside of the directory")
+        if not file.is_file():
+            raise UserError(f"{file}: is missing; copy the directory again")
+        if file_sha256(file) != digest:
+            raise UserError(
+                f"{file}: has changed since it was saved; copy the directory again"
+            )
+
+
+def _check_sizes(parts: ModelParts, folder: Path) -> None:
+    """Checks that ids, vectors and biases are of the same number of items."""
+    sizes = {
+        ITEMS: len(parts.items),
+        f"{VECTORS} (vectors)": len(parts.vectors.candidates_NxD),
+        f"{VECTORS} (history)": len(parts.vectors.history_NxD),
+        f"{VECTORS} (bias)": len(parts.vectors.bias_N),
+    }
+    if len(set(sizes.values())) > 1:
+        described = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+        raise UserError(f"{folder}: numbers of items differ: {described}")
+    if parts.items[ITEM].n_unique() != len(parts.items):
+        raise UserError(f"{folder / ITEMS}: an id appears twice")
+
+
+def _below(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,81 @@
+"""Golden lists: what a saved model must recommend wherever it is loaded."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recjax.common.errors import UserError
+
+if TYPE_CHECKING:
+    from recjax.inference.model import Model
+
+NUM_LISTS = 64
+K = 10
+MAX_LENGTH = 50  # items of a golden history
+# Other processors round differently; items whose scores differ by less may swap.
+TOLERANCE = 1e-3  # of the largest score of a list
+
+
+def make(model: "Model") -> list[dict[str, Any]]:
+    """Makes golden lists: of users of the data, or of random histories."""
+    rng = np.random.default_rng(0)
+    histories = model.parts.histories
+    if histories is not None and len(histories):
+        size = min(NUM_LISTS, len(histories))
+        chosen = np.sort(rng.choice(len(histories), size, replace=False))
+        rows = [histories["items"][int(i)].to_numpy()[-MAX_LENGTH:] for i in chosen]
+    else:
+        lengths = rng.integers(1, 11, NUM_LISTS)
+        rows = [rng.integers(model.parts.num_items, size=n) for n in lengths]
+    ids = model.parts.items["id"]
+    given = [ids.gather(row).to_list() for row in rows]
+    return [
+        {"history": history, "items": items, "scores": scores}
+        for history, (items, scores) in zip(given, _lists(model, given), strict=True)
+    ]
+
+
+def check(lists: list[dict[str, Any]], model: "Model", folder: Path) -> None:
+    """Compares golden lists with what a loaded model recommends.
+
+    Raises:
+      UserError: they differ by more than rounding.
+    """
+    found = _lists(model, [golden["history"] for golden in lists])
+    for golden, (items, scores) in zip(lists, found, strict=True):
+        if not _alike(golden, items, scores):
+            raise UserError(
+                f"{folder}: does not give the lists of its golden.json (for the history "
+                f"{' '.join(golden['history'][-3:])!r}); it was damaged, or this version "
+                "of recjax computes something else"
+            )
+
+
+def _lists(
+    model: "Model", histories: list[list[str]]
+) -> list[tuple[list[str], list[float]]]:
+    found = model.recommend(histories=histories, k=K)
+    parts = found.partition_by("query", as_dict=True)
+    return [
+        (part["item"].to_list(), part["score"].to_list())
+        for i in range(len(histories))
+        if (part := parts[(i,)]) is not None
+    ]
+
+
+def _alike(golden: dict[str, Any], items: list[str], scores: list[float]) -> bool:
+    if golden["items"] == items and golden["scores"] == scores:
+        return True
+    before, now = np.array(golden["scores"]), np.array(scores)
+    if before.shape != now.shape:
+        return False
+    tolerance = TOLERANCE * max(np.abs(before).max(initial=0), 1e-6)
+    if np.abs(before - now).max(initial=0) > tolerance:
+        return False
+    # Items at other positions must have nearly the score of that position.
+    score_of = dict(zip(items, now, strict=True))
+    return all(
+        abs(score_of.get(item, now[-1]) - score) <= tolerance
+        for item, score in zip(golden["items"], before, strict=True)
+    )

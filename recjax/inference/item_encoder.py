@@ -1,0 +1,182 @@
+"""Encodes items that the catalogue does not have, from their texts."""
+
+import functools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax.catalogue.whitening import Whitening
+from recjax.common.param_paths import FlatParams, unflatten_params
+from recjax.data.text.packing import Items, Packed, Tokens
+from recjax.data.text.tokenize import tokenize
+from recjax.inference.parts import ItemVectors
+from recjax.models.encoders.base import EncoderConfig
+from recjax.models.recommender import Recommender, make_model
+
+BATCH_SIZES = (1, 32)  # texts that are encoded at a time
+MIN_TOKENS = 16  # lengths of rows are powers of two from here
+ID_VECTORS = "items/id/vectors/embedding"  # path of the ids' vectors
+BIAS = "head/bias"
+
+
+class ItemEncoder:
+    """Encodes new items as the item tower and the head would, without ids.
+
+    A new item has no id vector: where the item tower reads ids, it reads zeros. Its
+    bias is the mean bias of the catalogue.
+
+    Args:
+      config: the config of the run.
+      params: all parameters by path.
+      encoder_config: static description of the text encoder.
+      folder: directory of the tokenizer.
+      whitening: of the text vectors, if the item tower reads whitened ones.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        params: FlatParams,
+        encoder_config: EncoderConfig,
+        folder: Path,
+        whitening: Whitening | None,
+    ):
+        self.config = config
+        self.encoder_config = encoder_config
+        self.folder = folder
+        self.whitening = whitening
+        bias = float(np.mean(params[BIAS])) if BIAS in params else 0.0
+        size = BATCH_SIZES[-1]
+        # The same model with a catalogue of one batch of new items, which share one
+        # id vector and one bias.
+        self._model = make_model(config, size, encoder_config)
+        own = dict(params)
+        if ID_VECTORS in own:
+            own[ID_VECTORS] = np.zeros((size, own[ID_VECTORS].shape[1]), np.float32)
+        if BIAS in own:
+            own[BIAS] = np.full(size, bias, np.float32)
+        self._params = jax.device_put(unflatten_params(own))
+        self._pool = jax.jit(self._pool_texts)
+        self._finish = jax.jit(self._finish_items)
+
+    def text_vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """Returns the pooled outputs of the encoder, not whitened: vectors_UxE.
+
+        Raises:
+          UserError: the texts cannot be tokenised.
+        """
+        tokens = tokenize(
+            texts,
+            self.folder,
+            max_tokens=self.config.text.max_tokens,
+            vocab_size=self.encoder_config.vocab_size,
+        )
+        out = np.zeros((len(texts), self.encoder_config.hidden_size), np.float32)
+        # Texts of similar length share a batch, so that little of it is padding.
+        order = np.argsort(tokens.lengths, kind="stable")
+        for start in range(0, len(texts), BATCH_SIZES[-1]):
+            chosen = order[start : start + BATCH_SIZES[-1]]
+            size = BATCH_SIZES[0] if len(chosen) == 1 else BATCH_SIZES[-1]
+            ids, packed = _one_text_per_row(tokens, chosen, size)
+            out[chosen] = np.asarray(self._pool(self._params, ids, packed))[
+                : len(chosen)
+            ]
+        return out
+
+    def encode(self, texts: Sequence[str]) -> tuple[ItemVectors, np.ndarray]:
+        """Encodes the texts of U new items.
+
+        Returns:
+          Their vectors and biases, and their text vectors before whitening.
+
+        Raises:
+          UserError: the texts cannot be tokenised.
+        """
+        pooled_UxE = self.text_vectors(texts)
+        read_UxE = pooled_UxE if self.whitening is None else self.whitening(pooled_UxE)
+        size, parts = BATCH_SIZES[-1], []
+        for start in range(0, len(texts), size):
+            part_UxE = read_UxE[start : start + size]
+            padded_UxE = np.pad(part_UxE, ((0, size - len(part_UxE)), (0, 0)))
+            found = self._finish(self._params, padded_UxE)
+            parts.append([np.asarray(x)[: len(part_UxE)] for x in found])
+        vectors = ItemVectors(*map(np.concatenate, zip(*parts, strict=True)))
+        return vectors, pooled_UxE
+
+    def _pool_texts(self, params: Any, ids_T: jax.Array, packed: Packed) -> jax.Array:
+        text = self._model.text
+        assert text is not None
+        apply = functools.partial(self._model.apply, {"params": params})
+        with jax.default_matmul_precision("float32"):
+            states_RxLxE = apply(
+                {"text": {"ids_T": ids_T}},
+                packed,
+                self.encoder_config.num_blocks,
+                method=Recommender.encode_prefix,
+            )
+            return apply(states_RxLxE, packed, method=Recommender.pool_text)
+
+    def _finish_items(self, params: Any, vectors_UxE: jax.Array) -> Any:
+        apply = functools.partial(self._model.apply, {"params": params})
+        items_U = jnp.arange(len(vectors_UxE))
+        items = Items(items_U, jnp.zeros(len(items_U)), None)
+        with jax.default_matmul_precision("float32"):
+            vectors_UxD = apply(
+                {"text": {"vectors_NxE": vectors_UxE}},
+                items,
+                method=Recommender.encode_items,
+            )
+            candidates_UxD, history_UxD = apply(
+                vectors_UxD, self._graph, method=Recommender.propagate
+            )
+            candidates_UxD, bias_U = apply(
+                candidates_UxD, items_U, method=Recommender.item_candidates
+            )
+        return history_UxD, candidates_UxD, bias_U
+
+    @property
+    def _graph(self) -> dict[str, np.ndarray] | None:
+        """A graph without events, for graph towers."""
+        if not self._model.graph_layers:
+            return None
+        none = np.zeros(0, np.int32)
+        return {
+            "user_E": none,
+            "item_E": none,
+            "weight_E": np.zeros(0, np.float32),
+            "root_N": np.zeros(BATCH_SIZES[-1], np.float32),
+            "user_V": np.zeros(1, np.int32),
+        }
+
+
+def _one_text_per_row(
+    tokens: Tokens, chosen: np.ndarray, size: int
+) -> tuple[np.ndarray, Packed]:
+    """Packs texts one per row, with few shapes: token ids_T, and the packed texts."""
+    lengths = tokens.lengths[chosen]
+    longest = max(int(lengths.max(initial=1)), MIN_TOKENS)
+    width = 2 ** math.ceil(math.log2(longest))
+    shape = (size, width)
+    column_RxL = np.broadcast_to(np.arange(width, dtype=np.int32), shape)
+    length_R = np.zeros(size, np.int64)
+    length_R[: len(chosen)] = lengths
+    valid_RxL = column_RxL < length_R[:, None]
+    ids_RxL = np.zeros(shape, np.int32)
+    for row, text in enumerate(chosen):
+        start, end = tokens.offsets[text : text + 2]
+        ids_RxL[row, : end - start] = tokens.ids[start:end]
+    index_RxL = np.arange(ids_RxL.size, dtype=np.int32).reshape(shape)
+    rows_Rx1 = np.arange(size, dtype=np.int32)[:, None]
+    packed = Packed(
+        index_RxL,
+        np.where(valid_RxL, column_RxL, 0).astype(np.int32),
+        valid_RxL.astype(np.int32),
+        np.where(valid_RxL, rows_Rx1, size).astype(np.int32),
+        (rows_Rx1[:, 0] * width).astype(np.int32),
+    )
+    return ids_RxL.reshape(-1), packed

@@ -1,0 +1,640 @@
+"""A trained recommender: lists, scores and vectors by the ids of users and items."""
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recjax.baselines.score_fusion import LOG_SCORED, ScoreFusion
+from recjax.common.errors import UserError
+from recjax.common.files import sha256, user_path
+from recjax.common.intervals import Interval
+from recjax.common.param_paths import unflatten_params
+from recjax.common.vectors import unit_vectors
+from recjax.data.batching.types import Queries
+from recjax.data.padding import pad_left
+from recjax.data.text.template import fill_template, parse_template
+from recjax.evaluation.metrics import ranking_values, with_intervals
+from recjax.inference import golden
+from recjax.inference.card import model_card
+from recjax.inference.files import MANIFEST, MODEL, load_parts, save_parts
+from recjax.inference.item_encoder import ItemEncoder
+from recjax.inference.parts import (
+    ADDED,
+    EVENTS,
+    HASH,
+    ITEM,
+    STATE,
+    TEXT,
+    TITLE,
+    ItemVectors,
+    ModelParts,
+)
+from recjax.inference.ranker import Ranker
+from recjax.models.encoders.huggingface import load_config
+from recjax.models.recommender import make_model
+
+CHUNK = 64  # users whose scores of all items are in memory at a time
+FROM_MODEL, FROM_POPULARITY = "model", "popularity"  # where a list comes from
+
+
+class Model:
+    """A trained recommender.
+
+    Ids are those of the files that it was trained on, as strings; other values are
+    converted. Tables are polars frames, and a pandas frame gives a pandas frame back.
+
+    Attributes:
+      parts: what the model consists of.
+    """
+
+    def __init__(self, parts: ModelParts):
+        self.parts = parts
+        # Ids, biases and fused baselines know only the items of the training; others
+        # follow them.
+        self._base_items = int((parts.items[STATE] != ADDED).sum())
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, revision: str | None = None) -> "Model":
+        """Loads a model from a directory, or from the Hugging Face Hub.
+
+        Args:
+          name: a run directory, a model directory, or `owner/name` on the Hub.
+          revision: branch, tag or commit on the Hub.
+
+        Raises:
+          UserError: there is no such model, a file is damaged, or its golden lists come
+            out differently.
+        """
+        folder = locate_model(str(name), revision)
+        parts, lists = load_parts(folder)
+        model = cls(parts)
+        golden.check(lists, model, folder)
+        return model
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the model to a directory, with all items that were added.
+
+        Raises:
+          UserError: the directory holds something else.
+        """
+        path = user_path(str(folder), "folder")
+        if path.exists() and not (path / MANIFEST).is_file():
+            if not path.is_dir() or any(path.iterdir()):
+                raise UserError(f"{path}: exists and is not a model of recjax")
+            path.rmdir()
+        card = model_card(self.parts)
+        save_parts(self.parts, path, golden.make(self), card)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Uploads the model to the Hugging Face Hub; returns the address of the commit.
+
+        Args:
+          repo_id: `owner/name`; it is created, private, if it does not exist.
+          options: passed on to `huggingface_hub.HfApi.upload_folder`.
+        """
+        import tempfile
+
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=options.pop("token", None))
+        api.create_repo(repo_id, private=options.pop("private", True), exist_ok=True)
+        with tempfile.TemporaryDirectory() as tmp:
+            folder = Path(tmp) / MODEL
+            self.save_pretrained(folder)
+            return str(
+                api.upload_folder(repo_id=repo_id, folder_path=folder, **options)
+            )
+
+    @property
+    def items(self) -> pl.DataFrame:
+        """The catalogue: id, title, text, training events and state of each item."""
+        return self.parts.items
+
+    @property
+    def users(self) -> list[str]:
+        """The users whose histories the model has."""
+        return list(self._user_rows)
+
+    def recommend(
+        self,
+        users: Any = None,
+        histories: Any = None,
+        k: int = 10,
+        exclude_seen: bool = True,
+        among: Iterable[Any] | None = None,
+    ) -> Any:
+        """Recommends items to users of the data, or for any histories.
+
+        Args:
+          users: ids of users, or "all". Their histories are those of the data set.
+          histories: lists of item ids, oldest first; or a table of interactions with
+            the columns of users, items and, if the run has them, times. Unknown items
+            are left out. A user without any known item gets the most popular items.
+          k: length of the lists.
+          exclude_seen: whether items of the history are left out.
+          among: ids of the items to choose from; None is the whole catalogue.
+
+        Returns:
+          A table with the columns `user` (or `query`, the position of the history),
+          `rank` (from 1), `item`, `title`, `score` and `source` ("model" or
+          "popularity"). Lists are shorter than k where there are fewer candidates.
+
+        Raises:
+          UserError: unknown users or items, or k below 1.
+        """
+        if k < 1:
+            raise UserError(f"k: {k} is not at least 1")
+        names, rows, label = self._queries(users, histories)
+        allowed_N = None
+        if among is not None:
+            allowed_N = np.zeros(self.parts.num_items, bool)
+            allowed_N[self.rows(among)] = True
+        frames = list(self._lists(rows, k, exclude_seen, allowed_N))
+        found = pl.concat(frames) if frames else self._list_frame([], [], [], [])
+        named = found.with_columns(
+            pl.Series(label, [names[i] for i in found["query"]], dtype=None)
+        )
+        columns = [label, "rank", "item", "title", "score", "source"]
+        return _like(named.select(columns), histories)
+
+    def score(
+        self,
+        items: Iterable[Any] | None = None,
+        users: Any = None,
+        histories: Any = None,
+        texts: Sequence[str] | None = None,
+    ) -> np.ndarray:
+        """Scores items, or new texts, for users or histories: scores_BxU.
+
+        Scores of one history can be compared with each other. An empty history has
+        scores too: those of a user about whom nothing is known.
+
+        Args:
+          items: ids of items.
+          users, histories: as in `recommend`.
+          texts: texts of items that are not in the catalogue, instead of `items`.
+
+        Raises:
+          UserError: unknown ids, or texts for a model that reads ids alone.
+        """
+        _, rows, _ = self._queries(users, histories)
+        if (items is None) == (texts is None):
+            raise UserError("score: give either items or texts")
+        if texts is not None:
+            model = self._with_items(
+                [f"text {i}" for i in range(len(texts))], texts, texts, check=False
+            )
+            chosen = np.arange(self.parts.num_items, model.parts.num_items)
+        else:
+            model, chosen = self, self.rows(items or [])
+        parts = [
+            model._ranker.scores(part, model._fused(part))[:, chosen]
+            for part in _chunks(rows)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, len(chosen)))
+
+    def similar(
+        self,
+        items: Iterable[Any] | None = None,
+        k: int = 10,
+        texts: Sequence[str] | None = None,
+    ) -> pl.DataFrame:
+        """Returns the items with the most similar vectors, by cosine.
+
+        Args:
+          items: ids of items, which are not among their own neighbours.
+          k: number of neighbours.
+          texts: texts instead of items.
+
+        Returns:
+          A table with the columns `item` (or `text`), `rank`, `neighbour`, `title` and
+          `cosine`.
+        """
+        if (items is None) == (texts is None):
+            raise UserError("similar: give either items or texts")
+        if k < 1:
+            raise UserError(f"k: {k} is not at least 1")
+        unit_NxD = self._unit_NxD
+        if texts is not None:
+            label, names = "text", list(texts)
+            own_U = np.full(len(names), -1)
+            vectors_UxD = unit_vectors(self.encode_items(names))
+        else:
+            label, own_U = "item", self.rows(items or [])
+            names = [self._ids[row] for row in own_U]
+            vectors_UxD = unit_NxD[own_U]
+        frames = []
+        for name, own, vector_D in zip(names, own_U, vectors_UxD, strict=True):
+            cosine_N = unit_NxD @ vector_D
+            if own >= 0:
+                cosine_N[own] = -np.inf
+            size = min(k, self.parts.num_items - (own >= 0))
+            best = np.argsort(-cosine_N, kind="stable")[:size]
+            frames.append(
+                pl.DataFrame(
+                    {
+                        label: [name] * size,
+                        "rank": np.arange(1, size + 1),
+                        "neighbour": self.parts.items[ITEM].gather(best),
+                        "title": self.parts.items[TITLE].gather(best),
+                        "cosine": cosine_N[best],
+                    }
+                )
+            )
+        return pl.concat(frames) if frames else pl.DataFrame()
+
+    def encode_items(self, items: Any) -> np.ndarray:
+        """Returns the vectors of new items, by which they are ranked: vectors_UxD.
+
+        Args:
+          items: texts, or a table with the columns of the run's `text.template`.
+
+        Raises:
+          UserError: the model reads ids alone, or a column is missing.
+        """
+        texts = items if _is_texts(items) else self._render(_polars(items))[0]
+        return self._item_encoder.encode(list(texts))[0].candidates_NxD
+
+    def add_items(self, items: Any) -> None:
+        """Adds items to the catalogue; they can be recommended at once.
+
+        They are encoded from their texts; what the model learned about ids alone does
+        not apply to them, and their bias is the mean bias of the catalogue.
+
+        Args:
+          items: a table with the column of item ids and those of `text.template` and
+            `text.title`; or a dictionary of ids and texts.
+
+        Raises:
+          UserError: the model reads ids alone, a column is missing, or an id is in the
+            catalogue already.
+        """
+        if isinstance(items, Mapping):
+            ids, texts = [str(x) for x in items], [str(x) for x in items.values()]
+            titles: Sequence[str] = texts
+        else:
+            frame = _polars(items)
+            column = self.parts.config.data.item
+            if column not in frame.columns:
+                known = ", ".join(frame.columns)
+                raise UserError(f"items: no column {column!r}; there are {known}")
+            ids = frame[column].cast(pl.String).to_list()
+            texts, titles = self._render(frame)
+        added = self._with_items(ids, texts, titles)
+        self.__dict__ = added.__dict__
+
+    def evaluate(
+        self,
+        histories: Any,
+        targets: Iterable[Any],
+        ks: Sequence[int] = (5, 10),
+        mask_seen: bool | None = None,
+    ) -> dict[str, Interval]:
+        """Ranks the target of every history among all items.
+
+        Args:
+          histories: lists of item ids, oldest first.
+          targets: the id of the item that follows each history.
+          ks: cut-offs of the metrics.
+          mask_seen: whether items of the history are no candidates (a target always
+            is); None does as the run did.
+
+        Returns:
+          HR, NDCG and MRR at the cut-offs and AUC, with 95% bootstrap intervals over
+          the histories. Ties count against the model.
+        """
+        _, rows, _ = self._queries(None, histories)
+        targets_R = self.rows(targets)
+        if len(rows) != len(targets_R):
+            raise UserError(
+                f"evaluate: {len(rows)} histories, {len(targets_R)} targets"
+            )
+        if not rows:
+            raise UserError("evaluate: no histories")
+        mask = self.parts.config.eval.mask_seen if mask_seen is None else mask_seen
+        counts = []
+        for start, part in enumerate(_chunks(rows)):
+            scores_BxN = self._ranker.scores(part, self._fused(part))
+            for b, history in enumerate(part):
+                target = targets_R[start * CHUNK + b]
+                candidate_N = np.ones(self.parts.num_items, bool)
+                if mask:
+                    candidate_N[history] = False
+                candidate_N[target] = False
+                others, own = scores_BxN[b][candidate_N], scores_BxN[b][target]
+                above, below = (others > own).sum(), (others < own).sum()
+                counts.append((above, len(others) - above - below, below))
+        values = ranking_values(*np.array(counts).T, ks)
+        return with_intervals(
+            values, np.arange(len(rows)), bootstrap_samples=1000, seed=0
+        )
+
+    def rows(self, items: Iterable[Any]) -> np.ndarray:
+        """Returns the indices of items by their ids.
+
+        Raises:
+          UserError: there is no such item.
+        """
+        names = [str(item) for item in items]
+        unknown = [name for name in names if name not in self._item_rows]
+        if unknown:
+            raise UserError(f"items: no item {unknown[0]!r} in the catalogue")
+        return np.array([self._item_rows[name] for name in names], np.int64)
+
+    def history(self, user: Any) -> np.ndarray:
+        """Returns the item indices of a user's history, oldest first.
+
+        Raises:
+          UserError: the model has no history of this user.
+        """
+        if self.parts.histories is None:
+            raise UserError(
+                "users: this model has no histories of users (report.keep_histories is "
+                "off); give histories"
+            )
+        row = self._user_rows.get(str(user))
+        if row is None:
+            raise UserError(f"users: no user {str(user)!r} in the model")
+        return self.parts.histories["items"][row].to_numpy()
+
+    def _queries(
+        self, users: Any, histories: Any
+    ) -> tuple[list[Any], list[np.ndarray], str]:
+        """Returns the names of the queries, their histories, and the names' column."""
+        if (users is None) == (histories is None):
+            raise UserError("give either users or histories")
+        if users is not None:
+            if isinstance(users, str) and users != "all":
+                users = [users]
+            names = self.users if isinstance(users, str) else [str(x) for x in users]
+            if isinstance(users, str) and self.parts.histories is None:
+                self.history("")  # says why
+            return names, [self.history(name) for name in names], "user"
+        if _is_frame(histories):
+            names, histories = self._group(_polars(histories))
+            return names, [self._known(x) for x in histories], "user"
+        rows = [self._known(history) for history in histories]
+        return list(range(len(rows))), rows, "query"
+
+    def _group(self, frame: pl.DataFrame) -> tuple[list[str], list[list[Any]]]:
+        """Groups a table of interactions by user, in order of time."""
+        data = self.parts.config.data
+        for column in (data.user, data.item):
+            if column not in frame.columns:
+                known = ", ".join(frame.columns)
+                raise UserError(f"histories: no column {column!r}; there are {known}")
+        if data.time and data.time in frame.columns:
+            frame = frame.sort(data.time, maintain_order=True)
+        grouped = frame.group_by(data.user, maintain_order=True).agg(pl.col(data.item))
+        names = grouped[data.user].cast(pl.String).to_list()
+        return names, grouped[data.item].to_list()
+
+    def _known(self, history: Any) -> np.ndarray:
+        """Returns the indices of a history's items, without those that are unknown."""
+        if isinstance(history, str):
+            raise UserError(f"histories: {history!r} is not a list of item ids")
+        found = (self._item_rows.get(str(item)) for item in history)
+        return np.array([row for row in found if row is not None], np.int64)
+
+    def _lists(
+        self,
+        rows: Sequence[np.ndarray],
+        k: int,
+        exclude_seen: bool,
+        allowed_N: np.ndarray | None,
+    ) -> Iterator[pl.DataFrame]:
+        for start, part in enumerate(_chunks(rows)):
+            offset = start * CHUNK
+            known = [b for b, history in enumerate(part) if len(history)]
+            if known:
+                histories = [part[b] for b in known]
+                seen = [np.unique(x) if exclude_seen else x[:0] for x in histories]
+                fused = self._fused(histories)
+                found = self._ranker.top_k(histories, seen, k, allowed_N, fused)
+                lists = dict(zip(known, zip(*found, strict=True), strict=True))
+            else:
+                lists = {}
+            for b in range(len(part)):
+                items_K, scores_K = lists.get(b) or self._popular(k, allowed_N)
+                is_item_K = items_K >= 0
+                yield self._list_frame(
+                    [offset + b] * int(is_item_K.sum()),
+                    items_K[is_item_K],
+                    scores_K[is_item_K],
+                    FROM_MODEL if b in lists else FROM_POPULARITY,
+                )
+
+    def _popular(
+        self, k: int, allowed_N: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the most popular items and their shares of all training events."""
+        events_N = self.parts.items[EVENTS].to_numpy().astype(np.float64)
+        candidates = np.arange(len(events_N))
+        if allowed_N is not None:
+            candidates = candidates[allowed_N]
+        best = candidates[np.argsort(-events_N[candidates], kind="stable")][:k]
+        return best, events_N[best] / max(events_N.sum(), 1)
+
+    def _list_frame(
+        self, queries: Any, items: Any, scores: Any, source: Any
+    ) -> pl.DataFrame:
+        rows = np.asarray(items, np.int64)
+        size = len(rows)
+        return pl.DataFrame(
+            {
+                "query": np.asarray(queries, np.int64),
+                "rank": np.arange(1, size + 1),
+                "item": self.parts.items[ITEM].gather(rows),
+                "title": self.parts.items[TITLE].gather(rows),
+                "score": np.asarray(scores, np.float32),
+                "source": pl.Series([source] * size, dtype=pl.String),
+            }
+        )
+
+    def _fused(self, histories: Sequence[np.ndarray]) -> np.ndarray | None:
+        """Returns the fused baselines' scores_BxMxN; None without score fusion."""
+        parts = self.parts
+        if not parts.fusion:
+            return None
+        length = parts.config.data.history_length
+        # The baselines know the items that the model was trained with.
+        rows = [x[x < self._base_items][-length:] for x in histories]
+        history_BxH, mask_BxH = pad_left(rows, (len(rows), length))
+        none_B = np.zeros(len(rows), np.int32)
+        queries = Queries(history_BxH, mask_BxH, none_B[:, None] - 1, none_B, none_B)
+        floor = parts.config.head.fusion_floor
+        scores_BxMxN = np.asarray(
+            ScoreFusion(list(parts.fusion.items()), floor).score(queries)
+        )
+        if self._base_items == parts.num_items:
+            return scores_BxMxN
+        # An added item was never observed: no evidence, which is a score of 0.
+        missing = parts.num_items - self._base_items
+        names = list(parts.fusion)
+        unseen_M = [np.log(floor) if name in LOG_SCORED else 0.0 for name in names]
+        added_BxMxN = np.zeros((len(rows), len(names), missing), np.float32)
+        added_BxMxN += np.array(unseen_M, np.float32)[None, :, None]
+        return np.concatenate([scores_BxMxN, added_BxMxN], axis=2)
+
+    def _render(self, frame: pl.DataFrame) -> tuple[list[str], list[str]]:
+        """Returns the texts and the titles of a table of items."""
+        texts = frame.select(pl.all().cast(pl.String).fill_null(""))
+        rendered = []
+        for key in ("template", "title"):
+            template = self.parts.config.text[key]
+            parsed = parse_template(template, texts.columns, f"text.{key}")
+            rendered.append(
+                [fill_template(parsed, row) for row in texts.iter_rows(named=True)]
+            )
+        return rendered[0], rendered[1]
+
+    def _with_items(
+        self,
+        ids: Sequence[str],
+        texts: Sequence[str],
+        titles: Sequence[str],
+        check: bool = True,
+    ) -> "Model":
+        """Returns a model with more items."""
+        if check:
+            repeated = [name for name in ids if name in self._item_rows]
+            if repeated:
+                raise UserError(f"items: {repeated[0]!r} is in the catalogue already")
+            if len(set(ids)) < len(ids):
+                raise UserError("items: an id appears twice")
+        if not texts:
+            return Model(self.parts)
+        added, _ = self._item_encoder.encode(texts)
+        frame = pl.DataFrame(
+            {
+                ITEM: ids,
+                TITLE: titles,
+                TEXT: texts,
+                HASH: [sha256(text)[:16] for text in texts],
+                EVENTS: np.zeros(len(ids), np.int64),
+                STATE: [ADDED] * len(ids),
+            }
+        )
+        old = self.parts.vectors
+        vectors = ItemVectors(
+            np.concatenate([old.history_NxD, added.history_NxD]),
+            np.concatenate([old.candidates_NxD, added.candidates_NxD]),
+            np.concatenate([old.bias_N, added.bias_N]),
+        )
+        items = pl.concat([self.parts.items, frame.cast(self.parts.items.schema)])
+        model = Model(replace(self.parts, items=items, vectors=vectors))
+        model.__dict__["_item_encoder"] = self._item_encoder
+        return model
+
+    @functools.cached_property
+    def _ids(self) -> list[str]:
+        return self.parts.items[ITEM].to_list()
+
+    @functools.cached_property
+    def _item_rows(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self._ids)}
+
+    @functools.cached_property
+    def _user_rows(self) -> dict[str, int]:
+        histories = self.parts.histories
+        names = [] if histories is None else histories["user"].to_list()
+        return {name: row for row, name in enumerate(names)}
+
+    @functools.cached_property
+    def _unit_NxD(self) -> np.ndarray:
+        return unit_vectors(self.parts.vectors.candidates_NxD)
+
+    @functools.cached_property
+    def _encoder_config(self) -> Any:
+        return None if self.parts.encoder is None else load_config(self.parts.encoder)
+
+    @functools.cached_property
+    def _ranker(self) -> Ranker:
+        parts = self.parts
+        model = make_model(parts.config, self._base_items, self._encoder_config)
+        return Ranker(model, unflatten_params(parts.params), parts.vectors)
+
+    @functools.cached_property
+    def _item_encoder(self) -> ItemEncoder:
+        parts = self.parts
+        if parts.encoder is None:
+            raise UserError(
+                "this model reads ids alone (item_tower.sources has no text) and cannot "
+                "encode items that it was not trained with"
+            )
+        return ItemEncoder(
+            parts.config,
+            parts.params,
+            self._encoder_config,
+            parts.encoder,
+            parts.whitening,
+        )
+
+
+def locate_model(name: str, revision: str | None = None) -> Path:
+    """Returns the directory of a model.
+
+    Args:
+      name: a run directory, a model directory, or `owner/name` on the Hub.
+      revision: branch, tag or commit on the Hub.
+
+    Raises:
+      UserError: there is no such model.
+    """
+    path = user_path(name, "model")
+    if path.is_dir():
+        inside = path / MODEL
+        if inside.is_dir():
+            return inside
+        if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
+            raise UserError(
+                f"{path}: this run has no {MODEL}/ yet; it is written when the run is "
+                "finished"
+            )
+        return path
+    import re
+
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise UserError(f"{name}: no such directory")
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.snapshot_download(name, revision=revision))
+    except Exception as e:  # the client raises many types, mostly network errors
+        lines = str(e).strip().splitlines() or [type(e).__name__]
+        raise UserError(
+            f"{name}: no such directory, and it could not be downloaded from the "
+            f"Hugging Face Hub: {lines[0]}"
+        ) from None
+
+
+def _chunks(rows: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
+    for start in range(0, len(rows), CHUNK):
+        yield rows[start : start + CHUNK]
+
+
+def _is_frame(value: Any) -> bool:
+    return isinstance(value, pl.DataFrame) or hasattr(value, "iloc")
+
+
+def _is_texts(value: Any) -> bool:
+    return not _is_frame(value)
+
+
+def _polars(frame: Any) -> pl.DataFrame:
+    """Returns a table as a polars frame; a pandas one is converted column by column."""
+    if isinstance(frame, pl.DataFrame):
+        return frame
+    return pl.DataFrame({str(name): frame[name].to_list() for name in frame.columns})
+
+
+def _like(frame: pl.DataFrame, given: Any) -> Any:
+    """Returns a table as a pandas frame if a pandas frame was given."""
+    if _is_frame(given) and not isinstance(given, pl.DataFrame):
+        return type(given)(frame.to_dict(as_series=False))
+    return frame

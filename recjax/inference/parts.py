@@ -1,0 +1,72 @@
+"""What a saved model consists of."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recjax.catalogue.whitening import Whitening
+from recjax.common.param_paths import FlatParams
+from recjax.data.batching.types import Scorer
+
+# Columns of the item table of a saved model.
+ITEM, TITLE, TEXT, HASH, EVENTS, STATE = (
+    "id",
+    "title",
+    "text",
+    "hash",
+    "events",
+    "state",
+)
+TRAINED, UNTRAINED, ADDED = "trained", "untrained", "added"  # states of an item
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """What the items are ranked by: `query . candidate + bias`.
+
+    Attributes:
+      history_NxD: vectors of items in a history, the input of the user tower.
+      candidates_NxD: vectors that queries are compared with.
+      bias_N: biases of the items.
+    """
+
+    history_NxD: np.ndarray
+    candidates_NxD: np.ndarray
+    bias_N: np.ndarray
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """A trained model without its run.
+
+    Attributes:
+      config: the config of the run.
+      params: all parameters by path.
+      items: the item table in the order of the item indices; columns as above.
+      vectors: vectors and biases of all items.
+      encoder: directory with `config.json` and `tokenizer.json` of the text encoder;
+        None without a text source.
+      whitening: of the frozen text vectors, if the item tower reads whitened ones.
+      fusion: the fitted baselines of a score fusion, by name.
+      histories: users and the items of their histories, oldest first; None if they were
+        not kept. Columns `user` and `items` (item indices).
+      about: facts for the model card: data, protocol, metrics, versions.
+    """
+
+    config: Any
+    params: FlatParams
+    items: pl.DataFrame
+    vectors: ItemVectors
+    encoder: Path | None = None
+    whitening: Whitening | None = None
+    fusion: dict[str, Scorer] = field(default_factory=dict)
+    histories: pl.DataFrame | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_items(self) -> int:
+        """N, the size of the catalogue."""
+        return len(self.items)

@@ -1,0 +1,129 @@
+"""Writes a finished run as a model, see `inference.files`."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import polars as pl
+
+from recjax.common.files import sha256
+from recjax.common.param_paths import FlatParams, unflatten_params
+from recjax.data.dataset import count_events
+from recjax.data.histories import complete_histories
+from recjax.data.ingest.sources import locate_encoder
+from recjax.evaluation.model_scorer import ModelScorer
+from recjax.inference import golden
+from recjax.inference.card import model_card
+from recjax.inference.files import MODEL, save_parts
+from recjax.inference.model import Model
+from recjax.inference.parts import (
+    EVENTS,
+    HASH,
+    ITEM,
+    STATE,
+    TEXT,
+    TITLE,
+    TRAINED,
+    UNTRAINED,
+    ItemVectors,
+    ModelParts,
+)
+from recjax.models.encoders.directory import transformer_folder
+from recjax.training.context import Run
+from recjax.training.make_phase import training_graph
+
+
+def save_model(
+    run: Run, params: FlatParams, fusion: dict[str, Any], results: dict[str, Any]
+) -> None:
+    """Writes `model/` in the run directory.
+
+    Args:
+      run: the run, after its last phase.
+      params: all parameters.
+      fusion: the fitted baselines of the score fusion, by name.
+      results: the content of `results.json`.
+    """
+    parts = model_parts(run, params, fusion, results)
+    if jax.process_index():
+        return  # the first process writes for all
+    lists = golden.make(Model(parts))
+    folder = run.reporter.workdir / MODEL
+    save_parts(parts, folder, lists, model_card(parts))
+
+
+def model_parts(
+    run: Run, params: FlatParams, fusion: dict[str, Any], results: dict[str, Any]
+) -> ModelParts:
+    """Collects the parts of the model; the arguments are those of `save_model`."""
+    data, config = run.data, run.config
+    # The catalogue is encoded from its texts to the end, whatever the last phase has
+    # trained, so that a resumed run writes the same vectors.
+    blocks = run.model.encoder_config.num_blocks if run.model.encoder_config else 0
+    model = run.model.with_text(frozen_blocks=blocks)
+    catalogue = run.catalogue.build(model, params, blocks)
+    scorer = ModelScorer(
+        model, catalogue, catalogue.positions_N(), 1, run.compiler, training_graph(run)
+    )
+    history_NxD, index = scorer.encode_catalogue(unflatten_params(params))
+    number = data.num_items
+    vectors = ItemVectors(
+        *(
+            np.asarray(x)[:number]
+            for x in (history_NxD, index.candidates_MxD, index.bias_M)
+        )
+    )
+    encoder = None
+    if run.tokens is not None:
+        encoder = transformer_folder(locate_encoder(config.text.encoder))
+    return ModelParts(
+        config=config,
+        params={path: np.asarray(x) for path, x in params.items()},
+        items=item_table(run),
+        vectors=vectors,
+        encoder=encoder,
+        whitening=catalogue.whitening,
+        fusion=fusion,
+        histories=history_table(run) if config.report.keep_histories else None,
+        about={
+            "fingerprint": results["fingerprint"],
+            "pretrained": results["pretrained"],
+            "seed": results["seed"],
+            "code": results["code"],
+            "split": config.data.split,
+            "protocol": results["protocol"],
+            "versions": results["versions"],
+            "metrics": {name: results["test"][name] for name in config.report.metrics},
+        },
+    )
+
+
+def item_table(run: Run) -> pl.DataFrame:
+    """Returns the catalogue: one row per item, in the order of the item indices."""
+    data, config = run.data, run.config
+    texts = run.titles
+    if run.tokens is not None:
+        texts = data.render(config.text.template, "text.template")
+    events_N = count_events(data)
+    return pl.DataFrame(
+        {
+            ITEM: [str(item) for item in data.item_ids],
+            TITLE: run.titles,
+            TEXT: texts,
+            HASH: [sha256(text)[:16] for text in texts],
+            EVENTS: events_N.astype(np.int64),
+            STATE: np.where(events_N > 0, TRAINED, UNTRAINED).tolist(),
+        }
+    )
+
+
+def history_table(run: Run) -> pl.DataFrame:
+    """Returns the users and the items of their histories, oldest first."""
+    histories = complete_histories(run.data)
+    return pl.DataFrame(
+        {
+            "user": [str(run.data.user_ids[user]) for user in histories],
+            "items": [items.tolist() for items in histories.values()],
+        },
+        schema={"user": pl.String, "items": pl.List(pl.Int32)},
+    )
