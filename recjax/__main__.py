@@ -1,4 +1,9 @@
-"""Prints the programs and configs of the package: `python -m recjax`."""
+"""Prints the programs and configs of the package: `python -m recjax`.
+
+With a command it does the same as the console script: `python -m recjax recommend`.
+"""
+
+import sys
 
 from recjax import __version__
 from recjax.config.load import example_names
@@ -13,6 +18,9 @@ recjax {__version__}: personalised recommendation with pretrained language model
   python -m recjax.main --help                                flags and config sections
   python -m recjax.main --help_config                         every config key
   python -m recjax.reporting.compare DIR DIR                  compare finished runs
+  python -m recjax.recommend --model=DIR --users=all --out=lists.csv
+                                                              lists of a trained model
+  python -m recjax.similar --help, python -m recjax.embed --help
 
 Configs in the package: {NAMES}. Your own config is a Python file, see --help.
 A clone of the repository also has ablations (python -m experiments.sweep --help,
@@ -20,4 +28,8 @@ experiments.collect), hyperparameter search (experiments.search) and the documen
 (README.md)."""
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        from recjax.cli import main
+
+        main()
     print(TEXT)

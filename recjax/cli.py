@@ -1,0 +1,35 @@
+"""The console script `recjax`: one word per command.
+
+recjax train --config=quickstart --workdir=runs/quickstart
+recjax recommend --model=runs/quickstart --users=all --out=lists.csv
+recjax COMMAND --help
+"""
+
+import importlib
+import sys
+
+COMMANDS = {
+    "train": "recjax.main",
+    "recommend": "recjax.recommend",
+    "similar": "recjax.similar",
+    "embed": "recjax.embed",
+}
+
+
+def main() -> None:
+    """Runs the command that the first argument names."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("--help", "-h"):
+        print(f"{__doc__}\nCommands: {', '.join(COMMANDS)}.")
+        sys.exit(0)
+    if name not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        print(f"error: no command {name!r}; there are {known}", file=sys.stderr)
+        sys.exit(2)
+    del sys.argv[1]
+    module = importlib.import_module(COMMANDS[name])
+    if name == "train":
+        from absl import app
+
+        app.run(module.main, flags_parser=module.parse_flags)
+    module.main()

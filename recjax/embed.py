@@ -1,0 +1,53 @@
+"""Writes the vectors of items: those of the catalogue, or of new items by their texts.
+
+    python -m recjax.embed --model=runs/shop --out=vectors.parquet
+    python -m recjax.embed --model=runs/shop --items=new.csv --out=vectors.parquet
+
+A user's score of an item is the dot product of their vectors plus the bias of the item.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from recjax.command import make_parser, read_frame, run_command, write_frame
+from recjax.common.errors import UserError
+from recjax.common.files import user_path
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the options and writes vectors."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--items", help="a file with the texts of new items")
+    parser.add_argument("--out", required=True, help="file for the vectors: .parquet")
+    run_command(parser, embed, argv)
+
+
+def embed(options: Any) -> None:
+    """Runs the command.
+
+    Raises:
+      UserError: a file that cannot be read or written, or a model of ids alone.
+    """
+    out = user_path(options.out, "--out")
+    if out.suffix != ".parquet" or out.is_dir():
+        raise UserError(f"--out: {out}: the name does not end in .parquet")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    import recjax
+
+    model = recjax.load(options.model)
+    number = len(model.items)
+    if options.items:
+        model.add_items(read_frame(options.items, "--items"))
+    else:
+        number = 0
+    vectors = model.parts.vectors
+    found = model.items[number:].select("id", "title", "state")
+    found = found.with_columns(
+        vector=vectors.candidates_NxD[number:], bias=vectors.bias_N[number:]
+    )
+    write_frame(found, out)
+    print(f"{len(found):,} items: {out}")
+
+
+if __name__ == "__main__":
+    main()
