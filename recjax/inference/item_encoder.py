@@ -25,10 +25,7 @@ BIAS = "head/bias"
 
 
 class ItemEncoder:
-    """Encodes new items as the item tower and the head would, without ids.
-
-    A new item has no id vector: where the item tower reads ids, it reads zeros. Its
-    bias is the mean bias of the catalogue.
+    """Encodes new items as the item tower and the head do, see `new_item_params`.
 
     Args:
       config: the config of the run.
@@ -50,16 +47,10 @@ class ItemEncoder:
         self.encoder_config = encoder_config
         self.folder = folder
         self.whitening = whitening
-        bias = float(np.mean(params[BIAS])) if BIAS in params else 0.0
+        # The same model with a catalogue of one batch of new items.
         size = BATCH_SIZES[-1]
-        # The same model with a catalogue of one batch of new items, which share one
-        # id vector and one bias.
         self._model = make_model(config, size, encoder_config)
-        own = dict(params)
-        if ID_VECTORS in own:
-            own[ID_VECTORS] = np.zeros((size, own[ID_VECTORS].shape[1]), np.float32)
-        if BIAS in own:
-            own[BIAS] = np.full(size, bias, np.float32)
+        own = new_item_params(params, size)
         self._params = jax.device_put(unflatten_params(own))
         self._pool = jax.jit(self._pool_texts)
         self._finish = jax.jit(self._finish_items)
@@ -152,6 +143,20 @@ class ItemEncoder:
             "root_N": np.zeros(BATCH_SIZES[-1], np.float32),
             "user_V": np.zeros(1, np.int32),
         }
+
+
+def new_item_params(params: FlatParams, size: int) -> FlatParams:
+    """Returns the parameters for a catalogue of `size` new items.
+
+    They have no id vector: where the item tower reads ids, it reads zeros. Their bias
+    is the mean bias of the catalogue.
+    """
+    own = dict(params)
+    if ID_VECTORS in own:
+        own[ID_VECTORS] = np.zeros((size, own[ID_VECTORS].shape[1]), np.float32)
+    if BIAS in own:
+        own[BIAS] = np.full(size, np.mean(own[BIAS]), np.float32)
+    return own
 
 
 def _one_text_per_row(

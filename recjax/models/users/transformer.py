@@ -111,7 +111,7 @@ class TransformerTower(nn.Module):
             # Counted from the newest event: cutting off padding changes nothing.
             x = x + position_HxD[None, -length:].astype(self.dtype)
         x = Dropout(self.dropout)(x, train)
-        mask_BxHxH = jnp.broadcast_to(mask_BxH[:, None], (len(x), length, length))
+        mask_BxHxH = jnp.broadcast_to(mask_BxH[:, None], (x.shape[0], length, length))
         if not self.bidirectional:
             mask_BxHxH &= jnp.tril(jnp.ones((length, length), bool))[None]
         for i in range(self.num_layers):

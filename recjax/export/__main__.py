@@ -1,0 +1,57 @@
+"""Exports a trained model for programs without recjax.
+
+    python -m recjax.export --model=runs/shop --to=stablehlo --out=exported
+    python -m recjax.export --model=runs/shop --to=onnx --batch=1 --out=exported
+    python -m recjax.export --model=runs/shop --to=sentence-transformers --out=encoder
+
+stablehlo: user tower and item tower with a symbolic batch, for CPUs and CUDA GPUs;
+onnx: the same with a fixed batch; sentence-transformers: the fine-tuned text encoder.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from recjax.command import make_parser, run_command
+from recjax.common.errors import UserError
+from recjax.common.files import user_path
+
+KINDS = ("stablehlo", "onnx", "sentence-transformers")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the options and exports."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--to", required=True, choices=KINDS, help="format")
+    parser.add_argument("--out", required=True, help="directory for the files")
+    parser.add_argument(
+        "--batch", type=int, default=1, help="users of an ONNX call (1)"
+    )
+    run_command(parser, export, argv)
+
+
+def export(options: Any) -> None:
+    """Runs the command.
+
+    Raises:
+      UserError: a model that cannot be exported so, or a library that is missing.
+    """
+    folder = user_path(options.out, "--out")
+    if options.batch < 1:
+        raise UserError(f"--batch: {options.batch} is not at least 1")
+    import recjax
+    from recjax.export import onnx, sentence_transformers, stablehlo
+
+    parts = recjax.load(options.model).parts
+    folder.mkdir(parents=True, exist_ok=True)
+    if options.to == "stablehlo":
+        written = stablehlo.export_towers(parts, folder)
+    elif options.to == "onnx":
+        written = onnx.export_towers(parts, folder, options.batch)
+    else:
+        written = sentence_transformers.export_encoder(parts, folder)
+    for path in written:
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
