@@ -40,7 +40,7 @@ from experiments.sweeping.load import (
     resolve,
 )
 from experiments.sweeping.plan import changed_keys, protocol_of
-from experiments.sweeping.pool import Job, Pool
+from experiments.sweeping.pool import NO_MODEL, Job, Pool
 from experiments.tabling.table import markdown_line
 from recjax.common.config import describe_changes
 from recjax.common.errors import STOPPED, UserError
@@ -278,7 +278,7 @@ class _Study:
             *(f"--config.{key}={value}" for key, value in changes.items()),
         ]
         trial.set_user_attr("flags", flags)
-        command = [sys.executable, "-m", "recjax.main", *flags]
+        command = [sys.executable, "-m", "recjax.main", flags[0], NO_MODEL, *flags[1:]]
         log = self.args.out / "logs" / f"{trial.number}.txt"
         return Job(f"trial {trial.number}", [*command, f"--workdir={folder}"], log)
 

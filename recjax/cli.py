@@ -13,6 +13,7 @@ COMMANDS = {
     "recommend": "recjax.recommend",
     "similar": "recjax.similar",
     "embed": "recjax.embed",
+    "export": "recjax.export.__main__",
 }
 
 

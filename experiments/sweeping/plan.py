@@ -19,7 +19,7 @@ from experiments.sweeping.load import (
     read_plan,
     resolve,
 )
-from experiments.sweeping.pool import Job
+from experiments.sweeping.pool import NO_MODEL, Job
 from recjax.common.config import flat_config
 from recjax.common.errors import UserError
 from recjax.common.files import atomic_files
@@ -75,7 +75,8 @@ class Plan:
 
     def job(self, variant: str, seed: int) -> Job:
         """Returns the command of a run."""
-        command = [sys.executable, "-m", "recjax.main", *self.flags(variant, seed)]
+        config, *others = self.flags(variant, seed)
+        command = [sys.executable, "-m", "recjax.main", config, NO_MODEL, *others]
         command.append(f"--workdir={self.folder(variant, seed)}")
         return Job(
             f"{variant} {seed}", command, self.out / "logs" / f"{variant}-{seed}.txt"

@@ -17,6 +17,9 @@ from pathlib import Path
 from recjax.runtime.provenance import usable_cores
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# Flag of every run: tables need no model, and hundreds of encoders would fill a disk.
+# A flag of the same key after it wins.
+NO_MODEL = "--config.report.save_model=False"
 
 
 @dataclass

@@ -191,7 +191,7 @@ class Model:
             )
             chosen = np.arange(self.parts.num_items, model.parts.num_items)
         else:
-            model, chosen = self, self.rows(items or [])
+            model, chosen = self, self.rows([] if items is None else items)
         parts = [
             model._ranker.scores(part, model._fused(part))[:, chosen]
             for part in _chunks(rows)
@@ -225,7 +225,7 @@ class Model:
             own_U = np.full(len(names), -1)
             vectors_UxD = unit_vectors(self.encode_items(names))
         else:
-            label, own_U = "item", self.rows(items or [])
+            label, own_U = "item", self.rows([] if items is None else items)
             names = [self._ids[row] for row in own_U]
             vectors_UxD = unit_NxD[own_U]
         frames = []

@@ -1,0 +1,143 @@
+"""Exported towers and encoders compute what the model computes."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import recjax
+from recjax.common.errors import UserError
+from recjax.config import base
+from recjax.data.padding import pad_left
+from recjax.data.text.tokenize import tokenize
+from recjax.export import onnx, sentence_transformers, stablehlo
+from recjax.inference.model import Model
+from recjax.models.encoders.huggingface import load_config
+from recjax.run import train
+from tests.conftest import TINY_BERT
+from tests.inference.conftest import finished, model  # noqa: F401 (fixtures)
+
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
+# Whitening over 25 items divides by deviations of about a thousandth.
+WHITENED = {"rtol": 1e-2, "atol": 1e-3}
+
+
+def without_whitening(model):  # noqa: F811
+    return Model(replace(model.parts, whitening=None))
+
+
+def texts_as_arrays(model, texts):  # noqa: F811
+    """Token ids and mask, as an exported item tower reads them."""
+    length = model.parts.config.text.max_tokens
+    size = load_config(model.parts.encoder).vocab_size
+    tokens = tokenize(texts, model.parts.encoder, max_tokens=length, vocab_size=size)
+    ids = np.zeros((len(texts), length), np.int32)
+    mask = np.zeros((len(texts), length), bool)
+    for row in range(len(texts)):
+        start, end = tokens.offsets[row : row + 2]
+        ids[row, : end - start] = tokens.ids[start:end]
+        mask[row, : end - start] = True
+    return ids, mask
+
+
+def histories_as_arrays(model, users):  # noqa: F811
+    """Vectors of the histories' items and mask, as an exported user tower reads them."""
+    length = model.parts.config.data.history_length
+    rows = [model.history(user)[-length:] for user in users]
+    rows_BxH, mask_BxH = pad_left(rows, (len(rows), length))
+    return model.parts.vectors.history_NxD[rows_BxH], mask_BxH
+
+
+def check_towers(model, users_tower, items_tower, number, tolerance):  # noqa: F811
+    texts = model.items["text"].to_list()[:number]
+    found = items_tower(*texts_as_arrays(model, texts))
+    want = model._item_encoder.encode(texts)[0]
+    vectors = want.candidates_NxD, want.history_NxD, want.bias_N
+    for one, other in zip(found, vectors, strict=True):
+        np.testing.assert_allclose(one, other, **tolerance)
+    users = model.users[:number]
+    queries = np.asarray(users_tower(*histories_as_arrays(model, users)))
+    own = model.parts.vectors
+    scores = queries @ own.candidates_NxD.T + own.bias_N
+    histories = [model.history(user) for user in users]
+    fused = np.zeros_like(model._fused(histories))
+    np.testing.assert_allclose(
+        scores, model._ranker.scores(histories, fused), **TOLERANCE
+    )
+
+
+@pytest.mark.parametrize("whitened", [False, True])
+def test_stablehlo_takes_any_batch(model, tmp_path, whitened):  # noqa: F811
+    model = model if whitened else without_whitening(model)
+    pytest.importorskip("flatbuffers")
+    stablehlo.export_towers(model.parts, tmp_path)
+    towers = [
+        stablehlo.load_tower(tmp_path / f"{name}.stablehlo")
+        for name in (stablehlo.USERS, stablehlo.ITEMS)
+    ]
+    for number in (1, 3):
+        check_towers(model, *towers, number, WHITENED if whitened else TOLERANCE)
+
+
+@pytest.mark.parametrize("whitened", [False, True])
+def test_onnx_runs_in_onnx_runtime(model, tmp_path, whitened):  # noqa: F811
+    model = model if whitened else without_whitening(model)
+    pytest.importorskip("jax2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    files = onnx.export_towers(model.parts, tmp_path, batch=2)
+
+    def load(path):
+        session = runtime.InferenceSession(str(path))
+        names = [each.name for each in session.get_inputs()]
+        return lambda *arrays: session.run(None, dict(zip(names, arrays, strict=True)))
+
+    users, items = map(load, files)
+    tolerance = WHITENED if whitened else TOLERANCE
+    check_towers(model, lambda *arrays: users(*arrays)[0], items, 2, tolerance)
+
+
+def test_an_encoder_goes_back_to_its_files(model, tmp_path):  # noqa: F811
+    """A frozen encoder has the weights of the file that it was read from."""
+    sentence_transformers.export_encoder(model.parts, tmp_path)
+    found = load_file(tmp_path / "model.safetensors")
+    want = load_file(TINY_BERT / "model.safetensors")
+    for name, weight in found.items():
+        np.testing.assert_array_equal(weight, want[name], err_msg=name)
+    assert not [n for n in set(want) - set(found) if "pooler" not in n]
+    pooling = json.loads((tmp_path / "1_Pooling/config.json").read_text())
+    assert pooling["pooling_mode_mean_tokens"]
+    assert pooling["word_embedding_dimension"] == 16
+
+
+@pytest.mark.parametrize(("rank", "pooling"), [(0, "cls"), (2, "mean"), (0, "mean")])
+def test_sentence_transformers_reads_a_fine_tuned_encoder(
+    config, tmp_path, rank, pooling
+):
+    library = pytest.importorskip("sentence_transformers")
+    c = config.unlock()
+    c.item_tower.pooling, c.text.lora_rank, c.eval.baselines = pooling, rank, ()
+    rules = base.freeze(1, layers=3)
+    c.train.phases = (base.phase("top", epochs=1, lr=1e-2, lr_mults=rules),)
+    train.run(c.lock(), str(tmp_path / "run"))
+    model = recjax.load(tmp_path / "run")
+    sentence_transformers.export_encoder(model.parts, tmp_path / "encoder")
+    loaded = library.SentenceTransformer(str(tmp_path / "encoder"), device="cpu")
+    texts = model.items["text"].to_list()
+    np.testing.assert_allclose(
+        loaded.encode(texts), model._item_encoder.text_vectors(texts), **TOLERANCE
+    )
+
+
+def test_what_cannot_be_exported_is_named(config, tmp_path):
+    c = config.unlock()
+    c.item_tower.sources, c.user_tower.repeats = ("id",), True
+    c.eval.baselines = ()
+    c.train.phases = (base.phase("p", epochs=1, lr=1e-2),)
+    train.run(c.lock(), str(tmp_path / "run"))
+    parts = recjax.load(tmp_path / "run").parts
+    with pytest.raises(UserError, match="reads ids, and its user tower"):
+        stablehlo.export_towers(parts, tmp_path)
+    with pytest.raises(UserError, match="has no text encoder"):
+        sentence_transformers.export_encoder(parts, tmp_path)

@@ -1,0 +1,133 @@
+"""The model directory: complete, verified, and refused if it is damaged."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import recjax
+from recjax.common.errors import UserError
+from recjax.common.files import file_sha256
+from recjax.inference import golden
+from recjax.inference.files import CONFIG, GOLDEN, ITEMS, MANIFEST, PARAMS, VECTORS
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    """A copy of the model directory."""
+    return shutil.copytree(finished / "model", tmp_path / "model")
+
+
+def sign(folder):
+    """Writes the manifest again, as if the files were meant to be so."""
+    path = folder / MANIFEST
+    names = json.loads(path.read_text())
+    path.write_text(json.dumps({name: file_sha256(folder / name) for name in names}))
+
+
+def test_golden_lists_are_those_of_the_loaded_model(finished, model):
+    """Bit by bit on the same machine, and there is one for every user."""
+    lists = json.loads((finished / "model" / GOLDEN).read_text())
+    assert len(lists) == min(golden.NUM_LISTS, len(model.users))
+    assert golden.make(model) == lists
+
+
+def test_saving_again_gives_the_same_model(model, tmp_path):
+    model.save_pretrained(tmp_path / "again")
+    again = recjax.load(tmp_path / "again")
+    users = model.users
+    assert again.recommend(users=users).equals(model.recommend(users=users))
+    again.save_pretrained(tmp_path / "again")  # replaces it
+    assert recjax.load(tmp_path / "again").users == users
+    assert [p.name for p in tmp_path.iterdir()] == ["again"]
+
+
+def test_it_needs_neither_the_run_nor_the_data(folder, atomic_dir, monkeypatch):
+    monkeypatch.setenv("RECJAX_CACHE", str(folder.parent / "cache"))
+    moved = folder.parent / "elsewhere"
+    folder.rename(moved)
+    model = recjax.load(moved)
+    model.add_items({"new": "one"})
+    assert len(model.recommend(users="all", k=2)) == 2 * len(model.users)
+
+
+@pytest.mark.parametrize(
+    "name", [CONFIG, PARAMS, VECTORS, ITEMS, GOLDEN, "encoder/tokenizer.json"]
+)
+def test_a_damaged_file_is_refused(folder, name):
+    path = folder / name
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match=f"{name}: has changed since it was saved"):
+        recjax.load(folder)
+    path.unlink()
+    with pytest.raises(UserError, match=f"{name}: is missing"):
+        recjax.load(folder)
+
+
+def test_weights_of_another_model_do_not_pass_the_golden_lists(folder):
+    params = load_file(folder / PARAMS)
+    kernel = params["head/bilinear/kernel"]
+    params["head/bilinear/kernel"] = (
+        kernel + 0.5 * np.eye(len(kernel), dtype="f4")[::-1]
+    )
+    save_file(params, folder / PARAMS)
+    sign(folder)
+    with pytest.raises(UserError, match="does not give the lists of its golden.json"):
+        recjax.load(folder)
+
+
+def test_rounding_passes_the_golden_lists(folder):
+    vectors = load_file(folder / VECTORS)
+    vectors["candidates"] *= 1 + 1e-6
+    vectors["history"] = vectors["candidates"]
+    save_file(vectors, folder / VECTORS)
+    sign(folder)
+    recjax.load(folder)
+
+
+def test_files_that_do_not_fit_each_other_are_refused(folder):
+    vectors = load_file(folder / VECTORS)
+    shorter = {
+        k: v[:-1] if k in ("candidates", "bias") else v for k, v in vectors.items()
+    }
+    save_file(shorter, folder / VECTORS)
+    sign(folder)
+    with pytest.raises(UserError, match="numbers of items differ"):
+        recjax.load(folder)
+    save_file({}, folder / VECTORS)
+    sign(folder)
+    with pytest.raises(UserError, match="do not fit each other"):
+        recjax.load(folder)
+
+
+def test_hostile_manifests_and_formats_are_refused(folder):
+    path = folder / MANIFEST
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "../secret": "0"}))
+    with pytest.raises(UserError, match="is outside of the directory"):
+        recjax.load(folder)
+    path.write_text("[]")
+    with pytest.raises(UserError, match="not a JSON object"):
+        recjax.load(folder)
+    path.write_text(json.dumps(content))
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({**config, "format": 99}))
+    sign(folder)
+    with pytest.raises(UserError, match="is of format 99"):
+        recjax.load(folder)
+
+
+def test_the_card_has_yaml_and_metrics(folder):
+    text = (folder / "README.md").read_text()
+    assert text.startswith("---\nlibrary_name: recjax\n")
+    assert "| ndcg@10 | " in text
+
+
+def test_an_unfinished_copy_is_refused(folder):
+    (folder / MANIFEST).unlink()
+    with pytest.raises(UserError, match="has no manifest.json"):
+        recjax.load(folder)

@@ -1,0 +1,191 @@
+"""The commands of a trained model: files in and out, interruptions, mistakes."""
+
+import shutil
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+
+import recjax
+from recjax import cli, command, embed, recommend, similar
+from recjax.export import __main__ as export
+from recjax.inference import batches
+from recjax.inference.model import Model
+from tests.inference.conftest import finished, model  # noqa: F401 (fixtures)
+
+PROGRAMS = {
+    "recommend": recommend,
+    "similar": similar,
+    "embed": embed,
+    "export": export,
+}
+
+
+@pytest.fixture
+def run(finished, capsys, monkeypatch):  # noqa: F811
+    """Runs a command; returns exit code, output and errors."""
+    monkeypatch.setattr(command, "leave", sys.exit)  # which would end this process
+    monkeypatch.setattr(command, "keep_console", lambda: None)
+
+    def call(name, *options, model=finished):
+        with pytest.raises(SystemExit) as e:
+            PROGRAMS[name].main([f"--model={model}", *map(str, options)])
+        return (e.value.code, *capsys.readouterr())
+
+    return call
+
+
+def read(path):
+    if path.suffix == ".parquet":
+        return pl.read_parquet(path)
+    return pl.read_csv(path, schema_overrides={"user": pl.String, "item": pl.String})
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_lists_for_all_users(run, model, tmp_path, suffix):  # noqa: F811
+    out = tmp_path / "new" / f"lists{suffix}"
+    code, said, _ = run("recommend", "--users=all", "--k=3", f"--out={out}")
+    assert code == 0
+    assert f"lists of {len(model.users)} users: {out}" in said
+    want = model.recommend(users="all", k=3)
+    found = read(out)
+    assert found.columns == want.columns
+    assert found["item"].to_list() == want["item"].to_list()
+    assert [p.name for p in out.parent.iterdir()] == [out.name]
+
+
+def test_an_interrupted_command_goes_on(run, model, tmp_path, monkeypatch):  # noqa: F811
+    """Finished parts are not made again, unless the options have changed."""
+    monkeypatch.setattr(recommend, "CHUNK", 10)
+    out, calls, recommend_users = tmp_path / "lists.csv", [], Model.recommend
+
+    def interrupted(self, users=None, **settings):
+        if users is None or "k" not in settings or settings["k"] == 10:
+            return recommend_users(self, users=users, **settings)  # golden lists
+        calls.append(len(users))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return recommend_users(self, users=users, **settings)
+
+    monkeypatch.setattr(Model, "recommend", interrupted)
+    options = ("--users=all", f"--out={out}")
+    assert run("recommend", *options, "--k=3")[0] == 130
+    assert not out.exists()
+    code, said, _ = run("recommend", *options, "--k=3")
+    assert code == 0
+    assert len(calls) == 5  # of 40 users: two parts, an interruption, two parts
+    assert read(out)["user"].unique(maintain_order=True).to_list() == model.users
+    calls.clear()
+    assert (
+        run("recommend", *options, "--k=3")[0] == 130
+    )  # nothing is left to go on from
+    assert run("recommend", *options, "--k=4")[0] == 0
+    assert len(calls) == 3 + 4
+
+
+def test_lists_for_the_users_of_a_file(run, model, tmp_path):  # noqa: F811
+    """A column of users; with a column of items, these are the histories."""
+    users, out = tmp_path / "users.csv", tmp_path / "lists.parquet"
+    some = model.users[3:5]
+    users.write_text("user_id\n" + "\n".join(some) + "\n")
+    assert run("recommend", f"--users={users}", f"--out={out}")[0] == 0
+    want = model.recommend(users=some)
+    assert read(out)["item"].to_list() == want["item"].to_list()
+    users.write_text("user_id,item_id,timestamp\na,i1,2\na,i2,1\nb,i9,1\n")
+    assert run("recommend", f"--users={users}", f"--out={out}")[0] == 0
+    want = model.recommend(histories=[["i2", "i1"], ["i9"]])
+    assert read(out)["item"].to_list() == want["item"].to_list()
+    assert read(out)["user"].unique(maintain_order=True).to_list() == ["a", "b"]
+
+
+def test_a_history_on_the_command_line(run, model):  # noqa: F811
+    code, said, _ = run("recommend", "--history=i1 i2", "--k=3")
+    assert code == 0
+    want = model.recommend(histories=[["i1", "i2"]], k=3)
+    lines = said.splitlines()[1:]
+    assert [line.split()[2] for line in lines] == want["item"].to_list()
+
+
+def test_new_items_are_recommended_and_embedded(run, model, tmp_path):  # noqa: F811
+    items, out = tmp_path / "new.csv", tmp_path / "out.parquet"
+    items.write_text("item_id,title,genre\nn1,one two,drama\nn2,one three,action\n")
+    options = ("--history=i1", f"--items={items}", f"--among={items}", f"--out={out}")
+    assert run("recommend", *options)[0] == 0
+    assert sorted(read(out)["item"]) == ["n1", "n2"]
+    assert run("embed", f"--items={items}", f"--out={out}")[0] == 0
+    found = read(out)
+    assert found["id"].to_list() == ["n1", "n2"]
+    want = model.encode_items(["one two drama", "one three action"])
+    assert found["vector"].to_numpy() == pytest.approx(want, abs=1e-5)
+    assert run("embed", f"--out={out}")[0] == 0
+    assert len(read(out)) == len(model.items)
+
+
+def test_similar_items(run, model, tmp_path):  # noqa: F811
+    out = tmp_path / "similar.csv"
+    assert run("similar", "--items=i3 i4", "--k=2", f"--out={out}")[0] == 0
+    want = model.similar(["i3", "i4"], k=2)
+    assert read(out)["neighbour"].to_list() == want["neighbour"].to_list()
+    code, said, _ = run("similar", "--text=one two", "--k=2")
+    assert code == 0
+    assert len(said.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "recommend",
+            ["--users=all", "--out=lists.xlsx"],
+            "--out: lists.xlsx: the name",
+        ),
+        ("recommend", ["--users=all", "--k=0"], "--k: 0 is not at least 1"),
+        ("recommend", ["--users=no.csv"], "--users: no.csv: no such file"),
+        ("recommend", ["--users=users"], "--users: users: the name ends in none of"),
+        ("recommend", ["--history=i1 x"], "--history: no item 'x' in the catalogue"),
+        ("recommend", ["--history=i1", "--items=no.csv"], "--items: no.csv: no such"),
+        ("recommend", [], "one of the arguments --users --history is required"),
+        ("recommend", ["--users=all", "--k=x"], "argument --k: invalid int value"),
+        ("similar", ["--items=x"], "items: no item 'x' in the catalogue"),
+        ("similar", ["--items=i1", "--k=0"], "k: 0 is not at least 1"),
+        ("embed", ["--out=x.csv"], "--out: x.csv: the name does not end in .parquet"),
+        ("export", ["--to=onnx", "--out=x", "--batch=0"], "--batch: 0 is not at least"),
+    ],
+)
+def test_mistakes_are_one_line(run, name, options, message):
+    code, _, said = run(name, *options)
+    assert code == 2
+    (line,) = said.splitlines()
+    assert line.startswith(f"error: {message}")
+
+
+def test_a_directory_without_a_model_is_refused(run, tmp_path):
+    code, _, said = run("recommend", "--users=all", model=tmp_path)
+    assert code == 2
+    assert "is not a model of recjax" in said
+
+
+def test_another_model_starts_the_lists_again(run, finished, tmp_path, monkeypatch):  # noqa: F811
+    """The parts of one model are not joined with those of another one."""
+    out = tmp_path / "lists.csv"
+    one = recjax.load(finished)
+    other = recjax.load(shutil.copytree(finished / "model", tmp_path / "model"))
+    other.add_items({"new": "one two drama"})
+    assert batches._digest(one) == batches._digest(recjax.load(finished))
+    assert batches._digest(one) != batches._digest(other)
+    assert not out.exists()
+
+
+def test_the_console_script(finished):  # noqa: F811
+    def call(*options):
+        program = [sys.executable, "-m", "recjax", *options]
+        return subprocess.run(program, capture_output=True, text=True, check=False)
+
+    done = call("recommend", f"--model={finished}", "--history=i1", "--k=2")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 3)
+    done = call("recomend")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no command 'recomend'; there are train, ")
+    assert "train" in call("--help").stdout
+    assert set(cli.COMMANDS) == {*PROGRAMS, "train"}
