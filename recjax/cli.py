@@ -13,6 +13,7 @@ COMMANDS = {
     "recommend": "recjax.recommend",
     "similar": "recjax.similar",
     "embed": "recjax.embed",
+    "serve": "recjax.serve",
     "export": "recjax.export.__main__",
 }
 

@@ -79,6 +79,20 @@ class ItemEncoder:
             ]
         return out
 
+    def warm_up(self) -> None:
+        """Compiles the programs for texts of all lengths."""
+        longest, width = self.config.text.max_tokens, MIN_TOKENS
+        while width < 2 * longest:
+            tokens = min(width, longest)
+            for size in BATCH_SIZES:
+                ids = np.zeros(size * tokens, np.int32)
+                offsets = np.arange(size + 1, dtype=np.int64) * tokens
+                batch = Tokens(ids, offsets), np.arange(size), size
+                self._pool(self._params, *_one_text_per_row(*batch))
+            width *= 2
+        empty_UxE = np.zeros((BATCH_SIZES[-1], self.encoder_config.hidden_size))
+        self._finish(self._params, empty_UxE.astype(np.float32))
+
     def encode(self, texts: Sequence[str]) -> tuple[ItemVectors, np.ndarray]:
         """Encodes the texts of U new items.
 

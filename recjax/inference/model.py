@@ -36,7 +36,7 @@ from recjax.inference.parts import (
 )
 from recjax.inference.ranker import Ranker
 from recjax.models.encoders.huggingface import load_config
-from recjax.models.recommender import make_model
+from recjax.models.recommender import Recommender, make_model
 
 CHUNK = 64  # users whose scores of all items are in memory at a time
 FROM_MODEL, FROM_POPULARITY = "model", "popularity"  # where a list comes from
@@ -193,7 +193,7 @@ class Model:
         else:
             model, chosen = self, self.rows([] if items is None else items)
         parts = [
-            model._ranker.scores(part, model._fused(part))[:, chosen]
+            model._ranker.scores(part, model.fused_scores(part))[:, chosen]
             for part in _chunks(rows)
         ]
         return np.concatenate(parts) if parts else np.zeros((0, len(chosen)))
@@ -258,7 +258,7 @@ class Model:
           UserError: the model reads ids alone, or a column is missing.
         """
         texts = items if _is_texts(items) else self._render(_polars(items))[0]
-        return self._item_encoder.encode(list(texts))[0].candidates_NxD
+        return self.item_encoder.encode(list(texts))[0].candidates_NxD
 
     def add_items(self, items: Any) -> None:
         """Adds items to the catalogue; they can be recommended at once.
@@ -319,7 +319,7 @@ class Model:
         mask = self.parts.config.eval.mask_seen if mask_seen is None else mask_seen
         counts = []
         for start, part in enumerate(_chunks(rows)):
-            scores_BxN = self._ranker.scores(part, self._fused(part))
+            scores_BxN = self._ranker.scores(part, self.fused_scores(part))
             for b, history in enumerate(part):
                 target = targets_R[start * CHUNK + b]
                 candidate_N = np.ones(self.parts.num_items, bool)
@@ -361,6 +361,13 @@ class Model:
         if row is None:
             raise UserError(f"users: no user {str(user)!r} in the model")
         return self.parts.histories["items"][row].to_numpy()
+
+    def history_ids(self, user: str) -> list[str]:
+        """Returns the item ids of a user's history; none for an unknown user."""
+        histories, row = self.parts.histories, self._user_rows.get(user)
+        if histories is None or row is None:
+            return []
+        return [self._ids[item] for item in histories["items"][row].to_list()]
 
     def _queries(
         self, users: Any, histories: Any
@@ -414,7 +421,7 @@ class Model:
             if known:
                 histories = [part[b] for b in known]
                 seen = [np.unique(x) if exclude_seen else x[:0] for x in histories]
-                fused = self._fused(histories)
+                fused = self.fused_scores(histories)
                 found = self._ranker.top_k(histories, seen, k, allowed_N, fused)
                 lists = dict(zip(known, zip(*found, strict=True), strict=True))
             else:
@@ -456,8 +463,19 @@ class Model:
             }
         )
 
-    def _fused(self, histories: Sequence[np.ndarray]) -> np.ndarray | None:
-        """Returns the fused baselines' scores_BxMxN; None without score fusion."""
+    def unseen_fusion_scores(self) -> np.ndarray:
+        """Returns unseen_M: what the fused baselines give an item without events."""
+        floor = self.parts.config.head.fusion_floor
+        # No evidence is a score of 0.
+        unseen = [np.log(floor) if x in LOG_SCORED else 0.0 for x in self.parts.fusion]
+        return np.array(unseen, np.float32)
+
+    def fused_scores(self, histories: Sequence[np.ndarray]) -> np.ndarray | None:
+        """Returns the fused baselines' scores_BxMxN; None without score fusion.
+
+        Args:
+          histories: item indices of B histories, oldest first.
+        """
         parts = self.parts
         if not parts.fusion:
             return None
@@ -473,12 +491,9 @@ class Model:
         )
         if self._base_items == parts.num_items:
             return scores_BxMxN
-        # An added item was never observed: no evidence, which is a score of 0.
-        missing = parts.num_items - self._base_items
-        names = list(parts.fusion)
-        unseen_M = [np.log(floor) if name in LOG_SCORED else 0.0 for name in names]
-        added_BxMxN = np.zeros((len(rows), len(names), missing), np.float32)
-        added_BxMxN += np.array(unseen_M, np.float32)[None, :, None]
+        unseen_M = self.unseen_fusion_scores()
+        shape = len(rows), len(unseen_M), parts.num_items - self._base_items
+        added_BxMxN = np.broadcast_to(unseen_M[None, :, None], shape)
         return np.concatenate([scores_BxMxN, added_BxMxN], axis=2)
 
     def _render(self, frame: pl.DataFrame) -> tuple[list[str], list[str]]:
@@ -509,7 +524,7 @@ class Model:
                 raise UserError("items: an id appears twice")
         if not texts:
             return Model(self.parts)
-        added, _ = self._item_encoder.encode(texts)
+        added, _ = self.item_encoder.encode(texts)
         frame = pl.DataFrame(
             {
                 ITEM: ids,
@@ -528,7 +543,7 @@ class Model:
         )
         items = pl.concat([self.parts.items, frame.cast(self.parts.items.schema)])
         model = Model(replace(self.parts, items=items, vectors=vectors))
-        model.__dict__["_item_encoder"] = self._item_encoder
+        model.__dict__["item_encoder"] = self.item_encoder
         return model
 
     @functools.cached_property
@@ -554,13 +569,22 @@ class Model:
         return None if self.parts.encoder is None else load_config(self.parts.encoder)
 
     @functools.cached_property
-    def _ranker(self) -> Ranker:
-        parts = self.parts
-        model = make_model(parts.config, self._base_items, self._encoder_config)
-        return Ranker(model, unflatten_params(parts.params), parts.vectors)
+    def recommender(self) -> Recommender:
+        """The module whose parameters the model has."""
+        return make_model(self.parts.config, self._base_items, self._encoder_config)
 
     @functools.cached_property
-    def _item_encoder(self) -> ItemEncoder:
+    def _ranker(self) -> Ranker:
+        params = unflatten_params(self.parts.params)
+        return Ranker(self.recommender, params, self.parts.vectors)
+
+    @functools.cached_property
+    def item_encoder(self) -> ItemEncoder:
+        """Encodes new items from their texts.
+
+        Raises:
+          UserError: the model reads ids alone.
+        """
         parts = self.parts
         if parts.encoder is None:
             raise UserError(

@@ -53,7 +53,7 @@ def histories_as_arrays(model, users):  # noqa: F811
 def check_towers(model, users_tower, items_tower, number, tolerance):  # noqa: F811
     texts = model.items["text"].to_list()[:number]
     found = items_tower(*texts_as_arrays(model, texts))
-    want = model._item_encoder.encode(texts)[0]
+    want = model.item_encoder.encode(texts)[0]
     vectors = want.candidates_NxD, want.history_NxD, want.bias_N
     for one, other in zip(found, vectors, strict=True):
         np.testing.assert_allclose(one, other, **tolerance)
@@ -62,7 +62,7 @@ def check_towers(model, users_tower, items_tower, number, tolerance):  # noqa: F
     own = model.parts.vectors
     scores = queries @ own.candidates_NxD.T + own.bias_N
     histories = [model.history(user) for user in users]
-    fused = np.zeros_like(model._fused(histories))
+    fused = np.zeros_like(model.fused_scores(histories))
     np.testing.assert_allclose(
         scores, model._ranker.scores(histories, fused), **TOLERANCE
     )
@@ -126,7 +126,7 @@ def test_sentence_transformers_reads_a_fine_tuned_encoder(
     loaded = library.SentenceTransformer(str(tmp_path / "encoder"), device="cpu")
     texts = model.items["text"].to_list()
     np.testing.assert_allclose(
-        loaded.encode(texts), model._item_encoder.text_vectors(texts), **TOLERANCE
+        loaded.encode(texts), model.item_encoder.text_vectors(texts), **TOLERANCE
     )
 
 

@@ -1,0 +1,92 @@
+"""Serves a trained model over HTTP; learns of what users do while it runs.
+
+    python -m recjax.serve --model=runs/shop --port=8000 --store=events.sqlite
+    python -m recjax.serve --model=runs/shop --store=redis://localhost:6379/0
+
+The page is at http://127.0.0.1:8000/, the description of the interface at /docs.
+SIGTERM answers what was begun and ends. Needs: pip install 'recjax[serve]'.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from recjax.command import make_parser, run_command
+from recjax.common.errors import UserError
+from recjax.common.files import read_bytes, user_path
+
+TOKEN = "RECJAX_TOKEN"  # noqa: S105 (the name of a variable)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the options and serves."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--port", type=int, default=8000, help="port (8000)")
+    parser.add_argument("--host", default="127.0.0.1", help="address (127.0.0.1)")
+    parser.add_argument(
+        "--store", default="events.sqlite", help="SQLite file, or redis://HOST:PORT/DB"
+    )
+    parser.add_argument("--spare", type=int, help="room for new items (5%%)")
+    parser.add_argument(
+        "--token_file",
+        help=f"file with a bearer token that requests need; or the variable {TOKEN}",
+    )
+    parser.add_argument("--no_reload", action="store_true", help="refuse POST /reload")
+    run_command(parser, serve, argv)
+
+
+def serve(options: Any) -> None:
+    """Runs the command.
+
+    Raises:
+      UserError: a model or store that cannot be opened, or a library that is missing.
+    """
+    try:
+        import uvicorn
+
+        from recjax.serving.app import make_app
+        from recjax.serving.metrics import Metrics
+    except ImportError as e:
+        raise UserError(
+            f"serve: needs the library {e.name}: pip install 'recjax[serve]'"
+        ) from None
+    from recjax.serving.redis_store import open_store
+    from recjax.serving.service import Service
+
+    if not 0 <= options.port <= 65535:
+        raise UserError(f"--port: {options.port} is not a port")
+    if options.spare is not None and options.spare < 0:
+        raise UserError(f"--spare: {options.spare} is negative")
+    token = os.environ.get(TOKEN, "")
+    if options.token_file:
+        path = user_path(options.token_file, "--token_file")
+        token = read_bytes(path).decode("utf-8", "replace").strip()
+        if not token:
+            raise UserError(f"--token_file: {path}: is empty")
+    store, metrics = open_store(options.store), Metrics()
+    service = Service(options.model, store, options.spare, metrics.batch)
+    metrics.model(service.engine.version)
+    app = make_app(service, metrics, token, not options.no_reload)
+    print(
+        f"ready: {len(service.live):,} items, model {service.engine.version}\n"
+        f"page:  http://{options.host}:{options.port}/",
+        flush=True,
+    )
+    settings = uvicorn.Config(
+        app,
+        host=options.host,
+        port=options.port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=10,
+    )
+    server = uvicorn.Server(settings)
+    server.run()
+    service.close()
+    if not server.started:
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

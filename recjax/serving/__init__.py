@@ -1,0 +1,1 @@
+"""A live recommender behind HTTP: events in, lists out."""

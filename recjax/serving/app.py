@@ -1,0 +1,358 @@
+"""The HTTP interface: routes, JSON, limits, metrics and the page."""
+
+import hmac
+import time
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from recjax import __version__
+from recjax.common.errors import UserError
+from recjax.serving.engine import ListItem, NewItem, QueueFull
+from recjax.serving.live_catalogue import MAX_K
+from recjax.serving.metrics import Metrics
+from recjax.serving.service import (
+    ADDED,
+    DELETED,
+    HIDDEN,
+    RETRACTION,
+    Answer,
+    Service,
+    UnknownItem,
+    make_event,
+)
+from recjax.serving.store import StoreError
+
+MAX_BODY = 2**20  # bytes of a request
+MAX_HISTORY, MAX_ITEMS, MAX_TEXT = 4096, 1000, 10_000
+
+# No control characters: one of them separates ids in the store, and NUL ends strings.
+Id = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
+]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
+K = Annotated[int, Field(ge=1, le=MAX_K - 1)]
+Kind = Annotated[str, StringConstraints(pattern="^(interaction|retraction)$")]
+
+
+class Body(BaseModel):
+    """The body of a request; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ItemId(Body):
+    """An item by its id."""
+
+    id: Id
+
+
+class Feedback(Body):
+    """What a user did."""
+
+    user: Id
+    items: Annotated[list[ItemId], Field(min_length=1, max_length=MAX_ITEMS)]
+    event: Kind = "interaction"
+    id: Id | None = None
+    timestamp: Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)] | None = None
+
+
+class Recommend(Body):
+    """A request for a list: for a user, or for a history."""
+
+    user: Id | None = None
+    history: Annotated[list[Id], Field(max_length=MAX_HISTORY)] | None = None
+    k: K = 10
+    exclude: Annotated[list[Id], Field(max_length=MAX_HISTORY)] = []
+    explain: bool = False
+
+
+class Item(Body):
+    """An item to add or to change."""
+
+    id: Id
+    text: Text
+    title: Text | None = None
+
+
+class Items(Body):
+    """Items to add or to change."""
+
+    items: Annotated[list[Item], Field(min_length=1, max_length=MAX_ITEMS)]
+
+
+class Change(Body):
+    """A change of an item's state."""
+
+    hidden: bool
+
+
+class Texts(Body):
+    """Texts to encode."""
+
+    texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_ITEMS)]
+
+
+class Reload(Body):
+    """The model to take the place of the present one."""
+
+    model: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+def make_app(
+    service: Service, metrics: Metrics, token: str = "", reloadable: bool = True
+) -> FastAPI:
+    """Makes the application.
+
+    Args:
+      service: the service.
+      metrics: what `/metrics` shows.
+      token: if given, requests that change something or name users need it as a bearer
+        token.
+      reloadable: whether `/reload` may load another model from the disk.
+    """
+    app = FastAPI(title="recjax", version=__version__)
+    app.state.service = service
+
+    async def check_token(authorization: str) -> None:
+        scheme, _, given = authorization.partition(" ")
+        right = hmac.compare_digest(given.encode(), token.encode())
+        if token and not (scheme.lower() == "bearer" and right):
+            raise HTTPException(401, "a bearer token is required")
+
+    @app.middleware("http")
+    async def guard(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        start = time.perf_counter()
+        response: Response
+        length = request.headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > MAX_BODY:
+            response = _error(413, f"the body is larger than {MAX_BODY:,} bytes")
+        elif request.method in ("POST", "PUT", "PATCH") and "content-length" not in (
+            request.headers
+        ):
+            response = _error(411, "a length is required")
+        else:
+            response = await call_next(request)
+        route = getattr(request.scope.get("route"), "path", "unknown")
+        metrics.request(route, response.status_code, time.perf_counter() - start)
+        return response
+
+    _add_errors(app)
+    _add_state(app, service, metrics)
+    _add_lists(app, service, metrics, check_token)
+    _add_items(app, service, check_token)
+    if reloadable:
+
+        @app.post("/reload")
+        async def reload(
+            body: Reload, authorization: Annotated[str, Header()] = ""
+        ) -> dict[str, Any]:
+            await check_token(authorization)
+            version = await service.reload(body.model)
+            metrics.model(version)
+            return {"model": version}
+
+    return app
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Makes every error one JSON object with the key `error`."""
+
+    @app.exception_handler(StarletteHTTPException)
+    async def http(_: Request, e: StarletteHTTPException) -> Response:
+        return _error(e.status_code, str(e.detail), e.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, e: RequestValidationError) -> Response:
+        first = e.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return _error(422, f"{where}: {first['msg']}")
+
+    @app.exception_handler(UnknownItem)
+    async def unknown(_: Request, e: UnknownItem) -> Response:
+        return _error(404, f"no item {e.args[0]!r}")
+
+    @app.exception_handler(UserError)
+    async def refused(_: Request, e: UserError) -> Response:
+        return _error(409, str(e))
+
+    @app.exception_handler(QueueFull)
+    async def busy(_: Request, e: QueueFull) -> Response:
+        return _error(429, "too many requests wait; try again", {"Retry-After": "1"})
+
+    @app.exception_handler(StoreError)
+    async def broken(_: Request, e: StoreError) -> Response:
+        return _error(503, f"the store failed, nothing was stored: {e}")
+
+
+def _add_state(app: FastAPI, service: Service, metrics: Metrics) -> None:
+    """Adds health, metrics, the description of the model, and the page."""
+
+    @app.get("/health/live")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @app.get("/health/ready")
+    async def ready() -> dict[str, Any]:
+        return {"ready": True, "model": service.engine.version}
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def show_metrics() -> str:
+        metrics.gauges(service.engine.waiting, service.live.compilations)
+        return metrics.text()
+
+    @app.get("/model")
+    async def model() -> dict[str, Any]:
+        live = service.live
+        about = live.model.parts.about
+        return {
+            "model": service.engine.version,
+            "items": len(live),
+            "room": live.capacity - len(live),
+            "metrics": about.get("metrics", {}),
+            "fingerprint": about.get("fingerprint"),
+            "takes_texts": live.model.parts.encoder is not None,
+        }
+
+    page = files("recjax.serving") / "page"
+    for route, name, kind in (
+        ("/", "index.html", "text/html; charset=utf-8"),
+        ("/page.js", "page.js", "text/javascript; charset=utf-8"),
+        ("/page.css", "page.css", "text/css; charset=utf-8"),
+    ):
+        content = (page / name).read_text(encoding="utf-8")
+        app.add_api_route(
+            route, _constant(content, kind), include_in_schema=False, methods=["GET"]
+        )
+
+
+def _constant(content: str, kind: str) -> Callable[[], Awaitable[Response]]:
+    async def respond() -> Response:
+        return Response(content, media_type=kind)
+
+    return respond
+
+
+def _add_lists(
+    app: FastAPI, service: Service, metrics: Metrics, check_token: Any
+) -> None:
+    """Adds events and lists."""
+
+    @app.post("/feedback")
+    async def feedback(
+        body: Feedback, authorization: Annotated[str, Header()] = ""
+    ) -> dict[str, Any]:
+        await check_token(authorization)
+        items = [item.id for item in body.items]
+        event = make_event(body.user, items, body.event, body.id, body.timestamp)
+        sequence = await service.add_event(event)
+        metrics.event(body.event == RETRACTION)
+        return {"id": event.id, "sequence": sequence}
+
+    @app.get("/recommend/{user}")
+    async def recommend_user(
+        user: Id,
+        k: Annotated[int, Query(ge=1, le=MAX_K - 1)] = 10,
+        explain: bool = False,
+        authorization: Annotated[str, Header()] = "",
+    ) -> dict[str, Any]:
+        await check_token(authorization)
+        start = time.perf_counter()
+        answer = await service.recommend_user(user, k, (), explain)
+        return _list(answer, start)
+
+    @app.post("/recommend")
+    async def recommend(
+        body: Recommend, authorization: Annotated[str, Header()] = ""
+    ) -> dict[str, Any]:
+        await check_token(authorization)
+        start = time.perf_counter()
+        if (body.user is None) == (body.history is None):
+            raise HTTPException(422, "give either user or history")
+        more = body.k, body.exclude, body.explain
+        if body.user is not None:
+            answer = await service.recommend_user(body.user, *more)
+        else:
+            answer = await service.recommend_history(body.history or [], *more)
+        return _list(answer, start)
+
+
+def _add_items(app: FastAPI, service: Service, check_token: Any) -> None:
+    """Adds items: search, neighbours, additions and changes."""
+
+    @app.get("/items")
+    async def search(
+        q: Annotated[str, Query(max_length=200)] = "",
+        k: Annotated[int, Query(ge=1, le=100)] = 20,
+    ) -> dict[str, Any]:
+        found = service.search(q, k)
+        return {"items": [{"id": name, "title": title} for name, title in found]}
+
+    @app.get("/items/{item}/neighbors")
+    async def neighbours(
+        item: Id, k: Annotated[int, Query(ge=1, le=MAX_K - 1)] = 10
+    ) -> dict[str, Any]:
+        found = await service.neighbours(item, k)
+        return {"model": service.engine.version, "items": [*map(_item, found)]}
+
+    @app.post("/items")
+    async def add(
+        body: Items, authorization: Annotated[str, Header()] = ""
+    ) -> dict[str, Any]:
+        await check_token(authorization)
+        items = [NewItem(x.id, x.text, x.title or x.text) for x in body.items]
+        await service.put_items(items)
+        return {"added": len(items)}
+
+    @app.patch("/items/{item}")
+    async def change(
+        item: Id, body: Change, authorization: Annotated[str, Header()] = ""
+    ) -> dict[str, Any]:
+        await check_token(authorization)
+        await service.set_state(item, HIDDEN if body.hidden else ADDED)
+        return {"id": item, "hidden": body.hidden}
+
+    @app.delete("/items/{item}")
+    async def delete(
+        item: Id, authorization: Annotated[str, Header()] = ""
+    ) -> dict[str, Any]:
+        await check_token(authorization)
+        await service.set_state(item, DELETED)
+        return {"id": item, "deleted": True}
+
+    @app.post("/embed")
+    async def embed(
+        body: Texts, authorization: Annotated[str, Header()] = ""
+    ) -> dict[str, Any]:
+        await check_token(authorization)
+        vectors = await service.encode(body.texts)
+        return {"model": service.engine.version, "vectors": vectors.tolist()}
+
+
+def _list(answer: Answer, start: float) -> dict[str, Any]:
+    return {
+        "model": answer.found.version,
+        "last_event": answer.last_event,
+        "took_ms": round((time.perf_counter() - start) * 1000, 3),
+        "source": answer.found.source,
+        "items": [_item(item) for item in answer.found.items],
+    }
+
+
+def _item(item: ListItem) -> dict[str, Any]:
+    shown: dict[str, Any] = {"id": item.id, "title": item.title, "score": item.score}
+    if item.because:
+        shown["because"] = [{"id": x, "cosine": cosine} for x, cosine in item.because]
+    return shown
+
+
+def _error(code: int, message: str, headers: Any = None) -> JSONResponse:
+    return JSONResponse({"error": message}, code, headers)

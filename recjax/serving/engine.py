@@ -1,0 +1,304 @@
+"""The thread that computes: it coalesces requests and owns the arrays of the catalogue.
+
+Requests name users and items by their ids; what these mean is decided in this thread,
+so that a request that was made before a reload is answered by the new model.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recjax.common.errors import UserError
+from recjax.serving.live_catalogue import BATCH_SIZES, LiveCatalogue, Query
+
+MAX_QUEUE = 1024  # waiting requests, after which new ones are refused
+
+
+class QueueFull(Exception):  # noqa: N818 (a state, not an error of the caller)
+    """More requests wait than can be answered soon; the caller should try later."""
+
+
+class ListRequest(NamedTuple):
+    """A request for a list.
+
+    Attributes:
+      history: ids of items, oldest first; unknown ones are left out.
+      excluded: further ids that the list must not have.
+      k: length of the list.
+      explain: whether each item comes with the nearest items of the history.
+    """
+
+    history: Sequence[str]
+    excluded: Sequence[str]
+    k: int
+    explain: bool = False
+
+
+class ListItem(NamedTuple):
+    """An item of a list; `because` are ids and cosines of near items of the history."""
+
+    id: str
+    title: str
+    score: float
+    because: tuple[tuple[str, float], ...] = ()
+
+
+class ItemList(NamedTuple):
+    """The answer to a `ListRequest`.
+
+    Attributes:
+      version: of the model that made the list.
+      items: best first.
+      source: "model", or "popularity" if no item of the history is known.
+    """
+
+    version: str
+    items: list[ListItem]
+    source: str
+
+
+class NewItem(NamedTuple):
+    """An item to add, or to change."""
+
+    id: str
+    text: str
+    title: str
+
+
+class Timings(NamedTuple):
+    """What `Engine` reports about every batch: its size, and its seconds."""
+
+    size: int
+    seconds: float
+
+
+class Engine:
+    """Answers requests from one thread; every method returns a `Future`.
+
+    Args:
+      live: the catalogue.
+      version: of its model.
+      report: receives `Timings` of every batch of lists.
+    """
+
+    def __init__(
+        self,
+        live: LiveCatalogue,
+        version: str,
+        report: Callable[[Timings], None] = lambda timings: None,
+    ):
+        self._live = live
+        self._version = version
+        self._report = report
+        self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._popular = _by_popularity(live)
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def live(self) -> LiveCatalogue:
+        """The catalogue; other threads may read its ids and titles."""
+        return self._live
+
+    @property
+    def version(self) -> str:
+        """The version of the model."""
+        return self._version
+
+    @property
+    def waiting(self) -> int:
+        """Number of requests that wait."""
+        return self._jobs.qsize()
+
+    def recommend(self, request: ListRequest) -> "Future[ItemList]":
+        """Makes a list."""
+        return self._submit(request, self._jobs.qsize())
+
+    def add_items(self, items: Sequence[NewItem]) -> "Future[None]":
+        """Encodes items from their texts; they can be recommended at once."""
+        return self._submit(lambda: self._add(items), self._jobs.qsize())
+
+    def hide(self, name: str, hidden: bool) -> "Future[None]":
+        """Takes an item out of all lists, or puts it back.
+
+        The future raises KeyError if there is no such item.
+        """
+
+        def job() -> None:
+            self._live.hide(self._live.columns[name], hidden)
+
+        return self._submit(job, 0)
+
+    def neighbours(self, name: str, k: int) -> "Future[list[ListItem]]":
+        """Returns the nearest items, with their cosines as scores.
+
+        The future raises KeyError if there is no such item.
+        """
+
+        def job() -> list[ListItem]:
+            found = self._live.neighbours(self._live.columns[name], k)
+            return self._named(*found)
+
+        return self._submit(job, self._jobs.qsize())
+
+    def encode(self, texts: Sequence[str]) -> "Future[np.ndarray]":
+        """Returns the vectors of texts, by which items are ranked."""
+
+        def job() -> np.ndarray:
+            encoder = self._live.model.item_encoder
+            return encoder.encode(texts)[0].candidates_NxD
+
+        return self._submit(job, self._jobs.qsize())
+
+    def replace(self, live: LiveCatalogue, version: str) -> "Future[None]":
+        """Puts another model, which is warm, in the place of the present one."""
+
+        def job() -> None:
+            self._live, self._version = live, version
+            self._popular = _by_popularity(live)
+
+        return self._submit(job, 0)
+
+    def close(self) -> None:
+        """Answers what waits, and ends the thread."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _submit(self, job: Any, waiting: int) -> "Future[Any]":
+        if waiting >= MAX_QUEUE:
+            raise QueueFull
+        future: Future[Any] = Future()
+        self._jobs.put((job, future))
+        return future
+
+    def _work(self) -> None:
+        ended = False
+        while not ended:
+            batch = [self._jobs.get()]
+            # A batch of lists ends at any other job, so that jobs keep their order.
+            while (
+                isinstance(batch[-1], tuple)
+                and isinstance(batch[-1][0], ListRequest)
+                and len(batch) < BATCH_SIZES[-1]
+                and not self._jobs.empty()
+            ):
+                batch.append(self._jobs.get())
+            ended = batch[-1] is None
+            jobs = [each for each in batch if each is not None]
+            lists = [each for each in jobs if isinstance(each[0], ListRequest)]
+            self._answer(lists)
+            for job, future in jobs[len(lists) :]:
+                if future.set_running_or_notify_cancel():
+                    try:
+                        future.set_result(job())
+                    except Exception as e:
+                        future.set_exception(e)
+
+    def _answer(self, lists: Sequence[tuple[ListRequest, "Future[Any]"]]) -> None:
+        lists = [each for each in lists if each[1].set_running_or_notify_cancel()]
+        if not lists:
+            return
+        start = time.perf_counter()
+        try:
+            found = self._lists([request for request, _ in lists])
+        except Exception as e:
+            for _, future in lists:
+                future.set_exception(e)
+            return
+        self._report(Timings(len(lists), time.perf_counter() - start))
+        for (_, future), answer in zip(lists, found, strict=True):
+            future.set_result(answer)
+
+    def _lists(self, requests: Sequence[ListRequest]) -> list[ItemList]:
+        live, queries, positions = self._live, [], []
+        columns = live.columns
+        histories = []
+        for request in requests:
+            known = (columns.get(name) for name in request.history)
+            history = np.array([c for c in known if c is not None], np.int64)
+            histories.append(history)
+            if len(history):
+                known = (columns.get(name) for name in request.excluded)
+                excluded = [c for c in known if c is not None]
+                positions.append(len(histories) - 1)
+                queries.append(
+                    Query(history, np.array(excluded[::-1], np.int64), request.k)
+                )
+        ranked = (
+            dict(zip(positions, live.rank(queries), strict=True)) if queries else {}
+        )
+        answers = []
+        for position, request in enumerate(requests):
+            if position not in ranked:
+                items = self._popular_items(request)
+                answers.append(ItemList(self._version, items, "popularity"))
+                continue
+            items = self._named(*ranked[position])
+            if request.explain:
+                items = self._explain(items, histories[position])
+            answers.append(ItemList(self._version, items, "model"))
+        return answers
+
+    def _explain(
+        self, items: Sequence[ListItem], history: np.ndarray
+    ) -> list[ListItem]:
+        """Adds to each item the nearest two items of the history."""
+        live, recent = self._live, list(dict.fromkeys(history[::-1].tolist()))[:20]
+        explained = []
+        for item in items:
+            cosines = live.cosines(live.columns[item.id], recent)
+            best = np.argsort(-cosines, kind="stable")[:2]
+            because = tuple((live.ids[recent[i]], float(cosines[i])) for i in best)
+            explained.append(item._replace(because=because))
+        return explained
+
+    def _popular_items(self, request: ListRequest) -> list[ListItem]:
+        live, excluded = self._live, set(request.excluded)
+        items = []
+        for column, share in self._popular:
+            if column not in live.hidden and live.ids[column] not in excluded:
+                items.append(ListItem(live.ids[column], live.titles[column], share))
+            if len(items) == request.k:
+                break
+        return items
+
+    def _named(self, columns: np.ndarray, scores: np.ndarray) -> list[ListItem]:
+        live = self._live
+        return [
+            ListItem(live.ids[column], live.titles[column], float(score))
+            for column, score in zip(columns.tolist(), scores, strict=True)
+        ]
+
+    def _add(self, items: Sequence[NewItem]) -> None:
+        add_items(self._live, items)
+
+
+def add_items(live: LiveCatalogue, items: Sequence[NewItem]) -> None:
+    """Encodes items and adds them to a catalogue that no other thread uses.
+
+    Raises:
+      UserError: the model reads ids alone, or there is no room.
+    """
+    if not items:
+        return
+    vectors, _ = live.model.item_encoder.encode([item.text for item in items])
+    if not np.isfinite(vectors.candidates_NxD).all():
+        raise UserError("items: a vector is not finite")
+    live.add(
+        [item.id for item in items],
+        [item.title for item in items],
+        vectors,
+    )
+
+
+def _by_popularity(live: LiveCatalogue) -> list[tuple[int, float]]:
+    """Returns columns and shares of training events, most popular first."""
+    events_N = live.model.items["events"].to_numpy().astype(np.float64)
+    order = np.argsort(-events_N, kind="stable")
+    shares = events_N[order] / max(events_N.sum(), 1)
+    return list(zip(order.tolist(), shares.tolist(), strict=True))

@@ -1,0 +1,259 @@
+"""What a service does, apart from HTTP: events, lists, items, and new models."""
+
+import asyncio
+import hashlib
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from recjax.common.errors import UserError
+from recjax.inference.files import MANIFEST
+from recjax.inference.model import Model, locate_model
+from recjax.serving.engine import (
+    Engine,
+    ItemList,
+    ListItem,
+    ListRequest,
+    NewItem,
+    Timings,
+    add_items,
+)
+from recjax.serving.live_catalogue import LiveCatalogue
+from recjax.serving.store import Event, NewEvent, Store, StoredItem
+
+ADDED, HIDDEN, DELETED = "added", "hidden", "deleted"  # states of stored items
+RETRACTION = "retraction"
+CURSOR = "cursor"  # in a model's `about`: the last event that its histories have
+
+
+class UnknownItem(KeyError):  # noqa: N818 (the answer is 404)
+    """There is no such item in the catalogue."""
+
+
+class Answer(NamedTuple):
+    """A list, and the sequence of the newest event that it reflects."""
+
+    found: ItemList
+    last_event: int
+
+
+class Service:
+    """A live recommender over one model and one store.
+
+    Args:
+      model: a run directory, a model directory, or a name on the Hub.
+      store: the events, and the items that were added while serving.
+      spare: columns for new items; None is a share of the catalogue.
+      report: receives the `Timings` of every batch.
+
+    Raises:
+      UserError: the model cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        store: Store,
+        spare: int | None = None,
+        report: Callable[[Timings], None] = lambda timings: None,
+    ):
+        self.store = store
+        self._spare = spare
+        self._reloading = threading.Lock()
+        live, version = self._load(model)
+        self.engine = Engine(live, version, report)
+
+    @property
+    def live(self) -> LiveCatalogue:
+        """The catalogue of the present model."""
+        return self.engine.live
+
+    def _load(self, name: str) -> tuple[LiveCatalogue, str]:
+        """Loads a model, its new items and its programs."""
+        folder = locate_model(name)
+        loaded = Model.from_pretrained(folder)
+        version = model_version(folder)
+        live = LiveCatalogue(loaded, self._spare)
+        live.warm_up()
+        stored = self.store.items().result()
+        known = live.columns
+        new = [x for x in stored if x.text and x.id not in known]
+        changed = [x for x in stored if x.text and x.id in known and x.state == ADDED]
+        add_items(live, [NewItem(x.id, x.text, x.title) for x in (*new, *changed)])
+        for item in stored:
+            if item.state != ADDED and item.id in live.columns:
+                live.hide(live.columns[item.id])
+        return live, version
+
+    async def add_event(self, event: NewEvent) -> int:
+        """Stores an event; later lists reflect it. Returns its sequence."""
+        return await asyncio.wrap_future(self.store.add(event))
+
+    async def history(self, user: str) -> tuple[list[str], int]:
+        """Returns the item ids of a user's history and the sequence of its end."""
+        model = self.live.model
+        cursor = int(model.parts.about.get(CURSOR, 0))
+        events = await asyncio.wrap_future(self.store.history(user, cursor))
+        before = model.history_ids(user)
+        return apply_events(before, events), events[-1].sequence if events else cursor
+
+    async def recommend_user(
+        self, user: str, k: int, exclude: Sequence[str], explain: bool
+    ) -> Answer:
+        """Makes a list for a user, from all events up to now."""
+        history, last = await self.history(user)
+        return await self._recommend(history, last, k, exclude, explain)
+
+    async def recommend_history(
+        self, history: Sequence[str], k: int, exclude: Sequence[str], explain: bool
+    ) -> Answer:
+        """Makes a list for any history."""
+        return await self._recommend(history, 0, k, exclude, explain)
+
+    async def _recommend(
+        self,
+        history: Sequence[str],
+        last: int,
+        k: int,
+        exclude: Sequence[str],
+        explain: bool,
+    ) -> Answer:
+        seen = list(dict.fromkeys([*exclude, *history]))
+        request = ListRequest(history, seen, k, explain)
+        found = await asyncio.wrap_future(self.engine.recommend(request))
+        return Answer(found, last)
+
+    async def neighbours(self, name: str, k: int) -> list[ListItem]:
+        """Returns the items nearest to one.
+
+        Raises:
+          UnknownItem: there is no such item.
+        """
+        self._check_known(name)
+        return await asyncio.wrap_future(self.engine.neighbours(name, k))
+
+    async def put_items(self, items: Sequence[NewItem]) -> None:
+        """Adds or changes items: stored first, then ready to be recommended."""
+        # An item that cannot be added must not be stored either.
+        live = self.live
+        _ = live.model.item_encoder
+        new = {item.id for item in items} - live.columns.keys()
+        live.check_room(len(new))
+        stored = [StoredItem(x.id, x.text, x.title, ADDED) for x in items]
+        await asyncio.wrap_future(self.store.put_items(stored))
+        await asyncio.wrap_future(self.engine.add_items(items))
+
+    async def set_state(self, name: str, state: str) -> None:
+        """Hides, deletes or shows an item.
+
+        Raises:
+          UnknownItem: there is no such item.
+        """
+        self._check_known(name)
+        live = self.live
+        kept = {x.id: x for x in await asyncio.wrap_future(self.store.items())}
+        text = kept[name].text if name in kept else ""
+        title = live.titles[live.columns[name]]
+        stored = StoredItem(name, text, title, state)
+        await asyncio.wrap_future(self.store.put_items([stored]))
+        await asyncio.wrap_future(self.engine.hide(name, state != ADDED))
+
+    async def encode(self, texts: Sequence[str]) -> Any:
+        """Returns the vectors of texts."""
+        _ = self.live.model.item_encoder
+        return await asyncio.wrap_future(self.engine.encode(texts))
+
+    def search(self, words: str, k: int) -> list[tuple[str, str]]:
+        """Returns ids and titles of items whose titles have all the words."""
+        live, wanted = self.live, words.casefold().split()
+        found = []
+        for column, title in enumerate(live.titles):
+            folded = title.casefold()
+            if column not in live.hidden and all(word in folded for word in wanted):
+                found.append((live.ids[column], title))
+            if len(found) == k:
+                break
+        return found
+
+    async def reload(self, model: str) -> str:
+        """Replaces the model without a pause; returns the new version.
+
+        Raises:
+          UserError: the model is refused, and the present one stays.
+        """
+        if not self._reloading.acquire(blocking=False):
+            raise UserError("reload: another one is in progress")
+        try:
+            live, version = await asyncio.to_thread(self._load, model)
+            self._check_same_catalogue(live, model)
+            await asyncio.wrap_future(self.engine.replace(live, version))
+            # Items that were added while it was loaded.
+            await asyncio.to_thread(self._catch_up)
+            return version
+        finally:
+            self._reloading.release()
+
+    def _catch_up(self) -> None:
+        live = self.live
+        for item in self.store.items().result():
+            column = live.columns.get(item.id)
+            if column is None and item.text:
+                new = [NewItem(item.id, item.text, item.title)]
+                self.engine.add_items(new).result()
+                column = live.columns[item.id]
+            if column is not None and (column in live.hidden) != (item.state != ADDED):
+                self.engine.hide(item.id, item.state != ADDED).result()
+
+    def _check_same_catalogue(self, live: LiveCatalogue, model: str) -> None:
+        """Refuses a model whose catalogue shares no items with the present one."""
+        shared = sum(name in self.live.columns for name in live.ids)
+        if shared < len(live.ids) / 2:
+            raise UserError(
+                f"reload: {model}: is a model of another catalogue: only {shared:,} of "
+                f"its {len(live.ids):,} items are in the present one"
+            )
+
+    def _check_known(self, name: str) -> None:
+        if name not in self.live.columns:
+            raise UnknownItem(name)
+
+    def close(self) -> None:
+        """Answers what waits, and closes engine and store."""
+        self.engine.close()
+        self.store.close()
+
+
+def apply_events(history: Sequence[str], events: Sequence[Event]) -> list[str]:
+    """Appends events to a history; a retraction removes its items from it."""
+    items = list(history)
+    for event in events:
+        if event.kind == RETRACTION:
+            items = [item for item in items if item not in event.items]
+        else:
+            items += event.items
+    return items
+
+
+def make_event(
+    user: str,
+    items: Sequence[str],
+    kind: str,
+    id: str | None = None,  # noqa: A002 (its name in the interface)
+    timestamp: float | None = None,
+) -> NewEvent:
+    """Makes an event; without an id it is one of its own."""
+    return NewEvent(
+        id or uuid.uuid4().hex,
+        kind,
+        user,
+        time.time() if timestamp is None else timestamp,
+        tuple(items),
+    )
+
+
+def model_version(folder: Path) -> str:
+    """Returns 12 hexadecimal digits that identify the files of a model."""
+    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:12]
