@@ -16,7 +16,7 @@ from recjax.command import make_parser, run_command
 from recjax.common.errors import UserError
 from recjax.common.files import read_bytes, user_path
 
-TOKEN = "RECJAX_TOKEN"  # noqa: S105 (the name of a variable)
+TOKEN = "RECJAX_TOKEN"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

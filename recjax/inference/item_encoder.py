@@ -1,8 +1,8 @@
 """Encodes items that the catalogue does not have, from their texts."""
 
-import functools
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,6 @@ class ItemEncoder:
         self._model = make_model(config, size, encoder_config)
         own = new_item_params(params, size)
         self._params = jax.device_put(unflatten_params(own))
-        self._pool = jax.jit(self._pool_texts)
-        self._finish = jax.jit(self._finish_items)
 
     def text_vectors(self, texts: Sequence[str]) -> np.ndarray:
         """Returns the pooled outputs of the encoder, not whitened: vectors_UxE.
@@ -74,9 +72,9 @@ class ItemEncoder:
             chosen = order[start : start + BATCH_SIZES[-1]]
             size = BATCH_SIZES[0] if len(chosen) == 1 else BATCH_SIZES[-1]
             ids, packed = _one_text_per_row(tokens, chosen, size)
-            out[chosen] = np.asarray(self._pool(self._params, ids, packed))[
-                : len(chosen)
-            ]
+            out[chosen] = np.asarray(
+                _pool_texts(self._model, self._params, ids, packed)
+            )[: len(chosen)]
         return out
 
     def warm_up(self) -> None:
@@ -88,10 +86,10 @@ class ItemEncoder:
                 ids = np.zeros(size * tokens, np.int32)
                 offsets = np.arange(size + 1, dtype=np.int64) * tokens
                 batch = Tokens(ids, offsets), np.arange(size), size
-                self._pool(self._params, *_one_text_per_row(*batch))
+                _pool_texts(self._model, self._params, *_one_text_per_row(*batch))
             width *= 2
         empty_UxE = np.zeros((BATCH_SIZES[-1], self.encoder_config.hidden_size))
-        self._finish(self._params, empty_UxE.astype(np.float32))
+        _finish_items(self._model, self._params, empty_UxE.astype(np.float32))
 
     def encode(self, texts: Sequence[str]) -> tuple[ItemVectors, np.ndarray]:
         """Encodes the texts of U new items.
@@ -108,55 +106,65 @@ class ItemEncoder:
         for start in range(0, len(texts), size):
             part_UxE = read_UxE[start : start + size]
             padded_UxE = np.pad(part_UxE, ((0, size - len(part_UxE)), (0, 0)))
-            found = self._finish(self._params, padded_UxE)
+            found = _finish_items(self._model, self._params, padded_UxE)
             parts.append([np.asarray(x)[: len(part_UxE)] for x in found])
         vectors = ItemVectors(*map(np.concatenate, zip(*parts, strict=True)))
         return vectors, pooled_UxE
 
-    def _pool_texts(self, params: Any, ids_T: jax.Array, packed: Packed) -> jax.Array:
-        text = self._model.text
-        assert text is not None
-        apply = functools.partial(self._model.apply, {"params": params})
-        with jax.default_matmul_precision("float32"):
-            states_RxLxE = apply(
-                {"text": {"ids_T": ids_T}},
-                packed,
-                self.encoder_config.num_blocks,
-                method=Recommender.encode_prefix,
-            )
-            return apply(states_RxLxE, packed, method=Recommender.pool_text)
 
-    def _finish_items(self, params: Any, vectors_UxE: jax.Array) -> Any:
-        apply = functools.partial(self._model.apply, {"params": params})
-        items_U = jnp.arange(len(vectors_UxE))
-        items = Items(items_U, jnp.zeros(len(items_U)), None)
-        with jax.default_matmul_precision("float32"):
-            vectors_UxD = apply(
-                {"text": {"vectors_NxE": vectors_UxE}},
-                items,
-                method=Recommender.encode_items,
-            )
-            candidates_UxD, history_UxD = apply(
-                vectors_UxD, self._graph, method=Recommender.propagate
-            )
-            candidates_UxD, bias_U = apply(
-                candidates_UxD, items_U, method=Recommender.item_candidates
-            )
-        return history_UxD, candidates_UxD, bias_U
+# Compiled once for all encoders of the same architecture.
+@partial(jax.jit, static_argnums=0)
+def _pool_texts(
+    model: Recommender, params: Any, ids_T: jax.Array, packed: Packed
+) -> jax.Array:
+    """Encodes packed texts: pooled_UxE."""
+    assert model.encoder_config is not None
+    apply = partial(model.apply, {"params": params})
+    with jax.default_matmul_precision("float32"):
+        states_RxLxE = apply(
+            {"text": {"ids_T": ids_T}},
+            packed,
+            model.encoder_config.num_blocks,
+            method=Recommender.encode_prefix,
+        )
+        return apply(states_RxLxE, packed, method=Recommender.pool_text)
 
-    @property
-    def _graph(self) -> dict[str, np.ndarray] | None:
-        """A graph without events, for graph towers."""
-        if not self._model.graph_layers:
-            return None
-        none = np.zeros(0, np.int32)
-        return {
-            "user_E": none,
-            "item_E": none,
-            "weight_E": np.zeros(0, np.float32),
-            "root_N": np.zeros(BATCH_SIZES[-1], np.float32),
-            "user_V": np.zeros(1, np.int32),
-        }
+
+@partial(jax.jit, static_argnums=0)
+def _finish_items(
+    model: Recommender, params: Any, vectors_UxE: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Turns text vectors into history_UxD, candidates_UxD and bias_U."""
+    apply = partial(model.apply, {"params": params})
+    items_U = jnp.arange(len(vectors_UxE))
+    items = Items(items_U, jnp.zeros(len(items_U)), None)
+    with jax.default_matmul_precision("float32"):
+        vectors_UxD = apply(
+            {"text": {"vectors_NxE": vectors_UxE}},
+            items,
+            method=Recommender.encode_items,
+        )
+        candidates_UxD, history_UxD = apply(
+            vectors_UxD,
+            graph_without_events(len(vectors_UxE)) if model.graph_layers else None,
+            method=Recommender.propagate,
+        )
+        candidates_UxD, bias_U = apply(
+            candidates_UxD, items_U, method=Recommender.item_candidates
+        )
+    return history_UxD, candidates_UxD, bias_U
+
+
+def graph_without_events(size: int) -> dict[str, np.ndarray]:
+    """Returns the graph of items without events, for graph towers."""
+    none = np.zeros(0, np.int32)
+    return {
+        "user_E": none,
+        "item_E": none,
+        "weight_E": np.zeros(0, np.float32),
+        "root_N": np.zeros(size, np.float32),
+        "user_V": np.zeros(1, np.int32),
+    }
 
 
 def new_item_params(params: FlatParams, size: int) -> FlatParams:

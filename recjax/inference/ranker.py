@@ -51,8 +51,6 @@ class Ranker:
         self._index = make_index(
             jnp.asarray(vectors.candidates_NxD), jnp.asarray(vectors.bias_N)
         )
-        self._rank = jax.jit(self._rank_batch, static_argnums=0)
-        self._score = jax.jit(self._score_batch)
 
     def top_k(
         self,
@@ -83,8 +81,14 @@ class Ranker:
                 excluded_BxS[b, : len(items)] = items
             fused = None if fused_BxMxN is None else fused_BxMxN[start:stop]
             allowed_M = self._allowed(allowed_N)
-            found = self._rank(
-                size, *self._arrays, *batch, excluded_BxS, allowed_M, _pad(fused, batch)
+            found = _rank_batch(
+                self.model,
+                size,
+                *self._arrays,
+                *batch,
+                excluded_BxS,
+                allowed_M,
+                _pad(fused, batch),
             )
             number = len(histories[start:stop])
             parts.append([np.asarray(x)[:number, :k] for x in found])
@@ -101,7 +105,9 @@ class Ranker:
         for start, batch in self._batches(histories):
             stop = start + BATCH_SIZES[-1]
             fused = None if fused_BxMxN is None else fused_BxMxN[start:stop]
-            found_BxM = self._score(*self._arrays, *batch, _pad(fused, batch))
+            found_BxM = _score_batch(
+                self.model, *self._arrays, *batch, _pad(fused, batch)
+            )
             number = len(histories[start:stop])
             parts.append(np.asarray(found_BxM)[:number, : self.num_items])
         return np.concatenate(parts)
@@ -128,50 +134,55 @@ class Ranker:
         padded_M = pad_to(allowed_N, len(self._index.bias_M), False, bool)
         return jnp.asarray(padded_M)
 
-    def _score_batch(
-        self,
-        params: Any,
-        history_NxD: jax.Array,
-        index: Index,
-        history_BxH: jax.Array,
-        mask_BxH: jax.Array,
-        fused_BxMxN: jax.Array | None,
-    ) -> jax.Array:
-        apply = functools.partial(self.model.apply, {"params": params})
-        # As in training: `train.dtype` alone decides the precision.
-        with jax.default_matmul_precision("float32"):
-            queries_BxD = apply(
-                history_NxD, history_BxH, mask_BxH, method=Recommender.user_queries
-            )
-            scores_BxM = score_items(queries_BxD, index)
-            if fused_BxMxN is not None:
-                fused_BxN = apply(fused_BxMxN, method=Recommender.fuse_scores)
-                missing = scores_BxM.shape[1] - fused_BxN.shape[1]
-                scores_BxM += jnp.pad(fused_BxN, ((0, 0), (0, missing)))
-        return scores_BxM
 
-    def _rank_batch(
-        self,
-        k: int,
-        params: Any,
-        history_NxD: jax.Array,
-        index: Index,
-        history_BxH: jax.Array,
-        mask_BxH: jax.Array,
-        excluded_BxS: jax.Array,
-        allowed_M: jax.Array,
-        fused_BxMxN: jax.Array | None,
-    ) -> tuple[jax.Array, jax.Array]:
-        scores_BxM = self._score_batch(
-            params, history_NxD, index, history_BxH, mask_BxH, fused_BxMxN
+# Compiled once for all rankers of the same model and number of items.
+@functools.partial(jax.jit, static_argnums=0)
+def _score_batch(
+    model: Recommender,
+    params: Any,
+    history_NxD: jax.Array,
+    index: Index,
+    history_BxH: jax.Array,
+    mask_BxH: jax.Array,
+    fused_BxMxN: jax.Array | None,
+) -> jax.Array:
+    apply = functools.partial(model.apply, {"params": params})
+    # As in training: `train.dtype` alone decides the precision.
+    with jax.default_matmul_precision("float32"):
+        queries_BxD = apply(
+            history_NxD, history_BxH, mask_BxH, method=Recommender.user_queries
         )
-        num_users, num_columns = scores_BxM.shape
-        scores_BxM = jnp.where(allowed_M[None], scores_BxM, -jnp.inf)
-        users_Bx1 = jnp.arange(num_users)[:, None]
-        columns_BxS = jnp.where(excluded_BxS < 0, num_columns, excluded_BxS)
-        scores_BxM = scores_BxM.at[users_Bx1, columns_BxS].set(-jnp.inf, mode="drop")
-        best_BxK, items_BxK = top_k(scores_BxM, k)
-        return jnp.where(best_BxK == -jnp.inf, -1, items_BxK), best_BxK
+        scores_BxM = score_items(queries_BxD, index)
+        if fused_BxMxN is not None:
+            fused_BxN = apply(fused_BxMxN, method=Recommender.fuse_scores)
+            missing = scores_BxM.shape[1] - fused_BxN.shape[1]
+            scores_BxM += jnp.pad(fused_BxN, ((0, 0), (0, missing)))
+    return scores_BxM
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _rank_batch(
+    model: Recommender,
+    k: int,
+    params: Any,
+    history_NxD: jax.Array,
+    index: Index,
+    history_BxH: jax.Array,
+    mask_BxH: jax.Array,
+    excluded_BxS: jax.Array,
+    allowed_M: jax.Array,
+    fused_BxMxN: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    scores_BxM = _score_batch(
+        model, params, history_NxD, index, history_BxH, mask_BxH, fused_BxMxN
+    )
+    num_users, num_columns = scores_BxM.shape
+    scores_BxM = jnp.where(allowed_M[None], scores_BxM, -jnp.inf)
+    users_Bx1 = jnp.arange(num_users)[:, None]
+    columns_BxS = jnp.where(excluded_BxS < 0, num_columns, excluded_BxS)
+    scores_BxM = scores_BxM.at[users_Bx1, columns_BxS].set(-jnp.inf, mode="drop")
+    best_BxK, items_BxK = top_k(scores_BxM, k)
+    return jnp.where(best_BxK == -jnp.inf, -1, items_BxK), best_BxK
 
 
 def _power_of_two(size: int, at_least: int) -> int:

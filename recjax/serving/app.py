@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from recjax import __version__
 from recjax.common.errors import UserError
 from recjax.serving.engine import ListItem, NewItem, QueueFull
-from recjax.serving.live_catalogue import MAX_K
+from recjax.serving.live_catalogue import MAX_K, count_compilations
 from recjax.serving.metrics import Metrics
 from recjax.serving.service import (
     ADDED,
@@ -206,7 +206,7 @@ def _add_state(app: FastAPI, service: Service, metrics: Metrics) -> None:
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def show_metrics() -> str:
-        metrics.gauges(service.engine.waiting, service.live.compilations)
+        metrics.gauges(service.engine.waiting, count_compilations())
         return metrics.text()
 
     @app.get("/model")

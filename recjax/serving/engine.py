@@ -19,7 +19,7 @@ from recjax.serving.live_catalogue import BATCH_SIZES, LiveCatalogue, Query
 MAX_QUEUE = 1024  # waiting requests, after which new ones are refused
 
 
-class QueueFull(Exception):  # noqa: N818 (a state, not an error of the caller)
+class QueueFull(Exception):
     """More requests wait than can be answered soon; the caller should try later."""
 
 
@@ -248,14 +248,13 @@ class Engine:
         self, items: Sequence[ListItem], history: np.ndarray
     ) -> list[ListItem]:
         """Adds to each item the nearest two items of the history."""
-        live, recent = self._live, list(dict.fromkeys(history[::-1].tolist()))[:20]
-        explained = []
-        for item in items:
-            cosines = live.cosines(live.columns[item.id], recent)
-            best = np.argsort(-cosines, kind="stable")[:2]
-            because = tuple((live.ids[recent[i]], float(cosines[i])) for i in best)
-            explained.append(item._replace(because=because))
-        return explained
+        live = self._live
+        columns = np.array([live.columns[item.id] for item in items], np.int64)
+        nearest = live.nearest_in_history(columns, history)
+        return [
+            item._replace(because=tuple((live.ids[c], cosine) for c, cosine in near))
+            for item, near in zip(items, nearest, strict=True)
+        ]
 
     def _popular_items(self, request: ListRequest) -> list[ListItem]:
         live, excluded = self._live, set(request.excluded)

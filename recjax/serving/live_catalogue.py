@@ -15,7 +15,7 @@ import numpy as np
 from recjax.common.errors import UserError
 from recjax.common.param_paths import unflatten_params
 from recjax.common.vectors import unit_vectors
-from recjax.data.padding import pad_left, round_up
+from recjax.data.padding import pad_left, pad_to, round_up
 from recjax.inference.model import Model
 from recjax.inference.parts import ItemVectors
 from recjax.models.recommender import Recommender
@@ -28,6 +28,7 @@ K_SIZES = (16, 128)
 MAX_K, MAX_EXCLUDED = K_SIZES[-1], EXCLUDED_SIZES[-1]
 INSERT_SIZES = (1, 32)  # items that are inserted at a time
 SPARE_SHARE, MIN_SPARE = 0.05, 4096
+MAX_RECENT = 32  # items of a history that an explanation compares
 
 
 class Arrays(NamedTuple):
@@ -82,19 +83,9 @@ class LiveCatalogue:
         }
         self._params = jax.device_put(unflatten_params(params))
         self._arrays = self._place(parts.vectors)
-        self._rank = jax.jit(self._rank_batch, static_argnums=0)
-        self._insert = jax.jit(_insert, donate_argnums=0)
-        self._set_bias = jax.jit(_set_bias, donate_argnums=0)
-        self._neighbours = jax.jit(self._nearest, static_argnums=0)
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    @property
-    def compilations(self) -> int:
-        """The number of programs that have been compiled."""
-        functions = (self._rank, self._insert, self._set_bias, self._neighbours)
-        return sum(function._cache_size() for function in functions)
 
     def warm_up(self) -> None:
         """Compiles all programs that requests can need."""
@@ -105,16 +96,17 @@ class LiveCatalogue:
                     none = np.full(excluded, -1)
                     self.rank([Query(history, none, k)] * size)
         for k in K_SIZES:
-            self.neighbours(0, k)
+            self.neighbours(0, k - 1)
+        self.nearest_in_history(history, history)
         width = self._arrays.candidates_DxM.shape[0]
         for size in INSERT_SIZES:
             empty_UxD = np.zeros((size, width), np.float32)
             outside = np.full(size, self.capacity)
             vectors = ItemVectors(empty_UxD, empty_UxD, np.zeros(size, np.float32))
-            self._arrays = self._insert(self._arrays, outside, *_fields(vectors))
+            self._arrays = _insert(self._arrays, outside, *_fields(vectors))
         if self.model.parts.encoder is not None:
             self.model.item_encoder.warm_up()
-        self._arrays = self._set_bias(self._arrays, self.capacity, 0.0)
+        self._arrays = _set_bias(self._arrays, self.capacity, 0.0)
 
     def rank(self, queries: Sequence[Query]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Returns columns and scores of the best items of at most 8 queries."""
@@ -127,7 +119,8 @@ class LiveCatalogue:
         for b, columns in enumerate(excluded):
             excluded_BxS[b, : len(columns)] = columns
         k = min(_at_least(K_SIZES, max(q.k for q in queries)), self.capacity)
-        columns_BxK, scores_BxK = self._rank(
+        columns_BxK, scores_BxK = _rank_batch(
+            self._recommender,
             k,
             self._params,
             self._arrays,
@@ -146,18 +139,27 @@ class LiveCatalogue:
     def neighbours(self, column: int, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns columns and cosines of the items nearest to one."""
         size = min(_at_least(K_SIZES, k + 1), self.capacity)
-        columns_K, cosines_K = map(
-            np.asarray, self._neighbours(size, self._arrays, column)
-        )
+        columns_K, cosines_K = map(np.asarray, _nearest(size, self._arrays, column))
         others_K = (columns_K != column) & (cosines_K > -np.inf)
         return columns_K[others_K][:k], cosines_K[others_K][:k]
 
-    def cosines(self, column: int, others: Sequence[int]) -> np.ndarray:
-        """Returns the cosines of an item with some others."""
-        columns = np.array([column, *others])
-        vectors_UxD = np.asarray(self._arrays.candidates_DxM[:, columns]).T
-        unit_UxD = unit_vectors(vectors_UxD)
-        return unit_UxD[1:] @ unit_UxD[0]
+    def nearest_in_history(
+        self, columns: np.ndarray, history: np.ndarray
+    ) -> list[list[tuple[int, float]]]:
+        """Returns, for every item, the two nearest items of a history with cosines.
+
+        Only the newest `MAX_RECENT` distinct items of the history are compared.
+        """
+        recent = list(dict.fromkeys(history[::-1].tolist()))[:MAX_RECENT]
+        columns_K = pad_to(columns, MAX_K)
+        cosines_KxR = np.asarray(
+            _cosines(self._arrays, columns_K, pad_to(np.array(recent), MAX_RECENT))
+        )[: len(columns), : len(recent)]
+        order_KxR = np.argsort(-cosines_KxR, axis=1, kind="stable")[:, :2]
+        return [
+            [(recent[r], float(cosine_R[r])) for r in order_R]
+            for order_R, cosine_R in zip(order_KxR, cosines_KxR, strict=True)
+        ]
 
     def add(self, ids: Sequence[str], titles: Sequence[str], vectors: Any) -> None:
         """Adds items; one with a known id gets the new vectors and title.
@@ -178,7 +180,7 @@ class LiveCatalogue:
             self._bias[column] = float(bias)
         for start in range(0, len(columns), INSERT_SIZES[-1]):
             part = slice(start, start + INSERT_SIZES[-1])
-            self._arrays = self._insert(
+            self._arrays = _insert(
                 self._arrays, *self._padded(columns[part], vectors, part)
             )
         for column in columns:  # an insertion shows a hidden item again
@@ -203,7 +205,7 @@ class LiveCatalogue:
         else:
             self.hidden.discard(column)
         bias = -np.inf if hidden else self._bias[column]
-        self._arrays = self._set_bias(self._arrays, column, bias)
+        self._arrays = _set_bias(self._arrays, column, bias)
 
     def _padded(
         self, columns: np.ndarray, vectors: Any, part: slice
@@ -242,49 +244,12 @@ class LiveCatalogue:
         padded[: size - missing[0], :, : self.capacity - missing[1]] = fused_BxMxN
         return padded
 
-    def _rank_batch(
-        self,
-        k: int,
-        params: Any,
-        arrays: Arrays,
-        history_BxH: jax.Array,
-        mask_BxH: jax.Array,
-        excluded_BxS: jax.Array,
-        fused_BxMxN: jax.Array | None,
-    ) -> tuple[jax.Array, jax.Array]:
-        apply = partial(self._recommender.apply, {"params": params})
-        table, index_BxH = arrays.history_MxD, history_BxH
-        if table is None:
-            # The vectors of the histories are gathered from the columns.
-            table = arrays.candidates_DxM[:, history_BxH.reshape(-1)].T
-            index_BxH = jnp.arange(history_BxH.size).reshape(history_BxH.shape)
-        with jax.default_matmul_precision("float32"):
-            queries_BxD = apply(
-                table, index_BxH, mask_BxH, method=Recommender.user_queries
-            )
-            scores_BxM = queries_BxD @ arrays.candidates_DxM + arrays.bias_M[None]
-            if fused_BxMxN is not None:
-                scores_BxM += apply(fused_BxMxN, method=Recommender.fuse_scores)
-        users_Bx1 = jnp.arange(len(scores_BxM))[:, None]
-        columns_BxS = jnp.where(excluded_BxS < 0, self.capacity, excluded_BxS)
-        scores_BxM = scores_BxM.at[users_Bx1, columns_BxS].set(-jnp.inf, mode="drop")
-        best_BxK, columns_BxK = top_k(scores_BxM, k)
-        return columns_BxK, best_BxK
-
-    def _nearest(
-        self, k: int, arrays: Arrays, column: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        unit_DxM = unit_vectors(arrays.candidates_DxM.T).T
-        cosine_M = unit_DxM[:, column] @ unit_DxM
-        cosine_M = jnp.where(arrays.bias_M > -jnp.inf, cosine_M, -jnp.inf)
-        best_1xK, columns_1xK = top_k(cosine_M[None], k)
-        return columns_1xK[0], best_1xK[0]
-
 
 def _fields(vectors: Any) -> tuple[Any, Any, Any]:
     return vectors.history_NxD, vectors.candidates_NxD, vectors.bias_N
 
 
+@partial(jax.jit, donate_argnums=0)
 def _insert(
     arrays: Arrays,
     columns_U: jax.Array,
@@ -302,8 +267,62 @@ def _insert(
     )
 
 
+@partial(jax.jit, donate_argnums=0)
 def _set_bias(arrays: Arrays, column: jax.Array, bias: jax.Array) -> Arrays:
     return arrays._replace(bias_M=arrays.bias_M.at[column].set(bias, mode="drop"))
+
+
+@jax.jit
+def _cosines(arrays: Arrays, columns_K: jax.Array, recent_R: jax.Array) -> jax.Array:
+    """Returns cosines_KxR of items; those of padding mean nothing."""
+    items_KxD = unit_vectors(arrays.candidates_DxM[:, columns_K].T)
+    recent_RxD = unit_vectors(arrays.candidates_DxM[:, recent_R].T)
+    return items_KxD @ recent_RxD.T
+
+
+# Compiled once for all catalogues of the same model and capacity.
+@partial(jax.jit, static_argnums=(0, 1))
+def _rank_batch(
+    recommender: Recommender,
+    k: int,
+    params: Any,
+    arrays: Arrays,
+    history_BxH: jax.Array,
+    mask_BxH: jax.Array,
+    excluded_BxS: jax.Array,
+    fused_BxMxN: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    apply = partial(recommender.apply, {"params": params})
+    table, index_BxH = arrays.history_MxD, history_BxH
+    if table is None:
+        # The vectors of the histories are gathered from the columns.
+        table = arrays.candidates_DxM[:, history_BxH.reshape(-1)].T
+        index_BxH = jnp.arange(history_BxH.size).reshape(history_BxH.shape)
+    with jax.default_matmul_precision("float32"):
+        queries_BxD = apply(table, index_BxH, mask_BxH, method=Recommender.user_queries)
+        scores_BxM = queries_BxD @ arrays.candidates_DxM + arrays.bias_M[None]
+        if fused_BxMxN is not None:
+            scores_BxM += apply(fused_BxMxN, method=Recommender.fuse_scores)
+    users_Bx1 = jnp.arange(len(scores_BxM))[:, None]
+    columns_BxS = jnp.where(excluded_BxS < 0, scores_BxM.shape[1], excluded_BxS)
+    scores_BxM = scores_BxM.at[users_Bx1, columns_BxS].set(-jnp.inf, mode="drop")
+    best_BxK, columns_BxK = top_k(scores_BxM, k)
+    return columns_BxK, best_BxK
+
+
+@partial(jax.jit, static_argnums=0)
+def _nearest(k: int, arrays: Arrays, column: jax.Array) -> tuple[jax.Array, jax.Array]:
+    unit_DxM = unit_vectors(arrays.candidates_DxM.T).T
+    cosine_M = unit_DxM[:, column] @ unit_DxM
+    cosine_M = jnp.where(arrays.bias_M > -jnp.inf, cosine_M, -jnp.inf)
+    best_1xK, columns_1xK = top_k(cosine_M[None], k)
+    return columns_1xK[0], best_1xK[0]
+
+
+def count_compilations() -> int:
+    """Returns the number of programs that have been compiled in this process."""
+    functions: Any = _rank_batch, _nearest, _insert, _set_bias, _cosines
+    return sum(function._cache_size() for function in functions)
 
 
 def _at_least(sizes: Sequence[int], size: int) -> int:

@@ -29,7 +29,7 @@ RETRACTION = "retraction"
 CURSOR = "cursor"  # in a model's `about`: the last event that its histories have
 
 
-class UnknownItem(KeyError):  # noqa: N818 (the answer is 404)
+class UnknownItem(KeyError):
     """There is no such item in the catalogue."""
 
 
@@ -241,7 +241,7 @@ def make_event(
     user: str,
     items: Sequence[str],
     kind: str,
-    id: str | None = None,  # noqa: A002 (its name in the interface)
+    id: str | None = None,
     timestamp: float | None = None,
 ) -> NewEvent:
     """Makes an event; without an id it is one of its own."""
