@@ -33,7 +33,7 @@ def make_parser(description: str | None) -> Parser:
     parser.add_argument(
         "--model",
         required=True,
-        help="a run directory, a model directory, or owner/name on the Hugging Face Hub",
+        help="run directory, model directory, or owner/name on the Hugging Face Hub",
     )
     return parser
 

@@ -12,6 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
+import recjax
 from recjax.baselines import BASELINES
 from recjax.config import base
 from tests import synthetic
@@ -75,6 +76,23 @@ def six_layers(tmp_path_factory):
             weights[f"{head}{int(number) + 3}{tail}"] = weights[name]
     save_file(weights, folder / "model.safetensors")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(atomic_dir, tmp_path_factory):
+    """The directory of a run of ids and whitened texts, fused with two baselines."""
+    c = shrink(base.get_config(), atomic_dir).unlock()
+    c.item_tower.sources, c.text.whiten = ("id", "text"), True
+    c.head.fusion = ("transitions", "text")
+    c.train.phases = (base.phase("towers", epochs=2, lr=1e-2),)
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    recjax.train(c.lock(), str(workdir))
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def model(finished):
+    return recjax.load(finished)
 
 
 @pytest.fixture

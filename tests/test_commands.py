@@ -12,7 +12,6 @@ from recjax import cli, command, embed, recommend, similar
 from recjax.export import __main__ as export
 from recjax.inference import batches
 from recjax.inference.model import Model
-from tests.inference.conftest import finished, model  # noqa: F401 (fixtures)
 
 PROGRAMS = {
     "recommend": recommend,
@@ -23,7 +22,7 @@ PROGRAMS = {
 
 
 @pytest.fixture
-def run(finished, capsys, monkeypatch):  # noqa: F811
+def run(finished, capsys, monkeypatch):
     """Runs a command; returns exit code, output and errors."""
     monkeypatch.setattr(command, "leave", sys.exit)  # which would end this process
     monkeypatch.setattr(command, "keep_console", lambda: None)
@@ -43,7 +42,7 @@ def read(path):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_lists_for_all_users(run, model, tmp_path, suffix):  # noqa: F811
+def test_lists_for_all_users(run, model, tmp_path, suffix):
     out = tmp_path / "new" / f"lists{suffix}"
     code, said, _ = run("recommend", "--users=all", "--k=3", f"--out={out}")
     assert code == 0
@@ -55,7 +54,7 @@ def test_lists_for_all_users(run, model, tmp_path, suffix):  # noqa: F811
     assert [p.name for p in out.parent.iterdir()] == [out.name]
 
 
-def test_an_interrupted_command_goes_on(run, model, tmp_path, monkeypatch):  # noqa: F811
+def test_an_interrupted_command_goes_on(run, model, tmp_path, monkeypatch):
     """Finished parts are not made again, unless the options have changed."""
     monkeypatch.setattr(recommend, "CHUNK", 10)
     out, calls, recommend_users = tmp_path / "lists.csv", [], Model.recommend
@@ -72,8 +71,7 @@ def test_an_interrupted_command_goes_on(run, model, tmp_path, monkeypatch):  # n
     options = ("--users=all", f"--out={out}")
     assert run("recommend", *options, "--k=3")[0] == 130
     assert not out.exists()
-    code, said, _ = run("recommend", *options, "--k=3")
-    assert code == 0
+    assert run("recommend", *options, "--k=3")[0] == 0
     assert len(calls) == 5  # of 40 users: two parts, an interruption, two parts
     assert read(out)["user"].unique(maintain_order=True).to_list() == model.users
     calls.clear()
@@ -84,7 +82,7 @@ def test_an_interrupted_command_goes_on(run, model, tmp_path, monkeypatch):  # n
     assert len(calls) == 3 + 4
 
 
-def test_lists_for_the_users_of_a_file(run, model, tmp_path):  # noqa: F811
+def test_lists_for_the_users_of_a_file(run, model, tmp_path):
     """A column of users; with a column of items, these are the histories."""
     users, out = tmp_path / "users.csv", tmp_path / "lists.parquet"
     some = model.users[3:5]
@@ -99,7 +97,7 @@ def test_lists_for_the_users_of_a_file(run, model, tmp_path):  # noqa: F811
     assert read(out)["user"].unique(maintain_order=True).to_list() == ["a", "b"]
 
 
-def test_a_history_on_the_command_line(run, model):  # noqa: F811
+def test_a_history_on_the_command_line(run, model):
     code, said, _ = run("recommend", "--history=i1 i2", "--k=3")
     assert code == 0
     want = model.recommend(histories=[["i1", "i2"]], k=3)
@@ -107,7 +105,7 @@ def test_a_history_on_the_command_line(run, model):  # noqa: F811
     assert [line.split()[2] for line in lines] == want["item"].to_list()
 
 
-def test_new_items_are_recommended_and_embedded(run, model, tmp_path):  # noqa: F811
+def test_new_items_are_recommended_and_embedded(run, model, tmp_path):
     items, out = tmp_path / "new.csv", tmp_path / "out.parquet"
     items.write_text("item_id,title,genre\nn1,one two,drama\nn2,one three,action\n")
     options = ("--history=i1", f"--items={items}", f"--among={items}", f"--out={out}")
@@ -122,7 +120,7 @@ def test_new_items_are_recommended_and_embedded(run, model, tmp_path):  # noqa: 
     assert len(read(out)) == len(model.items)
 
 
-def test_similar_items(run, model, tmp_path):  # noqa: F811
+def test_similar_items(run, model, tmp_path):
     out = tmp_path / "similar.csv"
     assert run("similar", "--items=i3 i4", "--k=2", f"--out={out}")[0] == 0
     want = model.similar(["i3", "i4"], k=2)
@@ -166,7 +164,7 @@ def test_a_directory_without_a_model_is_refused(run, tmp_path):
     assert "is not a model of recjax" in said
 
 
-def test_another_model_starts_the_lists_again(run, finished, tmp_path, monkeypatch):  # noqa: F811
+def test_another_model_starts_the_lists_again(run, finished, tmp_path, monkeypatch):
     """The parts of one model are not joined with those of another one."""
     out = tmp_path / "lists.csv"
     one = recjax.load(finished)
@@ -177,7 +175,7 @@ def test_another_model_starts_the_lists_again(run, finished, tmp_path, monkeypat
     assert not out.exists()
 
 
-def test_the_console_script(finished):  # noqa: F811
+def test_the_console_script(finished):
     def call(*options):
         program = [sys.executable, "-m", "recjax", *options]
         return subprocess.run(program, capture_output=True, text=True, check=False)

@@ -43,9 +43,9 @@ def restore_baseline(name: str, arrays: Arrays, values: dict[str, Any]) -> Basel
     if name == TEXT:
         baseline: Any = TextSimilarity.__new__(TextSimilarity)
     elif name in BASELINES and name != "random":
-        kind = BASELINES[name]
+        kind: Any = BASELINES[name]
         kind = getattr(kind, "func", kind)  # of a partial
-        baseline = kind.__new__(kind)  # type: ignore[call-overload]
+        baseline = kind.__new__(kind)
     else:
         raise UserError(f"{name!r} is not a baseline that can be saved")
     for attribute, value in values.items():
@@ -58,4 +58,5 @@ def restore_baseline(name: str, arrays: Arrays, values: dict[str, Any]) -> Basel
             data, indices, indptr, shape = (arrays[f"{attribute}.{x}"] for x in CSR)
             matrix = sparse.csr_array((data, indices, indptr), tuple(shape.tolist()))
             setattr(baseline, attribute, matrix)
-    return baseline
+    found: Baseline = baseline
+    return found

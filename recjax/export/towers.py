@@ -98,7 +98,7 @@ def item_tower(parts: ModelParts, batch: int | None = None) -> Tower:
         if whitening is not None:
             centred_UxE = vectors_UxE - params["whitening/mean"][None]
             vectors_UxE = centred_UxE @ params["whitening/map"]
-        items = Items(jnp.arange(size), jnp.zeros(size), None)
+        items = Items(np.arange(size), np.zeros(size, np.float32), None)
         vectors_UxD = apply(
             {"text": {"vectors_NxE": vectors_UxE}},
             items,
@@ -127,13 +127,14 @@ def rows_of_texts(mask_UxL: Any) -> Packed:
     num_texts, length = mask_UxL.shape
     column_UxL = jnp.broadcast_to(jnp.arange(length), mask_UxL.shape)
     row_Ux1 = jnp.arange(num_texts)[:, None]
-    return Packed(
+    parts: Any = (
         row_Ux1 * length + column_UxL,
         jnp.where(mask_UxL, column_UxL, 0),
         mask_UxL.astype(jnp.int32),
         jnp.where(mask_UxL, row_Ux1, num_texts),
         row_Ux1[:, 0] * length,
     )
+    return Packed(*parts)
 
 
 def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:

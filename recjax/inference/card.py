@@ -7,7 +7,7 @@ from recjax.inference.parts import STATE, TRAINED, ModelParts
 
 
 def model_card(parts: ModelParts) -> str:
-    """Returns the `README.md` of a model directory, with the YAML that the Hub reads."""
+    """Returns the `README.md` of a model directory, with YAML for the Hub."""
     about = parts.about
     header = [
         "---",
@@ -51,9 +51,9 @@ def model_card(parts: ModelParts) -> str:
         "model.recommend(histories=[[...ids, oldest first...]], k=10)",
         "```",
         "",
-        "An item that was added later is encoded from its text. It has no id vector, and "
-        "its bias is the mean bias of the catalogue. A history without a known item gets "
-        "the most popular items.",
+        "An item that was added later is encoded from its text. It has no id vector, "
+        "and its bias is the mean bias of the catalogue. A history without a known "
+        "item gets the most popular items.",
     ]
     return "\n".join([*header, *lines])
 

@@ -7,7 +7,7 @@
 | `items.parquet` | the catalogue: ids, titles, texts, states |
 | `item_vectors.safetensors` | vectors and biases of the items, fitted baselines |
 | `encoder/` | config and tokenizer of the text encoder |
-| `histories.parquet` | the items of every user; left out if `report.keep_histories` is off |
+| `histories.parquet` | the items of every user, if `report.keep_histories` |
 | `golden.json` | histories with the lists that they must give |
 | `README.md` | the model card |
 | `manifest.json` | SHA-256 of every file |
@@ -29,6 +29,7 @@ from recjax.baselines.saved import baseline_state, restore_baseline
 from recjax.catalogue.whitening import Whitening
 from recjax.common.errors import UserError
 from recjax.common.files import file_sha256, read_json
+from recjax.data.batching.types import Scorer
 from recjax.inference.parts import ITEM, ItemVectors, ModelParts
 
 FORMAT = 1  # raised when older versions could not read the files
@@ -147,7 +148,7 @@ def load_parts(folder: Path) -> tuple[ModelParts, list[dict[str, Any]]]:
         histories = None
         if (folder / HISTORIES).is_file():
             histories = pl.read_parquet(folder / HISTORIES)
-        fusion = {
+        fusion: dict[str, Scorer] = {
             name: restore_baseline(name, _below(arrays, f"fusion/{name}/"), values)
             for name, values in content["fusion"].items()
         }

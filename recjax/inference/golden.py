@@ -46,9 +46,9 @@ def check(lists: list[dict[str, Any]], model: "Model", folder: Path) -> None:
     for golden, (items, scores) in zip(lists, found, strict=True):
         if not _alike(golden, items, scores):
             raise UserError(
-                f"{folder}: does not give the lists of its golden.json (for the history "
-                f"{' '.join(golden['history'][-3:])!r}); it was damaged, or this version "
-                "of recjax computes something else"
+                f"{folder}: does not give the lists of its golden.json (for the "
+                f"history {' '.join(golden['history'][-3:])!r}); it was damaged, or "
+                "this version of recjax computes something else"
             )
 
 

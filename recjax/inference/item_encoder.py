@@ -136,8 +136,8 @@ def _finish_items(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Turns text vectors into history_UxD, candidates_UxD and bias_U."""
     apply = partial(model.apply, {"params": params})
-    items_U = jnp.arange(len(vectors_UxE))
-    items = Items(items_U, jnp.zeros(len(items_U)), None)
+    items_U = np.arange(len(vectors_UxE))
+    items = Items(items_U, np.zeros(len(items_U), np.float32), None)
     with jax.default_matmul_precision("float32"):
         vectors_UxD = apply(
             {"text": {"vectors_NxE": vectors_UxE}},

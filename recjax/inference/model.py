@@ -329,7 +329,8 @@ class Model:
                 others, own = scores_BxN[b][candidate_N], scores_BxN[b][target]
                 above, below = (others > own).sum(), (others < own).sum()
                 counts.append((above, len(others) - above - below, below))
-        values = ranking_values(*np.array(counts).T, ks)
+        above_R, equal_R, below_R = np.array(counts).T
+        values = ranking_values(above_R, equal_R, below_R, ks)
         return with_intervals(
             values, np.arange(len(rows)), bootstrap_samples=1000, seed=0
         )
@@ -588,8 +589,8 @@ class Model:
         parts = self.parts
         if parts.encoder is None:
             raise UserError(
-                "this model reads ids alone (item_tower.sources has no text) and cannot "
-                "encode items that it was not trained with"
+                "this model reads ids alone (item_tower.sources has no text) and "
+                "cannot encode items that it was not trained with"
             )
         return ItemEncoder(
             parts.config,

@@ -229,13 +229,15 @@ class LiveCatalogue:
         if not shared or self._recommender.repeat is not None:
             history_MxD = np.zeros((self.capacity, width), np.float32)
             history_MxD[:number] = vectors.history_NxD
-        return jax.device_put(Arrays(candidates_DxM, bias_M, history_MxD))
+        placed: Any = (candidates_DxM, bias_M, history_MxD)
+        return Arrays(*jax.device_put(placed))
 
     def _fused(self, histories: Sequence[np.ndarray], size: int) -> np.ndarray | None:
         """Returns the fused baselines' scores for a batch; None without fusion."""
         if not self.model.parts.fusion:
             return None
         fused_BxMxN = self.model.fused_scores(histories)
+        assert fused_BxMxN is not None
         missing = size - len(fused_BxMxN), self.capacity - fused_BxMxN.shape[2]
         # A new item was never observed; columns without an item have the bias -inf.
         unseen_M = self.model.unseen_fusion_scores()

@@ -260,6 +260,6 @@ def _events(db: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> list
         f"select sequence, id, kind, user, timestamp, items from events where {where}"
     )
     return [
-        Event(*row[:5], tuple(row[5].split(SEPARATOR)))
-        for row in db.execute(query, values)
+        Event(sequence, name, kind, user, timestamp, tuple(items.split(SEPARATOR)))
+        for sequence, name, kind, user, timestamp, items in db.execute(query, values)
     ]

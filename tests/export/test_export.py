@@ -17,18 +17,17 @@ from recjax.inference.model import Model
 from recjax.models.encoders.huggingface import load_config
 from recjax.run import train
 from tests.conftest import TINY_BERT
-from tests.inference.conftest import finished, model  # noqa: F401 (fixtures)
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 # Whitening over 25 items divides by deviations of about a thousandth.
 WHITENED = {"rtol": 1e-2, "atol": 1e-3}
 
 
-def without_whitening(model):  # noqa: F811
+def without_whitening(model):
     return Model(replace(model.parts, whitening=None))
 
 
-def texts_as_arrays(model, texts):  # noqa: F811
+def texts_as_arrays(model, texts):
     """Token ids and mask, as an exported item tower reads them."""
     length = model.parts.config.text.max_tokens
     size = load_config(model.parts.encoder).vocab_size
@@ -42,15 +41,15 @@ def texts_as_arrays(model, texts):  # noqa: F811
     return ids, mask
 
 
-def histories_as_arrays(model, users):  # noqa: F811
-    """Vectors of the histories' items and mask, as an exported user tower reads them."""
+def histories_as_arrays(model, users):
+    """Vectors of the histories' items, and mask, for an exported user tower."""
     length = model.parts.config.data.history_length
     rows = [model.history(user)[-length:] for user in users]
     rows_BxH, mask_BxH = pad_left(rows, (len(rows), length))
     return model.parts.vectors.history_NxD[rows_BxH], mask_BxH
 
 
-def check_towers(model, users_tower, items_tower, number, tolerance):  # noqa: F811
+def check_towers(model, users_tower, items_tower, number, tolerance):
     texts = model.items["text"].to_list()[:number]
     found = items_tower(*texts_as_arrays(model, texts))
     want = model.item_encoder.encode(texts)[0]
@@ -69,7 +68,7 @@ def check_towers(model, users_tower, items_tower, number, tolerance):  # noqa: F
 
 
 @pytest.mark.parametrize("whitened", [False, True])
-def test_stablehlo_takes_any_batch(model, tmp_path, whitened):  # noqa: F811
+def test_stablehlo_takes_any_batch(model, tmp_path, whitened):
     model = model if whitened else without_whitening(model)
     pytest.importorskip("flatbuffers")
     stablehlo.export_towers(model.parts, tmp_path)
@@ -82,7 +81,7 @@ def test_stablehlo_takes_any_batch(model, tmp_path, whitened):  # noqa: F811
 
 
 @pytest.mark.parametrize("whitened", [False, True])
-def test_onnx_runs_in_onnx_runtime(model, tmp_path, whitened):  # noqa: F811
+def test_onnx_runs_in_onnx_runtime(model, tmp_path, whitened):
     model = model if whitened else without_whitening(model)
     pytest.importorskip("jax2onnx")
     runtime = pytest.importorskip("onnxruntime")
@@ -98,7 +97,7 @@ def test_onnx_runs_in_onnx_runtime(model, tmp_path, whitened):  # noqa: F811
     check_towers(model, lambda *arrays: users(*arrays)[0], items, 2, tolerance)
 
 
-def test_an_encoder_goes_back_to_its_files(model, tmp_path):  # noqa: F811
+def test_an_encoder_goes_back_to_its_files(model, tmp_path):
     """A frozen encoder has the weights of the file that it was read from."""
     sentence_transformers.export_encoder(model.parts, tmp_path)
     found = load_file(tmp_path / "model.safetensors")

@@ -12,7 +12,6 @@ import recjax
 from recjax.inference.files import MANIFEST
 from recjax.serving.live_catalogue import count_compilations
 from recjax.serving.store import NewEvent, SqliteStore, StoreError
-from tests.inference.conftest import finished, model  # noqa: F401 (fixtures)
 
 testclient = pytest.importorskip("fastapi.testclient")
 
@@ -29,7 +28,7 @@ def start(folder, path, **options):
 
 
 @pytest.fixture
-def client(finished, tmp_path):  # noqa: F811
+def client(finished, tmp_path):
     with start(finished, tmp_path / "events.sqlite") as client:
         yield client
     client.app.state.service.close()
@@ -47,7 +46,7 @@ def send(client, user, *items, **more):
     return response.json()["sequence"]
 
 
-def test_lists_are_those_of_the_model(client, model):  # noqa: F811
+def test_lists_are_those_of_the_model(client, model):
     for user in model.users[:5]:
         found = client.get(f"/recommend/{user}?k=5")
         assert ids(found) == model.recommend(users=[user], k=5)["item"].to_list()
@@ -62,7 +61,7 @@ def test_lists_are_those_of_the_model(client, model):  # noqa: F811
     assert not set(excluded) & set(ids(found)[:2])
 
 
-def test_a_list_reflects_every_acknowledged_event(client, model):  # noqa: F811
+def test_a_list_reflects_every_acknowledged_event(client, model):
     """The event's item is in no later list, and the history is one longer."""
     user, seen = "someone new", []
     assert client.get(f"/recommend/{user}").json()["source"] == "popularity"
@@ -92,7 +91,7 @@ def test_no_list_is_stale_under_load(client):
         assert sum(pool.map(cycles, range(8))) == 0
 
 
-def test_an_event_counts_once_and_can_be_retracted(client, model):  # noqa: F811
+def test_an_event_counts_once_and_can_be_retracted(client, model):
     first = send(client, "u", "i3", id="a")
     assert send(client, "u", "i3", id="a") == first
     send(client, "u", "i4")
@@ -101,7 +100,7 @@ def test_an_event_counts_once_and_can_be_retracted(client, model):  # noqa: F811
     assert ids(client.get("/recommend/u?k=5")) == want
 
 
-def test_events_survive_the_service(finished, tmp_path):  # noqa: F811
+def test_events_survive_the_service(finished, tmp_path):
     path = tmp_path / "events.sqlite"
     for turn in range(2):
         with start(finished, path) as client:
@@ -117,11 +116,11 @@ def test_events_survive_the_service(finished, tmp_path):  # noqa: F811
         client.app.state.service.close()
 
 
-def test_a_new_item_is_recommended_at_once(client, finished):  # noqa: F811
+def test_a_new_item_is_recommended_at_once(client, finished):
     texts = {"n1": "one two drama", "n2": "three three action"}
     body = {"items": [{"id": name, "text": text} for name, text in texts.items()]}
     assert client.post("/items", json=body).json() == {"added": 2}
-    model = recjax.load(finished)  # noqa: F811
+    model = recjax.load(finished)
     model.add_items(texts)
     history = ["i1", "n1"]
     want = model.recommend(histories=[history], k=30)
@@ -163,7 +162,7 @@ def test_nothing_is_compiled_after_the_start(client):
     assert count_compilations() == before
 
 
-def test_explanations_name_items_of_the_history(client, model):  # noqa: F811
+def test_explanations_name_items_of_the_history(client, model):
     history = ["i1", "i2", "i3"]
     body = {"history": history, "k": 3, "explain": True}
     for item in client.post("/recommend", json=body).json()["items"]:
@@ -176,7 +175,7 @@ def test_explanations_name_items_of_the_history(client, model):  # noqa: F811
         )
 
 
-def test_a_reload_fails_no_request(client, finished, tmp_path):  # noqa: F811
+def test_a_reload_fails_no_request(client, finished, tmp_path):
     """Requests go on while models are replaced, with items added in between."""
     other = shutil.copytree(finished / "model", tmp_path / "other")
     changed = recjax.load(other)
@@ -208,7 +207,7 @@ def test_a_reload_fails_no_request(client, finished, tmp_path):  # noqa: F811
 @pytest.mark.parametrize("damage", ["half", "flipped", "golden", "other", "none"])
 def test_a_bad_model_is_refused_and_the_old_one_stays(
     client,
-    finished,  # noqa: F811
+    finished,
     tmp_path,
     damage,
 ):
@@ -292,7 +291,7 @@ def test_invalid_json_is_refused(client):
         assert response.status_code in (400, 422), raw
 
 
-def test_a_token_is_required_where_it_is_set(finished, tmp_path):  # noqa: F811
+def test_a_token_is_required_where_it_is_set(finished, tmp_path):
     with start(finished, tmp_path / "e.sqlite", token="secret word") as client:
         body = {"user": "u", "items": [{"id": "i1"}]}
         for headers in (
@@ -390,8 +389,8 @@ def test_a_damaged_store_is_refused(tmp_path):
 
     path = tmp_path / "events.sqlite"
     path.write_bytes(b"SQLite format 3\x00" + b"\xff" * 5000)
-    with pytest.raises(UserError, match="--store: .*events.sqlite"):
+    with pytest.raises(UserError, match=r"--store: .*events\.sqlite"):
         SqliteStore(path)
     path.write_text("not a database, but long enough to be read as one" * 100)
-    with pytest.raises(UserError, match="--store: .*events.sqlite"):
+    with pytest.raises(UserError, match=r"--store: .*events\.sqlite"):
         SqliteStore(path)
