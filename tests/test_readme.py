@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
+import recjax
 from experiments.sweeping.load import load_sweep, resolve
 from recjax.baselines import BASELINES
 from recjax.common.param_paths import match_rules
@@ -48,6 +49,7 @@ NUM_BLOCKS = {
     "configs/README.md": 3,
     "recjax/baselines/README.md": 1,
     "recjax/checkpointing/README.md": 1,
+    "recjax/inference/README.md": 1,
     "recjax/losses/README.md": 1,
     "recjax/models/README.md": 2,
 }
@@ -142,12 +144,14 @@ def shop(tmp_path, monkeypatch):
     )
     folder = tmp_path / "shop"
     folder.mkdir()
+    users = ["ann", "bob", *(f"c{i}" for i in range(10))]  # two that the pages name
+    skus = [{1: "s17", 3: "s42"}.get(i, f"s{i}") for i in range(12)]
     events = [
-        f"c{user},s{(user + 2 * day) % 12},2024-05-{day + 1:02}"
-        for user in range(12)
+        f"{name},{skus[(user + 2 * day) % 12]},2024-05-{day + 1:02}"
+        for user, name in enumerate(users)
         for day in reversed(range(5))
     ]
-    items = [f's{i},"thing, {i}",Acme' for i in range(12)]
+    items = [f'{sku},"thing, {i}",Acme' for i, sku in enumerate(skus)]
     (folder / "shop.inter.csv").write_text("\n".join([header, *events]))
     (folder / "shop.item.csv").write_text("\n".join([item_header, *items]))
     monkeypatch.chdir(tmp_path)
@@ -182,13 +186,15 @@ def test_using_what_was_trained(run_block, shop, capsys):
     config.text.cache_disk_gib, config.item_tower.width = 0.0, 8
     config.eval.bootstrap_samples = 20
     config.train.phases[0].epochs = 1
-    results = train.run(config.lock(), "runs/shop")
+    train.run(config.lock(), "runs/shop")
     capsys.readouterr()
-    module = run_block("README.md", "read_params", "using")
-    ndcg, hit_rate = capsys.readouterr().out.splitlines()
-    assert ndcg == str(results["test"]["ndcg@10"])
-    assert float(hit_rate) == pytest.approx(results["test"]["hr@10"]["value"])
-    assert module.vectors["s3"].shape == (8,)
+    module = run_block("README.md", "recjax.load", "using")
+    assert module.scores.shape == (1, 2)
+    lines = capsys.readouterr().out
+    assert "ann" in lines
+    page = run_block("recjax/inference/README.md", "recjax.load", "inference")
+    assert page.lists["rank"].to_list() == [*range(1, len(page.lists) + 1)]
+    assert recjax.load("models/shop").items["id"].to_list()[-1] == "s99"
 
 
 # --- configs/README.md ----------------------------------------------------------------
