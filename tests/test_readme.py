@@ -189,7 +189,7 @@ def test_using_what_was_trained(run_block, shop, capsys):
     train.run(config.lock(), "runs/shop")
     capsys.readouterr()
     module = run_block("README.md", "recjax.load", "using")
-    assert module.scores.shape == (1, 2)
+    assert module.scores.shape == (2, 1)
     lines = capsys.readouterr().out
     assert "ann" in lines
     page = run_block("recjax/inference/README.md", "recjax.load", "inference")
