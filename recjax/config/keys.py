@@ -272,6 +272,10 @@ SECTIONS["train"] = {
         "Directional variance of vectors below which a run warns; 0 never does.",
         at_least=0,
     ),
+    "init_from": Key(
+        "",
+        "Run or model whose parameters are the initial ones; empty for random towers.",
+    ),
     "phases": Key((), "Training phases in order, each made by `phase(...)`."),
 }
 

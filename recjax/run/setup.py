@@ -50,6 +50,7 @@ from recjax.reporting.data_report import (
 )
 from recjax.reporting.wandb import WandbWriter
 from recjax.reporting.writer import Reporter
+from recjax.run.init_from import copy_params, initial_digest
 from recjax.run.workdir import check_disk
 from recjax.runtime.compile_cache import enable_compile_cache, platform_key
 from recjax.runtime.compiler import Compiler
@@ -201,7 +202,10 @@ def make_run(
     compiler = Compiler(log, mesh)
     timer = Timer(compiler, start_time)
     model = make_model(config, data.num_items, text.encoder if text else None)
+    initial = initial_digest(config.train.init_from)
     params, rules = build_params(config, model, text, mesh, compiler, workdir, log)
+    if config.train.init_from:
+        params = copy_params(config.train.init_from, params, data.item_ids, log)
 
     # The catalogue is encoded later, by each phase.
     prefix_encoder = None
@@ -237,6 +241,7 @@ def make_run(
         signals=Signals(),
         rules=rules,
         pretrained=text.pretrained if text else None,
+        initial=initial,
         timer=timer,
     )
     timer.add_since("load", timer.process_start)
@@ -319,6 +324,7 @@ def run_identity(run: Run) -> dict[str, dict[str, Any]]:
         **without_places(flat_config(run.config)),
         "data": run.data.fingerprint,
         "pretrained": run.pretrained,
+        "initial": run.initial,
         "encoder": str(run.model.encoder_config),
         "catalogue": hash_arrays([("items", np.frombuffer(items, np.uint8)), *texts]),
         "users": hash_arrays([("users", np.frombuffer(users, np.uint8))]),

@@ -1,0 +1,101 @@
+"""Starts a run from the parameters of another one, whose catalogue may differ."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recjax.common.errors import UserError
+from recjax.common.files import file_sha256, user_path
+from recjax.common.param_paths import FlatParams
+from recjax.inference.files import MANIFEST, load_parts
+from recjax.inference.item_encoder import BIAS, ID_VECTORS
+from recjax.inference.model import locate_model
+from recjax.inference.parts import ADDED, ITEM, STATE, ModelParts
+from recjax.runtime.mesh import place
+
+PER_ITEM = (ID_VECTORS, BIAS)  # parameters with a row for each item
+OWN = ("late_fusion/",)  # parameters that are tuned anew in each run
+
+
+def initial_digest(name: str) -> str | None:
+    """Returns a digest of the model that `train.init_from` names; None without one."""
+    if not name:
+        return None
+    user_path(name, "train.init_from")
+    return file_sha256(locate_model(name) / MANIFEST)[:12]
+
+
+def copy_params(
+    name: str, params: FlatParams, item_ids: np.ndarray, log: Any
+) -> FlatParams:
+    """Copies the parameters of a finished run into those of a new one.
+
+    Parameters with a row for each item are copied by item id. A new item keeps its
+    drawn id vector, and has the mean bias of the earlier catalogue.
+
+    Args:
+      name: a run directory, a model directory, or a name on the Hub.
+      params: the drawn parameters, placed on the devices.
+      item_ids: ids of the new catalogue, by item index.
+      log: prints a line about what was copied.
+
+    Raises:
+      UserError: the model cannot be read, or its shapes are others.
+    """
+    folder = locate_model(name)
+    parts, _ = load_parts(folder)
+    rows = _rows(parts, item_ids)
+    copied, problems = {}, []
+    for path, own in params.items():
+        found = parts.params.get(path)
+        if path.startswith(OWN):
+            continue
+        if found is None:
+            problems.append(f"{path} is missing")
+        elif path in PER_ITEM:
+            value = np.array(own)
+            if path == BIAS:
+                value[:] = found.mean()
+            known = rows >= 0
+            if found.shape[1:] != own.shape[1:]:
+                problems.append(f"{path} has rows of shape {found.shape[1:]}")
+                continue
+            value[known] = found[rows[known]]
+            copied[path] = value
+        elif found.shape != own.shape:
+            problems.append(f"{path} has shape {found.shape}, not {own.shape}")
+        else:
+            copied[path] = found
+    extra = [x for x in parts.params if x not in params and not x.startswith(OWN)]
+    problems += [f"{path} is not in this model" for path in extra]
+    if problems:
+        listed = "; ".join(problems[:5])
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise UserError(f"train.init_from: {folder}: another model: {listed}{more}")
+    new = int((rows < 0).sum())
+    gone = len(parts.items) - (len(rows) - new)
+    log(
+        f"initial parameters of {_shown(folder)}: {len(copied)} of {len(params)} "
+        f"arrays; {new:,} of {len(rows):,} items are new, {gone:,} earlier ones are "
+        "gone"
+    )
+    shardings = {path: params[path].sharding for path in copied}
+    return {**params, **place(copied, shardings)}
+
+
+def _rows(parts: ModelParts, item_ids: np.ndarray) -> np.ndarray:
+    """Returns the earlier row of each item; -1 for an item without trained rows."""
+    trained = parts.items[STATE] != ADDED
+    row_of = {
+        name: row
+        for row, (name, known) in enumerate(
+            zip(parts.items[ITEM], trained, strict=True)
+        )
+        if known
+    }
+    return np.array([row_of.get(str(name), -1) for name in item_ids], np.int64)
+
+
+def _shown(folder: Path) -> Path:
+    return folder.parent if folder.name == "model" else folder
