@@ -14,6 +14,7 @@ COMMANDS = {
     "similar": "recjax.similar",
     "embed": "recjax.embed",
     "serve": "recjax.serve",
+    "feedback": "recjax.feedback.__main__",
     "export": "recjax.export.__main__",
 }
 

@@ -64,7 +64,7 @@ def serve(options: Any) -> None:
         token = read_bytes(path).decode("utf-8", "replace").strip()
         if not token:
             raise UserError(f"--token_file: {path}: is empty")
-    store, metrics = open_store(options.store), Metrics()
+    store, metrics = open_store(options.store, "--store"), Metrics()
     service = Service(options.model, store, options.spare, metrics.batch)
     metrics.model(service.engine.version)
     app = make_app(service, metrics, token, not options.no_reload)

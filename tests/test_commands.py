@@ -186,4 +186,4 @@ def test_the_console_script(finished):
     assert done.returncode == 2
     assert done.stderr.startswith("error: no command 'recomend'; there are train, ")
     assert "train" in call("--help").stdout
-    assert set(cli.COMMANDS) == {*PROGRAMS, "serve", "train"}
+    assert set(cli.COMMANDS) == {*PROGRAMS, "feedback", "serve", "train"}

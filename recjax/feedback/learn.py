@@ -21,7 +21,6 @@ from recjax.feedback.dataset import (
     write_dataset,
 )
 from recjax.feedback.promotion import promote
-from recjax.inference.files import MODEL
 from recjax.inference.model import Model, locate_model
 from recjax.run.train import run
 from recjax.serving.service import CURSOR
@@ -166,7 +165,7 @@ def feedback_config(
         # The weights come from the model, only the description from its files.
         config.text.encoder, config.text.pretrained = str(place / "encoder"), False
         if settings.encoder_layers:
-            layers = model.parts_layers()
+            layers = model.encoder_layers
             rules = freeze(settings.encoder_layers, layers=layers)
     config.train.update(
         batch_size=own.train.batch_size,
@@ -182,14 +181,10 @@ def feedback_config(
     return config.lock()
 
 
-def with_feedback(
-    model: Model, histories: dict[str, list[str]], cursor: int
-) -> Model:
+def with_feedback(model: Model, histories: dict[str, list[str]], cursor: int) -> Model:
     """Returns a model with new histories and the cursor of its events."""
     row_of = {name: row for row, name in enumerate(model.items["id"])}
-    rows = {
-        user: [row_of[item] for item in items] for user, items in histories.items()
-    }
+    rows = {user: [row_of[item] for item in items] for user, items in histories.items()}
     table = pl.DataFrame(
         {"user": list(rows), "items": list(rows.values())},
         schema={"user": pl.String, "items": pl.List(pl.Int32)},

@@ -285,6 +285,12 @@ class Model:
                 raise UserError(f"items: no column {column!r}; there are {known}")
             ids = frame[column].cast(pl.String).to_list()
             texts, titles = self._render(frame)
+        self.add_titled_items(ids, texts, titles)
+
+    def add_titled_items(
+        self, ids: Sequence[str], texts: Sequence[str], titles: Sequence[str]
+    ) -> None:
+        """Adds items whose texts and titles are known, see `add_items`."""
         added = self._with_items(ids, texts, titles)
         self.__dict__ = added.__dict__
 
@@ -308,6 +314,27 @@ class Model:
           HR, NDCG and MRR at the cut-offs and AUC, with 95% bootstrap intervals over
           the histories. Ties count against the model.
         """
+        counts_Rx3 = self._counts(histories, targets, mask_seen)
+        above_R, equal_R, below_R = counts_Rx3.T
+        values = ranking_values(above_R, equal_R, below_R, ks)
+        return with_intervals(
+            values, np.arange(len(counts_Rx3)), bootstrap_samples=1000, seed=0
+        )
+
+    def ranks(
+        self,
+        histories: Any,
+        targets: Iterable[Any],
+        mask_seen: bool | None = None,
+    ) -> np.ndarray:
+        """Returns the rank of every target, from 1; the arguments as in `evaluate`."""
+        counts_Rx3 = self._counts(histories, targets, mask_seen)
+        return counts_Rx3[:, 0] + counts_Rx3[:, 1] + 1
+
+    def _counts(
+        self, histories: Any, targets: Iterable[Any], mask_seen: bool | None
+    ) -> np.ndarray:
+        """Counts the candidates above, equal to and below each target: counts_Rx3."""
         _, rows, _ = self._queries(None, histories)
         targets_R = self.rows(targets)
         if len(rows) != len(targets_R):
@@ -329,11 +356,7 @@ class Model:
                 others, own = scores_BxN[b][candidate_N], scores_BxN[b][target]
                 above, below = (others > own).sum(), (others < own).sum()
                 counts.append((above, len(others) - above - below, below))
-        above_R, equal_R, below_R = np.array(counts).T
-        values = ranking_values(above_R, equal_R, below_R, ks)
-        return with_intervals(
-            values, np.arange(len(rows)), bootstrap_samples=1000, seed=0
-        )
+        return np.array(counts)
 
     def rows(self, items: Iterable[Any]) -> np.ndarray:
         """Returns the indices of items by their ids.
@@ -573,6 +596,12 @@ class Model:
     def recommender(self) -> Recommender:
         """The module whose parameters the model has."""
         return make_model(self.parts.config, self._base_items, self._encoder_config)
+
+    @property
+    def encoder_layers(self) -> int:
+        """Number of layers of the text encoder; 0 without one."""
+        config = self._encoder_config
+        return 0 if config is None else config.num_blocks - 2
 
     @functools.cached_property
     def _ranker(self) -> Ranker:

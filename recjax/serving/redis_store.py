@@ -47,7 +47,7 @@ class RedisStore:
             import redis
         except ImportError:
             raise UserError(
-                "--store: Redis needs the library redis: pip install 'recjax[serve]'"
+                "store: Redis needs the library redis: pip install 'recjax[serve]'"
             ) from None
         self.url = url
         try:
@@ -59,7 +59,7 @@ class RedisStore:
             )
             self._db.ping()
         except (redis.RedisError, ValueError, OSError) as e:
-            raise UserError(f"--store: {_without_password(url)}: {e}") from None
+            raise UserError(f"store {_without_password(url)}: {e}") from None
         self._errors = (redis.RedisError, OSError)
         self._add = self._db.register_script(ADD)
         # One thread, so that a read follows the writes before it.
@@ -145,8 +145,12 @@ def _without_password(url: str) -> str:
     return f"{scheme}{found}{rest.rpartition('@')[2]}"
 
 
-def open_store(name: str) -> Any:
+def open_store(name: str, option: str) -> Any:
     """Opens a store by its name: a path of an SQLite file, or an address of Redis.
+
+    Args:
+      name: the path or the address.
+      option: the option that holds it, for errors.
 
     Raises:
       UserError: it cannot be opened.
@@ -156,7 +160,7 @@ def open_store(name: str) -> Any:
 
     if name.startswith(("redis://", "rediss://", "unix://")):
         return RedisStore(name)
-    path = user_path(name, "--store")
+    path = user_path(name, option)
     if path.is_dir():
-        raise UserError(f"--store: {path}: is a directory")
+        raise UserError(f"{option}: {path}: is a directory")
     return SqliteStore(path)

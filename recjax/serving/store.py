@@ -246,12 +246,12 @@ def _open(path: Path) -> sqlite3.Connection:
         db.execute("pragma synchronous = full")
         found = db.execute("pragma quick_check").fetchone()[0]
         if found != "ok":
-            raise UserError(f"--store: {path}: is damaged ({found.splitlines()[0]})")
+            raise UserError(f"store {path}: is damaged ({found.splitlines()[0]})")
         db.executescript(SCHEMA)
     except sqlite3.Error as e:
-        raise UserError(f"--store: {path}: {e}") from None
+        raise UserError(f"store {path}: {e}") from None
     except OSError as e:
-        raise UserError(f"--store: {path}: {e.strerror}") from None
+        raise UserError(f"store {path}: {e.strerror}") from None
     return db
 
 

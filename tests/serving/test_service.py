@@ -389,8 +389,8 @@ def test_a_damaged_store_is_refused(tmp_path):
 
     path = tmp_path / "events.sqlite"
     path.write_bytes(b"SQLite format 3\x00" + b"\xff" * 5000)
-    with pytest.raises(UserError, match=r"--store: .*events\.sqlite"):
+    with pytest.raises(UserError, match=r"store .*events\.sqlite"):
         SqliteStore(path)
     path.write_text("not a database, but long enough to be read as one" * 100)
-    with pytest.raises(UserError, match=r"--store: .*events\.sqlite"):
+    with pytest.raises(UserError, match=r"store .*events\.sqlite"):
         SqliteStore(path)

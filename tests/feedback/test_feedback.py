@@ -1,0 +1,174 @@
+"""Learning from the events of a service: data, comparison, promotion, rollback."""
+
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+
+import recjax
+from recjax import command
+from recjax.common.errors import UserError
+from recjax.feedback import __main__ as program
+from recjax.feedback.dataset import read_feedback, write_dataset
+from recjax.feedback.learn import Settings, learn
+from recjax.feedback.promotion import promote, roll_back
+from recjax.inference.files import MODEL
+from recjax.serving.service import CURSOR, make_event
+from recjax.serving.store import SqliteStore, StoredItem
+
+
+@pytest.fixture
+def place(finished, tmp_path):
+    """A copy of a run directory with its model alone."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    shutil.copytree(finished / MODEL, folder / MODEL)
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = SqliteStore(tmp_path / "events.sqlite")
+    yield store
+    store.close()
+
+
+def fill(store, number=200):
+    """Users who always choose the item after the last one."""
+    rng = np.random.default_rng(0)
+    last = {f"v{i}": int(rng.integers(25)) for i in range(20)}
+    for turn in range(number):
+        user = f"v{turn % 20}"
+        last[user] = (last[user] + 1) % 25
+        store.add(make_event(user, [f"i{last[user]}"], "interaction")).result()
+
+
+def test_the_data_are_histories_and_then_events(place, store, tmp_path):
+    model = recjax.load(place)
+    user = model.users[0]
+    before = model.history_ids(user)
+    store.add(make_event(user, ["i3", "unknown"], "interaction")).result()
+    store.add(make_event("new user", ["i5"], "interaction")).result()
+    store.add(make_event("new user", ["i7"], "interaction")).result()
+    store.add(make_event("new user", ["i5"], "retraction")).result()
+    store.put_items([StoredItem("n1", "one two drama", "One Two", "added")]).result()
+    feedback = read_feedback(model, store)
+    assert (len(feedback.events), feedback.last) == (4, 4)
+    assert write_dataset(model, feedback, tmp_path) == 2
+    table = pl.read_parquet(tmp_path / "feedback.inter.parquet").sort("time")
+    own = table.filter(pl.col("user") == user)["item_id"].to_list()
+    assert own == [*before, "i3"]
+    assert table.filter(pl.col("user") == "new user")["item_id"].to_list() == ["i7"]
+    assert table["item_id"].to_list()[-2:] == ["i3", "i7"]
+
+
+def test_it_learns_what_users_do_now(place, store, tmp_path):
+    """The candidate is better on the newest events, and becomes the model."""
+    fill(store)
+    settings = Settings(epochs=30, lr=1e-2, min_events=50)
+    before = recjax.load(place)
+    outcome = learn(str(place), store, tmp_path / "work", settings)
+    assert outcome.events == 200
+    assert outcome.candidate > outcome.incumbent
+    assert outcome.difference["value"] == pytest.approx(
+        outcome.candidate - outcome.incumbent
+    )
+    assert outcome.promoted
+    after = recjax.load(place)
+    assert after.parts.about[CURSOR] == 200
+    assert len(after.users) == len(before.users) + 20
+    assert after.history_ids("v3")[-1] == store.history("v3").result()[-1].items[0]
+    # Nothing is new since then.
+    assert learn(str(place), store, tmp_path / "again", settings) is None
+    # A user's list follows the habit that the old model did not know.
+    assert after.items.equals(before.items) or len(after.items) >= len(before.items)
+
+
+def test_a_worse_candidate_is_not_promoted(place, store, tmp_path):
+    fill(store)
+    settings = Settings(epochs=1, lr=10.0, min_events=50, metric="auc")
+    with pytest.raises((UserError, KeyError, ValueError)):
+        learn(str(place), store, tmp_path / "a", settings)  # not a metric of ranks
+    settings = settings._replace(metric="mrr@10")
+    model = recjax.load(place)
+    outcome = learn(str(place), store, tmp_path / "b", settings)
+    if outcome.difference["value"] < 0:
+        assert outcome.promoted is None
+        assert not (place / MODEL).is_symlink()
+        assert recjax.load(place).users == model.users
+
+
+def test_too_few_events_are_left_for_later(place, store, tmp_path):
+    fill(store, 10)
+    assert learn(str(place), store, tmp_path / "work", Settings()) is None
+
+
+def copies(place, tmp_path, number):
+    """Candidates that differ in their items."""
+    for turn in range(number):
+        model = recjax.load(place)
+        model.add_items({f"n{turn}": "one two drama"})
+        model.save_pretrained(tmp_path / f"candidate{turn}")
+        yield tmp_path / f"candidate{turn}"
+
+
+def test_versions_are_promoted_kept_and_rolled_back(place, tmp_path):
+    model = place / MODEL
+    sizes = [len(recjax.load(place).items)]
+    for candidate in copies(place, tmp_path, 3):
+        promote(candidate, model, keep=3)
+        assert model.is_symlink()
+        sizes.append(len(recjax.load(place).items))
+    assert sizes == [25, 26, 27, 28]
+    assert len([p for p in (place / "models").iterdir() if p.is_dir()]) == 3
+    roll_back(model)
+    assert len(recjax.load(place).items) == 27
+    roll_back(model)
+    assert len(recjax.load(place).items) == 26
+    with pytest.raises(UserError, match="no earlier version"):
+        roll_back(model)
+
+
+def test_a_damaged_candidate_is_refused(place, tmp_path):
+    (candidate,) = copies(place, tmp_path, 1)
+    (candidate / "items.parquet").write_bytes(b"")
+    with pytest.raises(UserError, match="has changed since it was saved"):
+        promote(candidate, place / MODEL, keep=2)
+    assert len(recjax.load(place).items) == 25
+
+
+def test_the_command(place, store, tmp_path, capsys, monkeypatch):
+    def leave(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(command, "leave", leave)
+    monkeypatch.setattr(command, "keep_console", lambda: None)
+
+    def call(*options):
+        with pytest.raises(SystemExit) as e:
+            program.main([f"--model={place}", *options])
+        return e.value.code, capsys.readouterr()
+
+    events = f"--events={store.path}"
+    code, said = call(events)
+    assert code == 0
+    assert "fewer than 100 new events" in said.out
+    fill(store, 120)
+    code, said = call(events, "--epochs=20", "--lr=0.01")
+    assert code == 0, said.err
+    assert "120 new events; ndcg@10 on the newest" in said.out
+    if "promoted: " in said.out:
+        code, said = call("--rollback")
+        assert code == 0
+        assert recjax.load(place).parts.about.get(CURSOR) is None
+    for options, message in (
+        ((), "--events: is required"),
+        ((events, "--epochs=0"), "--epochs: 0 is not at least 1"),
+        ((events, "--fraction=2"), "--fraction: 2.0 is not between"),
+        (("--events=/proc",), "--events: /proc: is a directory"),
+    ):
+        code, said = call(*options)
+        assert code == 2
+        (line,) = said.err.splitlines()
+        assert message in line
