@@ -84,6 +84,7 @@ def finished(atomic_dir, tmp_path_factory):
     c = shrink(base.get_config(), atomic_dir).unlock()
     c.item_tower.sources, c.text.whiten = ("id", "text"), True
     c.head.fusion = ("transitions", "text")
+    c.report.save_model = True
     c.train.phases = (base.phase("towers", epochs=2, lr=1e-2),)
     workdir = tmp_path_factory.mktemp("finished") / "run"
     recjax.train(c.lock(), str(workdir))
@@ -126,6 +127,7 @@ def shrink(config: ConfigDict, folder: Path, encoder: Path = TINY_BERT) -> Confi
     config.item_tower.width, config.user_tower.num_layers = 8, 1
     config.train.batch_size, config.eval.batch_size = 16, 16
     config.eval.bootstrap_samples = 20
+    config.report.save_model = False  # most tests do not use what they train
     for phase in config.train.phases:
         phase.epochs, phase.batch_size = min(phase.epochs, 1), 0
         phase.epoch_steps = min(phase.epoch_steps, 2)

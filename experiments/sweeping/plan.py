@@ -71,12 +71,11 @@ class Plan:
         """Returns the flags that give the config of a run."""
         data = f"@{self.data}" if self.data else ""
         config = f"--config={self.config}:{variant}{data}"
-        return [config, f"--config.seed={seed}", *self.arguments]
+        return [config, f"--config.seed={seed}", NO_MODEL, *self.arguments]
 
     def job(self, variant: str, seed: int) -> Job:
         """Returns the command of a run."""
-        config, *others = self.flags(variant, seed)
-        command = [sys.executable, "-m", "recjax.main", config, NO_MODEL, *others]
+        command = [sys.executable, "-m", "recjax.main", *self.flags(variant, seed)]
         command.append(f"--workdir={self.folder(variant, seed)}")
         return Job(
             f"{variant} {seed}", command, self.out / "logs" / f"{variant}-{seed}.txt"

@@ -8,7 +8,7 @@ import numpy as np
 from recjax.common.errors import UserError
 from recjax.common.files import file_sha256, user_path
 from recjax.common.param_paths import FlatParams
-from recjax.inference.files import MANIFEST, load_parts
+from recjax.inference.files import MANIFEST, check_files, load_parts
 from recjax.inference.item_encoder import BIAS, ID_VECTORS
 from recjax.inference.model import locate_model
 from recjax.inference.parts import ADDED, ITEM, STATE, ModelParts
@@ -23,7 +23,9 @@ def initial_digest(name: str) -> str | None:
     if not name:
         return None
     user_path(name, "train.init_from")
-    return file_sha256(locate_model(name) / MANIFEST)[:12]
+    folder = locate_model(name)
+    check_files(folder)
+    return file_sha256(folder / MANIFEST)[:12]
 
 
 def copy_params(

@@ -121,4 +121,5 @@ def test_the_wheel_has_every_module(tmp_path):
         name for name in zipfile.ZipFile(wheel).namelist() if "dist-info" not in name
     }
     files = {p.relative_to(ROOT).as_posix() for p in (ROOT / "recjax").rglob("*.py")}
-    assert names == files | {"recjax/py.typed"}
+    page = {f"recjax/serving/page/{x}" for x in ("index.html", "page.js", "page.css")}
+    assert names == files | page | {"recjax/py.typed"}

@@ -117,6 +117,7 @@ def test_sentence_transformers_reads_a_fine_tuned_encoder(
     library = pytest.importorskip("sentence_transformers")
     c = config.unlock()
     c.item_tower.pooling, c.text.lora_rank, c.eval.baselines = pooling, rank, ()
+    c.report.save_model = True
     rules = base.freeze(1, layers=3)
     c.train.phases = (base.phase("top", epochs=1, lr=1e-2, lr_mults=rules),)
     train.run(c.lock(), str(tmp_path / "run"))
@@ -132,7 +133,7 @@ def test_sentence_transformers_reads_a_fine_tuned_encoder(
 def test_what_cannot_be_exported_is_named(config, tmp_path):
     c = config.unlock()
     c.item_tower.sources, c.user_tower.repeats = ("id",), True
-    c.eval.baselines = ()
+    c.eval.baselines, c.report.save_model = (), True
     c.train.phases = (base.phase("p", epochs=1, lr=1e-2),)
     train.run(c.lock(), str(tmp_path / "run"))
     parts = recjax.load(tmp_path / "run").parts

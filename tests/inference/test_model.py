@@ -184,7 +184,7 @@ def test_every_user_tower_ranks_as_its_run_does(config, tmp_path, name):
     c.user_tower.repeats = name == "gru"
     c.user_tower.num_layers = 2
     c.head.name = "two_tower" if name == "mean" else "softmax"
-    c.eval.baselines = ()
+    c.eval.baselines, c.report.save_model = (), True
     if name in USES_GRAPH:
         c.loss.negatives = "all"
     c.train.phases = (base.phase("p", epochs=1, lr=1e-2),)
@@ -226,7 +226,7 @@ def test_mistakes_are_named(model, tmp_path):
 def test_a_model_of_ids_alone(config, tmp_path):
     c = config.unlock()
     c.item_tower.sources, c.report.keep_histories = ("id",), False
-    c.eval.baselines = ()
+    c.eval.baselines, c.report.save_model = (), True
     c.train.phases = (base.phase("p", epochs=1, lr=1e-2),)
     train.run(c.lock(), str(tmp_path / "run"))
     model = recjax.load(tmp_path / "run")

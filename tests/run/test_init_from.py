@@ -17,6 +17,7 @@ def first(config, tmp_path):
     """A run of ids and texts."""
     c = config.unlock()
     c.item_tower.sources, c.eval.baselines = ("id", "text"), ()
+    c.report.save_model = True
     c.train.phases = (base.phase("p", epochs=2, lr=1e-2),)
     train.run(c.lock(), str(tmp_path / "first"))
     return tmp_path / "first"
@@ -25,6 +26,7 @@ def first(config, tmp_path):
 def again(config, first, folder, **keys):
     c = config.copy_and_resolve_references().unlock()
     c.item_tower.sources, c.eval.baselines = ("id", "text"), ()
+    c.report.save_model = True
     c.train.phases = (base.phase("p", epochs=1, lr=0.0),)
     c.train.init_from = str(first)
     c.update_from_flattened_dict(keys)

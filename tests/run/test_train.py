@@ -517,7 +517,10 @@ def test_other_data_is_not_resumed(config, atomic_dir, tmp_path):
 
 
 def test_oddities_in_data_and_rules_are_logged(config, tmp_path, capsys):
-    """Repeat interactions, items without text, a trained layer below a frozen one."""
+    """Repeat interactions, items without text, a trained layer below a frozen one.
+
+    The model of such a run, in which users have seen most items, can be used too.
+    """
     events = ["user_id:token\titem_id:token\ttimestamp:float"]
     for u in range(6):
         items = [*"abcdef"[u % 3 :], "a" if u % 2 else "g"]
