@@ -533,6 +533,7 @@ def test_oddities_in_data_and_rules_are_logged(config, tmp_path, capsys):
     (folder / "odd.item").write_text("\n".join([*items, "g\t\t"]) + "\n")
     c = config.unlock()
     c.data.source, c.text.template = str(folder), "{title} ({genre})"
+    c.report.save_model = True
     c.train.phases = (base.phase("p", epochs=1, lr_mults=base.freeze(1, layers=2)),)
     train.run(c, str(tmp_path / "run"))
     output = capsys.readouterr().out
