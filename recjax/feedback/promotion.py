@@ -1,6 +1,6 @@
 """Versions of a model, and the one that is used: changed by renaming a link.
 
-The directory of a model is a link to one of its versions, which lie beside it:
+The directory of a model is a link to one of its versions, which are next to it:
 
     shop/model -> models/3f0c6a1b2c4d
     shop/models/3f0c6a1b2c4d, shop/models/9a8b...

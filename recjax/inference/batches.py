@@ -19,7 +19,7 @@ def recommend_all(
 ) -> None:
     """Writes the lists of all users to a CSV or Parquet file.
 
-    Finished parts are kept in a directory beside the file until all are finished. The
+    Finished parts are kept in a directory next to the file until all are finished. The
     same call again makes only the missing ones; a call with another model or other
     settings starts again.
 

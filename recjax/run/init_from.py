@@ -15,7 +15,7 @@ from recjax.inference.parts import ADDED, ITEM, STATE, ModelParts
 from recjax.runtime.mesh import place
 
 PER_ITEM = (ID_VECTORS, BIAS)  # parameters with a row for each item
-OWN = ("late_fusion/",)  # parameters that are tuned anew in each run
+OWN = ("late_fusion/",)  # parameters that each run tunes itself
 
 
 def initial_digest(name: str) -> str | None:
