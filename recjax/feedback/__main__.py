@@ -57,7 +57,7 @@ def feedback(options: Any) -> None:
         raise UserError(f"--fraction: {options.fraction} is not between 0 and 0.6")
     from recjax.feedback.learn import Settings, learn
     from recjax.feedback.promotion import roll_back
-    from recjax.inference.model import locate_model
+    from recjax.inference.files import locate_model
     from recjax.serving.redis_store import open_store
     from recjax.serving.store import StoreError
 

@@ -21,7 +21,8 @@ from recjax.feedback.dataset import (
     write_dataset,
 )
 from recjax.feedback.promotion import promote
-from recjax.inference.model import Model, locate_model
+from recjax.inference.files import locate_model
+from recjax.inference.model import Model
 from recjax.run.train import run
 from recjax.serving.service import CURSOR
 from recjax.serving.store import Store

@@ -13,8 +13,7 @@ import shutil
 from pathlib import Path
 
 from recjax.common.errors import UserError
-from recjax.inference.files import check_files
-from recjax.serving.service import model_version
+from recjax.inference.files import check_files, model_version
 
 VERSIONS = "models"
 HISTORY = "promoted.txt"  # versions in the order of their promotion, the newest last

@@ -28,7 +28,8 @@ from safetensors.numpy import load_file, save_file
 from recjax.baselines.saved import baseline_state, restore_baseline
 from recjax.catalogue.whitening import Whitening
 from recjax.common.errors import UserError
-from recjax.common.files import file_sha256, read_json
+from recjax.common.files import file_sha256, read_json, user_path
+from recjax.common.hub import download_snapshot, is_hub_id
 from recjax.data.batching.types import Scorer
 from recjax.inference.parts import ITEM, ItemVectors, ModelParts
 
@@ -173,11 +174,11 @@ def load_parts(folder: Path) -> tuple[ModelParts, list[dict[str, Any]]]:
     return parts, read_json(folder / GOLDEN, shape=list)
 
 
-def check_files(folder: Path) -> None:
-    """Compares the files of a model directory with its manifest.
+def find_manifest(folder: Path) -> Path:
+    """Returns the path of a model's manifest.
 
     Raises:
-      UserError: there is no manifest, or a file is missing or has changed.
+      UserError: there is none.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -185,6 +186,49 @@ def check_files(folder: Path) -> None:
             f"{folder}: is not a model of recjax: it has no {MANIFEST}. A finished run "
             f"has its model in {MODEL}/"
         )
+    return path
+
+
+def model_version(folder: Path) -> str:
+    """Returns 12 hexadecimal digits that identify the files of a model.
+
+    Raises:
+      UserError: the directory has no manifest.
+    """
+    return file_sha256(find_manifest(folder))[:12]
+
+
+def locate_model(name: str) -> Path:
+    """Returns the directory of a model.
+
+    Args:
+      name: a run directory, a model directory, or `owner/name[@revision]` on the Hub.
+
+    Raises:
+      UserError: there is no such model.
+    """
+    path = user_path(name, "model")
+    if path.is_dir():
+        if (path / MODEL).is_dir():
+            return path / MODEL
+        if (path / CONFIG).is_file() and (path / "checkpoints").is_dir():
+            raise UserError(
+                f"{path}: this run has no {MODEL}/ yet; it is written when the run is "
+                "finished"
+            )
+        return path
+    if not is_hub_id(name):
+        raise UserError(f"{name}: no such directory")
+    return download_snapshot(name)
+
+
+def check_files(folder: Path) -> None:
+    """Compares the files of a model directory with its manifest.
+
+    Raises:
+      UserError: there is no manifest, or a file is missing or has changed.
+    """
+    path = find_manifest(folder)
     for name, digest in read_json(path).items():
         file = folder / name
         if not file.resolve().is_relative_to(folder.resolve()):

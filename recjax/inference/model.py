@@ -9,30 +9,30 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recjax.baselines.score_fusion import LOG_SCORED, ScoreFusion
 from recjax.common.errors import UserError
-from recjax.common.files import sha256, user_path
+from recjax.common.files import user_path
 from recjax.common.intervals import Interval
 from recjax.common.param_paths import unflatten_params
 from recjax.common.vectors import unit_vectors
-from recjax.data.batching.types import Queries
-from recjax.data.padding import pad_left
+from recjax.data.padding import pad_to
 from recjax.data.text.template import fill_template, parse_template
 from recjax.evaluation.metrics import ranking_values, with_intervals
+from recjax.evaluation.ranking import rank
 from recjax.inference import golden
 from recjax.inference.card import model_card
-from recjax.inference.files import MANIFEST, MODEL, load_parts, save_parts
+from recjax.inference.files import MANIFEST, MODEL, load_parts, locate_model, save_parts
+from recjax.inference.frames import is_frame, like, to_polars
+from recjax.inference.fusion import Fusion
 from recjax.inference.item_encoder import ItemEncoder
 from recjax.inference.parts import (
     ADDED,
     EVENTS,
-    HASH,
     ITEM,
     STATE,
-    TEXT,
     TITLE,
     ItemVectors,
     ModelParts,
+    make_item_table,
 )
 from recjax.inference.ranker import Ranker
 from recjax.models.encoders.huggingface import load_config
@@ -70,7 +70,7 @@ class Model:
           UserError: there is no such model, a file is damaged, or its golden lists come
             out differently.
         """
-        folder = locate_model(str(name), revision)
+        folder = locate_model(f"{name}@{revision}" if revision else str(name))
         parts, lists = load_parts(folder)
         model = cls(parts)
         golden.check(lists, model, folder)
@@ -160,7 +160,7 @@ class Model:
             pl.Series(label, [names[i] for i in found["query"]], dtype=None)
         )
         columns = [label, "rank", "item", "title", "score", "source"]
-        return _like(named.select(columns), histories)
+        return like(named.select(columns), histories)
 
     def score(
         self,
@@ -257,7 +257,7 @@ class Model:
         Raises:
           UserError: the model reads ids alone, or a column is missing.
         """
-        texts = items if _is_texts(items) else self._render(_polars(items))[0]
+        texts = self._render(to_polars(items))[0] if is_frame(items) else items
         return self.item_encoder.encode(list(texts))[0].candidates_NxD
 
     def add_items(self, items: Any) -> None:
@@ -278,7 +278,7 @@ class Model:
             ids, texts = [str(x) for x in items], [str(x) for x in items.values()]
             titles: Sequence[str] = texts
         else:
-            frame = _polars(items)
+            frame = to_polars(items)
             column = self.parts.config.data.item
             if column not in frame.columns:
                 known = ", ".join(frame.columns)
@@ -346,17 +346,17 @@ class Model:
         mask = self.parts.config.eval.mask_seen if mask_seen is None else mask_seen
         counts = []
         for start, part in enumerate(_chunks(rows)):
+            targets_B = targets_R[start * CHUNK : start * CHUNK + len(part)]
+            seen = [
+                np.setdiff1d(history if mask else history[:0], target)
+                for history, target in zip(part, targets_B, strict=True)
+            ]
+            width = max(1, *map(len, seen))
+            seen_BxS = np.stack([pad_to(items, width) for items in seen])
             scores_BxN = self._ranker.scores(part, self.fused_scores(part))
-            for b, history in enumerate(part):
-                target = targets_R[start * CHUNK + b]
-                candidate_N = np.ones(self.parts.num_items, bool)
-                if mask:
-                    candidate_N[history] = False
-                candidate_N[target] = False
-                others, own = scores_BxN[b][candidate_N], scores_BxN[b][target]
-                above, below = (others > own).sum(), (others < own).sum()
-                counts.append((above, len(others) - above - below, below))
-        return np.array(counts)
+            found = rank(scores_BxN, seen_BxS, targets_B, 1)
+            counts.append(np.stack(found[:3], axis=1))
+        return np.concatenate(counts)
 
     def rows(self, items: Iterable[Any]) -> np.ndarray:
         """Returns the indices of items by their ids.
@@ -406,8 +406,8 @@ class Model:
             if isinstance(users, str) and self.parts.histories is None:
                 self.history("")  # says why
             return names, [self.history(name) for name in names], "user"
-        if _is_frame(histories):
-            names, histories = self._group(_polars(histories))
+        if is_frame(histories):
+            names, histories = self._group(to_polars(histories))
             return names, [self._known(x) for x in histories], "user"
         rows = [self._known(history) for history in histories]
         return list(range(len(rows))), rows, "query"
@@ -487,12 +487,18 @@ class Model:
             }
         )
 
-    def unseen_fusion_scores(self) -> np.ndarray:
-        """Returns unseen_M: what the fused baselines give an item without events."""
-        floor = self.parts.config.head.fusion_floor
-        # No evidence is a score of 0.
-        unseen = [np.log(floor) if x in LOG_SCORED else 0.0 for x in self.parts.fusion]
-        return np.array(unseen, np.float32)
+    @functools.cached_property
+    def fusion(self) -> Fusion | None:
+        """The fused baselines; None without score fusion."""
+        parts = self.parts
+        if not parts.fusion:
+            return None
+        return Fusion(
+            parts.fusion,
+            parts.config.head.fusion_floor,
+            self._base_items,
+            parts.config.data.history_length,
+        )
 
     def fused_scores(self, histories: Sequence[np.ndarray]) -> np.ndarray | None:
         """Returns the fused baselines' scores_BxMxN; None without score fusion.
@@ -500,25 +506,9 @@ class Model:
         Args:
           histories: item indices of B histories, oldest first.
         """
-        parts = self.parts
-        if not parts.fusion:
+        if self.fusion is None:
             return None
-        length = parts.config.data.history_length
-        # The baselines know the items that the model was trained with.
-        rows = [x[x < self._base_items][-length:] for x in histories]
-        history_BxH, mask_BxH = pad_left(rows, (len(rows), length))
-        none_B = np.zeros(len(rows), np.int32)
-        queries = Queries(history_BxH, mask_BxH, none_B[:, None] - 1, none_B, none_B)
-        floor = parts.config.head.fusion_floor
-        scores_BxMxN = np.asarray(
-            ScoreFusion(list(parts.fusion.items()), floor).score(queries)
-        )
-        if self._base_items == parts.num_items:
-            return scores_BxMxN
-        unseen_M = self.unseen_fusion_scores()
-        shape = len(rows), len(unseen_M), parts.num_items - self._base_items
-        added_BxMxN = np.broadcast_to(unseen_M[None, :, None], shape)
-        return np.concatenate([scores_BxMxN, added_BxMxN], axis=2)
+        return self.fusion.score(histories, len(histories), self.parts.num_items)
 
     def _render(self, frame: pl.DataFrame) -> tuple[list[str], list[str]]:
         """Returns the texts and the titles of a table of items."""
@@ -549,23 +539,14 @@ class Model:
         if not texts:
             return Model(self.parts)
         added, _ = self.item_encoder.encode(texts)
-        frame = pl.DataFrame(
-            {
-                ITEM: ids,
-                TITLE: titles,
-                TEXT: texts,
-                HASH: [sha256(text)[:16] for text in texts],
-                EVENTS: np.zeros(len(ids), np.int64),
-                STATE: [ADDED] * len(ids),
-            }
-        )
+        frame = make_item_table(ids, titles, texts, [0] * len(ids), [ADDED] * len(ids))
         old = self.parts.vectors
         vectors = ItemVectors(
             np.concatenate([old.history_NxD, added.history_NxD]),
             np.concatenate([old.candidates_NxD, added.candidates_NxD]),
             np.concatenate([old.bias_N, added.bias_N]),
         )
-        items = pl.concat([self.parts.items, frame.cast(self.parts.items.schema)])
+        items = pl.concat([self.parts.items, frame])
         model = Model(replace(self.parts, items=items, vectors=vectors))
         model.__dict__["item_encoder"] = self.item_encoder
         return model
@@ -630,65 +611,6 @@ class Model:
         )
 
 
-def locate_model(name: str, revision: str | None = None) -> Path:
-    """Returns the directory of a model.
-
-    Args:
-      name: a run directory, a model directory, or `owner/name` on the Hub.
-      revision: branch, tag or commit on the Hub.
-
-    Raises:
-      UserError: there is no such model.
-    """
-    path = user_path(name, "model")
-    if path.is_dir():
-        inside = path / MODEL
-        if inside.is_dir():
-            return inside
-        if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
-            raise UserError(
-                f"{path}: this run has no {MODEL}/ yet; it is written when the run is "
-                "finished"
-            )
-        return path
-    import re
-
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise UserError(f"{name}: no such directory")
-    import huggingface_hub
-
-    try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision))
-    except Exception as e:  # the client raises many types, mostly network errors
-        lines = str(e).strip().splitlines() or [type(e).__name__]
-        raise UserError(
-            f"{name}: no such directory, and it could not be downloaded from the "
-            f"Hugging Face Hub: {lines[0]}"
-        ) from None
-
-
 def _chunks(rows: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
     for start in range(0, len(rows), CHUNK):
         yield rows[start : start + CHUNK]
-
-
-def _is_frame(value: Any) -> bool:
-    return isinstance(value, pl.DataFrame) or hasattr(value, "iloc")
-
-
-def _is_texts(value: Any) -> bool:
-    return not _is_frame(value)
-
-
-def _polars(frame: Any) -> pl.DataFrame:
-    """Returns a table as a polars frame; a pandas one is converted column by column."""
-    if isinstance(frame, pl.DataFrame):
-        return frame
-    return pl.DataFrame({str(name): frame[name].to_list() for name in frame.columns})
-
-
-def _like(frame: pl.DataFrame, given: Any) -> Any:
-    """Returns a table as a pandas frame if a pandas frame was given."""
-    if _is_frame(given) and not isinstance(given, pl.DataFrame):
-        return type(given)(frame.to_dict(as_series=False))
-    return frame

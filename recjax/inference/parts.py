@@ -1,5 +1,6 @@
 """What a saved model consists of."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from recjax.catalogue.whitening import Whitening
+from recjax.common.files import sha256
 from recjax.common.param_paths import FlatParams
 from recjax.data.batching.types import Scorer
 
@@ -21,6 +23,26 @@ ITEM, TITLE, TEXT, HASH, EVENTS, STATE = (
     "state",
 )
 TRAINED, UNTRAINED, ADDED = "trained", "untrained", "added"  # states of an item
+
+
+def make_item_table(
+    ids: Sequence[str],
+    titles: Sequence[str],
+    texts: Sequence[str],
+    events: Sequence[int],
+    states: Sequence[str],
+) -> pl.DataFrame:
+    """Makes the item table of a model, with a hash of every text."""
+    columns = {
+        ITEM: ids,
+        TITLE: titles,
+        TEXT: texts,
+        HASH: [sha256(text)[:16] for text in texts],
+        EVENTS: events,
+        STATE: states,
+    }
+    schema = dict.fromkeys(columns, pl.String) | {EVENTS: pl.Int64}
+    return pl.DataFrame(columns, schema=schema)
 
 
 @dataclass(frozen=True)

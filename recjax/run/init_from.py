@@ -6,11 +6,9 @@ from typing import Any
 import numpy as np
 
 from recjax.common.errors import UserError
-from recjax.common.files import file_sha256, user_path
 from recjax.common.param_paths import FlatParams
-from recjax.inference.files import MANIFEST, check_files, load_parts
+from recjax.inference.files import load_parts, locate_model, model_version
 from recjax.inference.item_encoder import BIAS, ID_VECTORS
-from recjax.inference.model import locate_model
 from recjax.inference.parts import ADDED, ITEM, STATE, ModelParts
 from recjax.runtime.mesh import place
 
@@ -22,10 +20,7 @@ def initial_digest(name: str) -> str | None:
     """Returns a digest of the model that `train.init_from` names; None without one."""
     if not name:
         return None
-    user_path(name, "train.init_from")
-    folder = locate_model(name)
-    check_files(folder)
-    return file_sha256(folder / MANIFEST)[:12]
+    return model_version(locate_model(name))
 
 
 def copy_params(
@@ -40,7 +35,7 @@ def copy_params(
       name: a run directory, a model directory, or a name on the Hub.
       params: the drawn parameters, placed on the devices.
       item_ids: ids of the new catalogue, by item index.
-      log: prints a line about what was copied.
+      log: prints the numbers of copied parameters and of new items.
 
     Raises:
       UserError: the model cannot be read, or its shapes are others.

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import polars as pl
 
-from recjax.common.files import sha256
 from recjax.common.param_paths import FlatParams, unflatten_params
 from recjax.data.dataset import count_events
 from recjax.data.histories import complete_histories
@@ -17,16 +16,11 @@ from recjax.inference.card import model_card
 from recjax.inference.files import MODEL, save_parts
 from recjax.inference.model import Model
 from recjax.inference.parts import (
-    EVENTS,
-    HASH,
-    ITEM,
-    STATE,
-    TEXT,
-    TITLE,
     TRAINED,
     UNTRAINED,
     ItemVectors,
     ModelParts,
+    make_item_table,
 )
 from recjax.models.encoders.directory import transformer_folder
 from recjax.training.context import Run
@@ -105,15 +99,12 @@ def item_table(run: Run) -> pl.DataFrame:
     if run.tokens is not None:
         texts = data.render(config.text.template, "text.template")
     events_N = count_events(data)
-    return pl.DataFrame(
-        {
-            ITEM: [str(item) for item in data.item_ids],
-            TITLE: run.titles,
-            TEXT: texts,
-            HASH: [sha256(text)[:16] for text in texts],
-            EVENTS: events_N.astype(np.int64),
-            STATE: np.where(events_N > 0, TRAINED, UNTRAINED).tolist(),
-        }
+    return make_item_table(
+        [str(item) for item in data.item_ids],
+        run.titles,
+        texts,
+        events_N.tolist(),
+        np.where(events_N > 0, TRAINED, UNTRAINED).tolist(),
     )
 
 

@@ -6,7 +6,7 @@ thread uses a `LiveCatalogue`, see `engine`.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,13 @@ from recjax.common.errors import UserError
 from recjax.common.param_paths import unflatten_params
 from recjax.common.vectors import unit_vectors
 from recjax.data.padding import pad_left, pad_to, round_up
-from recjax.inference.model import Model
 from recjax.inference.parts import ItemVectors
 from recjax.models.recommender import Recommender
 from recjax.retrieval.index import GROUP_SIZE
 from recjax.retrieval.top_k import top_k
+
+if TYPE_CHECKING:
+    from recjax.inference.model import Model
 
 BATCH_SIZES = (1, 8)  # a batch of 2 to 4 takes as long as one of 8
 EXCLUDED_SIZES = (64, 512, 4096)  # excluded items of a query
@@ -65,7 +67,7 @@ class LiveCatalogue:
       spare: columns for new items; None is 5% of the catalogue, at least 4096.
     """
 
-    def __init__(self, model: Model, spare: int | None = None):
+    def __init__(self, model: "Model", spare: int | None = None):
         parts = model.parts
         self.model = model
         self.ids = parts.items["id"].to_list()
@@ -234,17 +236,9 @@ class LiveCatalogue:
 
     def _fused(self, histories: Sequence[np.ndarray], size: int) -> np.ndarray | None:
         """Returns the fused baselines' scores for a batch; None without fusion."""
-        if not self.model.parts.fusion:
+        if self.model.fusion is None:
             return None
-        fused_BxMxN = self.model.fused_scores(histories)
-        assert fused_BxMxN is not None
-        missing = size - len(fused_BxMxN), self.capacity - fused_BxMxN.shape[2]
-        # A new item was never observed; columns without an item have the bias -inf.
-        unseen_M = self.model.unseen_fusion_scores()
-        padded = np.empty((size, len(unseen_M), self.capacity), np.float32)
-        padded[:] = unseen_M[None, :, None]
-        padded[: size - missing[0], :, : self.capacity - missing[1]] = fused_BxMxN
-        return padded
+        return self.model.fusion.score(histories, size, self.capacity)
 
 
 def _fields(vectors: Any) -> tuple[Any, Any, Any]:

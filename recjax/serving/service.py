@@ -1,17 +1,15 @@
 """What a service does, apart from HTTP: events, lists, items, and new models."""
 
 import asyncio
-import hashlib
 import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from recjax.common.errors import UserError
-from recjax.inference.files import MANIFEST
-from recjax.inference.model import Model, locate_model
+from recjax.inference.files import locate_model, model_version
+from recjax.inference.model import Model
 from recjax.serving.engine import (
     Engine,
     ItemList,
@@ -252,8 +250,3 @@ def make_event(
         time.time() if timestamp is None else timestamp,
         tuple(items),
     )
-
-
-def model_version(folder: Path) -> str:
-    """Returns 12 hexadecimal digits that identify the files of a model."""
-    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:12]

@@ -7,7 +7,6 @@ without installing the package), a local directory, and a Hugging Face Hub id:
 
 import hashlib
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import NamedTuple
 
 from recjax.common.errors import UserError
 from recjax.common.files import cache_dir, file_sha256, user_path
+from recjax.common.hub import download_snapshot, is_hub_id
 
 
 class Package(NamedTuple):
@@ -104,7 +104,7 @@ def locate_encoder(name: str) -> Path:
     path = user_path(name, "text.encoder")
     if path.is_dir():
         return path
-    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", name):
+    if is_hub_id(name):
         return _locate_hub(name)
     raise UserError(
         f"text.encoder: {name!r} is neither a directory, a known encoder "
@@ -178,19 +178,8 @@ def _fetch(name: str, package: Package, folder: Path) -> None:
 
 def _locate_hub(name: str) -> Path:
     """Downloads an encoder from the Hugging Face Hub, or finds it in the Hub's cache."""
-    import huggingface_hub  # only needed for Hub ids
-
-    model, _, revision = name.partition("@")
-    try:
-        path = huggingface_hub.snapshot_download(
-            model, revision=revision or None, allow_patterns=list(ENCODER_FILES)
-        )
-    except Exception as e:  # the client raises many types, mostly network errors
-        lines = str(e).strip().splitlines() or [type(e).__name__]
-        problem = "could not be downloaded from the Hugging Face Hub"
-        raise UserError(f"{name}: {problem}: {lines[0]}") from None
-    folder = Path(path)
-    if not revision:
+    folder = download_snapshot(name, ENCODER_FILES)
+    if "@" not in name:
         pinned = f"{name}@{folder.name}"
         print(f"{name}: revision {folder.name}; use {pinned} to pin this revision")
     for file in (file for name in ENCODER_FILES for file in folder.glob(name)):
