@@ -4,7 +4,8 @@
     python -m recjax.serve --model=runs/shop --store=redis://localhost:6379/0
 
 The page is at http://127.0.0.1:8000/, the description of the interface at /docs.
-SIGTERM answers what was begun and ends. Needs: pip install 'recjax[serve]'.
+On SIGTERM it answers the requests in progress and exits.
+It needs: pip install 'recjax[serve]'.
 """
 
 import os

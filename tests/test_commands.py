@@ -44,9 +44,9 @@ def read(path):
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_lists_for_all_users(run, model, tmp_path, suffix):
     out = tmp_path / "new" / f"lists{suffix}"
-    code, said, _ = run("recommend", "--users=all", "--k=3", f"--out={out}")
+    code, output, _ = run("recommend", "--users=all", "--k=3", f"--out={out}")
     assert code == 0
-    assert f"lists of {len(model.users)} users: {out}" in said
+    assert f"lists of {len(model.users)} users: {out}" in output
     want = model.recommend(users="all", k=3)
     found = read(out)
     assert found.columns == want.columns
@@ -98,10 +98,10 @@ def test_lists_for_the_users_of_a_file(run, model, tmp_path):
 
 
 def test_a_history_on_the_command_line(run, model):
-    code, said, _ = run("recommend", "--history=i1 i2", "--k=3")
+    code, output, _ = run("recommend", "--history=i1 i2", "--k=3")
     assert code == 0
     want = model.recommend(histories=[["i1", "i2"]], k=3)
-    lines = said.splitlines()[1:]
+    lines = output.splitlines()[1:]
     assert [line.split()[2] for line in lines] == want["item"].to_list()
 
 
@@ -125,9 +125,9 @@ def test_similar_items(run, model, tmp_path):
     assert run("similar", "--items=i3 i4", "--k=2", f"--out={out}")[0] == 0
     want = model.similar(["i3", "i4"], k=2)
     assert read(out)["neighbour"].to_list() == want["neighbour"].to_list()
-    code, said, _ = run("similar", "--text=one two", "--k=2")
+    code, output, _ = run("similar", "--text=one two", "--k=2")
     assert code == 0
-    assert len(said.splitlines()) == 3
+    assert len(output.splitlines()) == 3
 
 
 @pytest.mark.parametrize(
@@ -152,16 +152,16 @@ def test_similar_items(run, model, tmp_path):
     ],
 )
 def test_mistakes_are_one_line(run, name, options, message):
-    code, _, said = run(name, *options)
+    code, _, output = run(name, *options)
     assert code == 2
-    (line,) = said.splitlines()
+    (line,) = output.splitlines()
     assert line.startswith(f"error: {message}")
 
 
 def test_a_directory_without_a_model_is_refused(run, tmp_path):
-    code, _, said = run("recommend", "--users=all", model=tmp_path)
+    code, _, output = run("recommend", "--users=all", model=tmp_path)
     assert code == 2
-    assert "is not a model of recjax" in said
+    assert "is not a model of recjax" in output
 
 
 def test_another_model_starts_the_lists_again(run, finished, tmp_path, monkeypatch):

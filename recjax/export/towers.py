@@ -1,6 +1,5 @@
 """The user tower and the item tower as pure functions of flat parameters."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +9,7 @@ import numpy as np
 
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, unflatten_params
-from recjax.data.text.packing import Items, Packed
-from recjax.inference.item_encoder import new_item_params
+from recjax.inference.item_encoder import finish_items, new_item_params, pool_texts
 from recjax.inference.parts import ModelParts
 from recjax.models.encoders.huggingface import load_config
 from recjax.models.recommender import Recommender, make_model
@@ -86,32 +84,14 @@ def item_tower(parts: ModelParts, batch: int | None = None) -> Tower:
 
     def encode(params: Any, ids_UxL: Any, mask_UxL: Any) -> Any:
         """Encodes `size` items."""
-        apply = functools.partial(model.apply, {"params": unflatten_params(params)})
-        packed = rows_of_texts(mask_UxL)
-        states_UxLxE = apply(
-            {"text": {"ids_T": ids_UxL.reshape(-1)}},
-            packed,
-            encoder.num_blocks,
-            method=Recommender.encode_prefix,
-        )
-        vectors_UxE = apply(states_UxLxE, packed, method=Recommender.pool_text)
+        nested = unflatten_params(params)
+        vectors_UxE = pool_texts(model, nested, ids_UxL, mask_UxL)
         if whitening is not None:
             centred_UxE = vectors_UxE - params["whitening/mean"][None]
             vectors_UxE = centred_UxE @ params["whitening/map"]
-        items = Items(np.arange(size), np.zeros(size, np.float32), None)
-        vectors_UxD = apply(
-            {"text": {"vectors_NxE": vectors_UxE}},
-            items,
-            method=Recommender.encode_items,
-        )
-        # In a graph tower, an item without events keeps its own vector as the first of
-        # the layers that are averaged, and tells a user nothing.
-        share = 1 / (model.graph_layers + 1)
-        history_UxD = vectors_UxD * (0.0 if model.graph_layers else 1.0)
-        candidates_UxD, bias_U = apply(
-            vectors_UxD * share, items.items_U, method=Recommender.item_candidates
-        )
-        return candidates_UxD, history_UxD, bias_U
+        history_UxD, candidates_UxD, bias_U = finish_items(model, nested, vectors_UxE)
+        # ONNX names each output, so that two of them must not be one value.
+        return candidates_UxD, history_UxD * 1.0, bias_U
 
     def encode_one(params: Any, ids_L: Any, mask_L: Any) -> Any:
         return jax.tree.map(lambda x: x[0], encode(params, ids_L[None], mask_L[None]))
@@ -120,21 +100,6 @@ def item_tower(parts: ModelParts, batch: int | None = None) -> Tower:
         return jax.vmap(encode_one, (None, 0, 0))(params, ids_UxL, mask_UxL)
 
     return _in_float32(encode if batch else any_batch), params
-
-
-def rows_of_texts(mask_UxL: Any) -> Packed:
-    """Describes texts that have a row each, padded on the right."""
-    num_texts, length = mask_UxL.shape
-    column_UxL = jnp.broadcast_to(jnp.arange(length), mask_UxL.shape)
-    row_Ux1 = jnp.arange(num_texts)[:, None]
-    parts: Any = (
-        row_Ux1 * length + column_UxL,
-        jnp.where(mask_UxL, column_UxL, 0),
-        mask_UxL.astype(jnp.int32),
-        jnp.where(mask_UxL, row_Ux1, num_texts),
-        row_Ux1[:, 0] * length,
-    )
-    return Packed(*parts)
 
 
 def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,16 +1,14 @@
 """Writes what a model knows and what a store has received as a data set to train on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import polars as pl
 
 from recjax.inference.model import Model
 from recjax.inference.parts import ITEM, TEXT, TITLE
-from recjax.serving.service import CURSOR, RETRACTION, apply_events
-from recjax.serving.store import Event, Store, StoredItem
+from recjax.serving.store import CURSOR, Event, Store, StoredItem, apply_events
 
 PREFIX = "feedback"  # start of the names of the files
 USER, TIME = "user", "time"
@@ -58,69 +56,54 @@ def add_stored_items(model: Model, items: Sequence[StoredItem]) -> None:
         model.add_titled_items(list(new), texts, titles)
 
 
-def write_dataset(model: Model, feedback: Feedback, folder: Path) -> int:
+def dated_histories(
+    model: Model, feedback: Feedback
+) -> dict[str, list[tuple[str, int]]]:
+    """Returns the history of every user after the feedback.
+
+    Returns:
+      By user, the known items with the sequence of their event; 0 before the cursor.
+    """
+    by_user: dict[str, list[Event]] = {}
+    for event in feedback.events:
+        by_user.setdefault(event.user, []).append(event)
+    known = set(model.items[ITEM])
+    histories = {}
+    for user in dict.fromkeys([*model.users, *by_user]):
+        found = apply_events(model.history_ids(user), by_user.get(user, []))
+        histories[user] = [(item, number) for item, number in found if item in known]
+    return histories
+
+
+def write_dataset(
+    model: Model, histories: Mapping[str, Sequence[tuple[str, int]]], folder: Path
+) -> int:
     """Writes interactions and items as Parquet files.
 
-    Events of users before the cursor have their positions as times, new ones their
-    sequences. A retraction removes all earlier events of its items.
+    Events before the cursor have their positions as times, new ones their sequences.
 
     Args:
       model: the model, with the stored items added.
-      feedback: what the store has received.
+      histories: as `dated_histories` returns them.
       folder: an existing directory for the files.
 
     Returns:
       The number of new interactions.
     """
-    known = set(model.items[ITEM])
-    by_user: dict[str, list[Event]] = {}
-    for event in feedback.events:
-        by_user.setdefault(event.user, []).append(event)
-    users: list[str] = []
-    items: list[str] = []
-    times: list[int] = []
-    new = 0
-    for user in dict.fromkeys([*model.users, *by_user]):
-        events = by_user.get(user, [])
-        retracted = {x for e in events if e.kind == RETRACTION for x in e.items}
-        history = model.history_ids(user)
-        before = [item for item in history if item not in retracted]
-        users += [user] * len(before)
-        items += before
-        times += range(len(before))
-        for index, event in enumerate(events):
-            if event.kind == RETRACTION:
-                continue
-            later = {
-                x for e in events[index + 1 :] if e.kind == RETRACTION for x in e.items
-            }
-            kept = [x for x in event.items if x in known and x not in later]
-            users += [user] * len(kept)
-            items += kept
-            times += [FIRST_TIME + event.sequence] * len(kept)
-            new += len(kept)
-    data = model.parts.config.data
-    interactions = {USER: users, data.item: items, TIME: np.array(times, np.int64)}
-    pl.DataFrame(interactions).unique(maintain_order=True).write_parquet(
-        folder / f"{PREFIX}.inter.parquet"
-    )
-    model.items.select(pl.col(ITEM).alias(data.item), TEXT, TITLE).write_parquet(
-        folder / f"{PREFIX}.item.parquet"
-    )
-    return new
-
-
-def new_histories(model: Model, feedback: Feedback) -> dict[str, list[str]]:
-    """Returns the item ids of the histories of all users after the feedback."""
-    by_user: dict[str, list[Event]] = {}
-    for event in feedback.events:
-        by_user.setdefault(event.user, []).append(event)
-    known = set(model.items[ITEM])
-    return {
-        user: [
-            item
-            for item in apply_events(model.history_ids(user), by_user.get(user, []))
-            if item in known
-        ]
-        for user in dict.fromkeys([*model.users, *by_user])
+    rows = [
+        (user, item, FIRST_TIME + number if number else position, number > 0)
+        for user, history in histories.items()
+        for position, (item, number) in enumerate(history)
+    ]
+    item_column = model.parts.config.data.item
+    schema = {
+        USER: pl.String,
+        item_column: pl.String,
+        TIME: pl.Int64,
+        "new": pl.Boolean,
     }
+    table = pl.DataFrame(rows, schema=schema, orient="row").unique(maintain_order=True)
+    table.drop("new").write_parquet(folder / f"{PREFIX}.inter.parquet")
+    items = model.items.select(pl.col(ITEM).alias(item_column), TEXT, TITLE)
+    items.write_parquet(folder / f"{PREFIX}.item.parquet")
+    return int(table["new"].sum())

@@ -16,7 +16,7 @@ from recjax.feedback.dataset import (
     TIME,
     USER,
     add_stored_items,
-    new_histories,
+    dated_histories,
     read_feedback,
     write_dataset,
 )
@@ -24,8 +24,7 @@ from recjax.feedback.promotion import promote
 from recjax.inference.files import locate_model
 from recjax.inference.model import Model
 from recjax.run.train import run
-from recjax.serving.service import CURSOR
-from recjax.serving.store import Store
+from recjax.serving.store import CURSOR, Store
 
 PHASE = "feedback"
 SAMPLES = 1000  # bootstrap samples of the interval of a difference
@@ -96,14 +95,15 @@ def learn(name: str, store: Store, folder: Path, settings: Settings) -> Outcome 
     add_stored_items(incumbent, feedback.items)
     data = folder / "data"
     data.mkdir(parents=True)
-    new = write_dataset(incumbent, feedback, data)
+    histories = dated_histories(incumbent, feedback)
+    new = write_dataset(incumbent, histories, data)
     if new < settings.min_events:
         return None
     config = feedback_config(incumbent, place, data, new, settings)
     run(config, str(folder / "run"))
     candidate = with_feedback(
         Model.from_pretrained(folder / "run"),
-        new_histories(incumbent, feedback),
+        {user: [item for item, _ in dated] for user, dated in histories.items()},
         feedback.last,
     )
     ranks = {

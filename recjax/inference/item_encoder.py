@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from recjax.catalogue.whitening import Whitening
@@ -70,67 +71,71 @@ class ItemEncoder:
         for start in range(0, len(texts), BATCH_SIZES[-1]):
             chosen = order[start : start + BATCH_SIZES[-1]]
             size = BATCH_SIZES[0] if len(chosen) == 1 else BATCH_SIZES[-1]
-            ids, packed = _one_text_per_row(tokens, chosen, size)
-            out[chosen] = np.asarray(
-                _pool_texts(self._model, self._params, ids, packed)
-            )[: len(chosen)]
+            padded = _pad_texts(tokens, chosen, size)
+            pooled_UxE = pool_texts(self._model, self._params, *padded)
+            out[chosen] = np.asarray(pooled_UxE)[: len(chosen)]
         return out
 
     def warm_up(self) -> None:
         """Compiles the programs for texts of all lengths."""
-        longest, width = self.config.text.max_tokens, MIN_TOKENS
-        while width < 2 * longest:
-            tokens = min(width, longest)
-            for size in BATCH_SIZES:
-                ids = np.zeros(size * tokens, np.int32)
-                offsets = np.arange(size + 1, dtype=np.int64) * tokens
-                batch = Tokens(ids, offsets), np.arange(size), size
-                _pool_texts(self._model, self._params, *_one_text_per_row(*batch))
+        width = MIN_TOKENS
+        while width < 2 * self.config.text.max_tokens:
+            for shape in ((size, width) for size in BATCH_SIZES):
+                padded = np.zeros(shape, np.int32), np.zeros(shape, bool)
+                pool_texts(self._model, self._params, *padded)
             width *= 2
         empty_UxE = np.zeros((BATCH_SIZES[-1], self.encoder_config.hidden_size))
-        _finish_items(self._model, self._params, empty_UxE.astype(np.float32))
+        finish_items(self._model, self._params, empty_UxE.astype(np.float32))
 
-    def encode(self, texts: Sequence[str]) -> tuple[ItemVectors, np.ndarray]:
-        """Encodes the texts of U new items.
-
-        Returns:
-          Their vectors and biases, and their text vectors before whitening.
+    def encode(self, texts: Sequence[str]) -> ItemVectors:
+        """Encodes the texts of U new items: their vectors and biases.
 
         Raises:
           UserError: the texts cannot be tokenised.
         """
-        pooled_UxE = self.text_vectors(texts)
-        read_UxE = pooled_UxE if self.whitening is None else self.whitening(pooled_UxE)
+        read_UxE = self.text_vectors(texts)
+        if self.whitening is not None:
+            read_UxE = self.whitening(read_UxE)
         size, parts = BATCH_SIZES[-1], []
         for start in range(0, len(texts), size):
             part_UxE = read_UxE[start : start + size]
             padded_UxE = np.pad(part_UxE, ((0, size - len(part_UxE)), (0, 0)))
-            found = _finish_items(self._model, self._params, padded_UxE)
+            found = finish_items(self._model, self._params, padded_UxE)
             parts.append([np.asarray(x)[: len(part_UxE)] for x in found])
-        vectors = ItemVectors(*map(np.concatenate, zip(*parts, strict=True)))
-        return vectors, pooled_UxE
+        return ItemVectors(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 # Compiled once for all encoders of the same architecture.
 @partial(jax.jit, static_argnums=0)
-def _pool_texts(
-    model: Recommender, params: Any, ids_T: jax.Array, packed: Packed
+def pool_texts(
+    model: Recommender, params: Any, ids_UxL: jax.Array, mask_UxL: jax.Array
 ) -> jax.Array:
-    """Encodes packed texts: pooled_UxE."""
+    """Encodes texts, each in a row of its own, padded on the right: pooled_UxE."""
     assert model.encoder_config is not None
+    num_texts, length = mask_UxL.shape
+    column_UxL = jnp.broadcast_to(jnp.arange(length), mask_UxL.shape)
+    row_Ux1 = jnp.arange(num_texts)[:, None]
+    rows: Any = (
+        row_Ux1 * length + column_UxL,
+        jnp.where(mask_UxL, column_UxL, 0),
+        mask_UxL.astype(jnp.int32),
+        jnp.where(mask_UxL, row_Ux1, num_texts),
+        row_Ux1[:, 0] * length,
+    )
+    packed = Packed(*rows)
     apply = partial(model.apply, {"params": params})
     with jax.default_matmul_precision("float32"):
-        states_RxLxE = apply(
-            {"text": {"ids_T": ids_T}},
+        states_UxLxE = apply(
+            {"text": {"ids_T": ids_UxL.reshape(-1)}},
             packed,
             model.encoder_config.num_blocks,
             method=Recommender.encode_prefix,
         )
-        return apply(states_RxLxE, packed, method=Recommender.pool_text)
+        return apply(states_UxLxE, packed, method=Recommender.pool_text)
 
 
 @partial(jax.jit, static_argnums=0)
-def _finish_items(
+def finish_items(
     model: Recommender, params: Any, vectors_UxE: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Turns text vectors into history_UxD, candidates_UxD and bias_U."""
@@ -180,29 +185,15 @@ def new_item_params(params: FlatParams, size: int) -> FlatParams:
     return own
 
 
-def _one_text_per_row(
+def _pad_texts(
     tokens: Tokens, chosen: np.ndarray, size: int
-) -> tuple[np.ndarray, Packed]:
-    """Packs texts one per row, with few shapes: token ids_T, and the packed texts."""
-    lengths = tokens.lengths[chosen]
-    longest = max(int(lengths.max(initial=1)), MIN_TOKENS)
-    width = 2 ** math.ceil(math.log2(longest))
-    shape = (size, width)
-    column_RxL = np.broadcast_to(np.arange(width, dtype=np.int32), shape)
-    length_R = np.zeros(size, np.int64)
-    length_R[: len(chosen)] = lengths
-    valid_RxL = column_RxL < length_R[:, None]
-    ids_RxL = np.zeros(shape, np.int32)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pads texts to one of few shapes: ids_UxL, and mask_UxL, False at padding."""
+    longest = max(int(tokens.lengths[chosen].max(initial=1)), MIN_TOKENS)
+    shape = size, 2 ** math.ceil(math.log2(longest))
+    ids_UxL, mask_UxL = np.zeros(shape, np.int32), np.zeros(shape, bool)
     for row, text in enumerate(chosen):
         start, end = tokens.offsets[text : text + 2]
-        ids_RxL[row, : end - start] = tokens.ids[start:end]
-    index_RxL = np.arange(ids_RxL.size, dtype=np.int32).reshape(shape)
-    rows_Rx1 = np.arange(size, dtype=np.int32)[:, None]
-    packed = Packed(
-        index_RxL,
-        np.where(valid_RxL, column_RxL, 0).astype(np.int32),
-        valid_RxL.astype(np.int32),
-        np.where(valid_RxL, rows_Rx1, size).astype(np.int32),
-        (rows_Rx1[:, 0] * width).astype(np.int32),
-    )
-    return ids_RxL.reshape(-1), packed
+        ids_UxL[row, : end - start] = tokens.ids[start:end]
+        mask_UxL[row, : end - start] = True
+    return ids_UxL, mask_UxL

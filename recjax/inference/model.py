@@ -258,7 +258,7 @@ class Model:
           UserError: the model reads ids alone, or a column is missing.
         """
         texts = self._render(to_polars(items))[0] if is_frame(items) else items
-        return self.item_encoder.encode(list(texts))[0].candidates_NxD
+        return self.item_encoder.encode(list(texts)).candidates_NxD
 
     def add_items(self, items: Any) -> None:
         """Adds items to the catalogue; they can be recommended at once.
@@ -538,7 +538,7 @@ class Model:
                 raise UserError("items: an id appears twice")
         if not texts:
             return Model(self.parts)
-        added, _ = self.item_encoder.encode(texts)
+        added = self.item_encoder.encode(texts)
         frame = make_item_table(ids, titles, texts, [0] * len(ids), [ADDED] * len(ids))
         old = self.parts.vectors
         vectors = ItemVectors(

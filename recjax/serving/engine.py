@@ -151,7 +151,7 @@ class Engine:
 
         def job() -> np.ndarray:
             encoder = self._live.model.item_encoder
-            return encoder.encode(texts)[0].candidates_NxD
+            return encoder.encode(texts).candidates_NxD
 
         return self._submit(job, self._jobs.qsize())
 
@@ -285,7 +285,7 @@ def add_items(live: LiveCatalogue, items: Sequence[NewItem]) -> None:
     """
     if not items:
         return
-    vectors, _ = live.model.item_encoder.encode([item.text for item in items])
+    vectors = live.model.item_encoder.encode([item.text for item in items])
     if not np.isfinite(vectors.candidates_NxD).all():
         raise UserError("items: a vector is not finite")
     live.add(

@@ -20,11 +20,9 @@ from recjax.serving.engine import (
     add_items,
 )
 from recjax.serving.live_catalogue import LiveCatalogue
-from recjax.serving.store import Event, NewEvent, Store, StoredItem
+from recjax.serving.store import CURSOR, NewEvent, Store, StoredItem, apply_events
 
 ADDED, HIDDEN, DELETED = "added", "hidden", "deleted"  # states of stored items
-RETRACTION = "retraction"
-CURSOR = "cursor"  # in a model's `about`: the last event that its histories have
 
 
 class UnknownItem(KeyError):
@@ -96,7 +94,8 @@ class Service:
         cursor = int(model.parts.about.get(CURSOR, 0))
         events = await asyncio.wrap_future(self.store.history(user, cursor))
         before = model.history_ids(user)
-        return apply_events(before, events), events[-1].sequence if events else cursor
+        items = [item for item, _ in apply_events(before, events)]
+        return items, events[-1].sequence if events else cursor
 
     async def recommend_user(
         self, user: str, k: int, exclude: Sequence[str], explain: bool
@@ -222,17 +221,6 @@ class Service:
         """Answers what waits, and closes engine and store."""
         self.engine.close()
         self.store.close()
-
-
-def apply_events(history: Sequence[str], events: Sequence[Event]) -> list[str]:
-    """Appends events to a history; a retraction removes its items from it."""
-    items = list(history)
-    for event in events:
-        if event.kind == RETRACTION:
-            items = [item for item in items if item not in event.items]
-        else:
-            items += event.items
-    return items
 
 
 def make_event(

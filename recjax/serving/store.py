@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, Protocol
 
 from recjax.common.errors import UserError
 
+RETRACTION = "retraction"  # the kind of an event that takes back earlier ones
+CURSOR = "cursor"  # in a model's `about`: the last event that its histories have
 MAX_BATCH = 256  # jobs that share one transaction
 BUSY_SECONDS = 5.0  # to wait for a lock of another process
 
@@ -46,6 +48,23 @@ class Event(NamedTuple):
     user: str
     timestamp: float
     items: tuple[str, ...]
+
+
+def apply_events(
+    history: Sequence[str], events: Sequence[Event]
+) -> list[tuple[str, int]]:
+    """Appends events to a history; a retraction removes its items from it.
+
+    Returns:
+      Items with the sequence of their event, 0 for those of the history.
+    """
+    items = [(item, 0) for item in history]
+    for event in events:
+        if event.kind == RETRACTION:
+            items = [(x, sequence) for x, sequence in items if x not in event.items]
+        else:
+            items += [(x, event.sequence) for x in event.items]
+    return items
 
 
 class StoredItem(NamedTuple):
@@ -86,7 +105,7 @@ class Store(Protocol):
         """Returns all items, in the order in which they were first stored."""
 
     def close(self) -> None:
-        """Finishes what was begun and closes the store."""
+        """Completes the pending jobs and closes the store."""
 
 
 SCHEMA = """

@@ -52,7 +52,7 @@ def histories_as_arrays(model, users):
 def check_towers(model, users_tower, items_tower, number, tolerance):
     texts = model.items["text"].to_list()[:number]
     found = items_tower(*texts_as_arrays(model, texts))
-    want = model.item_encoder.encode(texts)[0]
+    want = model.item_encoder.encode(texts)
     vectors = want.candidates_NxD, want.history_NxD, want.bias_N
     for one, other in zip(found, vectors, strict=True):
         np.testing.assert_allclose(one, other, **tolerance)

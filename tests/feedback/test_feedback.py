@@ -10,12 +10,12 @@ import recjax
 from recjax import command
 from recjax.common.errors import UserError
 from recjax.feedback import __main__ as program
-from recjax.feedback.dataset import read_feedback, write_dataset
+from recjax.feedback.dataset import dated_histories, read_feedback, write_dataset
 from recjax.feedback.learn import Settings, learn
 from recjax.feedback.promotion import promote, roll_back
 from recjax.inference.files import MODEL
-from recjax.serving.service import CURSOR, make_event
-from recjax.serving.store import SqliteStore, StoredItem
+from recjax.serving.service import make_event
+from recjax.serving.store import CURSOR, SqliteStore, StoredItem
 
 
 @pytest.fixture
@@ -55,7 +55,8 @@ def test_the_data_are_histories_and_then_events(place, store, tmp_path):
     store.put_items([StoredItem("n1", "one two drama", "One Two", "added")]).result()
     feedback = read_feedback(model, store)
     assert (len(feedback.events), feedback.last) == (4, 4)
-    assert write_dataset(model, feedback, tmp_path) == 2
+    histories = dated_histories(model, feedback)
+    assert write_dataset(model, histories, tmp_path) == 2
     table = pl.read_parquet(tmp_path / "feedback.inter.parquet").sort("time")
     own = table.filter(pl.col("user") == user)["item_id"].to_list()
     assert own == [*before, "i3"]
@@ -151,15 +152,15 @@ def test_the_command(place, store, tmp_path, capsys, monkeypatch):
         return e.value.code, capsys.readouterr()
 
     events = f"--events={store.path}"
-    code, said = call(events)
+    code, output = call(events)
     assert code == 0
-    assert "fewer than 100 new events" in said.out
+    assert "fewer than 100 new events" in output.out
     fill(store, 120)
-    code, said = call(events, "--epochs=20", "--lr=0.01")
-    assert code == 0, said.err
-    assert "120 new events; ndcg@10 on the newest" in said.out
-    if "promoted: " in said.out:
-        code, said = call("--rollback")
+    code, output = call(events, "--epochs=20", "--lr=0.01")
+    assert code == 0, output.err
+    assert "120 new events; ndcg@10 on the newest" in output.out
+    if "promoted: " in output.out:
+        code, output = call("--rollback")
         assert code == 0
         assert recjax.load(place).parts.about.get(CURSOR) is None
     for options, message in (
@@ -168,7 +169,7 @@ def test_the_command(place, store, tmp_path, capsys, monkeypatch):
         ((events, "--fraction=2"), "--fraction: 2.0 is not between"),
         (("--events=/proc",), "--events: /proc: is a directory"),
     ):
-        code, said = call(*options)
+        code, output = call(*options)
         assert code == 2
-        (line,) = said.err.splitlines()
+        (line,) = output.err.splitlines()
         assert message in line

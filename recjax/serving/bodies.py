@@ -1,0 +1,81 @@
+"""The bodies of requests: what they hold, and their limits."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from recjax.serving.live_catalogue import MAX_K
+
+MAX_HISTORY, MAX_ITEMS, MAX_TEXT = 4096, 1000, 10_000
+
+# No control characters: one of them separates ids in the store, and NUL ends strings.
+Id = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
+]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
+K = Annotated[int, Field(ge=1, le=MAX_K - 1)]
+Kind = Annotated[str, StringConstraints(pattern="^(interaction|retraction)$")]
+
+
+class Body(BaseModel):
+    """The body of a request; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ItemId(Body):
+    """An item by its id."""
+
+    id: Id
+
+
+class Feedback(Body):
+    """What a user did."""
+
+    user: Id
+    items: Annotated[list[ItemId], Field(min_length=1, max_length=MAX_ITEMS)]
+    event: Kind = "interaction"
+    id: Id | None = None
+    timestamp: Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)] | None = None
+
+
+class Recommend(Body):
+    """A request for a list: for a user, or for a history."""
+
+    user: Id | None = None
+    history: Annotated[list[Id], Field(max_length=MAX_HISTORY)] | None = None
+    k: K = 10
+    exclude: Annotated[list[Id], Field(max_length=MAX_HISTORY)] = []
+    explain: bool = False
+
+
+class Item(Body):
+    """An item to add or to change."""
+
+    id: Id
+    text: Text
+    title: Text | None = None
+
+
+class Items(Body):
+    """Items to add or to change."""
+
+    items: Annotated[list[Item], Field(min_length=1, max_length=MAX_ITEMS)]
+
+
+class Change(Body):
+    """A change of an item's state."""
+
+    hidden: bool
+
+
+class Texts(Body):
+    """Texts to encode."""
+
+    texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_ITEMS)]
+
+
+class Reload(Body):
+    """The model to take the place of the present one."""
+
+    model: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
