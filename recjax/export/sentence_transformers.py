@@ -10,13 +10,13 @@ from safetensors.numpy import save_file
 
 from recjax.common.errors import UserError
 from recjax.common.files import read_json
-from recjax.common.param_paths import TEXT_PARAMS, FlatParams
+from recjax.common.param_paths import FlatParams
+from recjax.config.base import ENCODER
 from recjax.inference.files import ENCODER_FILES
 from recjax.inference.parts import ModelParts
 from recjax.models.encoders.base import Weights
 from recjax.models.encoders.huggingface import MODEL_TYPES
 
-TEXT_ENCODER = TEXT_PARAMS + "encoder/"
 POOLINGS = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
 
 
@@ -43,9 +43,9 @@ def export_encoder(parts: ModelParts, folder: Path) -> list[Path]:
             shutil.copyfile(parts.encoder / name, folder / name)
     raw = read_json(parts.encoder / "config.json")
     params = {
-        path.removeprefix(TEXT_ENCODER): np.asarray(x)
+        path.removeprefix(ENCODER): np.asarray(x)
         for path, x in parts.params.items()
-        if path.startswith(TEXT_ENCODER)
+        if path.startswith(ENCODER)
     }
     text = parts.config.text
     params = merge_lora(params, text.lora_rank, text.lora_alpha)
@@ -55,7 +55,7 @@ def export_encoder(parts: ModelParts, folder: Path) -> list[Path]:
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
-    width = parts.params[TEXT_ENCODER + "embeddings/word/embedding"].shape[1]
+    width = parts.params[ENCODER + "embeddings/word/embedding"].shape[1]
     pool = {"word_embedding_dimension": int(width)}
     pool |= {key: name == pooling for name, key in POOLINGS.items()}
     library = "sentence_transformers.models"
