@@ -212,7 +212,7 @@ def test_a_dry_run_trains_and_writes_nothing(tmp_path, atomic_dir):
         "--dry_run",
     )
     assert done.returncode == 0, done.stderr
-    assert "dry run: no problems; nothing was written" in done.stdout
+    assert "dry run: no problems; the work directory is as it was" in done.stdout
     assert not (tmp_path / "r").exists()
 
 

@@ -4,11 +4,12 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from recjax.common.errors import UserError
 
@@ -42,6 +43,16 @@ def write_text_atomically(path: Path, text: str, *, sync: bool = False) -> None:
     """Writes a UTF-8 file that appears complete or not at all; see `atomic_files`."""
     with atomic_files(path, sync=sync) as (part,):
         part.write_text(text, encoding="utf-8")
+
+
+def save_tensors(
+    tensors: Mapping[str, np.ndarray], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Writes a safetensors file that everyone may read whom the umask allows."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path, metadata)  # for the owner alone
+    path.chmod(mode)
 
 
 def read_bytes(path: Path) -> bytes:

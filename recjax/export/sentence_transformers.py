@@ -6,10 +6,9 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from recjax.common.errors import UserError
-from recjax.common.files import read_json
+from recjax.common.files import read_json, save_tensors
 from recjax.common.param_paths import FlatParams
 from recjax.config.base import ENCODER
 from recjax.inference.files import ENCODER_FILES
@@ -50,7 +49,7 @@ def export_encoder(parts: ModelParts, folder: Path) -> list[Path]:
     text = parts.config.text
     params = merge_lora(params, text.lora_rank, text.lora_alpha)
     weights = MODEL_TYPES[raw["model_type"]].weights
-    save_file(
+    save_tensors(
         dict(their_weight(weights, path, x) for path, x in params.items()),
         folder / "model.safetensors",
         metadata={"format": "pt"},

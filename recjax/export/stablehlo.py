@@ -6,10 +6,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from recjax.common.errors import UserError
-from recjax.common.files import atomic_files, read_bytes
+from recjax.common.files import atomic_files, read_bytes, save_tensors
 from recjax.export.towers import item_tower, user_tower
 from recjax.inference.parts import ModelParts
 
@@ -53,7 +53,7 @@ def _write(path: Path, function: Any, params: Any, *inputs: Any) -> list[Path]:
     files = [path.with_suffix(PROGRAM), path.with_suffix(WEIGHTS)]
     with atomic_files(*files) as (program_file, weights_file):
         program_file.write_bytes(program)
-        save_file(params, weights_file)
+        save_tensors(params, weights_file)
     return files
 
 

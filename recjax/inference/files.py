@@ -23,12 +23,12 @@ import numpy as np
 import polars as pl
 from ml_collections import ConfigDict
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from recjax.baselines.saved import baseline_state, restore_baseline
 from recjax.catalogue.whitening import Whitening
 from recjax.common.errors import UserError
-from recjax.common.files import file_sha256, read_json, user_path
+from recjax.common.files import file_sha256, read_json, save_tensors, user_path
 from recjax.common.hub import download_snapshot, is_hub_id
 from recjax.data.batching.types import Scorer
 from recjax.inference.parts import ITEM, ItemVectors, ModelParts
@@ -72,8 +72,9 @@ def _write(
     parts: ModelParts, folder: Path, golden: list[dict[str, Any]], card: str
 ) -> None:
     vectors, values = _arrays(parts)
-    save_file({p: np.asarray(x) for p, x in parts.params.items()}, folder / PARAMS)
-    save_file(vectors, folder / VECTORS)
+    params = {path: np.asarray(x) for path, x in parts.params.items()}
+    save_tensors(params, folder / PARAMS)
+    save_tensors(vectors, folder / VECTORS)
     parts.items.write_parquet(folder / ITEMS)
     if parts.histories is not None:
         parts.histories.write_parquet(folder / HISTORIES)

@@ -53,7 +53,7 @@ def dry_run(config: Any, workdir: str) -> None:
             if jax.process_count() == 1:
                 estimate = estimate_run(run, phases, params, step_bytes)
                 run.reporter.log(describe(estimate))
-            run.reporter.log("dry run: no problems; nothing was written")
+            run.reporter.log("dry run: no problems; the work directory is as it was")
 
 
 def check_step_memory(run: Run, phase: Phase, state: TrainState) -> int:

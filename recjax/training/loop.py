@@ -97,7 +97,7 @@ def train_phase(
             # The device computes this step while the next batch is made and, unless
             # steps wait for each other, the metrics of the step before are read.
             batch = next(loop.batches)
-            if phase.waits:
+            if phase.synchronous:
                 logger.flush()
             loop.state, metrics = phase.run_step(loop.state, loop.stale, batch)
             logger.add(metrics, batch)

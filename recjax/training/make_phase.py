@@ -97,7 +97,7 @@ def make_phase(
         refresh_steps=run.config.loss.refresh_steps,
         # On CPUs, steps that are dispatched early hold their temporaries early, in new
         # pages of memory: a fine-tuning step took 3 times the memory and was slower.
-        waits=jax.default_backend() == "cpu",
+        synchronous=jax.default_backend() == "cpu",
         learning_rates=group_learning_rates(optimizer, rules),
     ), state
 

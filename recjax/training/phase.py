@@ -30,7 +30,7 @@ class Phase:
       step: the compiled train step.
       dropout_key: the key from which every step derives its own.
       refresh_steps: steps between two encodings of the stale table.
-      waits: whether a step is dispatched only when the one before is done.
+      synchronous: whether a step is dispatched only when the one before is done.
       learning_rates: learning rate by group of parameters, after a number of steps.
     """
 
@@ -45,7 +45,7 @@ class Phase:
     step: Compiled
     dropout_key: jax.Array
     refresh_steps: int
-    waits: bool
+    synchronous: bool
     learning_rates: Callable[[int], dict[str, float]]
 
     def step_of(self, epoch: int, step: int) -> int:

@@ -44,6 +44,13 @@ def test_saving_again_gives_the_same_model(model, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["again"]
 
 
+def test_all_files_are_as_readable_as_the_directory(finished):
+    """A service often has another user than the training."""
+    plain = (finished / "results.json").stat().st_mode
+    files = [path for path in (finished / "model").rglob("*") if path.is_file()]
+    assert {path.stat().st_mode for path in files} == {plain}
+
+
 def test_it_needs_neither_the_run_nor_the_data(folder, atomic_dir, monkeypatch):
     monkeypatch.setenv("RECJAX_CACHE", str(folder.parent / "cache"))
     moved = folder.parent / "elsewhere"

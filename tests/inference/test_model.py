@@ -166,9 +166,10 @@ def test_a_new_item_has_the_vector_of_its_text(finished, model):
     (neighbour,) = model.similar(texts=[text], k=1)["neighbour"]
     vector = model.encode_items([text])[0]
     own = model.parts.params["items/id/vectors/embedding"][4]
-    # ids and texts are summed, and a new item has no id vector.
+    # ids and texts are summed, and a new item has no id vector. Whitening by a tiny
+    # catalogue magnifies rounding, by how much depends on the processor.
     np.testing.assert_allclose(
-        vector, model.parts.vectors.candidates_NxD[4] - own, atol=1e-4
+        vector, model.parts.vectors.candidates_NxD[4] - own, atol=1e-3
     )
     assert neighbour in model.items["id"]
     table = pl.DataFrame({"title": ["one two"], "genre": ["drama"]})
