@@ -8,6 +8,8 @@ recjax COMMAND --help
 import importlib
 import sys
 
+from recjax.runtime.host_memory import use_huge_pages
+
 COMMANDS = {
     "train": "recjax.main",
     "recommend": "recjax.recommend",
@@ -29,6 +31,7 @@ def main() -> None:
         known = ", ".join(COMMANDS)
         print(f"error: no command {name!r}; there are {known}", file=sys.stderr)
         sys.exit(2)
+    use_huge_pages()
     del sys.argv[1]
     module = importlib.import_module(COMMANDS[name])
     if name == "train":

@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from recjax.common.errors import UserError
-from recjax.common.files import atomic_files, user_path
+from recjax.common.files import atomic_files, user_path, writes_to
 from recjax.common.text import visible
-from recjax.runtime.console import keep_console, leave
+from recjax.runtime.console import (
+    INTERRUPTED,
+    exit_on_interrupt,
+    keep_console,
+    leave,
+)
+from recjax.runtime.host_memory import keep_memory
 
 FORMATS = {".csv": "csv", ".parquet": "parquet", ".inter": "atomic", ".item": "atomic"}
 
@@ -42,13 +48,20 @@ def run_command(
     parser: Parser, command: Callable[[Any], None], argv: Sequence[str] | None = None
 ) -> NoReturn:
     """Parses the options and runs a command; a user's mistake is one line, code 2."""
-    keep_console()
+    keep_console(is_result=True)
     options = parser.parse_args(argv)
+    keep_memory()
     try:
+        with exit_on_interrupt():
+            import recjax.inference.model  # noqa: F401 (imports JAX, which takes a second)
+            from recjax.runtime.mesh import check_devices
+        check_devices()
+        _check_paths(options)
         command(options)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        leave(130)
+        leave(INTERRUPTED)
     except UserError as e:
         _fail(str(e), e.details)
     except OSError as e:
@@ -60,15 +73,18 @@ def run_command(
     leave(0)
 
 
-def read_frame(name: str, option: str) -> Any:
+def read_frame(name: str, option: str, ids: Sequence[str] = (), time: str = "") -> Any:
     """Reads a CSV, Parquet or atomic file; all columns are strings.
 
     Args:
       name: the path.
       option: the option that holds it, for errors.
+      ids: columns of ids; those that the file has are checked.
+      time: column of times; if the file has it, it becomes seconds since 1970.
 
     Raises:
-      UserError: there is no such file, it cannot be read, or has another format.
+      UserError: there is no such file, it cannot be read, has another format, or has
+        bad rows.
     """
     from recjax.data.ingest.formats import read_table
 
@@ -79,7 +95,17 @@ def read_frame(name: str, option: str) -> Any:
         raise UserError(f"{option}: {path}: the name ends in none of {known}")
     if not path.exists():
         raise UserError(f"{option}: {path}: no such file")
-    return read_table(path, FORMATS[suffixes[-1]]).as_texts()
+    table = read_table(path, FORMATS[suffixes[-1]])
+    for column in ids:
+        if column in table.frame.columns:
+            table.check_ids(column)
+    seconds = None
+    if time in table.frame.columns:
+        table.check_times(time)
+        seconds = table.frame[time]
+    table.refuse_bad_rows()
+    texts = table.as_texts()
+    return texts if seconds is None else texts.with_columns(seconds)
 
 
 def check_output(name: str | None) -> Path | None:
@@ -101,11 +127,31 @@ def check_output(name: str | None) -> Path | None:
 
 def write_frame(frame: Any, path: Path) -> None:
     """Writes a table as CSV or Parquet; it appears complete or not at all."""
-    with atomic_files(path) as (part,):
+    with writes_to(path), atomic_files(path) as (part,):
         if path.suffix == ".parquet":
             frame.write_parquet(part)
         else:
             frame.write_csv(part)
+
+
+def _check_paths(options: Any) -> None:
+    """Checks that `--out` is none of the files that are read.
+
+    Raises:
+      UserError: it is one of them, or lies in the model.
+    """
+    values = dict(vars(options))
+    if not values.get("out"):
+        return
+    out = user_path(values.pop("out"), "--out").resolve()
+    for name, value in values.items():
+        if not isinstance(value, str) or not Path(value).exists():
+            continue
+        path = Path(value).resolve()
+        if name == "model" and path.is_dir() and out.is_relative_to(path):
+            raise UserError(f"--out: {out}: lies in the model; choose another place")
+        if path == out:
+            raise UserError(f"--out: {out}: is the file of --{name}")
 
 
 def show_frame(frame: Any, label: str) -> None:

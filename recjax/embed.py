@@ -12,6 +12,7 @@ from typing import Any
 from recjax.command import make_parser, read_frame, run_command, write_frame
 from recjax.common.errors import UserError
 from recjax.common.files import user_path
+from recjax.runtime.host_memory import use_huge_pages
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,7 +38,8 @@ def embed(options: Any) -> None:
     model = recjax.load(options.model)
     number = len(model.items)
     if options.items:
-        model.add_items(read_frame(options.items, "--items"))
+        column = model.parts.config.data.item
+        model.add_items(read_frame(options.items, "--items", [column]))
     else:
         number = 0
     vectors = model.parts.vectors
@@ -50,4 +52,5 @@ def embed(options: Any) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     main()

@@ -21,8 +21,13 @@ from recjax.common.errors import STOPPED, Stopped, UserError
 from recjax.common.text import visible
 from recjax.config.keys import SECTIONS
 from recjax.config.load import check_key, config_path, explain
-from recjax.runtime.console import keep_console, leave
-from recjax.runtime.host_memory import keep_memory
+from recjax.runtime.console import (
+    INTERRUPTED,
+    exit_on_interrupt,
+    keep_console,
+    leave,
+)
+from recjax.runtime.host_memory import keep_memory, use_huge_pages
 
 
 def _fail(message: str, details: Sequence[str] = ()) -> NoReturn:
@@ -159,25 +164,26 @@ def main(argv: Any) -> None:
     keep_memory()  # before the libraries create threads
     try:
         # Imported after the flags are parsed, so that --help does not wait for JAX.
+        with exit_on_interrupt():
+            import recjax.run.dry_run
+            import recjax.run.train
+            from recjax.runtime.mesh import check_devices
         if _COORDINATOR.value or _PROCESSES.value != 1:
             from recjax.runtime.processes import initialize_distributed
 
             initialize_distributed(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+        check_devices()
         if _DRY_RUN.value:
-            from recjax.run.dry_run import dry_run
-
-            dry_run(_CONFIG.value, _WORKDIR.value)
+            recjax.run.dry_run.dry_run(_CONFIG.value, _WORKDIR.value)
         else:
-            from recjax.run.train import run
-
-            run(_CONFIG.value, _WORKDIR.value)
+            recjax.run.train.run(_CONFIG.value, _WORKDIR.value)
     except Stopped as e:
         where = "" if e.saved else " from the last save, the newest state was NOT SAVED"
         print(f"stopped: the same command resumes{where}", file=sys.stderr)
         leave(STOPPED)
     except KeyboardInterrupt:  # before there is anything to save
         print("interrupted", file=sys.stderr)
-        leave(130)
+        leave(INTERRUPTED)
     except UserError as e:
         if _DEBUG.value:
             raise
@@ -197,4 +203,5 @@ def main(argv: Any) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     app.run(main, flags_parser=parse_flags)

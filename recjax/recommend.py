@@ -19,6 +19,7 @@ from recjax.command import (
     write_frame,
 )
 from recjax.common.errors import UserError
+from recjax.runtime.host_memory import use_huge_pages
 
 CHUNK = 4096  # users whose lists are saved at a time
 
@@ -58,11 +59,14 @@ def recommend(options: Any) -> None:
     from recjax.inference.batches import recommend_all
 
     model = recjax.load(options.model)
+    data = model.parts.config.data
     if options.items:
-        model.add_items(read_frame(options.items, "--items"))
+        model.add_items(read_frame(options.items, "--items", [data.item]))
     among = None
     if options.among:
         among = read_frame(options.among, "--among")[:, 0].to_list()
+        if not among:
+            raise UserError(f"--among: {options.among}: has no items")
     settings = {
         "k": options.k,
         "exclude_seen": not options.include_seen,
@@ -92,8 +96,8 @@ def recommend(options: Any) -> None:
 
 def _from_file(model: Any, name: str, settings: dict[str, Any]) -> Any:
     """Recommends to the users of a file, by their histories if it has any."""
-    frame = read_frame(name, "--users")
     data = model.parts.config.data
+    frame = read_frame(name, "--users", [data.user, data.item], data.time)
     if data.item in frame.columns:
         return model.recommend(histories=frame, **settings)
     column = data.user if data.user in frame.columns else frame.columns[0]
@@ -102,4 +106,5 @@ def _from_file(model: Any, name: str, settings: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     main()

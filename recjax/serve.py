@@ -16,6 +16,7 @@ from typing import Any
 from recjax.command import make_parser, run_command
 from recjax.common.errors import UserError
 from recjax.common.files import read_bytes, user_path
+from recjax.runtime.host_memory import use_huge_pages
 
 TOKEN = "RECJAX_TOKEN"
 
@@ -90,4 +91,5 @@ def serve(options: Any) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     main()

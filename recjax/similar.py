@@ -14,6 +14,8 @@ from recjax.command import (
     show_frame,
     write_frame,
 )
+from recjax.common.errors import UserError
+from recjax.runtime.host_memory import use_huge_pages
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,6 +44,8 @@ def similar(options: Any) -> None:
     else:
         everything = options.items == "all"
         items = model.items["id"] if everything else options.items.split()
+        if not len(items):
+            raise UserError("--items: names no item")
         found, label = model.similar(items, k=options.k), "item"
     if out is None:
         show_frame(found, label)
@@ -51,4 +55,5 @@ def similar(options: Any) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     main()

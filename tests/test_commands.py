@@ -1,5 +1,6 @@
 """The commands of a trained model: files in and out, interruptions, mistakes."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,8 @@ PROGRAMS = {
 def run(finished, capsys, monkeypatch):
     """Runs a command; returns exit code, output and errors."""
     monkeypatch.setattr(command, "leave", sys.exit)  # which would end this process
-    monkeypatch.setattr(command, "keep_console", lambda: None)
+    monkeypatch.setattr(command, "keep_console", lambda **_: None)
+    monkeypatch.setattr(command, "keep_memory", lambda: None)
 
     def call(name, *options, model=finished):
         with pytest.raises(SystemExit) as e:
@@ -173,6 +175,138 @@ def test_another_model_starts_the_lists_again(run, finished, tmp_path, monkeypat
     assert batches._digest(one) == batches._digest(recjax.load(finished))
     assert batches._digest(one) != batches._digest(other)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("key", ["head/bilinear/kernel", "users/recency"])
+def test_parts_know_all_parameters(finished, key):
+    """A model that differs in the user tower or the head alone is another one."""
+    one, other = recjax.load(finished), recjax.load(finished)
+    names = [path for path in other.parts.params if not path.startswith("items/")]
+    path = key if key in names else names[-1]
+    other.parts.params[path] = other.parts.params[path] + 1
+    assert batches._digest(one) != batches._digest(other)
+
+
+def test_damaged_parts_are_made_again_and_others_kept(
+    run, model, tmp_path, monkeypatch
+):
+    out, folder = tmp_path / "lists.csv", tmp_path / ".parts.lists.csv"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    code, _, output = run("recommend", "--users=all", f"--out={out}")
+    assert (code, "has files of something else" in output) == (2, True)
+    assert (folder / "notes.txt").read_text() == "mine"
+    (folder / "notes.txt").unlink()
+    for name, raw in (("settings.json", b"\xff"), ("000000000000.parquet", b"PAR1x")):
+
+        def full(*_):
+            raise OSError("No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(pl.LazyFrame, "sink_csv", full)
+            assert run("recommend", "--users=all", f"--out={out}")[0] == 2
+        (folder / name).write_bytes(raw)
+        assert run("recommend", "--users=all", f"--out={out}")[0] == 0
+        assert len(read(out)) == len(model.recommend(users="all"))
+
+
+@pytest.mark.parametrize(
+    ("times", "first"), [("9,10", "i1"), ("2024-05-31,1999-01-01", "i2")]
+)
+def test_histories_of_a_file_are_in_order_of_time(run, model, tmp_path, times, first):
+    """Seconds of different length are not texts."""
+    users, out = tmp_path / "users.csv", tmp_path / "lists.parquet"
+    one, two = times.split(",")
+    users.write_text(f"user_id,item_id,timestamp\na,i1,{one}\na,i2,{two}\n")
+    assert run("recommend", f"--users={users}", f"--out={out}")[0] == 0
+    order = [first, "i2" if first == "i1" else "i1"]
+    want = model.recommend(histories=[order])
+    assert read(out)["score"].to_list() == want["score"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("user_id,x\nu1,1\nu2,2,3\n", "row 3: 3 columns"),
+        ("user_id,item_id\n,i1\n", "row 2: user_id is ''"),
+        ("user_id,item_id,timestamp\na,i1,soon\n", "row 2: timestamp is 'soon'"),
+    ],
+)
+def test_bad_rows_are_named(run, tmp_path, content, problem):
+    users = tmp_path / "users.csv"
+    users.write_text(content)
+    code, _, output = run("recommend", f"--users={users}")
+    assert code == 2
+    assert problem in output
+
+
+def test_no_input_and_no_model_is_overwritten(run, finished, tmp_path):
+    users = tmp_path / "users.csv"
+    users.write_text("user_id,item_id\na,i1\n")
+    before = users.read_text()
+    code, _, output = run("recommend", f"--users={users}", f"--out={users}")
+    assert (code, "is the file of --users" in output) == (2, True)
+    assert users.read_text() == before
+    for out in ("ranks.parquet", "model/items.parquet"):
+        code, _, output = run("embed", f"--out={finished / out}")
+        assert (code, "lies in the model" in output) == (2, True)
+    recjax.load(finished)
+
+
+def test_an_export_overwrites_nothing_but_exports(run, finished, tmp_path):
+    folder = shutil.copytree(finished / "model" / "encoder", tmp_path / "encoder")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    options = ("--to=sentence-transformers", f"--out={folder}")
+    code, _, output = run("export", *options)
+    assert (code, "was not made by recjax" in output) == (2, True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    code, _, output = run("export", "--to=stablehlo", f"--out={finished}")
+    assert (code, "lies in the model" in output) == (2, True)
+    options = ("--to=sentence-transformers", f"--out={tmp_path / 'new'}")
+    assert run("export", *options)[0] == 0
+    assert run("export", *options)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["recommend", "embed"])
+def test_a_full_disk_is_one_line(run, tmp_path, name, monkeypatch):
+    def full(*_, **__):
+        raise pl.exceptions.ComputeError("No space left on device\nmore")
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
+    options = ["--history=i1"] if name == "recommend" else []
+    out = tmp_path / "out.parquet"
+    code, _, output = run(name, *options, f"--out={out}")
+    assert code == 2
+    assert output == f"error: {out}: cannot be written (No space left on device)\n"
+
+
+@pytest.mark.parametrize("platform", ["cuda", "gpuu"])
+def test_a_device_that_is_not_there_is_named(finished, tmp_path, platform):
+    program = [sys.executable, "-m", "recjax.recommend", f"--model={finished}"]
+    done = subprocess.run(
+        [*program, "--history=i1"],
+        env={**os.environ, "JAX_PLATFORMS": platform},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: JAX_PLATFORMS={platform}")
+    assert "Traceback" not in done.stderr
+
+
+def test_lists_that_nobody_receives_are_an_error(finished):
+    command = f"{sys.executable} -m recjax.recommend --model={finished} --users=all"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} > /dev/full"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: standard output: No space left on device\n",
+    )
 
 
 def test_the_console_script(finished):

@@ -39,6 +39,22 @@ def atomic_files(*paths: Path, sync: bool = False) -> Iterator[list[Path]]:
             part.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def writes_to(path: Path) -> Iterator[None]:
+    """Turns the errors of libraries that cannot write a file into one line.
+
+    Raises:
+      UserError: names the file and the cause.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as e:  # polars raises its own types, and OSError without a cause
+        cause = getattr(e, "strerror", None) or str(e).strip().splitlines()[0]
+        raise UserError(f"{path}: cannot be written ({cause})") from None
+
+
 def write_text_atomically(path: Path, text: str, *, sync: bool = False) -> None:
     """Writes a UTF-8 file that appears complete or not at all; see `atomic_files`."""
     with atomic_files(path, sync=sync) as (part,):
@@ -46,7 +62,9 @@ def write_text_atomically(path: Path, text: str, *, sync: bool = False) -> None:
 
 
 def save_tensors(
-    tensors: Mapping[str, np.ndarray], path: Path, metadata: dict[str, str] | None = None
+    tensors: Mapping[str, np.ndarray],
+    path: Path,
+    metadata: dict[str, str] | None = None,
 ) -> None:
     """Writes a safetensors file that everyone may read whom the umask allows."""
     path.touch()

@@ -9,12 +9,16 @@ onnx: the same with a fixed batch; sentence-transformers: the fine-tuned text en
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from recjax.command import make_parser, run_command
 from recjax.common.errors import UserError
 from recjax.common.files import user_path
+from recjax.runtime.host_memory import use_huge_pages
+from recjax.runtime.locks import check_directory, directory_lock
 
+EXPORT = "export"  # the kind of its directory, see `check_directory`
 KINDS = ("stablehlo", "onnx", "sentence-transformers")
 
 
@@ -39,10 +43,16 @@ def export(options: Any) -> None:
     if options.batch < 1:
         raise UserError(f"--batch: {options.batch} is not at least 1")
     import recjax
+
+    check_directory(folder, EXPORT, "--out")
+    parts = recjax.load(options.model).parts
+    with directory_lock(folder, EXPORT, "--out"):
+        _write(parts, folder, options)
+
+
+def _write(parts: Any, folder: Path, options: Any) -> None:
     from recjax.export import onnx, sentence_transformers, stablehlo
 
-    parts = recjax.load(options.model).parts
-    folder.mkdir(parents=True, exist_ok=True)
     if options.to == "stablehlo":
         written = stablehlo.export_towers(parts, folder)
     elif options.to == "onnx":
@@ -54,4 +64,5 @@ def export(options: Any) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     main()

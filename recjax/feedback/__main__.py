@@ -17,6 +17,7 @@ from typing import Any
 from recjax.command import make_parser, run_command
 from recjax.common.errors import UserError
 from recjax.common.files import user_path
+from recjax.runtime.host_memory import use_huge_pages
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -107,4 +108,5 @@ def feedback(options: Any) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     main()

@@ -1,13 +1,23 @@
 """Lists for all users of a model, in parts that survive an interruption."""
 
+import io
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from recjax.common.files import atomic_files, sha256, write_text_atomically
+from recjax.baselines.saved import baseline_state
+from recjax.common.errors import UserError
+from recjax.common.files import (
+    atomic_files,
+    hash_arrays,
+    sha256,
+    write_text_atomically,
+    writes_to,
+)
 from recjax.inference.model import Model
 from recjax.reporting.bars import make_bar
 
@@ -39,25 +49,27 @@ def recommend_all(
     described = {"settings": settings, "chunk": chunk, "model": _digest(model)}
     wanted = json.dumps(described, sort_keys=True)
     path = folder / SETTINGS
-    if not path.is_file() or path.read_text(encoding="utf-8") != wanted:
+    if not path.is_file() or path.read_bytes() != wanted.encode():
+        if folder.exists() and not path.exists() and any(folder.iterdir()):
+            raise UserError(f"{folder}: has files of something else; move it away")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         write_text_atomically(path, wanted)
     starts = range(0, len(users), chunk)
     parts = [folder / f"{start:012d}.parquet" for start in starts]
     chosen = [users[start : start + chunk] for start in starts]
-    finished = [part.exists() for part in parts]
+    finished = [_is_complete(part) for part in parts]
     done = sum(len(x) for x, is_done in zip(chosen, finished, strict=True) if is_done)
     bar = make_bar(len(users), done, "recommending", "user", active=True)
     for names, part, is_done in zip(chosen, parts, finished, strict=True):
         if not is_done:
             found = model.recommend(users=names, **settings)
-            with atomic_files(part) as (unfinished,):
+            with writes_to(part), atomic_files(part) as (unfinished,):
                 found.write_parquet(unfinished)
             bar.update(len(names))
     bar.close()
-    lists = pl.scan_parquet(parts)
-    with atomic_files(out) as (unfinished,):
+    lists = pl.scan_parquet(parts, glob=False)
+    with writes_to(out), atomic_files(out) as (unfinished,):
         if out.suffix == ".parquet":
             lists.sink_parquet(unfinished)
         else:
@@ -66,11 +78,23 @@ def recommend_all(
     print(f"lists of {len(users):,} users: {out}")
 
 
+def _is_complete(part: Path) -> bool:
+    """Returns whether a part is there, and readable to the end."""
+    try:
+        pl.read_parquet(io.BytesIO(part.read_bytes()))
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return False
+    return True
+
+
 def _digest(model: Model) -> str:
-    """Identifies the catalogue, the histories and the vectors of a model."""
-    histories = model.parts.histories
-    hashes = [model.parts.items.hash_rows().sum()]
-    if histories is not None:
-        hashes.append(histories.hash_rows().sum())
-    vectors = model.parts.vectors.candidates_NxD
-    return sha256(f"{hashes} {sha256(vectors.tobytes())}")
+    """Identifies all of a model that decides its lists."""
+    parts = model.parts
+    tables = [x for x in (parts.items, parts.histories) if x is not None]
+    arrays = {**parts.params, **vars(parts.vectors)}
+    for name, baseline in parts.fusion.items():
+        own, values = baseline_state(baseline)
+        arrays |= {f"{name}/{key}": array for key, array in own.items()}
+        arrays[name] = np.frombuffer(json.dumps(values).encode(), np.uint8)
+    rows = [str(table.hash_rows().sum()) for table in tables]
+    return sha256(f"{rows} {hash_arrays(sorted(arrays.items()))}")

@@ -49,9 +49,7 @@ class Estimate:
         self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
 
-def estimate_run(
-    run: Run, phases: Sequence[Any], params: FlatParams, step_bytes: int
-) -> Estimate:
+def estimate_run(run: Run, phases: Sequence[Any], params: FlatParams) -> Estimate:
     """Measures some steps of every phase, and parts of everything else.
 
     Nothing is written, and `params` stay as they are. Instead of the output of frozen
@@ -61,7 +59,6 @@ def estimate_run(
       run: a run that was built for a dry run.
       phases: the phases with epochs.
       params: all parameters before training.
-      step_bytes: memory that the largest step takes.
     """
     estimate = Estimate()
     estimate.add("load", run.timer.totals()["load"])
@@ -85,9 +82,6 @@ def estimate_run(
         _add_phase(estimate, run, sampled, index, config, params)
     estimate.seconds["compile"] = run.compiler.seconds
     estimate.peak_mib = peak_memory()
-    if jax.default_backend() == "cpu":
-        # Fragmentation makes some runs allocate the memory of a step a second time.
-        estimate.peak_mib += step_bytes // 4 // 2**20
     return estimate
 
 
@@ -103,8 +97,9 @@ def describe(estimate: Estimate) -> str:
         if seconds >= 1
     ]
     total = format_duration(sum(estimate.seconds.values()))
+    listed = f" ({', '.join(parts)})" if parts else ""
     return (
-        f"estimate: {total} if no phase stops early ({', '.join(parts)}); "
+        f"estimate: {total} if no phase stops early{listed}; "
         f"{', '.join(epochs)}; peak host memory {estimate.peak_mib:,} MiB"
     )
 

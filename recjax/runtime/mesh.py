@@ -1,6 +1,7 @@
 """The device mesh, and the placement of arrays on it."""
 
 import math
+import os
 from typing import Any
 
 import jax
@@ -10,6 +11,23 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, Rules, match_rules
+
+
+def check_devices() -> None:
+    """Checks that JAX finds a device.
+
+    Raises:
+      UserError: it does not; names the setting that may be the cause.
+    """
+    try:
+        jax.devices()
+    except Exception as e:  # RuntimeError, or a bare AssertionError for CUDA
+        problem = (str(e).strip().splitlines() or ["not available"])[0]
+        named = os.environ.get("JAX_PLATFORMS", "")
+        raise UserError(
+            f"JAX_PLATFORMS={named}: JAX finds no such device ({problem[:200]}); unset "
+            "it, or install JAX for this device"
+        ) from None
 
 
 def make_mesh(config: Any) -> Mesh:

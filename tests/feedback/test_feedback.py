@@ -144,7 +144,8 @@ def test_the_command(place, store, tmp_path, capsys, monkeypatch):
         raise SystemExit(code)
 
     monkeypatch.setattr(command, "leave", leave)
-    monkeypatch.setattr(command, "keep_console", lambda: None)
+    monkeypatch.setattr(command, "keep_console", lambda **_: None)
+    monkeypatch.setattr(command, "keep_memory", lambda: None)
 
     def call(*options):
         with pytest.raises(SystemExit) as e:

@@ -88,9 +88,9 @@ def test_a_dry_run_changes_no_file_and_no_parameter(config, tmp_path, monkeypatc
     seen = []
     real = estimate.estimate_run
 
-    def spy(run, phases, params, step_bytes):
+    def spy(run, phases, params):
         before = {path: np.array(x, copy=True) for path, x in params.items()}
-        found = real(run, phases, params, step_bytes)
+        found = real(run, phases, params)
         seen.append((before, jax.device_get(params)))
         return found
 

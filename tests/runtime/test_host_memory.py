@@ -1,5 +1,6 @@
 """Peak memory of a process, without that of its parent."""
 
+import os
 import subprocess
 import sys
 
@@ -58,3 +59,61 @@ def test_limits_of_containers_count(tmp_path, monkeypatch, groups, files, limits
     assert found == limits
     monkeypatch.setattr(host_memory, "_cgroup_limits", lambda: [1, 2])
     assert host_memory.available_memory() == 1
+
+
+START = """
+import os, sys
+from recjax.runtime.host_memory import use_huge_pages
+use_huge_pages()
+print(os.environ.get("GLIBC_TUNABLES"), sys.argv[1:], os.getpid())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="settings of glibc")
+@pytest.mark.parametrize("own", [None, "glibc.malloc.arena_max=2"])
+def test_a_program_starts_again_with_huge_pages(tmp_path, own):
+    """Once, as the same process, with its arguments; unless the user has settings."""
+    script = tmp_path / "start.py"
+    script.write_text(START)
+    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    if own:
+        environment["GLIBC_TUNABLES"] = own
+    process = subprocess.Popen(
+        [sys.executable, script, "--a=1", "b c"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    out, _ = process.communicate()
+    expected = own or "glibc.malloc.hugetlb=1"
+    assert out == f"{expected} ['--a=1', 'b c'] {process.pid}\n"
+
+
+ALLOCATE = """
+import ctypes, sys
+from recjax.runtime.host_memory import keep_memory
+keep_memory()
+library = ctypes.CDLL(None)
+library.malloc.restype = library.free.argtypes = None
+library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+library.free.argtypes = [ctypes.c_void_p]
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 // 2**20
+before = resident()
+block = library.malloc(int(sys.argv[1]) * 2**20)
+ctypes.memset(block, 1, int(sys.argv[1]) * 2**20)
+library.free(block)
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="settings of glibc")
+@pytest.mark.parametrize(("mib", "kept"), [(200, True), (700, False)])
+def test_large_blocks_are_returned_to_the_system(mib, kept):
+    done = subprocess.run(
+        [sys.executable, "-c", ALLOCATE, str(mib)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (int(done.stdout) > mib / 2) == kept

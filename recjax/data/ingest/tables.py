@@ -36,6 +36,7 @@ NUM_SHOWN = 10  # bad rows that an error shows
 DAY = 86400.0  # seconds
 HOW_TO_FIX = "correct the file, or set data.strict=False to reject bad rows"
 NO_TIME = "neither seconds nor a date like 2024-05-31 or 2024-05-31T12:00:00"
+TIME_TYPES = (pl.String, pl.Date, pl.Datetime)
 SECONDS = "\0seconds"  # temporary column; no file has it, as NUL bytes are rejected
 
 
@@ -180,13 +181,9 @@ class Table:
         """
         self.require(column)
         values = self.frame[column]
-        if values.dtype == pl.String:
-            number = values.cast(pl.Float64, strict=False)
-            values = number.zip_with(number.is_not_null(), _parse_dates(values))
-        elif values.dtype in (pl.Date, pl.Datetime):
-            values = _seconds(values)
-        elif not values.dtype.is_numeric():
+        if not (values.dtype.is_numeric() or values.dtype in TIME_TYPES):
             raise self._wrong_type(column, "a time")
+        values = to_seconds(values)
         if _are_days(values):
             problem = "looks like days (20240531), not seconds; write 2024-05-31"
             raise UserError(f"{self.path}: {column}: {problem}")
@@ -228,6 +225,14 @@ def count_reasons(bad: Iterable[BadRow]) -> str:
     names = (f"{row.column}: {row.reason}" if row.column else row.reason for row in bad)
     counts = Counter(names).most_common()
     return "; ".join(f"{count:,} x {name}" for name, count in counts)
+
+
+def to_seconds(values: pl.Series) -> pl.Series:
+    """Converts seconds, dates or ISO 8601 texts to seconds since 1970, else null."""
+    if values.dtype == pl.String:
+        number = values.cast(pl.Float64, strict=False)
+        return number.zip_with(number.is_not_null(), _parse_dates(values))
+    return _seconds(values) if values.dtype in (pl.Date, pl.Datetime) else values
 
 
 def _are_days(values: pl.Series) -> bool:
