@@ -11,7 +11,7 @@ from recjax.common.errors import UserError
 from recjax.common.files import read_json, save_tensors
 from recjax.common.param_paths import FlatParams
 from recjax.config.base import ENCODER
-from recjax.inference.files import ENCODER_FILES
+from recjax.inference.files import SETTINGS
 from recjax.inference.parts import ModelParts
 from recjax.models.encoders.base import Weights
 from recjax.models.encoders.huggingface import MODEL_TYPES
@@ -37,7 +37,7 @@ def export_encoder(parts: ModelParts, folder: Path) -> list[Path]:
             f"has it; train with item_tower.pooling {known}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ENCODER_FILES:
+    for name in SETTINGS:
         if (parts.encoder / name).is_file():
             shutil.copyfile(parts.encoder / name, folder / name)
     raw = read_json(parts.encoder / "config.json")

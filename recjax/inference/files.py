@@ -13,6 +13,7 @@
 | `manifest.json` | SHA-256 of every file |
 """
 
+import io
 import json
 import os
 import shutil
@@ -31,9 +32,19 @@ from recjax.common.errors import UserError
 from recjax.common.files import file_sha256, read_json, save_tensors, user_path
 from recjax.common.hub import download_snapshot, is_hub_id
 from recjax.data.batching.types import Scorer
-from recjax.inference.parts import ITEM, ItemVectors, ModelParts
+from recjax.inference.parts import (
+    EVENTS,
+    ITEM,
+    STATE,
+    TEXT,
+    TITLE,
+    ItemVectors,
+    ModelParts,
+)
+from recjax.models.encoders.directory import SETTINGS
 
 FORMAT = 1  # raised when older versions could not read the files
+LIBRARY = "recjax"
 MODEL = "model"  # name of the directory in a run directory
 CONFIG, GOLDEN, CARD, MANIFEST = (
     "config.json",
@@ -44,7 +55,6 @@ CONFIG, GOLDEN, CARD, MANIFEST = (
 PARAMS, VECTORS = "model.safetensors", "item_vectors.safetensors"
 ITEMS, HISTORIES = "items.parquet", "histories.parquet"
 ENCODER = "encoder"
-ENCODER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def save_parts(
@@ -80,12 +90,12 @@ def _write(
         parts.histories.write_parquet(folder / HISTORIES)
     if parts.encoder is not None:
         (folder / ENCODER).mkdir()
-        for name in ENCODER_FILES:
+        for name in SETTINGS:
             if (parts.encoder / name).is_file():
                 shutil.copyfile(parts.encoder / name, folder / ENCODER / name)
     content = {
         "format": FORMAT,
-        "library_name": "recjax",
+        "library_name": LIBRARY,
         "num_items": parts.num_items,
         "fusion": values,
         "about": parts.about,
@@ -146,10 +156,10 @@ def load_parts(folder: Path) -> tuple[ModelParts, list[dict[str, Any]]]:
         )
     try:
         arrays, params = load_file(folder / VECTORS), load_file(folder / PARAMS)
-        items = pl.read_parquet(folder / ITEMS)
+        items = _read_parquet(folder / ITEMS)
         histories = None
         if (folder / HISTORIES).is_file():
-            histories = pl.read_parquet(folder / HISTORIES)
+            histories = _read_parquet(folder / HISTORIES)
         fusion: dict[str, Scorer] = {
             name: restore_baseline(name, _below(arrays, f"fusion/{name}/"), values)
             for name, values in content["fusion"].items()
@@ -167,12 +177,28 @@ def load_parts(folder: Path) -> tuple[ModelParts, list[dict[str, Any]]]:
             histories,
             content["about"],
         )
+        _check_values(parts, folder)
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as e:
         raise UserError(f"{folder}: its files do not fit each other ({e})") from None
     except (pl.exceptions.PolarsError, OSError) as e:
         raise UserError(f"{folder}: unreadable ({e})") from None
     _check_sizes(parts, folder)
-    return parts, read_json(folder / GOLDEN, shape=list)
+    lists = read_json(folder / GOLDEN, shape=list)
+    if not lists:
+        raise UserError(f"{folder / GOLDEN}: has no lists; copy the directory again")
+    return parts, lists
+
+
+def is_model(folder: Path) -> bool:
+    """Returns whether a directory has a model of recjax and nothing else."""
+    try:
+        content, manifest = read_json(folder / CONFIG), read_json(folder / MANIFEST)
+    except UserError:
+        return False
+    files = {
+        x.relative_to(folder).as_posix() for x in folder.rglob("*") if not x.is_dir()
+    }
+    return content.get("library_name") == LIBRARY and files <= {*manifest, MANIFEST}
 
 
 def find_manifest(folder: Path) -> Path:
@@ -213,6 +239,12 @@ def locate_model(name: str) -> Path:
         if (path / MODEL).is_dir():
             return path / MODEL
         if (path / CONFIG).is_file() and (path / "checkpoints").is_dir():
+            if (path / "results.json").is_file():
+                raise UserError(
+                    f"{path}: this run was finished without {MODEL}/; train it again "
+                    "with --config.report.save_model=True: the same command writes the "
+                    "model from the checkpoints"
+                )
             raise UserError(
                 f"{path}: this run has no {MODEL}/ yet; it is written when the run is "
                 "finished"
@@ -232,6 +264,8 @@ def check_files(folder: Path) -> None:
     path = find_manifest(folder)
     for name, digest in read_json(path).items():
         file = folder / name
+        if "\0" in name or not isinstance(digest, str):
+            raise UserError(f"{path}: damaged; copy the directory again")
         if not file.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{path}: {name!r} is outside of the directory")
         if not file.is_file():
@@ -255,6 +289,28 @@ def _check_sizes(parts: ModelParts, folder: Path) -> None:
         raise UserError(f"{folder}: numbers of items differ: {described}")
     if parts.items[ITEM].n_unique() != len(parts.items):
         raise UserError(f"{folder / ITEMS}: an id appears twice")
+
+
+def _check_values(parts: ModelParts, folder: Path) -> None:
+    """Checks that numbers are finite, and that histories name items."""
+    missing = {ITEM, TITLE, TEXT, EVENTS, STATE} - set(parts.items.columns)
+    if missing:
+        raise UserError(f"{folder / ITEMS}: no column {', '.join(sorted(missing))}")
+    if "text" in parts.config.item_tower.sources and parts.encoder is None:
+        raise UserError(f"{folder / ENCODER}: is missing; copy the directory again")
+    named = {**parts.params, **vars(parts.vectors)}
+    for name, array in named.items():
+        if not np.isfinite(array).all():
+            raise UserError(f"{folder}: {name} has values that are not finite")
+    if parts.histories is not None and len(parts.histories):
+        rows = parts.histories["items"].explode().drop_nulls().to_numpy()
+        if len(rows) and not (rows.min() >= 0 and rows.max() < len(parts.items)):
+            raise UserError(f"{folder / HISTORIES}: has items out of the catalogue")
+
+
+def _read_parquet(path: Path) -> pl.DataFrame:
+    # Polars would take the path as a pattern.
+    return pl.read_parquet(io.BytesIO(path.read_bytes()))
 
 
 def _below(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

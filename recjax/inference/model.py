@@ -14,13 +14,20 @@ from recjax.common.files import user_path
 from recjax.common.intervals import Interval
 from recjax.common.param_paths import unflatten_params
 from recjax.common.vectors import unit_vectors
+from recjax.data.ingest.tables import to_seconds
 from recjax.data.padding import pad_to
 from recjax.data.text.template import fill_template, parse_template
 from recjax.evaluation.metrics import ranking_values, with_intervals
 from recjax.evaluation.ranking import rank
 from recjax.inference import golden
 from recjax.inference.card import model_card
-from recjax.inference.files import MANIFEST, MODEL, load_parts, locate_model, save_parts
+from recjax.inference.files import (
+    MODEL,
+    is_model,
+    load_parts,
+    locate_model,
+    save_parts,
+)
 from recjax.inference.frames import is_frame, like, to_polars
 from recjax.inference.fusion import Fusion
 from recjax.inference.item_encoder import ItemEncoder
@@ -73,7 +80,15 @@ class Model:
         folder = locate_model(f"{name}@{revision}" if revision else str(name))
         parts, lists = load_parts(folder)
         model = cls(parts)
-        golden.check(lists, model, folder)
+        try:
+            golden.check(lists, model, folder)
+        except UserError:
+            raise
+        except Exception as e:  # shapes, names and types of any kind
+            problem = (str(e).strip().splitlines() or [type(e).__name__])[0]
+            raise UserError(
+                f"{folder}: its files do not fit each other ({problem[:200]})"
+            ) from None
         return model
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -83,9 +98,11 @@ class Model:
           UserError: the directory holds something else.
         """
         path = user_path(str(folder), "folder")
-        if path.exists() and not (path / MANIFEST).is_file():
+        if path.exists() and not (path.is_dir() and is_model(path)):
             if not path.is_dir() or any(path.iterdir()):
-                raise UserError(f"{path}: exists and is not a model of recjax")
+                raise UserError(
+                    f"{path}: exists and has other files than a model of recjax"
+                )
             path.rmdir()
         card = model_card(self.parts)
         save_parts(self.parts, path, golden.make(self), card)
@@ -420,7 +437,11 @@ class Model:
                 known = ", ".join(frame.columns)
                 raise UserError(f"histories: no column {column!r}; there are {known}")
         if data.time and data.time in frame.columns:
-            frame = frame.sort(data.time, maintain_order=True)
+            seconds = to_seconds(frame[data.time])
+            if seconds.null_count():
+                bad = frame[data.time].filter(seconds.is_null())[0]
+                raise UserError(f"histories: {data.time} has {bad!r}, which is no time")
+            frame = frame.with_columns(seconds).sort(data.time, maintain_order=True)
         grouped = frame.group_by(data.user, maintain_order=True).agg(pl.col(data.item))
         names = grouped[data.user].cast(pl.String).to_list()
         return names, grouped[data.item].to_list()

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import polars as pl
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -11,7 +12,15 @@ import recjax
 from recjax.common.errors import UserError
 from recjax.common.files import file_sha256
 from recjax.inference import golden
-from recjax.inference.files import CONFIG, GOLDEN, ITEMS, MANIFEST, PARAMS, VECTORS
+from recjax.inference.files import (
+    CONFIG,
+    GOLDEN,
+    HISTORIES,
+    ITEMS,
+    MANIFEST,
+    PARAMS,
+    VECTORS,
+)
 
 
 @pytest.fixture
@@ -85,6 +94,104 @@ def test_weights_of_another_model_do_not_pass_the_golden_lists(folder):
     sign(folder)
     with pytest.raises(UserError, match="does not give the lists"):
         recjax.load(folder)
+
+
+def change(folder, name, edit):
+    """Edits one file of a model, and signs the manifest again."""
+    path = folder / name
+    if path.suffix == ".json":
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(edit(content) or content))
+    elif path.suffix == ".parquet":
+        edit(pl.read_parquet(path)).write_parquet(path)
+    else:
+        tensors = load_file(path)
+        edit(tensors)
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, path)
+    sign(folder)
+
+
+HOSTILE = {
+    "golden lists of another shape": (GOLDEN, lambda x: [1]),
+    "golden lists without items": (GOLDEN, lambda x: [{"history": ["i1"]}]),
+    "no golden lists": (GOLDEN, lambda x: x.clear()),
+    "a config that is a text": (CONFIG, lambda x: x.update(run={"data": "x"})),
+    "an unknown user tower": (
+        CONFIG,
+        lambda x: x["run"]["user_tower"].update(name="__import__"),
+    ),
+    "a negative history": (
+        CONFIG,
+        lambda x: x["run"]["data"].update(history_length=-5),
+    ),
+    "no head": (PARAMS, lambda x: [x.pop(k) for k in list(x) if k.startswith("head")]),
+    "a head of another shape": (
+        PARAMS,
+        lambda x: x.update({"head/bilinear/kernel": np.zeros((3, 5), "f4")}),
+    ),
+    "weights that are not finite": (
+        PARAMS,
+        lambda x: x["head/bilinear/kernel"].fill(np.nan),
+    ),
+    "narrow vectors": (VECTORS, lambda x: x.update(candidates=x["candidates"][:, :3])),
+    "vectors that are not finite": (VECTORS, lambda x: x["candidates"].fill(np.nan)),
+    "items without titles": (ITEMS, lambda x: x.drop("title")),
+    "an item twice": (ITEMS, lambda x: x.with_columns(id=pl.lit("i1"))),
+    "histories out of the catalogue": (
+        HISTORIES,
+        lambda x: x.with_columns(items=pl.lit([99999], dtype=pl.List(pl.Int32))),
+    ),
+    "histories of negative items": (
+        HISTORIES,
+        lambda x: x.with_columns(items=pl.lit([-3], dtype=pl.List(pl.Int32))),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_model_is_refused_in_one_line(folder, name):
+    """Whatever the manifest says."""
+    change(folder, *HOSTILE[name])
+    with pytest.raises(UserError) as e:
+        recjax.load(folder)
+    assert str(folder) in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+def test_a_model_without_its_encoder_or_with_nul_bytes_is_refused(folder):
+    names = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps({**names, "a\0b": "0"}))
+    with pytest.raises(UserError, match="damaged; copy"):
+        recjax.load(folder)
+    shutil.rmtree(folder / "encoder")
+    kept = {k: v for k, v in names.items() if not k.startswith("encoder/")}
+    (folder / MANIFEST).write_text(json.dumps(kept))
+    with pytest.raises(UserError, match="encoder: is missing"):
+        recjax.load(folder)
+
+
+def test_a_path_is_no_pattern(folder, finished):
+    """Files are read from the directory that was named, not from one that matches."""
+    named = folder.rename(folder.with_name("m[12]"))
+    other = shutil.copytree(finished / "model", named.with_name("m1"))
+    change(other, ITEMS, lambda x: x.with_columns(title=pl.lit("wrong")))
+    assert "wrong" not in recjax.load(named).items["title"].to_list()
+
+
+@pytest.mark.parametrize("name", ["webapp", "model and notes", "clone"])
+def test_saving_does_not_delete_files_of_others(model, tmp_path, name):
+    path = tmp_path / name
+    if name == "webapp":
+        path.mkdir()
+        (path / "manifest.json").write_text("{}")
+    else:
+        model.save_pretrained(path)
+    own = path / (".git/config" if name == "clone" else "notes.txt")
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("mine")
+    with pytest.raises(UserError, match="has other files than a model"):
+        model.save_pretrained(path)
+    assert own.read_text() == "mine"
 
 
 def test_rounding_passes_the_golden_lists(folder):

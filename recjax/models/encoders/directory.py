@@ -11,6 +11,7 @@ CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 WEIGHTS = "model.safetensors"
 INDEX = WEIGHTS + ".index.json"  # of weights in several files
+SETTINGS = (CONFIG, TOKENIZER, "tokenizer_config.json")
 MODULES = "modules.json"  # of sentence-transformers
 # What may be there instead of a file, and the class of transformers that converts it.
 INSTEAD = {
@@ -75,6 +76,13 @@ def weight_files(folder: Path) -> list[Path]:
             if file.read(len(LFS_POINTER)) == LFS_POINTER:
                 raise UserError(f"{path}: is a pointer of Git LFS; run git lfs pull")
     return files
+
+
+def settings_digest(folder: Path) -> str:
+    """Returns 12 hexadecimal digits that identify the config and the tokenizer."""
+    files = [folder / name for name in SETTINGS]
+    digests = [file_sha256(path) if path.is_file() else "" for path in files]
+    return sha256(" ".join(digests))[:12]
 
 
 def weights_digest(folder: Path) -> str:
