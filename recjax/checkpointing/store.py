@@ -11,6 +11,7 @@ written, and neither overwrites a damaged step nor reads a manifest before a res
 import concurrent.futures
 import contextlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -27,6 +28,8 @@ from recjax.common.errors import UserError
 
 Identity = dict[str, dict[str, Any]]  # of a run, see `Checkpoints.check_identity`
 
+PATTERNS = set("[]\\")  # Orbax reads them as a pattern, or as a separator
+DESCRIPTORS = Path("/proc/self/fd")
 UNFINISHED = ".orbax-checkpoint-tmp"  # follows the number in names of unfinished saves
 # Any of these tells a checkpoint, damaged or not, from somebody's numbered directory.
 CONTENT = (manifest_lib.NAME, "_METADATA", "_CHECKPOINT_METADATA", "d")
@@ -66,6 +69,7 @@ class CheckpointDirectory:
         self._pool = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._pending: tuple[int, concurrent.futures.Future[None]] | None = None
         self._last_failed = False
+        self._descriptor: int | None = None  # of the folder, if Orbax needs it
 
     def steps(self) -> list[int]:
         """Numbers of the checkpoints in the directory, newest first, not verified."""
@@ -103,7 +107,7 @@ class CheckpointDirectory:
         try:
             if path.exists() and not is_checkpoint(path):
                 raise FileExistsError("the path exists, and is not a checkpoint")
-            self._orbax.save(path, tree, force=True)
+            self._orbax.save(self._orbax_path(number), tree, force=True)
         except Exception as e:  # orbax and tensorstore raise many kinds
             self._report_failure(number, e)
             return
@@ -134,7 +138,8 @@ class CheckpointDirectory:
                 f"{checkpoint.path}: holds other arrays ({changes}); choose another "
                 "--workdir"
             )
-        return self._orbax.restore(checkpoint.path, jax.tree.map(_abstract, like))
+        like = jax.tree.map(_abstract, like)
+        return self._orbax.restore(self._orbax_path(checkpoint.number), like)
 
     def restore_plain(self, checkpoint: Checkpoint) -> Any:
         """Restores the arrays of a checkpoint of a flat dict, on the first device."""
@@ -143,7 +148,7 @@ class CheckpointDirectory:
             path: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
             for path, (shape, dtype) in checkpoint.manifest["arrays"].items()
         }
-        return self._orbax.restore(checkpoint.path, like)
+        return self._orbax.restore(self._orbax_path(checkpoint.number), like)
 
     def delete_unfinished(self, number: str = "*") -> None:
         """Deletes temporary directories of saves that were killed or failed."""
@@ -155,6 +160,20 @@ class CheckpointDirectory:
         self.wait()
         self._pool.shutdown()
         self._orbax.close()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+    def _orbax_path(self, number: int) -> Path:
+        """Path of a checkpoint without the characters that Orbax does not read as such.
+
+        Linux names every open directory by a number.
+        """
+        if not PATTERNS & set(str(self.folder)):
+            return self.folder / str(number)
+        if self._descriptor is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self.folder, os.O_RDONLY)
+        return DESCRIPTORS / str(self._descriptor) / str(number)
 
     def _commit(self, path: Path, content: dict[str, Any]) -> None:
         """Writes the manifest, then deletes the checkpoints that are not kept."""

@@ -8,7 +8,12 @@ from recjax.common.errors import UserError
 
 
 def is_hub_id(name: str) -> bool:
-    """Returns whether a name is `owner/name`, perhaps with `@revision`."""
+    """Returns whether a name is `owner/name`, perhaps with `@revision`.
+
+    In a directory with the name of the owner it is a path.
+    """
+    if Path(name.partition("/")[0]).is_dir():
+        return False
     return re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", name) is not None
 
 
@@ -35,5 +40,7 @@ def download_snapshot(name: str, patterns: Sequence[str] | None = None) -> Path:
         )
     except Exception as e:  # the client raises many types, mostly network errors
         lines = str(e).strip().splitlines() or [type(e).__name__]
-        problem = "could not be downloaded from the Hugging Face Hub"
+        problem = (
+            "is no directory, and could not be downloaded from the Hugging Face Hub"
+        )
         raise UserError(f"{name}: {problem}: {lines[0]}") from None

@@ -5,7 +5,7 @@ import re
 # Printed as they are although Unicode calls them format characters: they join letters
 # of Indic and Persian words, and parts of emoji.
 JOINERS = "\u200c\u200d"
-MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~&])")
+MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~&$])")
 
 
 def visible(text: str) -> str:

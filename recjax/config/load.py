@@ -55,6 +55,10 @@ def config_path(value: str) -> str:
         return value
     if path in example_names():
         return f"{EXAMPLES / path}.py{colon}{argument}"
+    if (Path(value) / "config.json").is_file():
+        raise UserError(
+            f"--config: {value!r} is a directory; write {value}/config.json"
+        )
     if colon and Path(value).is_file():
         raise UserError(f"--config: {value!r}: a path cannot have a colon; rename it")
     raise UserError(

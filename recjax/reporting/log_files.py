@@ -8,6 +8,8 @@ import json
 import os
 from pathlib import Path
 
+from recjax.reporting.tensorboard import masked_crc32c
+
 LENGTH_BYTES = 8  # of a record of an event file; little-endian, without what follows it
 CRC_BYTES = 4  # after the length, and again after the content
 
@@ -40,30 +42,36 @@ def cut_jsonl(path: Path, num_records: int) -> tuple[str, int, str]:
 def cut_events(path: Path, size: int) -> str:
     """Cuts an event file of TensorBoard to its size at the checkpoint.
 
-    A file that is shorter is cut after its last complete record.
+    A file that is shorter, or damaged, is cut before the first record that TensorBoard
+    could not read.
 
     Returns:
       A problem, "" if nothing is missing.
     """
     if not path.is_file():
         return f"{path}: the file is missing, and its points with it"
-    present = path.stat().st_size
-    if present >= size:
-        os.truncate(path, size)
+    readable = _readable_bytes(path, size)
+    os.truncate(path, readable)
+    if readable == size:
         return ""
-    os.truncate(path, _complete_bytes(path))
-    return f"{path}: {size - present:,} of {size:,} bytes are missing at the end"
+    return f"{path}: {size - readable:,} of {size:,} bytes are missing or damaged"
 
 
-def _complete_bytes(path: Path) -> int:
-    """Returns the number of bytes up to the end of the last complete record."""
-    size, end = path.stat().st_size, 0
+def _readable_bytes(path: Path, size: int) -> int:
+    """Returns the end of the last record, within a size, before the first bad one."""
+    end = 0
     with path.open("rb") as file:
-        while len(head := file.read(LENGTH_BYTES)) == LENGTH_BYTES:
-            length = int.from_bytes(head, "little")
-            after = end + LENGTH_BYTES + CRC_BYTES + length + CRC_BYTES
-            if after > size:
+        while end < size:
+            head, crc = file.read(LENGTH_BYTES), file.read(CRC_BYTES)
+            if len(crc) < CRC_BYTES or masked_crc32c(head) != int.from_bytes(
+                crc, "little"
+            ):
                 break
-            end = after
-            file.seek(end)
+            length = int.from_bytes(head, "little")
+            content, crc = file.read(length), file.read(CRC_BYTES)
+            if len(crc) < CRC_BYTES or masked_crc32c(content) != int.from_bytes(
+                crc, "little"
+            ):
+                break
+            end = file.tell()
     return end

@@ -60,7 +60,8 @@ def named_rows(final: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     rows = {}
     references = dict(final["baselines"])
     if "zero_shot" in final:
-        references["zero-shot (pretrained encoder)"] = final["zero_shot"]
+        source = "train.init_from" if final.get("initial") else "pretrained encoder"
+        references[f"zero-shot ({source})"] = final["zero_shot"]
     for name, metrics in references.items():
         rows[name] = {"test": metrics, "beyond_accuracy": metrics["beyond_accuracy"]}
     for name, phase in final["phases"].items():

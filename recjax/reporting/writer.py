@@ -3,9 +3,10 @@
 import contextlib
 import json
 import os
+import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,20 @@ from recjax.common.text import visible_lines
 from recjax.reporting.bars import make_bar
 from recjax.reporting.log_files import cut_events, cut_jsonl
 from recjax.reporting.rank_files import read_ranks, write_ranks
+from recjax.reporting.tensorboard import (
+    Event,
+    EventsWriter,
+    Summary,
+    make_hparams,
+    make_text,
+)
 from recjax.reporting.wandb import WandbWriter
 from recjax.runtime.locks import MARK
 
-# tensorboardX imports torch if it is installed, which takes seconds and is not needed.
-_hidden = sys.modules.setdefault("torch", None) is None  # type: ignore[arg-type]
-from tensorboardX.event_file_writer import EventsWriter  # noqa: E402
-from tensorboardX.proto.event_pb2 import Event  # noqa: E402
-from tensorboardX.proto.summary_pb2 import Summary  # noqa: E402
-from tensorboardX.summary import hparams as make_hparams  # noqa: E402
-from tensorboardX.summary import text as make_text  # noqa: E402
-
-if _hidden:
-    del sys.modules["torch"]
-
 LOG = "log.txt"
+EVENT_FILE = re.compile(r"events\.out\.tfevents\.\d+\..*\.\d+")  # time, host, process
+RANKS = "ranks"  # the directory of the ranks of each system
+FILES = (LOG, "metrics.jsonl", "results.md", "results.json", "ranks.parquet")
 
 
 class Reporter:
@@ -66,9 +66,11 @@ class Reporter:
         if not self.active:
             return
         self._jsonl = self.workdir / "metrics.jsonl"
-        for path in (self._jsonl, self.workdir / LOG):
+        for path in (self.workdir / name for name in FILES):
             if path.exists() and not path.is_file():  # opening a pipe would wait
-                raise UserError(f"{path}: is not a regular file")
+                raise UserError(f"{path}: is not a regular file; move it away")
+        if (self.workdir / RANKS).exists() and not (self.workdir / RANKS).is_dir():
+            raise UserError(f"{self.workdir / RANKS}: is no directory; move it away")
         num_records = resume["records"] if resume else 0
         text, self.records, *problems = cut_jsonl(self._jsonl, num_records)
         self.write(self._jsonl.name, text)
@@ -76,7 +78,7 @@ class Reporter:
         # on, but the test metrics share their step with the last validation, which a
         # checkpoint may already contain.
         sizes = resume["events"] if resume else {}
-        for path in self.workdir.glob("events.out.tfevents.*"):
+        for path in self._event_files():
             if path.name not in sizes:
                 path.unlink()
         problems += [cut_events(self.workdir / k, size) for k, size in sizes.items()]
@@ -93,11 +95,13 @@ class Reporter:
         if not self.active:
             return {"records": 0, "events": {}}
         self._events.flush()
+        sizes = {path.name: path.stat().st_size for path in self._event_files()}
+        return {"records": self.records, "events": sizes}
+
+    def _event_files(self) -> list[Path]:
+        """Event files of runs; others, such as backups, have other names."""
         files = self.workdir.glob("events.out.tfevents.*")
-        return {
-            "records": self.records,
-            "events": {path.name: path.stat().st_size for path in files},
-        }
+        return [path for path in files if EVENT_FILE.fullmatch(path.name)]
 
     def log(self, text: str) -> None:
         """Prints a line above a running progress bar, and appends it to log.txt."""
@@ -125,9 +129,10 @@ class Reporter:
             return
         # `SummaryWriter.add_scalar` would rename ndcg@10 to ndcg_10.
         each = [Summary.Value(tag=tag, simple_value=x) for tag, x in values.items()]
-        self._add(Summary(value=each), step)
-        with self._jsonl.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        with self._name_errors():
+            self._add(Summary(value=each), step)
+            with self._jsonl.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
         self.records += 1
         if self.mirror is not None:
             self.mirror.scalars(step, values)
@@ -135,7 +140,8 @@ class Reporter:
     def text(self, tag: str, markdown: str) -> None:
         """Writes a page of TensorBoard's text tab."""
         if self.active:
-            self._add(make_text(tag, markdown))
+            with self._name_errors():
+                self._add(make_text(tag, markdown))
 
     def hparams(self, values: Mapping[str, Any]) -> None:
         """Writes the run's row in TensorBoard's hparams tab.
@@ -152,8 +158,9 @@ class Reporter:
             name = Path(parents[0].name if swept else "", self.workdir.absolute().name)
             simple = {key: _describe(key, value) for key, value in values.items()}
             _, start, end = make_hparams({"run": str(name), **simple}, {})
-            self._add(start)
-            self._add(end)
+            with self._name_errors():
+                self._add(start)
+                self._add(end)
 
     def bar(self, total: int, done: int, name: str, unit: str = "step") -> Any:
         """Makes a progress bar, see `make_bar`."""
@@ -175,7 +182,7 @@ class Reporter:
     def ranks(self, system: str, rank_R: np.ndarray) -> None:
         """Stores the test ranks of one system, for `ranks_table`."""
         if self.active:
-            path = self.workdir / "ranks" / system
+            path = self.workdir / RANKS / system
             path.parent.mkdir(exist_ok=True)
             write_ranks(path, rank_R)
 
@@ -191,7 +198,7 @@ class Reporter:
             frame = pl.DataFrame(columns).with_row_index("row")
             for system in systems:
                 try:
-                    rank_R = read_ranks(self.workdir / "ranks" / system, len(frame))
+                    rank_R = read_ranks(self.workdir / RANKS / system, len(frame))
                     frame = frame.with_columns(pl.Series(system, rank_R))
                 except (OSError, ValueError) as e:
                     # Not worth losing the results of a run that is otherwise finished.
@@ -206,6 +213,17 @@ class Reporter:
             self._events.close()
         if self.mirror is not None:
             self.mirror.close()
+
+    @contextlib.contextmanager
+    def _name_errors(self) -> Iterator[None]:
+        """Names the directory, and what to do, if the logs cannot be written."""
+        try:
+            yield
+        except OSError as e:
+            raise UserError(
+                f"{self.workdir}: the metrics cannot be written ({e.strerror}); mend "
+                "that, and the same command resumes from the newest checkpoint"
+            ) from None
 
     def _add(self, summary: Any, step: int | None = None) -> None:
         self._events.write_event(

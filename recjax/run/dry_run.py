@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax.common.errors import UserError
-from recjax.common.files import user_path
 from recjax.config.validate import check_config
 from recjax.run.estimate import describe, estimate_run
 from recjax.run.setup import open_run, trained_phases
-from recjax.run.workdir import check_same_config
+from recjax.run.workdir import check_same_config, run_directory
 from recjax.runtime.host_memory import available_memory
 from recjax.training.context import Run
 from recjax.training.make_phase import make_phase
@@ -33,17 +32,17 @@ def dry_run(config: Any, workdir: str) -> None:
       UserError: anything that would stop the run before its first step.
     """
     check_config(config)
-    planned = user_path(workdir, "--workdir")
+    planned = run_directory(workdir)
     check_same_config(config, planned)
+    if (planned / "results.json").exists():
+        print(f"note: {planned} holds a finished run, which would only be shown")
     with tempfile.TemporaryDirectory() as folder:
         start_time = time.perf_counter()
         with open_run(config, Path(folder), start_time, planned) as (run, params):
             phases = trained_phases(config)
-            step_bytes = 0
             for index, each in enumerate(phases):
                 phase, state = make_phase(run, index, each, params, 0)
                 needed = check_step_memory(run, phase, state)
-                step_bytes = max(step_bytes, needed)
                 steps = phase.batches.steps_per_epoch
                 run.reporter.log(
                     f"phase {each.name}: at most {each.epochs} epochs of {steps:,} "
@@ -51,7 +50,7 @@ def dry_run(config: Any, workdir: str) -> None:
                 )
             # Processes would not measure the same number of steps.
             if jax.process_count() == 1:
-                estimate = estimate_run(run, phases, params, step_bytes)
+                estimate = estimate_run(run, phases, params)
                 run.reporter.log(describe(estimate))
             run.reporter.log("dry run: no problems; the work directory is as it was")
 

@@ -1,15 +1,17 @@
 """Starts a run from the parameters of another one, whose catalogue may differ."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from recjax.common.errors import UserError
+from recjax.common.files import file_sha256
 from recjax.common.param_paths import FlatParams
 from recjax.inference.files import load_parts, locate_model, model_version
 from recjax.inference.item_encoder import BIAS, ID_VECTORS
 from recjax.inference.parts import ADDED, ITEM, STATE, ModelParts
+from recjax.models.encoders.directory import TOKENIZER
 from recjax.runtime.mesh import place
 
 PER_ITEM = (ID_VECTORS, BIAS)  # parameters with a row for each item
@@ -24,7 +26,11 @@ def initial_digest(name: str) -> str | None:
 
 
 def copy_params(
-    name: str, params: FlatParams, item_ids: np.ndarray, log: Any
+    name: str,
+    params: FlatParams,
+    item_ids: np.ndarray,
+    encoder: Path | None,
+    log: Callable[[str], None],
 ) -> FlatParams:
     """Copies the parameters of a finished run into those of a new one.
 
@@ -35,13 +41,22 @@ def copy_params(
       name: a run directory, a model directory, or a name on the Hub.
       params: the drawn parameters, placed on the devices.
       item_ids: ids of the new catalogue, by item index.
+      encoder: directory of the text encoder; None without one.
       log: prints the numbers of copied parameters and of new items.
 
     Raises:
-      UserError: the model cannot be read, or its shapes are others.
+      UserError: the model cannot be read, its shapes are others, or its encoder has
+        another tokenizer.
     """
     folder = locate_model(name)
     parts, _ = load_parts(folder)
+    if encoder and parts.encoder:
+        theirs, ours = (file_sha256(x / TOKENIZER) for x in (parts.encoder, encoder))
+        if theirs != ours:
+            raise UserError(
+                f"train.init_from: {folder}: was trained with another tokenizer than "
+                f"that of text.encoder ({encoder})"
+            )
     rows = _rows(parts, item_ids)
     copied, problems = {}, []
     for path, own in params.items():
@@ -71,6 +86,8 @@ def copy_params(
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise UserError(f"train.init_from: {folder}: another model: {listed}{more}")
     new = int((rows < 0).sum())
+    if new == len(rows):
+        log(f"warning: {_shown(folder)} knows no item of this data; are the ids alike?")
     gone = len(parts.items) - (len(rows) - new)
     log(
         f"initial parameters of {_shown(folder)}: {len(copied)} of {len(params)} "

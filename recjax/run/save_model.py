@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import polars as pl
 
+from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, unflatten_params
 from recjax.data.dataset import count_events
 from recjax.data.histories import complete_histories
@@ -22,7 +23,7 @@ from recjax.inference.parts import (
     ModelParts,
     make_item_table,
 )
-from recjax.models.encoders.directory import transformer_folder
+from recjax.models.encoders.directory import settings_digest, transformer_folder
 from recjax.training.context import Run
 from recjax.training.make_phase import training_graph
 
@@ -70,6 +71,11 @@ def model_parts(
     encoder = None
     if run.tokens is not None:
         encoder = transformer_folder(locate_encoder(config.text.encoder))
+        if settings_digest(encoder) != run.encoder_settings:
+            raise UserError(
+                f"{encoder}: its config or tokenizer changed during the run; restore "
+                "them, and the same command writes the model"
+            )
     return ModelParts(
         config=config,
         params={path: np.asarray(x) for path, x in params.items()},

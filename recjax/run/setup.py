@@ -36,6 +36,7 @@ from recjax.models.encoders.directory import (
     TOKENIZER,
     companion_warnings,
     find_file,
+    settings_digest,
     transformer_folder,
     weights_digest,
     weights_version,
@@ -75,6 +76,7 @@ class Text(NamedTuple):
       encoder: static description of the encoder.
       tokens: the tokenised texts of all items.
       pretrained: digest of the weights; None if they are drawn at random.
+      settings: digest of the config and the tokenizer.
       version: `weights_version` from before the digest was computed.
       warnings: settings in the directory that the config differs from.
     """
@@ -83,6 +85,7 @@ class Text(NamedTuple):
     encoder: EncoderConfig
     tokens: Tokens
     pretrained: str | None
+    settings: str
     version: list[Any]
     warnings: list[str]
 
@@ -159,6 +162,7 @@ def load_text(config: Any, texts: Sequence[str]) -> Text:
     """
     located = locate_encoder(config.text.encoder)
     folder = transformer_folder(located)
+    settings = settings_digest(folder)
     encoder = load_config(folder)
     check_encoder(config, encoder)
     find_file(folder, TOKENIZER)
@@ -174,7 +178,7 @@ def load_text(config: Any, texts: Sequence[str]) -> Text:
         version = weights_version(folder)
         digest = weights_digest(folder)
         warnings += unused_weights(folder)
-    return Text(folder, encoder, tokens, digest, version, warnings)
+    return Text(folder, encoder, tokens, digest, settings, version, warnings)
 
 
 def make_run(
@@ -205,7 +209,8 @@ def make_run(
     initial = initial_digest(config.train.init_from)
     params, rules = build_params(config, model, text, mesh, compiler, workdir, log)
     if config.train.init_from:
-        params = copy_params(config.train.init_from, params, data.item_ids, log)
+        folder = text.folder if text else None
+        params = copy_params(config.train.init_from, params, data.item_ids, folder, log)
 
     # The catalogue is encoded later, by each phase.
     prefix_encoder = None
@@ -241,6 +246,7 @@ def make_run(
         signals=Signals(),
         rules=rules,
         pretrained=text.pretrained if text else None,
+        encoder_settings=text.settings if text else None,
         initial=initial,
         timer=timer,
     )
@@ -303,7 +309,9 @@ def item_titles(config: Any, data: Data) -> list[str]:
         titles = data.render(config.text.title, "text.title")
     else:
         titles = [str(item) for item in data.item_ids]
-    return [shorten(visible(title), MAX_TITLE) for title in titles]
+    ids = map(str, data.item_ids)
+    named = (title.strip() or name for title, name in zip(titles, ids, strict=True))
+    return [shorten(visible(title), MAX_TITLE) for title in named]
 
 
 def trained_phases(config: Any) -> list[Any]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from recjax.common.config import flat_config
 from recjax.common.errors import UserError
-from recjax.common.files import user_path
 from recjax.common.param_paths import FlatParams, count_params
 from recjax.config.validate import check_config
 from recjax.data.dataset import count_events
@@ -18,7 +17,7 @@ from recjax.run.phases import complete_phase
 from recjax.run.references import References
 from recjax.run.save_model import save_model
 from recjax.run.setup import open_run, trained_phases
-from recjax.run.workdir import lock_workdir, open_workdir
+from recjax.run.workdir import lock_workdir, open_workdir, run_directory
 from recjax.runtime.provenance import CODE, usable_cores, versions
 from recjax.training.context import Run
 
@@ -38,7 +37,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
       Stopped: a signal came; the same call resumes.
     """
     start_time = time.perf_counter()
-    folder = user_path(workdir, "--workdir")
+    folder = run_directory(workdir)
     # Mistakes in the config are found before anything is read or written.
     check_config(config)
     # Two runs in one directory would overwrite each other's checkpoints.
@@ -167,6 +166,8 @@ def _finish(run: Run, progress: RunProgress, references: References) -> dict[str
     final = {
         "fingerprint": run.data.fingerprint,
         "pretrained": run.pretrained,
+        "encoder_settings": run.encoder_settings,
+        "initial": run.initial,
         "protocol": run.data.protocol,
         "seed": run.config.seed,
         "test": last["test"],

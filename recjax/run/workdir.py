@@ -10,18 +10,36 @@ from typing import Any
 
 import jax
 
+from recjax.checkpointing.store import DESCRIPTORS, PATTERNS
 from recjax.common.config import describe_changes, flatten, without_places
 from recjax.common.errors import UserError
 from recjax.common.files import read_json, user_path, write_text_atomically
 from recjax.common.param_paths import FlatParams, tree_bytes
-from recjax.data.ingest.files import table_digest
+from recjax.inference.files import MODEL
 from recjax.reporting.results_file import check_results_version
-from recjax.reporting.results_page import summary_text
+from recjax.reporting.results_page import results_page, summary_text
+from recjax.run.sources import check_sources
 from recjax.runtime.locks import DirectoryLock, check_directory, directory_lock
 from recjax.training.optimizer import PhaseRules, make_optimizer
 
 RECREATE = "delete it to create it again"  # a damaged file of the run directory
 RUN = "run"  # the kind of a run directory, see `check_directory`
+
+
+def run_directory(name: str) -> Path:
+    """Returns the path of the run directory that `--workdir` names.
+
+    Raises:
+      UserError: Orbax cannot save in a directory of this name.
+    """
+    folder = user_path(name, "--workdir")
+    found = PATTERNS & set(str(folder.resolve()))
+    if found and not DESCRIPTORS.is_dir():
+        raise UserError(
+            f"--workdir {folder}: has a {min(found)!r} in its path; checkpoints cannot "
+            "be saved there on this system"
+        )
+    return folder
 
 
 def check_same_config(
@@ -79,43 +97,45 @@ def open_workdir(config: Any, folder: Path) -> dict[str, Any] | None:
     text = check_same_config(config, folder)
     path, results = folder / "config.json", folder / "results.json"
     first = jax.process_index() == 0
+    if results.exists() and (done := _finished(config, folder, results, first)):
+        return done
     try:
         if first:
             write_text_atomically(path, text)
     except OSError as e:
         raise UserError(f"--workdir {folder}: {e.strerror}") from None
-    if not results.exists():
-        return None
-    done = read_json(results, RECREATE)
-    check_results_version(results, done)
+    return None
+
+
+def _finished(
+    config: Any, folder: Path, path: Path, first: bool
+) -> dict[str, Any] | None:
+    """Shows a finished run and returns its results; None if its model is missing."""
+    done = read_json(path, RECREATE)
+    check_results_version(path, done)
     try:
         summary = summary_text(done, config.report.metrics)
+        page = results_page(done, config.report.metrics)
     except (KeyError, IndexError, TypeError, AttributeError):
         raise UserError(
-            f"{results}: damaged; delete it and run the same command again"
+            f"{path}: damaged; delete it and run the same command again"
         ) from None
+    changed = check_sources(config, folder, done)
+    saved = (folder / "checkpoints" / "params").is_dir()
+    if config.report.save_model and saved and not (folder / MODEL).is_dir():
+        if first:
+            print(f"{folder} holds a finished run; its {MODEL}/ is written now")
+        return None
     if first:
         print(f"{folder} holds a finished run:\n\n{summary}")
-        if changed := changed_data(config, done):
+        if changed:
             print(
-                f"\nnote: {', '.join(changed)} changed after this run. To train on the "
-                "new data, use another --workdir, or delete this one"
+                f"\nnote: {', '.join(changed)} changed after this run. To train on "
+                "them, use another --workdir, or delete this one"
             )
+        if not (folder / "results.md").exists():
+            write_text_atomically(folder / "results.md", page + "\n")
     return done
-
-
-def changed_data(config: Any, done: dict[str, Any]) -> list[str]:
-    """Returns the data files that are not those of a finished run any more.
-
-    Files that are gone, and those of known data sets, do not count.
-    """
-    folder = Path(config.data.source).expanduser()
-    files = done["protocol"]["files"] if folder.is_dir() else {}
-    return [
-        name
-        for name, digest in files.items()
-        if (folder / name).exists() and table_digest(folder / name) != digest
-    ]
 
 
 def check_disk(

@@ -28,6 +28,7 @@ class Run:
       tokens: the tokenised texts of the items; None without a text source.
       rules: the resolved rules of every phase with epochs.
       pretrained: digest of the encoder's weights, if they are read from a file.
+      encoder_settings: digest of the encoder's config and tokenizer, if there is one.
       initial: digest of the model whose parameters are the initial ones, if any.
       timer: seconds by part, including those of interrupted processes.
       peak_before: largest memory of the interrupted processes, in MiB.
@@ -47,6 +48,7 @@ class Run:
     signals: Signals
     rules: list[PhaseRules]
     pretrained: str | None
+    encoder_settings: str | None
     initial: str | None
     timer: Timer
     peak_before: int = 0

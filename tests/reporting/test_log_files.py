@@ -63,6 +63,25 @@ def test_event_files_end_with_a_complete_record(tmp_path):
     for cut in (1, 5, sizes[2] - sizes[1] - 1):
         path.write_bytes(raw[: sizes[2] - cut])
         problem = cut_events(path, sizes[2])
-        assert problem == f"{path}: {cut} of {sizes[2]} bytes are missing at the end"
+        lost = sizes[2] - sizes[1]
+        assert problem == f"{path}: {lost} of {sizes[2]} bytes are missing or damaged"
         assert path.read_bytes() == raw[: sizes[1]]
         assert steps()[-1] == 1
+
+
+@pytest.mark.parametrize("place", range(1, 18, 4))
+def test_a_damaged_record_ends_an_event_file(tmp_path, place):
+    """TensorBoard reads nothing after it."""
+    writer = EventsWriter(str(tmp_path / "events"), "")
+    (path,) = tmp_path.glob("*tfevents*")
+    sizes = []
+    for step in range(4):
+        writer.write_event(Event(step=step))
+        writer.flush()
+        sizes.append(path.stat().st_size)
+    writer.close()
+    raw = bytearray(path.read_bytes())
+    raw[sizes[1] + place] ^= 255
+    path.write_bytes(raw)
+    assert "are missing or damaged" in cut_events(path, sizes[3])
+    assert path.read_bytes() == bytes(raw[: sizes[1]])

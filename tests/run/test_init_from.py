@@ -1,5 +1,8 @@
 """Runs that start from the parameters of another one."""
 
+import json
+import shutil
+
 import numpy as np
 import polars as pl
 import pytest
@@ -10,6 +13,7 @@ from recjax.common.errors import UserError
 from recjax.config import base
 from recjax.run import train
 from tests import synthetic
+from tests.conftest import TINY_BERT
 
 
 @pytest.fixture
@@ -97,3 +101,18 @@ def test_a_changed_start_is_another_run(config, first, tmp_path):
     model.save_pretrained(first / "model")
     with pytest.raises(UserError, match="initial: "):
         again(config, first, tmp_path / "second")
+
+
+def test_an_encoder_with_another_tokenizer_is_refused(config, first, tmp_path):
+    encoder = shutil.copytree(TINY_BERT, tmp_path / "encoder")
+    path = encoder / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=1))
+    with pytest.raises(UserError, match="was trained with another tokenizer"):
+        again(config, first, tmp_path / "second", **{"text.encoder": str(encoder)})
+
+
+def test_the_encoder_before_training_is_named(config, first, tmp_path, capsys):
+    """It is not the pretrained one."""
+    final, _ = again(config, first, tmp_path / "second", **{"eval.zero_shot": True})
+    assert final["initial"]
+    assert "| zero-shot (train.init_from) " in capsys.readouterr().out

@@ -2,13 +2,15 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
-from recjax.checkpointing.checkpoints import Checkpoints
+from recjax.checkpointing.checkpoints import Checkpoints, read_params
 from recjax.common.errors import UserError
 from recjax.config import base
-from recjax.run import train
+from recjax.reporting.writer import Reporter
+from recjax.run import train, workdir
 from recjax.run.dry_run import dry_run
 from recjax.runtime.locks import MARK
 from tests.conftest import TINY_BERT
@@ -195,3 +197,130 @@ def test_an_epoch_that_is_not_kept_is_named(ids_only, tmp_path, capsys):
     assert "| after phase bad (unchanged by 2 epochs)" in out
     assert final["phases"]["bad"]["test"] == final["phases"]["good"]["test"]
     assert json.loads((tmp_path / MARK).read_text())["kind"] == "run"
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a\\b"])
+def test_a_run_resumes_in_a_directory_of_any_name(
+    ids_only, tmp_path, name, monkeypatch
+):
+    """Its checkpoints are saved there, and can be read again."""
+    folder, complete = tmp_path / name / "run", train.complete_phase
+    (tmp_path / "a1").mkdir()  # what the name matches as a pattern
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "complete_phase", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(ids_only, str(folder))
+    monkeypatch.setattr(train, "complete_phase", complete)
+    final = train.run(ids_only, str(folder))
+    assert read_params(folder)
+    assert not list((tmp_path / "a1").iterdir())
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([name, "a1"])
+    assert final["test"] == train.run(ids_only, str(tmp_path / "plain"))["test"]
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a\\b"])
+@pytest.mark.parametrize("start", [train.run, dry_run])
+def test_names_in_which_nothing_can_be_saved_are_refused(
+    ids_only, tmp_path, name, start, monkeypatch
+):
+    """Where the system has no other names for directories."""
+    monkeypatch.setattr(workdir, "DESCRIPTORS", tmp_path / "none")
+    with pytest.raises(UserError, match="in its path; checkpoints cannot be saved"):
+        start(ids_only, str(tmp_path / name / "run"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_run_is_not_shown_for_other_sources(config, atomic_dir, tmp_path):
+    """Data, encoder and initial parameters are compared by their bytes."""
+    c = config.unlock()
+    c.train.phases = (base.phase("p", epochs=1, lr=0.01),)
+    encoder = shutil.copytree(TINY_BERT, tmp_path / "encoder")
+    data = shutil.copytree(atomic_dir, tmp_path / atomic_dir.name)
+    run = str(tmp_path / "run")
+    final = train.run(c.lock(), run)
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    moved = changed(c, text__encoder=str(encoder), data__source=str(data))
+    assert train.run(moved, run) == final
+    with (data / f"{data.name}.inter").open("a") as file:
+        file.write("u0\ti0\t5\t9999\n")
+    with pytest.raises(UserError, match=f"data.source.*differs.*{data.name}.inter"):
+        train.run(changed(c, data__source=str(data)), run)
+    path = encoder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content, indent=1))
+    with pytest.raises(UserError, match=r"text.encoder: .* the tokenizer in "):
+        train.run(changed(c, text__encoder=str(encoder)), run)
+    with pytest.raises(UserError, match=r"text.encoder: '/no' is neither"):
+        train.run(changed(c, text__encoder="/no"), run)
+    with pytest.raises(UserError, match="/no: no such directory"):
+        train.run(changed(c, train__init_from="/no"), run)
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_a_tokenizer_that_changes_during_the_run_is_named(
+    config, tmp_path, monkeypatch
+):
+    encoder = shutil.copytree(TINY_BERT, tmp_path / "encoder")
+    c = changed(config, text__encoder=str(encoder), report__save_model=True).unlock()
+    c.train.phases = (base.phase("p", epochs=1, lr=0.01),)
+    path, complete = encoder / "tokenizer.json", train.complete_phase
+    right = path.read_text()
+
+    def replaced(*args):
+        path.write_text(json.dumps(json.loads(right), indent=1))
+        return complete(*args)
+
+    monkeypatch.setattr(train, "complete_phase", replaced)
+    with pytest.raises(UserError, match="its config or tokenizer changed during"):
+        train.run(c.lock(), str(tmp_path / "run"))
+    path.write_text(right)
+    train.run(c, str(tmp_path / "run"))
+    assert (tmp_path / "run" / "model" / "manifest.json").exists()
+
+
+def test_a_finished_run_gets_a_model_and_a_page_later(ids_only, tmp_path, capsys):
+    first = train.run(ids_only, str(tmp_path))
+    page = (tmp_path / "results.md").read_text()
+    (tmp_path / "results.md").unlink()
+    assert train.run(ids_only, str(tmp_path)) == first
+    assert (tmp_path / "results.md").read_text() == page
+    assert not (tmp_path / "model").exists()
+    second = train.run(changed(ids_only, report__save_model=True), str(tmp_path))
+    assert "its model/ is written now" in capsys.readouterr().out
+    assert second["test"] == first["test"]
+    assert (tmp_path / "model" / "manifest.json").exists()
+
+
+def test_backups_of_logs_are_not_deleted(ids_only, tmp_path, monkeypatch):
+    """Only files that a run has written are cut back when it resumes."""
+    monkeypatch.setattr(train, "_finish", lambda *_: {})  # the run stays unfinished
+    train.run(ids_only, str(tmp_path))
+    (events,) = tmp_path.glob("events.*")
+    copies = [shutil.copy(events, f"{events}{end}") for end in (".bak", ".gz", "~")]
+    other = shutil.copy(events, f"{events}0")  # of a start after the checkpoint
+    train.run(ids_only, str(tmp_path))
+    assert all(Path(copy).exists() for copy in copies)
+    assert not Path(other).exists()
+
+
+@pytest.mark.parametrize("name", ["results.md", "log.txt", "ranks.parquet"])
+def test_a_directory_at_the_name_of_a_result_is_found_first(ids_only, tmp_path, name):
+    (tmp_path / MARK).write_text("")
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=f"{name}: is not a regular file; move"):
+        train.run(ids_only, str(tmp_path))
+    assert not list(tmp_path.glob("events.*"))
+
+
+def test_a_full_disk_names_the_directory(ids_only, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Reporter, "_add", full)
+    with pytest.raises(UserError, match=r"run: the metrics cannot be written \(No sp"):
+        train.run(ids_only, str(tmp_path / "run"))
+    monkeypatch.undo()
+    train.run(ids_only, str(tmp_path / "run"))

@@ -8,6 +8,7 @@ from recjax.common.errors import UserError
 from recjax.common.files import read_bytes, sha256
 
 GZIP = b"\x1f\x8b"  # how a compressed file begins
+GZIP_SUFFIX = ".gz"
 UNREADABLE = {  # how files begin that are not read
     b"PK\x03\x04": "an archive or a spreadsheet; unpack it, or save it as CSV",
     b"BZh": "compressed by bzip2; unpack it, or compress it by gzip",
@@ -20,12 +21,14 @@ def find_table(path: Path) -> Path:
     """Returns the path of a table, or that of its compressed file.
 
     Raises:
-      UserError: there is neither; names similar files in the directory.
+      UserError: there are both, or neither; names similar files in the directory.
     """
-    compressed = path.with_name(path.name + ".gz")
-    for candidate in (path, compressed):
-        if candidate.exists():
-            return candidate
+    compressed = path.with_name(path.name + GZIP_SUFFIX)
+    found = [candidate for candidate in (path, compressed) if candidate.exists()]
+    if len(found) > 1:
+        raise UserError(f"{path}: is there, and {compressed.name} too; delete one")
+    if found:
+        return found[0]
     stem = path.name.partition(".")[0]
     similar = sorted(other.name for other in path.parent.glob("*") if other != path)
     near = [name for name in similar if name.startswith(stem)] or similar

@@ -153,7 +153,8 @@ def test_hub_ids_go_to_the_hub(hub, capsys):
     assert locate_encoder("who/what").name == "1234abcd"
     assert "use who/what@1234abcd to pin this revision" in capsys.readouterr().out
     with pytest.raises(
-        UserError, match=r"who/none: could not be downloaded from .* Hub: 404$"
+        UserError,
+        match=r"who/none: is no directory, and could not be downloaded from .* Hub: 404$",
     ):
         locate_encoder("who/none")
     assert hub[1] == [("who/what", None), ("who/none", None)]
