@@ -59,6 +59,8 @@ def check_directory(folder: Path, kind: str, option: str) -> None:
       UserError: it belongs to something else, or cannot be read.
     """
     try:
+        if (folder / MARK).is_symlink():
+            raise UserError(f"{option} {folder}: its {MARK} is a symbolic link")
         if (folder / MARK).is_file():
             other = _read_owner(folder).get("kind", kind)
             if other != kind:
