@@ -22,6 +22,7 @@ PEERS: dict[str, Sequence[str]] = {
         "sentence-transformers==6.2.0",
         "rectools[torch]==0.19.0",
     ),
+    "search": ("faiss-cpu==1.15.1", "onnxruntime==1.32.0", "onnx", "numpy"),
     # RecBole 1.2.1 was written for older libraries and does not say so.
     "recbole": (
         "torch==2.13.0",
