@@ -119,6 +119,12 @@ class RedisServer:
                 time.sleep(0.05)
         raise AssertionError("Redis does not start")
 
+    def clear(self) -> None:
+        """Deletes everything."""
+        import redis
+
+        redis.Redis.from_url(self.url).flushall()
+
     def kill(self) -> None:
         """Kills the server at once."""
         self.process.kill()

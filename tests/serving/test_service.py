@@ -11,7 +11,9 @@ import pytest
 import recjax
 from recjax.inference.files import MANIFEST
 from recjax.serving.live_catalogue import count_compilations
+from recjax.serving.redis_store import open_store
 from recjax.serving.store import NewEvent, SqliteStore, StoreError
+from tests.faults.services import RedisServer
 
 testclient = pytest.importorskip("fastapi.testclient")
 
@@ -22,7 +24,8 @@ def start(folder, path, **options):
     from recjax.serving.service import Service
 
     metrics = Metrics()
-    service = Service(str(folder), SqliteStore(path), spare=8, report=metrics.batch)
+    store = open_store(str(path), "--store")
+    service = Service(str(folder), store, spare=8, report=metrics.batch)
     app = make_app(service, metrics, **options)
     return testclient.TestClient(app, raise_server_exceptions=False)
 
@@ -30,6 +33,35 @@ def start(folder, path, **options):
 @pytest.fixture
 def client(finished, tmp_path):
     with start(finished, tmp_path / "events.sqlite") as client:
+        yield client
+    client.app.state.service.close()
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory):
+    """A Redis server."""
+    pytest.importorskip("redis")
+    if not shutil.which("redis-server"):
+        pytest.skip("needs redis-server")
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def store(request, tmp_path):
+    """What `--store` names: a file, or an empty Redis."""
+    if request.param == "sqlite":
+        return tmp_path / "events.sqlite"
+    server = request.getfixturevalue("redis")
+    server.clear()
+    return server.url
+
+
+@pytest.fixture
+def stored(finished, store):
+    """A client of a service with either store."""
+    with start(finished, store) as client:
         yield client
     client.app.state.service.close()
 
@@ -61,20 +93,20 @@ def test_lists_are_those_of_the_model(client, model):
     assert not set(excluded) & set(ids(found)[:2])
 
 
-def test_a_list_reflects_every_acknowledged_event(client, model):
+def test_a_list_reflects_every_acknowledged_event(stored, model):
     """The event's item is in no later list, and the history is one longer."""
     user, seen = "someone new", []
-    assert client.get(f"/recommend/{user}").json()["source"] == "popularity"
+    assert stored.get(f"/recommend/{user}").json()["source"] == "popularity"
     for item in ("i3", "i7", "i1", "i9"):
-        sequence = send(client, user, item)
+        sequence = send(stored, user, item)
         seen.append(item)
-        found = client.get(f"/recommend/{user}?k=25")
+        found = stored.get(f"/recommend/{user}?k=25")
         assert found.json()["last_event"] == sequence
         want = model.recommend(histories=[seen], k=25)["item"].to_list()
         assert ids(found) == want
 
 
-def test_no_list_is_stale_under_load(client):
+def test_no_list_is_stale_under_load(stored):
     """Eight clients, each with users of their own, and no list without the event."""
 
     def cycles(number):
@@ -82,8 +114,8 @@ def test_no_list_is_stale_under_load(client):
         for turn in range(20):
             user = f"user {number} {turn % 3}"
             item = f"i{(turn * 7 + number) % 25}"
-            sequence = send(client, user, item)
-            found = client.get(f"/recommend/{user}?k=20")
+            sequence = send(stored, user, item)
+            found = stored.get(f"/recommend/{user}?k=20")
             stale += item in ids(found) or found.json()["last_event"] < sequence
         return stale
 
@@ -91,19 +123,18 @@ def test_no_list_is_stale_under_load(client):
         assert sum(pool.map(cycles, range(8))) == 0
 
 
-def test_an_event_counts_once_and_can_be_retracted(client, model):
-    first = send(client, "u", "i3", id="a")
-    assert send(client, "u", "i3", id="a") == first
-    send(client, "u", "i4")
-    send(client, "u", "i3", event="retraction")
+def test_an_event_counts_once_and_can_be_retracted(stored, model):
+    first = send(stored, "u", "i3", id="a")
+    assert send(stored, "u", "i3", id="a") == first
+    send(stored, "u", "i4")
+    send(stored, "u", "i3", event="retraction")
     want = model.recommend(histories=[["i4"]], k=5)["item"].to_list()
-    assert ids(client.get("/recommend/u?k=5")) == want
+    assert ids(stored.get("/recommend/u?k=5")) == want
 
 
-def test_events_survive_the_service(finished, tmp_path):
-    path = tmp_path / "events.sqlite"
+def test_events_survive_the_service(finished, store):
     for turn in range(2):
-        with start(finished, path) as client:
+        with start(finished, store) as client:
             if not turn:
                 send(client, "u", "i3", "i5")
                 body = {"items": [{"id": "new", "text": "one two drama"}]}
@@ -116,35 +147,35 @@ def test_events_survive_the_service(finished, tmp_path):
         client.app.state.service.close()
 
 
-def test_a_new_item_is_recommended_at_once(client, finished):
+def test_a_new_item_is_recommended_at_once(stored, finished):
     texts = {"n1": "one two drama", "n2": "three three action"}
     body = {"items": [{"id": name, "text": text} for name, text in texts.items()]}
-    assert client.post("/items", json=body).json() == {"added": 2}
+    assert stored.post("/items", json=body).json() == {"added": 2}
     model = recjax.load(finished)
     model.add_items(texts)
     history = ["i1", "n1"]
     want = model.recommend(histories=[history], k=30)
-    found = client.post("/recommend", json={"history": history, "k": 30})
+    found = stored.post("/recommend", json={"history": history, "k": 30})
     assert ids(found) == want["item"].to_list()
     assert "n2" in ids(found)
-    near = ids(client.get("/items/n1/neighbors?k=3"))
+    near = ids(stored.get("/items/n1/neighbors?k=3"))
     assert near == model.similar(["n1"], k=3)["neighbour"].to_list()
-    assert {x["id"] for x in client.get("/items?q=three action").json()["items"]} == {
+    assert {x["id"] for x in stored.get("/items?q=three action").json()["items"]} == {
         "n2"
     }
 
 
-def test_hidden_items_never_appear(client):
+def test_hidden_items_never_appear(stored):
     history = {"history": ["i1"], "k": 25}
-    first = ids(client.post("/recommend", json=history))[0]
-    assert client.patch(f"/items/{first}", json={"hidden": True}).status_code == 200
-    assert first not in ids(client.post("/recommend", json=history))
-    assert first not in ids(client.get("/recommend/nobody?k=25"))
-    assert first not in ids(client.get("/items?k=100"))
-    near = ids(client.get("/items/i1/neighbors?k=25"))
+    first = ids(stored.post("/recommend", json=history))[0]
+    assert stored.patch(f"/items/{first}", json={"hidden": True}).status_code == 200
+    assert first not in ids(stored.post("/recommend", json=history))
+    assert first not in ids(stored.get("/recommend/nobody?k=25"))
+    assert first not in ids(stored.get("/items?k=100"))
+    near = ids(stored.get("/items/i1/neighbors?k=25"))
     assert first not in near
-    assert client.patch(f"/items/{first}", json={"hidden": False}).status_code == 200
-    assert ids(client.post("/recommend", json=history))[0] == first
+    assert stored.patch(f"/items/{first}", json={"hidden": False}).status_code == 200
+    assert ids(stored.post("/recommend", json=history))[0] == first
 
 
 def test_nothing_is_compiled_after_the_start(client):
@@ -368,8 +399,8 @@ def test_titles_reach_the_page_as_text(client):
     assert "innerHTML" not in client.get("/page.js").text
 
 
-def test_a_store_keeps_events_in_order(tmp_path):
-    store = SqliteStore(tmp_path / "a" / "events.sqlite")
+def test_a_store_keeps_events_in_order(store):
+    store = open_store(str(store), "--store")
     events = [
         NewEvent(str(i), "interaction", f"u{i % 2}", float(-i), (f"i{i}", "x"))
         for i in range(300)
