@@ -19,6 +19,8 @@ from recjax.serving.bodies import (
     Feedback,
     Id,
     Items,
+    Predict,
+    Rank,
     Recommend,
     Reload,
     Texts,
@@ -209,15 +211,43 @@ def _add_lists(
         body: Recommend, authorization: Annotated[str, Header()] = ""
     ) -> dict[str, Any]:
         await check_token(authorization)
+        return await _recommend(service, body)
+
+    @app.post("/rank")
+    async def rank(
+        body: Rank, authorization: Annotated[str, Header()] = ""
+    ) -> dict[str, Any]:
+        await check_token(authorization)
         start = time.perf_counter()
-        if (body.user is None) == (body.history is None):
-            raise HTTPException(422, "give either user or history")
-        more = body.k, body.exclude, body.explain
-        if body.user is not None:
-            answer = await service.recommend_user(body.user, *more)
-        else:
-            answer = await service.recommend_history(body.history or [], *more)
+        _check_either(body)
+        names = [item.id for item in body.items]
+        answer = await service.rank(body.user, body.history or [], names)
         return _list(answer, start)
+
+    @app.post("/v1/models/recjax:predict")
+    async def predict(
+        body: Predict, authorization: Annotated[str, Header()] = ""
+    ) -> dict[str, Any]:
+        await check_token(authorization)
+        lists = (_recommend(service, each) for each in body.instances)
+        return {"predictions": await asyncio.gather(*lists)}
+
+
+async def _recommend(service: Service, body: Recommend) -> dict[str, Any]:
+    """Makes the list of one request."""
+    start = time.perf_counter()
+    _check_either(body)
+    more = body.k, body.exclude, body.explain
+    if body.user is not None:
+        answer = await service.recommend_user(body.user, *more)
+    else:
+        answer = await service.recommend_history(body.history or [], *more)
+    return _list(answer, start)
+
+
+def _check_either(body: Recommend | Rank) -> None:
+    if (body.user is None) == (body.history is None):
+        raise HTTPException(422, "give either user or history")
 
 
 def _add_items(app: FastAPI, service: Service, check_token: Any) -> None:

@@ -4,9 +4,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from recjax.serving.live_catalogue import MAX_K
+from recjax.serving.live_catalogue import MAX_K, MAX_SCORED
 
 MAX_HISTORY, MAX_ITEMS, MAX_TEXT = 4096, 1000, 10_000
+MAX_LISTS = 64  # lists of one request
 
 # No control characters: one of them separates ids in the store, and NUL ends strings.
 Id = Annotated[
@@ -47,6 +48,20 @@ class Recommend(Body):
     k: K = 10
     exclude: Annotated[list[Id], Field(max_length=MAX_HISTORY)] = []
     explain: bool = False
+
+
+class Rank(Body):
+    """Items to order: for a user, or for a history."""
+
+    user: Id | None = None
+    history: Annotated[list[Id], Field(max_length=MAX_HISTORY)] | None = None
+    items: Annotated[list[ItemId], Field(min_length=1, max_length=MAX_SCORED)]
+
+
+class Predict(Body):
+    """Requests for lists, as TensorFlow Serving takes them."""
+
+    instances: Annotated[list[Recommend], Field(min_length=1, max_length=MAX_LISTS)]
 
 
 class Item(Body):

@@ -16,6 +16,7 @@ import numpy as np
 from recjax.common.errors import UserError
 from recjax.serving.live_catalogue import BATCH_SIZES, LiveCatalogue, Query
 
+POPULARITY = "popularity"  # the source of a list without a history
 MAX_QUEUE = 1024  # waiting requests, after which new ones are refused
 
 
@@ -134,6 +135,32 @@ class Engine:
 
         return self._submit(job, 0)
 
+    def rank(
+        self, history: Sequence[str], names: Sequence[str]
+    ) -> "Future[tuple[str, list[ListItem]]]":
+        """Orders at most `MAX_SCORED` items, best first; also gives the version.
+
+        The future raises KeyError if there is no such item.
+        """
+
+        def job() -> tuple[str, list[ListItem]]:
+            live = self._live
+            columns = np.array([live.columns[name] for name in names], np.int64)
+            known = (live.columns.get(name) for name in history)
+            rows = np.array([c for c in known if c is not None], np.int64)
+            shares = dict(self._popular)
+            scores_K = (
+                live.score(rows, columns)
+                if len(rows)
+                else np.array([shares.get(column, 0.0) for column in columns.tolist()])
+            )
+            hidden_K = np.array([c in live.hidden for c in columns.tolist()], bool)
+            order = np.argsort(-scores_K[~hidden_K], kind="stable")
+            columns, scores_K = columns[~hidden_K][order], scores_K[~hidden_K][order]
+            return self._version, self._named(columns, scores_K)
+
+        return self._submit(job, self._jobs.qsize())
+
     def neighbours(self, name: str, k: int) -> "Future[list[ListItem]]":
         """Returns the nearest items, with their cosines as scores.
 
@@ -236,7 +263,7 @@ class Engine:
         for position, request in enumerate(requests):
             if position not in ranked:
                 items = self._popular_items(request)
-                answers.append(ItemList(self._version, items, "popularity"))
+                answers.append(ItemList(self._version, items, POPULARITY))
                 continue
             items = self._named(*ranked[position])
             if request.explain:

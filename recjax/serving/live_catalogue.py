@@ -28,8 +28,11 @@ BATCH_SIZES = (1, 8)  # a batch of 2 to 4 takes as long as one of 8
 EXCLUDED_SIZES = (64, 512, 4096)  # excluded items of a query
 K_SIZES = (16, 128)
 MAX_K, MAX_EXCLUDED = K_SIZES[-1], EXCLUDED_SIZES[-1]
+SCORED_SIZES = (32, 1024)  # items that are scored for one history
+MAX_SCORED = 1000
 INSERT_SIZES = (1, 32)  # items that are inserted at a time
 SPARE_SHARE, MIN_SPARE = 0.05, 4096
+MIN_SQUARE = 1e-24  # of the norms, so that an empty column gives 0
 MAX_RECENT = 32  # items of a history that an explanation compares
 
 
@@ -97,6 +100,8 @@ class LiveCatalogue:
                 for k in K_SIZES:
                     none = np.full(excluded, -1)
                     self.rank([Query(history, none, k)] * size)
+        for size in SCORED_SIZES:
+            self.score(history, np.zeros(size, np.int64))
         for k in K_SIZES:
             self.neighbours(0, k - 1)
         self.nearest_in_history(history, history)
@@ -137,6 +142,23 @@ class LiveCatalogue:
             best = columns_BxK[b][is_item_K][: query.k]
             found.append((best, scores_BxK[b][is_item_K][: query.k]))
         return found
+
+    def score(self, history: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Returns scores_K of at most `MAX_SCORED` columns for a history, not empty.
+
+        Hidden items have the score -inf.
+        """
+        size = _at_least(SCORED_SIZES, len(columns))
+        histories = [history[-self._recommender.history_length :]]
+        scores_K = _score_columns(
+            self._recommender,
+            self._params,
+            self._arrays,
+            *pad_left(histories, (1, self._recommender.history_length)),
+            pad_to(columns, size),
+            self._fused(histories, 1),
+        )
+        return np.asarray(scores_K)[: len(columns)]
 
     def neighbours(self, column: int, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns columns and cosines of the items nearest to one."""
@@ -276,6 +298,29 @@ def _cosines(arrays: Arrays, columns_K: jax.Array, recent_R: jax.Array) -> jax.A
     return items_KxD @ recent_RxD.T
 
 
+def _score_batch(
+    recommender: Recommender,
+    params: Any,
+    arrays: Arrays,
+    history_BxH: jax.Array,
+    mask_BxH: jax.Array,
+    fused_BxMxN: jax.Array | None,
+) -> jax.Array:
+    """Returns scores_BxM of all columns; -inf without an item."""
+    apply = partial(recommender.apply, {"params": params})
+    table, index_BxH = arrays.history_MxD, history_BxH
+    if table is None:
+        # The vectors of the histories are gathered from the columns.
+        table = arrays.candidates_DxM[:, history_BxH.reshape(-1)].T
+        index_BxH = jnp.arange(history_BxH.size).reshape(history_BxH.shape)
+    with jax.default_matmul_precision("float32"):
+        queries_BxD = apply(table, index_BxH, mask_BxH, method=Recommender.user_queries)
+        scores_BxM = queries_BxD @ arrays.candidates_DxM + arrays.bias_M[None]
+        if fused_BxMxN is not None:
+            scores_BxM += apply(fused_BxMxN, method=Recommender.fuse_scores)
+    return scores_BxM
+
+
 # Compiled once for all catalogues of the same model and capacity.
 @partial(jax.jit, static_argnums=(0, 1))
 def _rank_batch(
@@ -288,17 +333,9 @@ def _rank_batch(
     excluded_BxS: jax.Array,
     fused_BxMxN: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
-    apply = partial(recommender.apply, {"params": params})
-    table, index_BxH = arrays.history_MxD, history_BxH
-    if table is None:
-        # The vectors of the histories are gathered from the columns.
-        table = arrays.candidates_DxM[:, history_BxH.reshape(-1)].T
-        index_BxH = jnp.arange(history_BxH.size).reshape(history_BxH.shape)
-    with jax.default_matmul_precision("float32"):
-        queries_BxD = apply(table, index_BxH, mask_BxH, method=Recommender.user_queries)
-        scores_BxM = queries_BxD @ arrays.candidates_DxM + arrays.bias_M[None]
-        if fused_BxMxN is not None:
-            scores_BxM += apply(fused_BxMxN, method=Recommender.fuse_scores)
+    scores_BxM = _score_batch(
+        recommender, params, arrays, history_BxH, mask_BxH, fused_BxMxN
+    )
     users_Bx1 = jnp.arange(len(scores_BxM))[:, None]
     columns_BxS = jnp.where(excluded_BxS < 0, scores_BxM.shape[1], excluded_BxS)
     scores_BxM = scores_BxM.at[users_Bx1, columns_BxS].set(-jnp.inf, mode="drop")
@@ -307,9 +344,30 @@ def _rank_batch(
 
 
 @partial(jax.jit, static_argnums=0)
+def _score_columns(
+    recommender: Recommender,
+    params: Any,
+    arrays: Arrays,
+    history_1xH: jax.Array,
+    mask_1xH: jax.Array,
+    columns_K: jax.Array,
+    fused_1xMxN: jax.Array | None,
+) -> jax.Array:
+    columns_K = jnp.maximum(columns_K, 0)  # padding
+    scores_1xM = _score_batch(
+        recommender, params, arrays, history_1xH, mask_1xH, fused_1xMxN
+    )
+    return scores_1xM[0, columns_K]
+
+
+@partial(jax.jit, static_argnums=0)
 def _nearest(k: int, arrays: Arrays, column: jax.Array) -> tuple[jax.Array, jax.Array]:
-    unit_DxM = unit_vectors(arrays.candidates_DxM.T).T
-    cosine_M = unit_DxM[:, column] @ unit_DxM
+    # The norms are divided out afterwards, so that the table is read once.
+    dots_M = arrays.candidates_DxM[:, column] @ arrays.candidates_DxM
+    squares_M = jnp.square(arrays.candidates_DxM).sum(axis=0)
+    cosine_M = dots_M * jax.lax.rsqrt(
+        jnp.maximum(squares_M * squares_M[column], MIN_SQUARE)
+    )
     cosine_M = jnp.where(arrays.bias_M > -jnp.inf, cosine_M, -jnp.inf)
     best_1xK, columns_1xK = top_k(cosine_M[None], k)
     return columns_1xK[0], best_1xK[0]
@@ -317,7 +375,14 @@ def _nearest(k: int, arrays: Arrays, column: jax.Array) -> tuple[jax.Array, jax.
 
 def count_compilations() -> int:
     """Returns the number of programs that have been compiled in this process."""
-    functions: Any = _rank_batch, _nearest, _insert, _set_bias, _cosines
+    functions: Any = (
+        _rank_batch,
+        _score_columns,
+        _nearest,
+        _insert,
+        _set_bias,
+        _cosines,
+    )
     return sum(function._cache_size() for function in functions)
 
 

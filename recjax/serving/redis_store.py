@@ -107,6 +107,13 @@ class RedisStore:
 
         return self._submit(job)
 
+    def item(self, name: str) -> "Future[StoredItem | None]":
+        def job() -> StoredItem | None:
+            found = self._db.hgetall(PREFIX + f"item:{name}")
+            return StoredItem(**found) if found else None
+
+        return self._submit(job)
+
     def close(self) -> None:
         self._thread.shutdown()
         self._db.close()

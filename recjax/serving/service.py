@@ -11,6 +11,7 @@ from recjax.common.errors import UserError
 from recjax.inference.files import locate_model, model_version
 from recjax.inference.model import Model
 from recjax.serving.engine import (
+    POPULARITY,
     Engine,
     ItemList,
     ListItem,
@@ -123,6 +124,25 @@ class Service:
         found = await asyncio.wrap_future(self.engine.recommend(request))
         return Answer(found, last)
 
+    async def rank(
+        self, user: str | None, history: Sequence[str], names: Sequence[str]
+    ) -> Answer:
+        """Orders some items for a user, or for a history if there is no user.
+
+        Raises:
+          UnknownItem: there is no such item.
+        """
+        for name in names:
+            self._check_known(name)
+        last = 0
+        if user is not None:
+            history, last = await self.history(user)
+        found = self.engine.rank(history, names)
+        version, items = await asyncio.wrap_future(found)
+        return Answer(
+            ItemList(version, items, "model" if history else POPULARITY), last
+        )
+
     async def neighbours(self, name: str, k: int) -> list[ListItem]:
         """Returns the items nearest to one.
 
@@ -151,10 +171,9 @@ class Service:
         """
         self._check_known(name)
         live = self.live
-        kept = {x.id: x for x in await asyncio.wrap_future(self.store.items())}
-        text = kept[name].text if name in kept else ""
+        kept = await asyncio.wrap_future(self.store.item(name))
         title = live.titles[live.columns[name]]
-        stored = StoredItem(name, text, title, state)
+        stored = StoredItem(name, kept.text if kept else "", title, state)
         await asyncio.wrap_future(self.store.put_items([stored]))
         await asyncio.wrap_future(self.engine.hide(name, state != ADDED))
 

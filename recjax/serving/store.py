@@ -104,6 +104,9 @@ class Store(Protocol):
     def items(self) -> "Future[list[StoredItem]]":
         """Returns all items, in the order in which they were first stored."""
 
+    def item(self, name: str) -> "Future[StoredItem | None]":
+        """Returns one item; None if it is not stored."""
+
     def close(self) -> None:
         """Completes the pending jobs and closes the store."""
 
@@ -208,6 +211,15 @@ class SqliteStore:
     def items(self) -> "Future[list[StoredItem]]":
         query = "select id, text, title, state from items order by position"
         return self._submit(lambda db: [StoredItem(*row) for row in db.execute(query)])
+
+    def item(self, name: str) -> "Future[StoredItem | None]":
+        query = "select id, text, title, state from items where id = ?"
+
+        def job(db: sqlite3.Connection) -> StoredItem | None:
+            found = db.execute(query, (name,)).fetchone()
+            return StoredItem(*found) if found else None
+
+        return self._submit(job)
 
     def close(self) -> None:
         self._jobs.put(None)

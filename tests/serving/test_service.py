@@ -178,6 +178,33 @@ def test_hidden_items_never_appear(stored):
     assert ids(stored.post("/recommend", json=history))[0] == first
 
 
+def test_some_items_are_ranked(client, model):
+    """In the order of the whole catalogue's scores; hidden ones are left out."""
+    history, names = ["i1", "i2"], [f"i{i}" for i in range(3, 20)]
+    body = {"history": history, "items": [{"id": name} for name in names]}
+    found = client.post("/rank", json=body)
+    scores = model.score(names, histories=[history])[0]
+    order = np.argsort(-scores, kind="stable")
+    assert ids(found) == [names[i] for i in order]
+    got = [item["score"] for item in found.json()["items"]]
+    assert got == pytest.approx(scores[order].tolist(), abs=1e-5)
+    client.delete("/items/i5")
+    assert "i5" not in ids(client.post("/rank", json=body))
+    new = {"user": "nobody", "items": body["items"][:3]}
+    found = client.post("/rank", json=new).json()
+    assert (found["source"], len(found["items"])) == ("popularity", 2)
+    wrong = {**body, "items": [{"id": "nowhere"}]}
+    assert client.post("/rank", json=wrong).status_code == 404
+
+
+def test_several_lists_in_one_request(client):
+    instances = [{"history": ["i1"], "k": 3}, {"user": "u0", "k": 2}]
+    found = client.post("/v1/models/recjax:predict", json={"instances": instances})
+    lists = [client.post("/recommend", json=each) for each in instances]
+    got = [[item["id"] for item in x["items"]] for x in found.json()["predictions"]]
+    assert got == [ids(each) for each in lists]
+
+
 def test_nothing_is_compiled_after_the_start(client):
     before = count_compilations()
     rng = np.random.default_rng(0)

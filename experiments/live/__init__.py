@@ -1,0 +1,1 @@
+"""Replays of a data set's newest events through a live service."""
