@@ -67,7 +67,9 @@ function because(item) {
   return `because of ${near.join(" and ")}`;
 }
 
+let updates = 0;
 async function update() {
+  const mine = ++updates;
   byId("history").replaceChildren(...picked.map((item, index) => row(item, [
     button("remove", `remove ${item.title}`, async () => {
       picked.splice(index, 1);
@@ -77,6 +79,7 @@ async function update() {
   byId("hint").hidden = picked.length > 0;
   const history = picked.map((item) => item.id);
   const found = await call("/recommend", { history, k: 10, explain: true });
+  if (mine !== updates) return;  // a later click is under way
   byId("source").textContent = found.source === "model"
     ? "From your history, newest item last."
     : "The most popular items, until you pick some.";
