@@ -24,12 +24,13 @@ def main(folder: Path) -> None:
         helper.make_node("MatMul", ["q", "x"], ["s"]),
         helper.make_node("TopK", ["s", "k"], ["best", "items"]),
     ]
-    tensors = {"q": queries.shape, "x": columns.shape, "best": None}
+    found = (len(queries), K)
+    tensors = {"q": queries.shape, "x": columns.shape, "best": found}
     infos = {
         name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
         for name, shape in tensors.items()
     }
-    items = helper.make_tensor_value_info("items", TensorProto.INT64, None)
+    items = helper.make_tensor_value_info("items", TensorProto.INT64, found)
     k = helper.make_tensor("k", TensorProto.INT64, [1], [K])
     graph = helper.make_graph(
         nodes, "search", [infos["q"], infos["x"]], [infos["best"], items], [k]
