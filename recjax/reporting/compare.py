@@ -14,6 +14,7 @@ from recjax.common.errors import UserError
 from recjax.common.files import read_json
 from recjax.reporting.markdown import result_table
 from recjax.reporting.results_file import check_results_version, is_interval
+from recjax.runtime.console import keep_console
 
 METRICS = ("hr@10", "ndcg@10", "mrr@10", "auc")
 RESULT_SHAPES = {
@@ -82,10 +83,15 @@ def main() -> None:
     args = parser.parse_args()
     try:
         print(comparison(read_runs(args.runs), args.metrics))
+        sys.stdout.flush()
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as e:  # the table is the result: nobody has received it
+        print(f"error: {e.filename}: {e.strerror}", file=sys.stderr)
         sys.exit(2)
 
 
 if __name__ == "__main__":
+    keep_console(is_result=True)
     main()
