@@ -12,6 +12,7 @@ from typing import Any
 from recjax.common.config import describe_changes
 from recjax.common.errors import UserError
 from recjax.common.files import read_json
+from recjax.common.text import visible
 from recjax.reporting.markdown import result_table
 from recjax.reporting.results_file import check_results_version, is_interval
 from recjax.runtime.console import keep_console
@@ -86,6 +87,9 @@ def main() -> None:
         sys.stdout.flush()
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
+    except (KeyError, TypeError, AttributeError) as e:
+        print(f"error: a results.json is damaged ({visible(str(e))})", file=sys.stderr)
         sys.exit(2)
     except OSError as e:  # the table is the result: nobody has received it
         print(f"error: {e.filename}: {e.strerror}", file=sys.stderr)
