@@ -1,6 +1,7 @@
 """What all commands share: options, errors in one line, tables in and out."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,8 +55,6 @@ def run_command(
     try:
         with exit_on_interrupt():
             import recjax.inference.model  # noqa: F401 (imports JAX, which takes a second)
-            from recjax.runtime.mesh import check_devices
-        check_devices()
         _check_paths(options)
         command(options)
         sys.stdout.flush()
@@ -145,7 +144,8 @@ def _check_paths(options: Any) -> None:
         return
     out = user_path(values.pop("out"), "--out").resolve()
     for name, value in values.items():
-        if not isinstance(value, str) or not Path(value).exists():
+        # Other options hold texts and ids, which may be too long for a path.
+        if not isinstance(value, str) or not os.path.exists(value):
             continue
         path = Path(value).resolve()
         if name == "model" and path.is_dir() and out.is_relative_to(path):

@@ -253,6 +253,13 @@ def test_no_input_and_no_model_is_overwritten(run, finished, tmp_path):
     recjax.load(finished)
 
 
+def test_long_texts_are_no_paths(run, tmp_path):
+    """Options with texts and ids are not checked as paths."""
+    out = f"--out={tmp_path / 'out.csv'}"
+    assert run("similar", f"--text={'one two ' * 600}", out)[0] == 0
+    assert run("recommend", f"--history={'i1 ' * 2000}", out)[0] == 0
+
+
 def test_an_export_overwrites_nothing_but_exports(run, finished, tmp_path):
     folder = shutil.copytree(finished / "model" / "encoder", tmp_path / "encoder")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -11,6 +11,7 @@ it was promoted. Items are added by their texts when they appear. Writes `table.
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -50,8 +51,7 @@ class Simulation:
     def __init__(self, stream: Stream, trained: Path, folder: Path):
         self.stream = stream
         self._learned = folder / "learned"
-        copy = ["cp", "-r", str(trained), str(self._learned)]
-        subprocess.run(copy, check=True)
+        shutil.copytree(trained, self._learned)
         self._store = folder / "learned.sqlite"
         self._services = [
             ServiceProcess(trained, str(folder / "fixed.sqlite")),
@@ -93,7 +93,7 @@ class Simulation:
         return [x.index(event.item) + 1 if event.item in x else 0 for x in lists]
 
     def learn(self, options: Sequence[str]) -> str:
-        """Fine-tunes on what was received; returns what the command says."""
+        """Fine-tunes on the new events; returns a line about the outcome."""
         program = [sys.executable, "-m", "recjax.feedback"]
         command = [f"--model={self._learned}", f"--events={self._store}", *options]
         done = subprocess.run(

@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 
 from recjax.checkpointing import manifest as manifest_lib
 from recjax.common.config import describe_changes
-from recjax.common.errors import UserError
+from recjax.common.errors import UserError, first_line
 
 Identity = dict[str, dict[str, Any]]  # of a run, see `Checkpoints.check_identity`
 
@@ -164,9 +164,9 @@ class CheckpointDirectory:
             os.close(self._descriptor)
 
     def _orbax_path(self, number: int) -> Path:
-        """Path of a checkpoint without the characters that Orbax does not read as such.
+        """Returns a path of a checkpoint without the characters in `PATTERNS`.
 
-        Linux names every open directory by a number.
+        Linux gives every open directory a second name, a number.
         """
         if not PATTERNS & set(str(self.folder)):
             return self.folder / str(number)
@@ -199,8 +199,8 @@ class CheckpointDirectory:
 
     def _report_failure(self, number: int, error: Exception) -> None:
         self._last_failed = True
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        self.log(f"{self.folder / str(number)}: NOT SAVED: {reason[:300]}")
+        reason = first_line(error)[:300]
+        self.log(f"{self.folder / str(number)}: NOT SAVED: {reason}")
         if not jax.process_index():
             self.delete_unfinished(str(number))
 

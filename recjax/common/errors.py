@@ -72,3 +72,8 @@ def _place(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     places = [frame for frame in frames if frame.name == "get_config"]
     return f"{places[-1].filename}, line {places[-1].lineno}: " if places else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message; its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from recjax.common.errors import UserError
+from recjax.common.errors import UserError, first_line
 
 LFS_POINTER = b"version https://git-lfs.github.com/"  # how such a file begins
 
@@ -51,7 +51,7 @@ def writes_to(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as e:  # polars raises its own types, and OSError without a cause
-        cause = getattr(e, "strerror", None) or str(e).strip().splitlines()[0]
+        cause = getattr(e, "strerror", None) or first_line(e)
         raise UserError(f"{path}: cannot be written ({cause})") from None
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from recjax.common.errors import UserError
+from recjax.common.errors import UserError, first_line
 
 
 def is_hub_id(name: str) -> bool:
@@ -39,8 +39,7 @@ def download_snapshot(name: str, patterns: Sequence[str] | None = None) -> Path:
             )
         )
     except Exception as e:  # the client raises many types, mostly network errors
-        lines = str(e).strip().splitlines() or [type(e).__name__]
         problem = (
             "is no directory, and could not be downloaded from the Hugging Face Hub"
         )
-        raise UserError(f"{name}: {problem}: {lines[0]}") from None
+        raise UserError(f"{name}: {problem}: {first_line(e)}") from None

@@ -1,6 +1,5 @@
 """Lists for all users of a model, in parts that survive an interruption."""
 
-import io
 import json
 import shutil
 from pathlib import Path
@@ -18,6 +17,7 @@ from recjax.common.files import (
     write_text_atomically,
     writes_to,
 )
+from recjax.inference.frames import read_parquet
 from recjax.inference.model import Model
 from recjax.reporting.bars import make_bar
 
@@ -81,7 +81,7 @@ def recommend_all(
 def _is_complete(part: Path) -> bool:
     """Returns whether a part is there, and readable to the end."""
     try:
-        pl.read_parquet(io.BytesIO(part.read_bytes()))
+        read_parquet(part)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return False
     return True

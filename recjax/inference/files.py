@@ -13,7 +13,6 @@
 | `manifest.json` | SHA-256 of every file |
 """
 
-import io
 import json
 import os
 import shutil
@@ -32,6 +31,7 @@ from recjax.common.errors import UserError
 from recjax.common.files import file_sha256, read_json, save_tensors, user_path
 from recjax.common.hub import download_snapshot, is_hub_id
 from recjax.data.batching.types import Scorer
+from recjax.inference.frames import read_parquet
 from recjax.inference.parts import (
     EVENTS,
     ITEM,
@@ -156,10 +156,10 @@ def load_parts(folder: Path) -> tuple[ModelParts, list[dict[str, Any]]]:
         )
     try:
         arrays, params = load_file(folder / VECTORS), load_file(folder / PARAMS)
-        items = _read_parquet(folder / ITEMS)
+        items = read_parquet(folder / ITEMS)
         histories = None
         if (folder / HISTORIES).is_file():
-            histories = _read_parquet(folder / HISTORIES)
+            histories = read_parquet(folder / HISTORIES)
         fusion: dict[str, Scorer] = {
             name: restore_baseline(name, _below(arrays, f"fusion/{name}/"), values)
             for name, values in content["fusion"].items()
@@ -306,11 +306,6 @@ def _check_values(parts: ModelParts, folder: Path) -> None:
         rows = parts.histories["items"].explode().drop_nulls().to_numpy()
         if len(rows) and not (rows.min() >= 0 and rows.max() < len(parts.items)):
             raise UserError(f"{folder / HISTORIES}: has items out of the catalogue")
-
-
-def _read_parquet(path: Path) -> pl.DataFrame:
-    # Polars would take the path as a pattern.
-    return pl.read_parquet(io.BytesIO(path.read_bytes()))
 
 
 def _below(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recjax.common.errors import UserError
+from recjax.common.errors import UserError, first_line
 from recjax.common.files import user_path
 from recjax.common.intervals import Interval
 from recjax.common.param_paths import unflatten_params
 from recjax.common.vectors import unit_vectors
-from recjax.data.ingest.tables import to_seconds
 from recjax.data.padding import pad_to
 from recjax.data.text.template import fill_template, parse_template
 from recjax.evaluation.metrics import ranking_values, with_intervals
@@ -28,7 +27,7 @@ from recjax.inference.files import (
     locate_model,
     save_parts,
 )
-from recjax.inference.frames import is_frame, like, to_polars
+from recjax.inference.frames import group_by_user, is_frame, like, to_polars
 from recjax.inference.fusion import Fusion
 from recjax.inference.item_encoder import ItemEncoder
 from recjax.inference.parts import (
@@ -44,6 +43,7 @@ from recjax.inference.parts import (
 from recjax.inference.ranker import Ranker
 from recjax.models.encoders.huggingface import load_config
 from recjax.models.recommender import Recommender, make_model
+from recjax.runtime.mesh import check_devices
 
 CHUNK = 64  # users whose scores of all items are in memory at a time
 FROM_MODEL, FROM_POPULARITY = "model", "popularity"  # where a list comes from
@@ -77,17 +77,17 @@ class Model:
           UserError: there is no such model, a file is damaged, or its golden lists come
             out differently.
         """
+        check_devices()
         folder = locate_model(f"{name}@{revision}" if revision else str(name))
         parts, lists = load_parts(folder)
         model = cls(parts)
         try:
             golden.check(lists, model, folder)
-        except UserError:
+        except (UserError, MemoryError):
             raise
         except Exception as e:  # shapes, names and types of any kind
-            problem = (str(e).strip().splitlines() or [type(e).__name__])[0]
             raise UserError(
-                f"{folder}: its files do not fit each other ({problem[:200]})"
+                f"{folder}: its files do not fit each other ({first_line(e)[:200]})"
             ) from None
         return model
 
@@ -424,27 +424,12 @@ class Model:
                 self.history("")  # says why
             return names, [self.history(name) for name in names], "user"
         if is_frame(histories):
-            names, histories = self._group(to_polars(histories))
+            names, histories = group_by_user(
+                to_polars(histories), self.parts.config.data
+            )
             return names, [self._known(x) for x in histories], "user"
         rows = [self._known(history) for history in histories]
         return list(range(len(rows))), rows, "query"
-
-    def _group(self, frame: pl.DataFrame) -> tuple[list[str], list[list[Any]]]:
-        """Groups a table of interactions by user, in order of time."""
-        data = self.parts.config.data
-        for column in (data.user, data.item):
-            if column not in frame.columns:
-                known = ", ".join(frame.columns)
-                raise UserError(f"histories: no column {column!r}; there are {known}")
-        if data.time and data.time in frame.columns:
-            seconds = to_seconds(frame[data.time])
-            if seconds.null_count():
-                bad = frame[data.time].filter(seconds.is_null())[0]
-                raise UserError(f"histories: {data.time} has {bad!r}, which is no time")
-            frame = frame.with_columns(seconds).sort(data.time, maintain_order=True)
-        grouped = frame.group_by(data.user, maintain_order=True).agg(pl.col(data.item))
-        names = grouped[data.user].cast(pl.String).to_list()
-        return names, grouped[data.item].to_list()
 
     def _known(self, history: Any) -> np.ndarray:
         """Returns the indices of a history's items, without those that are unknown."""

@@ -7,6 +7,7 @@ what is missing before it cannot be, so it is reported.
 import json
 import os
 from pathlib import Path
+from typing import IO
 
 from recjax.reporting.tensorboard import masked_crc32c
 
@@ -61,17 +62,17 @@ def _readable_bytes(path: Path, size: int) -> int:
     """Returns the end of the last record, within a size, before the first bad one."""
     end = 0
     with path.open("rb") as file:
-        while end < size:
-            head, crc = file.read(LENGTH_BYTES), file.read(CRC_BYTES)
-            if len(crc) < CRC_BYTES or masked_crc32c(head) != int.from_bytes(
-                crc, "little"
-            ):
-                break
-            length = int.from_bytes(head, "little")
-            content, crc = file.read(length), file.read(CRC_BYTES)
-            if len(crc) < CRC_BYTES or masked_crc32c(content) != int.from_bytes(
-                crc, "little"
-            ):
+        while (head := _read_checked(file, LENGTH_BYTES)) is not None:
+            content = _read_checked(file, int.from_bytes(head, "little"))
+            if content is None or file.tell() > size:
                 break
             end = file.tell()
     return end
+
+
+def _read_checked(file: IO[bytes], length: int) -> bytes | None:
+    """Reads bytes and the checksum that follows; None if they do not fit."""
+    content, crc = file.read(length), file.read(CRC_BYTES)
+    if len(crc) < CRC_BYTES or masked_crc32c(content) != int.from_bytes(crc, "little"):
+        return None
+    return content

@@ -58,29 +58,7 @@ def copy_params(
                 f"that of text.encoder ({encoder})"
             )
     rows = _rows(parts, item_ids)
-    copied, problems = {}, []
-    for path, own in params.items():
-        found = parts.params.get(path)
-        if path.startswith(OWN):
-            continue
-        if found is None:
-            problems.append(f"{path} is missing")
-        elif path in PER_ITEM:
-            value = np.array(own)
-            if path == BIAS:
-                value[:] = found.mean()
-            known = rows >= 0
-            if found.shape[1:] != own.shape[1:]:
-                problems.append(f"{path} has rows of shape {found.shape[1:]}")
-                continue
-            value[known] = found[rows[known]]
-            copied[path] = value
-        elif found.shape != own.shape:
-            problems.append(f"{path} has shape {found.shape}, not {own.shape}")
-        else:
-            copied[path] = found
-    extra = [x for x in parts.params if x not in params and not x.startswith(OWN)]
-    problems += [f"{path} is not in this model" for path in extra]
+    copied, problems = _match(parts.params, params, rows)
     if problems:
         listed = "; ".join(problems[:5])
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
@@ -96,6 +74,41 @@ def copy_params(
     )
     shardings = {path: params[path].sharding for path in copied}
     return {**params, **place(copied, shardings)}
+
+
+def _match(
+    earlier: FlatParams, params: FlatParams, rows: np.ndarray
+) -> tuple[FlatParams, list[str]]:
+    """Returns the values of parameters that are copied, and what does not fit.
+
+    Args:
+      earlier: the parameters of the other run.
+      params: the drawn parameters.
+      rows: the earlier row of each item; -1 without one.
+    """
+    copied, problems = {}, []
+    for path, own in params.items():
+        found = earlier.get(path)
+        if path.startswith(OWN):
+            continue
+        if found is None:
+            problems.append(f"{path} is missing")
+        elif path in PER_ITEM:
+            if found.shape[1:] != own.shape[1:]:
+                problems.append(f"{path} has rows of shape {found.shape[1:]}")
+                continue
+            value = np.array(own)
+            if path == BIAS:
+                value[:] = found.mean()
+            known = rows >= 0
+            value[known] = found[rows[known]]
+            copied[path] = value
+        elif found.shape != own.shape:
+            problems.append(f"{path} has shape {found.shape}, not {own.shape}")
+        else:
+            copied[path] = found
+    extra = [x for x in earlier if x not in params and not x.startswith(OWN)]
+    return copied, [*problems, *(f"{path} is not in this model" for path in extra)]
 
 
 def _rows(parts: ModelParts, item_ids: np.ndarray) -> np.ndarray:

@@ -20,8 +20,8 @@ from recjax.run.init_from import initial_digest
 def check_sources(config: Any, folder: Path, done: Mapping[str, Any]) -> list[str]:
     """Returns what changed, since a finished run, at the places that it read from.
 
-    What is gone does not count. Another place than that of the run has to hold the same
-    bytes, as if they had been moved.
+    Missing files do not count. Another place than that of the run must have the same
+    bytes: data, encoder and run may move.
 
     Args:
       config: the config, which may name other places than the run's.
@@ -89,12 +89,9 @@ def _changed_encoder(config: Any, done: Mapping[str, Any]) -> list[str]:
 
 def _changed_initial(config: Any, done: Mapping[str, Any]) -> list[str]:
     """Names the model of the initial parameters if it differs."""
-    if (
-        "initial" not in done
-        or initial_digest(config.train.init_from) == done["initial"]
-    ):
-        return []
-    return [f"train.init_from={config.train.init_from!r}"]
+    now = initial_digest(config.train.init_from)
+    # Older results lack it.
+    return [] if done.get("initial", now) == now else ["the initial parameters"]
 
 
 COMPARISONS = {

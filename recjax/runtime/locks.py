@@ -60,7 +60,9 @@ def check_directory(folder: Path, kind: str, option: str) -> None:
     """
     try:
         if (folder / MARK).is_symlink():
-            raise UserError(f"{option} {folder}: its {MARK} is a symbolic link")
+            raise UserError(
+                f"{option} {folder}: its {MARK} is a symbolic link; delete it"
+            )
         if (folder / MARK).is_file():
             other = _read_owner(folder).get("kind", kind)
             if other != kind:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from recjax.common.errors import UserError
+from recjax.common.errors import UserError, first_line
 from recjax.common.param_paths import FlatParams, Rules, match_rules
 
 
@@ -22,7 +22,7 @@ def check_devices() -> None:
     try:
         jax.devices()
     except Exception as e:  # RuntimeError, or a bare AssertionError for CUDA
-        problem = (str(e).strip().splitlines() or ["not available"])[0]
+        problem = first_line(e)
         named = os.environ.get("JAX_PLATFORMS", "")
         raise UserError(
             f"JAX_PLATFORMS={named}: JAX finds no such device ({problem[:200]}); unset "

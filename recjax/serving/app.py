@@ -26,7 +26,8 @@ from recjax.serving.bodies import (
     Texts,
 )
 from recjax.serving.engine import ListItem, NewItem, QueueFull
-from recjax.serving.live_catalogue import MAX_K, count_compilations
+from recjax.serving.live_catalogue import MAX_K
+from recjax.serving.live_programs import count_compilations
 from recjax.serving.metrics import Metrics
 from recjax.serving.service import (
     ADDED,

@@ -5,21 +5,25 @@ thread uses a `LiveCatalogue`, see `engine`.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from recjax.common.errors import UserError
 from recjax.common.param_paths import unflatten_params
-from recjax.common.vectors import unit_vectors
 from recjax.data.padding import pad_left, pad_to, round_up
 from recjax.inference.parts import ItemVectors
-from recjax.models.recommender import Recommender
 from recjax.retrieval.index import GROUP_SIZE
-from recjax.retrieval.top_k import top_k
+from recjax.serving.live_programs import (
+    Arrays,
+    cosines,
+    insert,
+    nearest,
+    rank_batch,
+    score_columns,
+    set_bias,
+)
 
 if TYPE_CHECKING:
     from recjax.inference.model import Model
@@ -32,20 +36,7 @@ SCORED_SIZES = (32, 1024)  # items that are scored for one history
 MAX_SCORED = 1000
 INSERT_SIZES = (1, 32)  # items that are inserted at a time
 SPARE_SHARE, MIN_SPARE = 0.05, 4096
-MIN_SQUARE = 1e-24  # of the norms, so that an empty column gives 0
 MAX_RECENT = 32  # items of a history that an explanation compares
-
-
-class Arrays(NamedTuple):
-    """Vectors and biases of M columns; those without an item have the bias -inf.
-
-    Attributes:
-      history_MxD: vectors of items in histories; None if they are the candidates.
-    """
-
-    candidates_DxM: jax.Array
-    bias_M: jax.Array
-    history_MxD: jax.Array | None
 
 
 class Query(NamedTuple):
@@ -110,10 +101,10 @@ class LiveCatalogue:
             empty_UxD = np.zeros((size, width), np.float32)
             outside = np.full(size, self.capacity)
             vectors = ItemVectors(empty_UxD, empty_UxD, np.zeros(size, np.float32))
-            self._arrays = _insert(self._arrays, outside, *_fields(vectors))
+            self._arrays = insert(self._arrays, outside, *_fields(vectors))
         if self.model.parts.encoder is not None:
             self.model.item_encoder.warm_up()
-        self._arrays = _set_bias(self._arrays, self.capacity, 0.0)
+        self._arrays = set_bias(self._arrays, self.capacity, 0.0)
 
     def rank(self, queries: Sequence[Query]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Returns columns and scores of the best items of at most 8 queries."""
@@ -126,7 +117,7 @@ class LiveCatalogue:
         for b, columns in enumerate(excluded):
             excluded_BxS[b, : len(columns)] = columns
         k = min(_at_least(K_SIZES, max(q.k for q in queries)), self.capacity)
-        columns_BxK, scores_BxK = _rank_batch(
+        columns_BxK, scores_BxK = rank_batch(
             self._recommender,
             k,
             self._params,
@@ -150,7 +141,7 @@ class LiveCatalogue:
         """
         size = _at_least(SCORED_SIZES, len(columns))
         histories = [history[-self._recommender.history_length :]]
-        scores_K = _score_columns(
+        scores_K = score_columns(
             self._recommender,
             self._params,
             self._arrays,
@@ -163,7 +154,7 @@ class LiveCatalogue:
     def neighbours(self, column: int, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns columns and cosines of the items nearest to one."""
         size = min(_at_least(K_SIZES, k + 1), self.capacity)
-        columns_K, cosines_K = map(np.asarray, _nearest(size, self._arrays, column))
+        columns_K, cosines_K = map(np.asarray, nearest(size, self._arrays, column))
         others_K = (columns_K != column) & (cosines_K > -np.inf)
         return columns_K[others_K][:k], cosines_K[others_K][:k]
 
@@ -177,7 +168,7 @@ class LiveCatalogue:
         recent = list(dict.fromkeys(history[::-1].tolist()))[:MAX_RECENT]
         columns_K = pad_to(columns, MAX_K)
         cosines_KxR = np.asarray(
-            _cosines(self._arrays, columns_K, pad_to(np.array(recent), MAX_RECENT))
+            cosines(self._arrays, columns_K, pad_to(np.array(recent), MAX_RECENT))
         )[: len(columns), : len(recent)]
         order_KxR = np.argsort(-cosines_KxR, axis=1, kind="stable")[:, :2]
         return [
@@ -204,7 +195,7 @@ class LiveCatalogue:
             self._bias[column] = float(bias)
         for start in range(0, len(columns), INSERT_SIZES[-1]):
             part = slice(start, start + INSERT_SIZES[-1])
-            self._arrays = _insert(
+            self._arrays = insert(
                 self._arrays, *self._padded(columns[part], vectors, part)
             )
         for column in columns:  # an insertion shows a hidden item again
@@ -229,7 +220,7 @@ class LiveCatalogue:
         else:
             self.hidden.discard(column)
         bias = -np.inf if hidden else self._bias[column]
-        self._arrays = _set_bias(self._arrays, column, bias)
+        self._arrays = set_bias(self._arrays, column, bias)
 
     def _padded(
         self, columns: np.ndarray, vectors: Any, part: slice
@@ -265,125 +256,6 @@ class LiveCatalogue:
 
 def _fields(vectors: Any) -> tuple[Any, Any, Any]:
     return vectors.history_NxD, vectors.candidates_NxD, vectors.bias_N
-
-
-@partial(jax.jit, donate_argnums=0)
-def _insert(
-    arrays: Arrays,
-    columns_U: jax.Array,
-    history_UxD: jax.Array,
-    candidates_UxD: jax.Array,
-    bias_U: jax.Array,
-) -> Arrays:
-    history_MxD = arrays.history_MxD
-    if history_MxD is not None:
-        history_MxD = history_MxD.at[columns_U].set(history_UxD, mode="drop")
-    return Arrays(
-        arrays.candidates_DxM.at[:, columns_U].set(candidates_UxD.T, mode="drop"),
-        arrays.bias_M.at[columns_U].set(bias_U, mode="drop"),
-        history_MxD,
-    )
-
-
-@partial(jax.jit, donate_argnums=0)
-def _set_bias(arrays: Arrays, column: jax.Array, bias: jax.Array) -> Arrays:
-    return arrays._replace(bias_M=arrays.bias_M.at[column].set(bias, mode="drop"))
-
-
-@jax.jit
-def _cosines(arrays: Arrays, columns_K: jax.Array, recent_R: jax.Array) -> jax.Array:
-    """Returns cosines_KxR of items; those of padding mean nothing."""
-    items_KxD = unit_vectors(arrays.candidates_DxM[:, columns_K].T)
-    recent_RxD = unit_vectors(arrays.candidates_DxM[:, recent_R].T)
-    return items_KxD @ recent_RxD.T
-
-
-def _score_batch(
-    recommender: Recommender,
-    params: Any,
-    arrays: Arrays,
-    history_BxH: jax.Array,
-    mask_BxH: jax.Array,
-    fused_BxMxN: jax.Array | None,
-) -> jax.Array:
-    """Returns scores_BxM of all columns; -inf without an item."""
-    apply = partial(recommender.apply, {"params": params})
-    table, index_BxH = arrays.history_MxD, history_BxH
-    if table is None:
-        # The vectors of the histories are gathered from the columns.
-        table = arrays.candidates_DxM[:, history_BxH.reshape(-1)].T
-        index_BxH = jnp.arange(history_BxH.size).reshape(history_BxH.shape)
-    with jax.default_matmul_precision("float32"):
-        queries_BxD = apply(table, index_BxH, mask_BxH, method=Recommender.user_queries)
-        scores_BxM = queries_BxD @ arrays.candidates_DxM + arrays.bias_M[None]
-        if fused_BxMxN is not None:
-            scores_BxM += apply(fused_BxMxN, method=Recommender.fuse_scores)
-    return scores_BxM
-
-
-# Compiled once for all catalogues of the same model and capacity.
-@partial(jax.jit, static_argnums=(0, 1))
-def _rank_batch(
-    recommender: Recommender,
-    k: int,
-    params: Any,
-    arrays: Arrays,
-    history_BxH: jax.Array,
-    mask_BxH: jax.Array,
-    excluded_BxS: jax.Array,
-    fused_BxMxN: jax.Array | None,
-) -> tuple[jax.Array, jax.Array]:
-    scores_BxM = _score_batch(
-        recommender, params, arrays, history_BxH, mask_BxH, fused_BxMxN
-    )
-    users_Bx1 = jnp.arange(len(scores_BxM))[:, None]
-    columns_BxS = jnp.where(excluded_BxS < 0, scores_BxM.shape[1], excluded_BxS)
-    scores_BxM = scores_BxM.at[users_Bx1, columns_BxS].set(-jnp.inf, mode="drop")
-    best_BxK, columns_BxK = top_k(scores_BxM, k)
-    return columns_BxK, best_BxK
-
-
-@partial(jax.jit, static_argnums=0)
-def _score_columns(
-    recommender: Recommender,
-    params: Any,
-    arrays: Arrays,
-    history_1xH: jax.Array,
-    mask_1xH: jax.Array,
-    columns_K: jax.Array,
-    fused_1xMxN: jax.Array | None,
-) -> jax.Array:
-    columns_K = jnp.maximum(columns_K, 0)  # padding
-    scores_1xM = _score_batch(
-        recommender, params, arrays, history_1xH, mask_1xH, fused_1xMxN
-    )
-    return scores_1xM[0, columns_K]
-
-
-@partial(jax.jit, static_argnums=0)
-def _nearest(k: int, arrays: Arrays, column: jax.Array) -> tuple[jax.Array, jax.Array]:
-    # The norms are divided out afterwards, so that the table is read once.
-    dots_M = arrays.candidates_DxM[:, column] @ arrays.candidates_DxM
-    squares_M = jnp.square(arrays.candidates_DxM).sum(axis=0)
-    cosine_M = dots_M * jax.lax.rsqrt(
-        jnp.maximum(squares_M * squares_M[column], MIN_SQUARE)
-    )
-    cosine_M = jnp.where(arrays.bias_M > -jnp.inf, cosine_M, -jnp.inf)
-    best_1xK, columns_1xK = top_k(cosine_M[None], k)
-    return columns_1xK[0], best_1xK[0]
-
-
-def count_compilations() -> int:
-    """Returns the number of programs that have been compiled in this process."""
-    functions: Any = (
-        _rank_batch,
-        _score_columns,
-        _nearest,
-        _insert,
-        _set_bias,
-        _cosines,
-    )
-    return sum(function._cache_size() for function in functions)
 
 
 def _at_least(sizes: Sequence[int], size: int) -> int:

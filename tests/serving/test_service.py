@@ -10,7 +10,7 @@ import pytest
 
 import recjax
 from recjax.inference.files import MANIFEST
-from recjax.serving.live_catalogue import count_compilations
+from recjax.serving.live_programs import count_compilations
 from recjax.serving.redis_store import open_store
 from recjax.serving.store import NewEvent, SqliteStore, StoreError
 from tests.faults.services import RedisServer

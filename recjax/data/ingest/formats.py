@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from recjax.common.errors import UserError
+from recjax.common.errors import UserError, first_line
 from recjax.common.files import sha256
 from recjax.data.ingest.files import find_table, join_lines, read_parts
 from recjax.data.ingest.parsing import NEWLINE, Parsed, clean, parse_csv, parse_lines
@@ -41,8 +41,7 @@ def read_table(path: Path, file_format: str) -> Table:
             everything = pl.concat(tables, how="vertical_relaxed")
             frame = _join_lists(everything)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as e:
-            problem = next(iter(str(e).splitlines()), type(e).__name__)
-            raise UserError(f"{path}: {problem}") from None
+            raise UserError(f"{path}: {first_line(e)}") from None
         parsed = Parsed(frame, np.arange(1, len(frame) + 1))
         left_out = [name for name in everything.columns if name not in frame.columns]
         unreadable = {name: str(everything[name].dtype) for name in left_out}
