@@ -4,7 +4,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,27 +21,16 @@ from recjax.common.text import shorten, visible
 from recjax.config.changed import changed_keys
 from recjax.config.validate_model import (
     check_catalogue,
-    check_encoder,
     check_phases,
     find_untrained_gaps,
 )
 from recjax.data.dataset import Data
-from recjax.data.ingest.sources import locate_encoder
 from recjax.data.splits import load_data
 from recjax.data.text.packing import Tokens
-from recjax.data.text.tokenize import tokenize
 from recjax.evaluation.evaluator import Evaluator
-from recjax.models.encoders.base import EncoderConfig
 from recjax.models.encoders.directory import (
-    TOKENIZER,
-    companion_warnings,
-    find_file,
-    settings_digest,
-    transformer_folder,
-    weights_digest,
     weights_version,
 )
-from recjax.models.encoders.huggingface import load_config, unused_weights
 from recjax.models.recommender import Recommender, make_model
 from recjax.reporting.data_report import (
     data_report,
@@ -52,6 +41,7 @@ from recjax.reporting.data_report import (
 from recjax.reporting.wandb import WandbWriter
 from recjax.reporting.writer import Reporter
 from recjax.run.init_from import copy_params, initial_digest
+from recjax.run.text import Text, load_text
 from recjax.run.workdir import check_disk
 from recjax.runtime.compile_cache import enable_compile_cache, platform_key
 from recjax.runtime.compiler import Compiler
@@ -66,28 +56,6 @@ from recjax.training.initial_params import init_params, trace_init
 from recjax.training.optimizer import PhaseRules, resolve_rules
 
 MAX_TITLE = 80  # characters of a title in the output
-
-
-class Text(NamedTuple):
-    """The text encoder of a run, and the texts that it reads.
-
-    Attributes:
-      folder: directory of the encoder.
-      encoder: static description of the encoder.
-      tokens: the tokenised texts of all items.
-      pretrained: digest of the weights; None if they are drawn at random.
-      settings: digest of the config and the tokenizer.
-      version: `weights_version` from before the digest was computed.
-      warnings: settings in the directory that the config differs from.
-    """
-
-    folder: Path
-    encoder: EncoderConfig
-    tokens: Tokens
-    pretrained: str | None
-    settings: str
-    version: list[Any]
-    warnings: list[str]
 
 
 @contextlib.contextmanager
@@ -154,33 +122,6 @@ def configure_jax() -> None:
     enable_compile_cache()
 
 
-def load_text(config: Any, texts: Sequence[str]) -> Text:
-    """Reads the text encoder's description and tokenises the texts of all items.
-
-    Raises:
-      UserError: no such encoder, or one that does not support the config.
-    """
-    located = locate_encoder(config.text.encoder)
-    folder = transformer_folder(located)
-    settings = settings_digest(folder)
-    encoder = load_config(folder)
-    check_encoder(config, encoder)
-    find_file(folder, TOKENIZER)
-    tokens = tokenize(
-        texts,
-        folder,
-        max_tokens=config.text.max_tokens,
-        vocab_size=encoder.vocab_size,
-    )
-    digest, version = None, []
-    warnings = companion_warnings(located, config.item_tower.pooling)
-    if config.text.pretrained:
-        version = weights_version(folder)
-        digest = weights_digest(folder)
-        warnings += unused_weights(folder)
-    return Text(folder, encoder, tokens, digest, settings, version, warnings)
-
-
 def make_run(
     config: Any,
     mesh: Mesh,
@@ -212,24 +153,8 @@ def make_run(
         folder = text.folder if text else None
         params = copy_params(config.train.init_from, params, data.item_ids, folder, log)
 
-    # The catalogue is encoded later, by each phase.
-    prefix_encoder = None
-    if tokens is not None:
-        prefix_encoder = PrefixEncoder(
-            make_packing(tokens, config.text, mesh),
-            data.num_items,
-            config.text,
-            mesh,
-            compiler,
-            log,
-            reporter.bar,
-        )
-    catalogue = CatalogueBuilder(
-        data.num_items,
-        config.text,
-        mesh,
-        prefix_encoder,
-        placeholder=(lambda shape: shape) if planned_workdir else None,
+    catalogue = make_catalogue(
+        config, data.num_items, tokens, mesh, compiler, reporter, bool(planned_workdir)
     )
     run = Run(
         config=config,
@@ -252,6 +177,41 @@ def make_run(
     )
     timer.add_since("load", timer.process_start)
     return run, params
+
+
+def make_catalogue(
+    config: Any,
+    num_items: int,
+    tokens: Tokens | None,
+    mesh: Mesh,
+    compiler: Compiler,
+    reporter: Reporter,
+    is_planned: bool,
+) -> CatalogueBuilder:
+    """Makes the builder of the catalogue, which each phase encodes later.
+
+    Args:
+      config: the config of the run.
+      num_items: size of the catalogue.
+      tokens: the texts of all items; None without a text source.
+      mesh: the devices.
+      compiler: compiles the encoder.
+      reporter: shows the progress.
+      is_planned: whether this is a dry run, which encodes nothing.
+    """
+    prefix_encoder = None
+    if tokens is not None:
+        prefix_encoder = PrefixEncoder(
+            make_packing(tokens, config.text, mesh),
+            num_items,
+            config.text,
+            mesh,
+            compiler,
+            reporter.log,
+            reporter.bar,
+        )
+    placeholder = (lambda shape: shape) if is_planned else None
+    return CatalogueBuilder(num_items, config.text, mesh, prefix_encoder, placeholder)
 
 
 def build_params(
