@@ -1,9 +1,11 @@
 """The commands of a trained model: files in and out, interruptions, mistakes."""
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -258,6 +260,18 @@ def test_long_texts_are_no_paths(run, tmp_path):
     out = f"--out={tmp_path / 'out.csv'}"
     assert run("similar", f"--text={'one two ' * 600}", out)[0] == 0
     assert run("recommend", f"--history={'i1 ' * 2000}", out)[0] == 0
+
+
+@pytest.mark.parametrize("to", ["stablehlo", "sentence-transformers"])
+def test_an_export_onto_a_full_disk_names_its_directory(run, tmp_path, monkeypatch, to):
+    def fail(*_: object) -> None:
+        raise OSError(errno.EFBIG, "File too large")  # as write() does: no file name
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(Path, "write_text", fail)
+    code, _, output = run("export", f"--to={to}", f"--out={tmp_path / 'out'}")
+    assert code == 2
+    assert f"{tmp_path / 'out'}: cannot be written (File too large)" in output
 
 
 def test_an_export_overwrites_nothing_but_exports(run, finished, tmp_path):

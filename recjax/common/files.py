@@ -66,11 +66,16 @@ def save_tensors(
     path: Path,
     metadata: dict[str, str] | None = None,
 ) -> None:
-    """Writes a safetensors file that everyone may read whom the umask allows."""
-    path.touch()
-    mode = path.stat().st_mode
-    save_file(dict(tensors), path, metadata)  # for the owner alone
-    path.chmod(mode)
+    """Writes a safetensors file that everyone may read whom the umask allows.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    with writes_to(path):
+        path.touch()
+        mode = path.stat().st_mode
+        save_file(dict(tensors), path, metadata)  # for the owner alone
+        path.chmod(mode)
 
 
 def read_bytes(path: Path) -> bytes:

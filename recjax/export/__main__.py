@@ -47,20 +47,22 @@ def export(options: Any) -> None:
     check_directory(folder, EXPORT, "--out")
     parts = recjax.load(options.model).parts
     with directory_lock(folder, EXPORT, "--out"):
-        _write(parts, folder, options)
+        try:
+            written = _write(parts, folder, options)
+        except OSError as e:
+            raise UserError(f"{folder}: cannot be written ({e.strerror})") from None
+    for path in written:
+        print(path)
 
 
-def _write(parts: Any, folder: Path, options: Any) -> None:
+def _write(parts: Any, folder: Path, options: Any) -> list[Path]:
     from recjax.export import onnx, sentence_transformers, stablehlo
 
     if options.to == "stablehlo":
-        written = stablehlo.export_towers(parts, folder)
-    elif options.to == "onnx":
-        written = onnx.export_towers(parts, folder, options.batch)
-    else:
-        written = sentence_transformers.export_encoder(parts, folder)
-    for path in written:
-        print(path)
+        return stablehlo.export_towers(parts, folder)
+    if options.to == "onnx":
+        return onnx.export_towers(parts, folder, options.batch)
+    return sentence_transformers.export_encoder(parts, folder)
 
 
 if __name__ == "__main__":

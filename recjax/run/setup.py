@@ -80,11 +80,13 @@ def open_run(
       UserError: data, weights or names that do not fit, or too small a disk.
     """
     # Before the first array: the options change what JAX computes.
-    configure_jax()
+    cache_warning = configure_jax()
     mesh = make_mesh(config.mesh)
     with contextlib.ExitStack() as stack:
         # Only the first process writes.
         reporter = Reporter(folder, active=jax.process_index() == 0)
+        if cache_warning:
+            reporter.log(f"warning: {cache_warning}")
         checkpoints = Checkpoints(folder, reporter.log, config.train.keep, lock)
         stack.enter_context(contextlib.closing(checkpoints))
         try:
@@ -112,14 +114,18 @@ def open_run(
             raise
 
 
-def configure_jax() -> None:
-    """Sets JAX's global options and turns on its disk cache of compiled programs."""
+def configure_jax() -> str:
+    """Sets JAX's global options and turns on its disk cache of compiled programs.
+
+    Returns:
+      A warning if the cache cannot be used, otherwise "".
+    """
     # By default the dropout bits alone would take a third of a small step. These bits
     # are the same on every mesh too.
     jax.config.update("jax_threefry_partitionable", False)
     # `train.dtype` alone decides: some devices round the products of float32.
     jax.config.update("jax_default_matmul_precision", "float32")
-    enable_compile_cache()
+    return enable_compile_cache()
 
 
 def make_run(

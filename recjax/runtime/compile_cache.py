@@ -13,16 +13,28 @@ PROCESSOR_LINES = ("vendor", "cpu family", "model", "cache", "flags", "CPU", "Fe
 MAX_BYTES = 4 * 2**30  # above it the least recently used programs are deleted
 
 
-def enable_compile_cache() -> None:
-    """Turns JAX's compilation cache on, unless the user has chosen a directory."""
+def enable_compile_cache() -> str:
+    """Turns JAX's compilation cache on, unless the user has chosen a directory.
+
+    Returns:
+      A warning if the cache directory cannot be used, otherwise "".
+    """
     if jax.config.values["jax_compilation_cache_dir"]:
-        return
+        return ""
     # Each processor and version has a directory of its own: a program with instructions
     # that the machine lacks would crash.
     folder = cache_dir() / "compiled" / sha256(platform_key())[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        return (
+            f"cache {folder}: {e.strerror}; programs and frozen prefixes are not kept "
+            "for later runs; set RECJAX_CACHE to a writable directory"
+        )
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
+    return ""
 
 
 def platform_key() -> str:

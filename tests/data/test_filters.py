@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import json
 import re
+import shutil
 
 import numpy as np
 import polars as pl
@@ -276,6 +277,17 @@ def test_liked_items(config, tmp_path):
     assert data.item_ids[data.test.liked(0, 0.0)].tolist() == ["a", "b", "c"]
     data = load_data(open_config(config, folder))
     assert data.item_ids[data.test.liked(0, 4.0)].tolist() == ["a", "b", "c"]
+
+
+def test_test_examples_that_are_training_examples_are_a_warning(config, atomic_dir):
+    data = load_data(open_config(config, atomic_dir, split="fixed"))
+    assert not data.test_rows_in_train
+    folder = shutil.copytree(atomic_dir, atomic_dir.parent / "same" / "tiny")
+    shutil.copyfile(folder / "tiny.train.inter", folder / "tiny.test.inter")
+    data = load_data(open_config(config, folder, split="fixed"))
+    assert data.test_rows_in_train == len(data.test)
+    warnings = data_report.protocol_warnings(data, config.eval)
+    assert any("test examples are training examples too" in line for line in warnings)
 
 
 def test_fixed_splits_without_an_item_file(config, tmp_path):

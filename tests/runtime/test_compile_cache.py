@@ -60,3 +60,13 @@ def test_a_cache_that_the_user_chose_is_kept(config, tmp_path):
     config.update("jax_compilation_cache_dir", str(tmp_path))
     compile_cache.enable_compile_cache()
     assert config.values["jax_compilation_cache_dir"] == str(tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_is_named(config, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(compile_cache, "cache_dir", lambda: tmp_path / "file")
+    config.update("jax_compilation_cache_dir", None)
+    warning = compile_cache.enable_compile_cache()
+    assert "file/compiled" in warning
+    assert "RECJAX_CACHE" in warning
+    assert config.values["jax_compilation_cache_dir"] is None
