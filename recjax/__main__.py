@@ -15,6 +15,7 @@ recjax {__version__}: personalised recommendation with pretrained language model
 
   python -m recjax.main --config={EXAMPLES[0]} --workdir=DIR    train and evaluate
   python -m recjax.main --config=DIR/config.json ...          run a saved config again
+  python -m recjax.main --config=refit:DIR ...                train on all events
   python -m recjax.main --help                                flags and config sections
   python -m recjax.main --help_config                         every config key
   python -m recjax.reporting.compare DIR DIR                  compare finished runs

@@ -3,8 +3,9 @@
     python -m recjax.main --config=quickstart --workdir=runs/quickstart
 
 --config is FILE.py with a function get_config(), the name of a config in the package,
-or the config.json of a run. Every key of the config can be set by a flag:
---config.train.batch_size=32. --help_config prints every key.
+the config.json of a run, or refit:RUN, which trains a finished run's model on all
+events. Every key of the config can be set by a flag: --config.train.batch_size=32.
+--help_config prints every key.
 """
 
 import re

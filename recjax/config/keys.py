@@ -30,7 +30,8 @@ SECTIONS["data"] = {
         "splits",
         "How events become training, validation and test examples: the last two events "
         "of each user (leave_one_out), the last fractions per user (ratio), the newest "
-        "fractions of all (time), held-out users (user), or split files (fixed).",
+        "fractions of all (time), held-out users (user), or split files (fixed). none "
+        "trains on all events; metrics are then in-sample.",
     ),
     "split_fractions": Key(
         (0.1, 0.1), "Fractions of events, or of users, in validation and test."
@@ -196,7 +197,8 @@ SECTIONS["head"] = {
     ),
     "fusion_weights": Key(
         (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
-        "Candidate weights of each baseline, chosen by validation after every epoch.",
+        "Candidate weights of each baseline, chosen by validation after every epoch. "
+        "With data.split='none': the weight of each baseline, in their order.",
     ),
 }
 

@@ -18,6 +18,7 @@ from recjax.config.schema import Key
 
 EXAMPLES = Path(__file__).parent / "examples"
 SAVED_CONFIG = Path(__file__).parent / "saved_config.py"
+REFIT = "refit"  # refit:RUN, see recjax/config/refit.py
 # Patterns in the messages of ml_collections, absl and Python, and what replaces them.
 MESSAGE_REWRITES = (
     # ml_collections lists the values of the section if no key is close.
@@ -44,8 +45,8 @@ def example_names() -> list[str]:
 def config_path(value: str) -> str:
     """Translates a value of --config into FILE.py or FILE.py:ARG.
 
-    The value is FILE.py[:ARG], FILE.json, or the name of a packaged example; anything
-    else is a `UserError`.
+    The value is FILE.py[:ARG], FILE.json, refit:RUN, or the name of a packaged example;
+    anything else is a `UserError`.
     """
     # `config_flags` reads Python files only; one of this package reads the JSON file.
     if value.endswith(".json"):
@@ -53,6 +54,8 @@ def config_path(value: str) -> str:
     path, colon, argument = value.partition(":")
     if path.endswith(".py"):
         return value
+    if path == REFIT:
+        return f"{Path(__file__).parent / REFIT}.py:{argument}"
     if path in example_names():
         return f"{EXAMPLES / path}.py{colon}{argument}"
     if (Path(value) / "config.json").is_file():
@@ -62,8 +65,8 @@ def config_path(value: str) -> str:
     if colon and Path(value).is_file():
         raise UserError(f"--config: {value!r}: a path cannot have a colon; rename it")
     raise UserError(
-        f"--config: {value!r} is neither FILE.py, nor FILE.json, nor one of the "
-        f"examples in the package: {', '.join(example_names())}"
+        f"--config: {value!r} is neither FILE.py, nor FILE.json, nor refit:RUN, nor "
+        f"one of the examples in the package: {', '.join(example_names())}"
     )
 
 

@@ -20,6 +20,7 @@ from recjax.common.errors import UserError
 from recjax.config.choices import allowed_names
 from recjax.config.keys import PHASE, declared_keys
 from recjax.config.schema import Key
+from recjax.data.dataset import NO_SPLIT
 from recjax.models.users import BIDIRECTIONAL, HAS_HEADS, USES_GRAPH
 
 # Validation tries every combination of fusion weights after each epoch.
@@ -137,6 +138,27 @@ def _check_data(config: ConfigDict) -> Iterator[str]:
         key_of_column[column] = key
 
 
+def _check_no_split(config: ConfigDict) -> Iterator[str]:
+    """Without a validation split, nothing can be chosen by validation."""
+    if config.data.split != NO_SPLIT:
+        return
+    where = f"data.split={NO_SPLIT!r} holds nothing out"
+    for phase in config.train.phases:
+        if phase.epochs and (phase.keep != "last" or phase.patience):
+            yield (
+                f"phase {phase.name}: {where}, so no epoch can be chosen; set "
+                "keep='last' and patience=0, or use --config=refit:RUN"
+            )
+    fused, weights = tuple(config.head.fusion), tuple(config.head.fusion_weights)
+    if fused and len(fused) != len(weights):
+        yield (
+            f"head.fusion_weights: {where}; set one weight for each of {fused}, or use "
+            "--config=refit:RUN"
+        )
+    if config.data.cold_items:
+        yield f"data.cold_items: {where}; set 0"
+
+
 def _check_ratings(config: ConfigDict) -> Iterator[str]:
     data = config.data
     for key, value in (
@@ -207,7 +229,8 @@ def _check_baselines(config: ConfigDict) -> Iterator[str]:
         yield "head.fusion_weights: () has no weight; set at least one"
     if len(set(fused)) < len(fused):
         yield f"head.fusion: {fused} contains a baseline twice"
-    if len(weights) ** len(fused) > MAX_FUSION_COMBINATIONS:
+    searched = config.data.split != NO_SPLIT
+    if searched and len(weights) ** len(fused) > MAX_FUSION_COMBINATIONS:
         yield (
             f"head.fusion_weights: {len(weights)} weights for each of {len(fused)} "
             f"baselines are more than {MAX_FUSION_COMBINATIONS} combinations"
@@ -245,6 +268,7 @@ def _check_wandb(config: ConfigDict) -> Iterator[str]:
 RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _check_phases,
     _check_data,
+    _check_no_split,
     _check_ratings,
     _check_metrics,
     _check_towers,

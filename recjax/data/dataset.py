@@ -9,6 +9,8 @@ import polars as pl
 
 from recjax.data.text.template import Part, fill_template, parse_template
 
+NO_SPLIT = "none"  # `data.split` that trains on all events
+
 
 @dataclass(frozen=True)
 class Examples:

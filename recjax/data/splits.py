@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from recjax.common.errors import UserError
-from recjax.data.dataset import Data, Examples, concat_ranges
+from recjax.data.dataset import NO_SPLIT, Data, Examples, concat_ranges
 from recjax.data.ingest.reader import Events, Reader, item_indices
 from recjax.data.ingest.sources import locate_data
 
@@ -127,12 +127,26 @@ def split_by_user(reader: Reader, events: Events) -> Splits:
     return select(train, True), select(valid, False), select(test, False)
 
 
+def without_split(reader: Reader, events: Events) -> Splits:
+    """Trains on all events, for a model that is used instead of compared.
+
+    Validation and test are the last event of each user, which is a training event too:
+    their metrics are in-sample.
+    """
+    (users,) = np.nonzero(np.diff(events.bounds))
+    train = events.cut(users, events.bounds[users + 1] - 1, all_positions=True)
+    (users,) = np.nonzero(np.diff(events.bounds) >= 2)
+    last = events.cut(users, events.bounds[users + 1] - 1, all_positions=False)
+    return train, last, last
+
+
 # `data.split_fractions` gives the fractions of validation and test.
 SPLITS: dict[str, Callable[[Reader, Events], Splits]] = {
     "leave_one_out": leave_one_out,
     "ratio": split_by_ratio,
     "time": split_by_time,
     "user": split_by_user,
+    NO_SPLIT: without_split,
 }
 SPLIT_NAMES = (*SPLITS, "fixed")
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from recjax.common.vectors import unit_vectors
 from recjax.data.batching.eval_batches import make_queries, sample_candidates
 from recjax.data.batching.types import Queries, Scorer
-from recjax.data.dataset import Data, Examples
+from recjax.data.dataset import NO_SPLIT, Data, Examples
 from recjax.data.padding import round_up
 from recjax.evaluation.metrics import MetricValues, ranking_values
 from recjax.evaluation.model_scorer import ModelScorer
@@ -142,14 +142,18 @@ class Evaluator:
     ) -> tuple[np.ndarray, MetricValues]:
         """Chooses the best weights_M of score fusion by a grid search.
 
+        Without a split they are those of `head.fusion_weights`.
+
         Those in `params` are ignored; among equal combinations the first one wins.
 
         Returns:
           weights_M, and the metrics of the examples with these weights.
         """
         head = self.config.head
-        grid = itertools.product(head.fusion_weights, repeat=len(head.fusion))
-        weights_WxM = np.array(list(grid), np.float32)
+        grid = list(itertools.product(head.fusion_weights, repeat=len(head.fusion)))
+        if self.config.data.split == NO_SPLIT:
+            grid = [tuple(head.fusion_weights)]  # nothing to choose them by
+        weights_WxM = np.array(grid, np.float32)
         placed_WxM = replicate(weights_WxM, self.mesh)
         encoded = scorer.encode_catalogue(params)
         is_example, parts = [], []

@@ -3,6 +3,7 @@
 from typing import Any
 
 from recjax.common.text import escape_markdown
+from recjax.data.dataset import NO_SPLIT
 from recjax.inference.parts import STATE, TRAINED, ModelParts
 
 
@@ -34,7 +35,10 @@ def model_card(parts: ModelParts) -> str:
         lines.append(f"- text of an item: `{parts.config.text.template}`")
     lines += [f"- {key}: {escape_markdown(str(x))}" for key, x in _facts(about)]
     if metrics := about.get("metrics"):
-        lines += ["", "## Metrics on the test split", ""]
+        title = "Metrics on the test split"
+        if about.get("split") == NO_SPLIT:
+            title = "Metrics on training events (nothing was held out)"
+        lines += ["", f"## {title}", ""]
         lines += ["| metric | value | 95% interval |", "|---|---|---|"]
         lines += [
             f"| {name} | {x['value']:.4f} | [{x['low']:.4f}, {x['high']:.4f}] |"

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recjax.data.dataset import Data, Examples, count_events
+from recjax.data.dataset import NO_SPLIT, Data, Examples, count_events
 from recjax.data.text.packing import Tokens
 
 MAX_REJECTED_SHARE = 0.1  # of the rows of a file
@@ -31,9 +31,12 @@ def data_report(data: Data, tokens: Tokens | None, config: Any) -> str:
         "training examples": f"{len(data.train):,}",
         "events per example": f"median {int(np.median(lengths_R))}, longest "
         f"{lengths_R.max()}, {longer:.0%} longer than data.history_length",
-        "validation": _describe_split(data.valid, events_N),
-        "test": _describe_split(data.test, events_N),
     }
+    if config.data.split == NO_SPLIT:
+        rows["held out"] = "nothing; metrics are of the last event of each user"
+    else:
+        rows["validation"] = _describe_split(data.valid, events_N)
+        rows["test"] = _describe_split(data.test, events_N)
     for name, (given, used) in data.row_counts.items():
         if given > used:
             rows[name] = f"{given - used:,} of {given:,} rows rejected"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from recjax.common.text import escape_markdown, visible
+from recjax.data.dataset import NO_SPLIT
 from recjax.reporting.markdown import interval_cell, markdown_table, result_table
 
 
@@ -96,7 +97,14 @@ def protocol_text(final: Mapping[str, Any]) -> str:
     """Describes the evaluation protocol in plain sentences."""
     protocol = final["protocol"]
     masked = "are" if protocol["mask_seen"] else "are not"
+    in_sample = ""
+    if protocol["split"] == NO_SPLIT:
+        in_sample = (
+            "In-sample: nothing was held out, so the values say how well the model "
+            "fits its training events, not how well it recommends. "
+        )
     return (
+        f"{in_sample}"
         "Values with 95% bootstrap intervals over users. "
         f"Split: {protocol['split']}; candidates: {protocol['candidates']}; seen items "
         f"{masked} masked; ties: {protocol['ties']}. "

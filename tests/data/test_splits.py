@@ -146,6 +146,17 @@ def test_split_by_user(config, tmp_path, seed):
     assert other.fingerprint != data.fingerprint
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_without_a_split_all_events_are_trained_on(config, tmp_path, seed):
+    events = make_events(seed)
+    data = load(config, tmp_path / "x", events, split="none")
+    assert data.train.all_positions
+    assert sorted(data.item_ids[data.train.events()]) == sorted(e[1] for e in events)
+    own = {u: e for u, e in histories(events).items() if len(e) >= 2}
+    want = [every_target(u, e, len(e) - 1, len(e))[0] for u, e in own.items()]
+    assert tasks_of(data, data.test) == tasks_of(data, data.valid) == want
+
+
 @pytest.mark.parametrize("least", [2, 4, 6])
 def test_k_core_and_ratings(config, tmp_path, least):
     events = make_events(1)
