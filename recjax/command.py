@@ -1,4 +1,4 @@
-"""What all commands share: options, errors in one line, tables in and out."""
+"""Shared parts of all commands: options, errors in one line, tables in and out."""
 
 import argparse
 import os
@@ -13,8 +13,8 @@ from recjax.common.text import visible
 from recjax.runtime.console import (
     INTERRUPTED,
     exit_on_interrupt,
+    exit_soon,
     keep_console,
-    leave,
 )
 from recjax.runtime.host_memory import keep_memory
 
@@ -60,7 +60,7 @@ def run_command(
         sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        leave(INTERRUPTED)
+        exit_soon(INTERRUPTED)
     except UserError as e:
         _fail(str(e), e.details)
     except OSError as e:
@@ -69,7 +69,7 @@ def run_command(
         _fail(f"{e.filename or 'files'}: {e.strerror}")
     except MemoryError:
         _fail("memory: not enough for this command")
-    leave(0)
+    exit_soon(0)
 
 
 def read_frame(name: str, option: str, ids: Sequence[str] = (), time: str = "") -> Any:
@@ -145,9 +145,12 @@ def _check_paths(options: Any) -> None:
     out = user_path(values.pop("out"), "--out").resolve()
     for name, value in values.items():
         # Other options hold texts and ids, which may be too long for a path.
-        if not isinstance(value, str) or not os.path.exists(value):
+        if not isinstance(value, str):
             continue
-        path = Path(value).resolve()
+        expanded = os.path.expanduser(value)
+        if not os.path.exists(expanded):
+            continue
+        path = Path(expanded).resolve()
         if name == "model" and path.is_dir() and out.is_relative_to(path):
             raise UserError(f"--out: {out}: lies in the model; choose another place")
         if path == out:
@@ -171,4 +174,4 @@ def _fail(message: str, details: Sequence[str] = ()) -> NoReturn:
     print(f"error: {visible(message)}", file=sys.stderr)
     for line in details:
         print(f"  {line}", file=sys.stderr)
-    leave(2)
+    exit_soon(2)

@@ -25,8 +25,8 @@ from recjax.config.load import check_key, config_path, explain
 from recjax.runtime.console import (
     INTERRUPTED,
     exit_on_interrupt,
+    exit_soon,
     keep_console,
-    leave,
 )
 from recjax.runtime.host_memory import keep_memory, use_huge_pages
 
@@ -35,7 +35,7 @@ def _fail(message: str, details: Sequence[str] = ()) -> NoReturn:
     print(f"error: {visible(message)}", file=sys.stderr)
     for line in details:
         print(f"  {line}", file=sys.stderr)
-    leave(2)
+    exit_soon(2)
 
 
 def _define_config() -> Any:
@@ -181,10 +181,10 @@ def main(argv: Any) -> None:
     except Stopped as e:
         where = "" if e.saved else " from the last save, the newest state was NOT SAVED"
         print(f"stopped: the same command resumes{where}", file=sys.stderr)
-        leave(STOPPED)
+        exit_soon(STOPPED)
     except KeyboardInterrupt:  # before there is anything to save
         print("interrupted", file=sys.stderr)
-        leave(INTERRUPTED)
+        exit_soon(INTERRUPTED)
     except UserError as e:
         if _DEBUG.value:
             raise
@@ -200,7 +200,7 @@ def main(argv: Any) -> None:
             f"memory: {str(e) or 'not enough for this run'}; try a smaller "
             "train.batch_size, eval.batch_size or data.history_length"
         )
-    leave(0)
+    exit_soon(0)
 
 
 if __name__ == "__main__":

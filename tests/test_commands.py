@@ -27,7 +27,7 @@ PROGRAMS = {
 @pytest.fixture
 def run(finished, capsys, monkeypatch):
     """Runs a command; returns exit code, output and errors."""
-    monkeypatch.setattr(command, "leave", sys.exit)  # which would end this process
+    monkeypatch.setattr(command, "exit_soon", sys.exit)  # which would end this process
     monkeypatch.setattr(command, "keep_console", lambda **_: None)
     monkeypatch.setattr(command, "keep_memory", lambda: None)
 
@@ -255,6 +255,21 @@ def test_no_input_and_no_model_is_overwritten(run, finished, tmp_path):
     recjax.load(finished)
 
 
+def test_no_input_in_the_home_directory_is_overwritten(
+    run, finished, tmp_path, monkeypatch
+):
+    """Shells leave `~` after `=` as it is, so options expand it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    users = tmp_path / "users.csv"
+    users.write_text("user_id,item_id\na,i1\n")
+    code, _, output = run("recommend", "--users=~/users.csv", "--out=~/users.csv")
+    assert (code, "is the file of --users" in output) == (2, True)
+    (tmp_path / "shop").symlink_to(finished)
+    out = "--out=~/shop/model/items.parquet"
+    code, _, output = run("embed", out, model="~/shop")
+    assert (code, "lies in the model" in output) == (2, True)
+
+
 def test_long_texts_are_no_paths(run, tmp_path):
     """Options with texts and ids are not checked as paths."""
     out = f"--out={tmp_path / 'out.csv'}"
@@ -262,8 +277,16 @@ def test_long_texts_are_no_paths(run, tmp_path):
     assert run("recommend", f"--history={'i1 ' * 2000}", out)[0] == 0
 
 
-@pytest.mark.parametrize("to", ["stablehlo", "sentence-transformers"])
-def test_an_export_onto_a_full_disk_names_its_directory(run, tmp_path, monkeypatch, to):
+@pytest.mark.parametrize(
+    ("to", "name"),
+    [
+        ("stablehlo", "user_tower.stablehlo"),
+        ("sentence-transformers", "modules.json"),
+    ],
+)
+def test_an_export_onto_a_full_disk_names_the_file(
+    run, tmp_path, monkeypatch, to, name
+):
     def fail(*_: object) -> None:
         raise OSError(errno.EFBIG, "File too large")  # as write() does: no file name
 
@@ -271,7 +294,8 @@ def test_an_export_onto_a_full_disk_names_its_directory(run, tmp_path, monkeypat
     monkeypatch.setattr(Path, "write_text", fail)
     code, _, output = run("export", f"--to={to}", f"--out={tmp_path / 'out'}")
     assert code == 2
-    assert f"{tmp_path / 'out'}: cannot be written (File too large)" in output
+    file = tmp_path / "out" / name
+    assert f"{file}: cannot be written (File too large)" in output
 
 
 def test_an_export_overwrites_nothing_but_exports(run, finished, tmp_path):

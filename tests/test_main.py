@@ -212,7 +212,9 @@ def test_a_dry_run_trains_and_writes_nothing(tmp_path, atomic_dir):
         "--dry_run",
     )
     assert done.returncode == 0, done.stderr
-    assert "dry run: no problems; the work directory is as it was" in done.stdout
+    assert (
+        "dry run: no problems; nothing was written to the run directory" in done.stdout
+    )
     assert not (tmp_path / "r").exists()
 
 
@@ -401,14 +403,14 @@ async def wait():
     await future
 
 
-async def leave():
+async def exit_soon():
     waiting = asyncio.ensure_future(wait())
     await asyncio.sleep(0.05)
     return waiting
 
 
 loop = asyncio.new_event_loop()
-waiting = loop.run_until_complete(leave())
+waiting = loop.run_until_complete(exit_soon())
 loop.close()
 fail = threading.Thread(target=promise.set_exception, args=[OSError("disk full")])
 fail.start()

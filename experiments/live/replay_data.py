@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from recjax.common.errors import UserError
 from recjax.data.ingest.reader import Reader
 from recjax.data.ingest.sources import locate_data
+from recjax.data.ingest.tables import DAY
 from recjax.data.text.template import fill_template, parse_template
 
 PREFIX = "past"
-DAY = 86_400.0  # seconds
 
 
 class StreamEvent(NamedTuple):
@@ -47,8 +48,13 @@ def divide(config: Any, folder: Path, fraction: float) -> Stream:
       config: a config whose data have times.
       folder: a directory for the files.
       fraction: newest fraction of the events, which becomes the stream.
+
+    Raises:
+      UserError: the events have no times, or cannot be read.
     """
     data = config.data
+    if not data.time:
+        raise UserError("data.time: a stream needs times; name their column")
     reader = Reader(config, locate_data(data.source))
     events, items = reader.events()
     size = len(events.items)
@@ -90,7 +96,9 @@ def divide(config: Any, folder: Path, fraction: float) -> Stream:
         rating="",
         min_rating=0.0,
         user_table=False,
+        user_key="",  # the ids are hashed already
         k_core=0,
     )
+    own.eval.like_threshold = 0.0
     own.report.save_model = True
     return Stream(own.lock(), stream, *rendered)

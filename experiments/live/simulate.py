@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import polars as pl
@@ -53,13 +54,16 @@ class Simulation:
         self._learned = folder / "learned"
         shutil.copytree(trained, self._learned)
         self._store = folder / "learned.sqlite"
-        self._services = [
-            ServiceProcess(trained, str(folder / "fixed.sqlite")),
-            ServiceProcess(self._learned, str(self._store)),
-        ]
+        self._services = [ServiceProcess(trained, str(folder / "fixed.sqlite"))]
+        try:
+            self._services.append(ServiceProcess(self._learned, str(self._store)))
+        except SystemExit:
+            self.close()
+            raise
         self._clients = [HttpClient(x.port) for x in self._services]
         self._frozen: dict[str, list[str]] = {}
         self._added: set[str] = set()
+        self.attempts = 0
         self.promotions = 0
 
     def close(self) -> None:
@@ -94,6 +98,7 @@ class Simulation:
 
     def learn(self, options: Sequence[str]) -> str:
         """Fine-tunes on the new events; returns a line about the outcome."""
+        self.attempts += 1
         program = [sys.executable, "-m", "recjax.feedback"]
         command = [f"--model={self._learned}", f"--events={self._store}", *options]
         done = subprocess.run(
@@ -108,7 +113,7 @@ class Simulation:
         return lines[-1] if lines else "nothing learned"
 
     def _list(self, client: HttpClient, user: str) -> list[str]:
-        answer = client.get(f"/recommend/{user}?k={K}")
+        answer = client.get(f"/recommend/{quote(user, safe='')}?k={K}")
         return [item["id"] for item in answer["items"]]
 
     def _add_item(self, client: HttpClient, item: str) -> None:
@@ -151,7 +156,8 @@ def simulate(args: argparse.Namespace, folder: Path) -> tuple[pl.DataFrame, str]
     described = (
         f"{len(rows):,} events of {table['user'].n_unique():,} users after "
         f"{args.config}'s past; periods of {args.days} days; "
-        f"{simulation.promotions} promotions of {period}; {machine()}"
+        f"{simulation.promotions} promotions of {simulation.attempts} candidates; "
+        f"{machine()}"
     )
     return table, described
 
@@ -232,6 +238,19 @@ def plot(summary: pl.DataFrame, path: Path, title: str) -> None:
     figure.savefig(path, dpi=110)
 
 
+def check_options(args: argparse.Namespace) -> None:
+    """Checks the numbers on the command line.
+
+    Raises:
+      UserError: one is out of range.
+    """
+    if not 0 < args.fraction < 1:
+        raise UserError(f"--fraction: {args.fraction} is not between 0 and 1")
+    for name in ("days", "parts"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name}: {getattr(args, name)} is not at least 1")
+
+
 def main() -> None:
     """Simulates, and writes table and plot."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -241,17 +260,18 @@ def main() -> None:
     )
     parser.add_argument("--out", required=True, help="directory for table and plot")
     parser.add_argument(
-        "--fraction", type=float, default=0.2, help="of the events (0.2)"
+        "--fraction", type=float, default=0.2, help="newest fraction to replay (0.2)"
     )
-    parser.add_argument("--days", type=int, default=1, help="of a period (1)")
+    parser.add_argument("--days", type=int, default=1, help="days of a period (1)")
     parser.add_argument("--parts", type=int, default=8, help="points of a curve (8)")
     parser.add_argument(
         "feedback", nargs="*", help="after --: options of recjax.feedback"
     )
     args = parser.parse_args()
-    out = user_path(args.out, "--out")
-    out.mkdir(parents=True, exist_ok=True)
     try:
+        out = user_path(args.out, "--out")
+        check_options(args)
+        out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as tmp:
             table, described = simulate(args, Path(tmp))
     except UserError as e:

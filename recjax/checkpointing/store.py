@@ -164,9 +164,9 @@ class CheckpointDirectory:
             os.close(self._descriptor)
 
     def _orbax_path(self, number: int) -> Path:
-        """Returns a path of a checkpoint without the characters in `PATTERNS`.
+        """Returns the checkpoint's path, through /proc/self/fd if it has `PATTERNS`.
 
-        Linux gives every open directory a second name, a number.
+        Orbax would take these characters for a pattern.
         """
         if not PATTERNS & set(str(self.folder)):
             return self.folder / str(number)

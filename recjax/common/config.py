@@ -7,10 +7,7 @@ from typing import Any
 
 # Where data and weights lie, and what is reported, do not decide what a run computes:
 # the bytes of data and weights do.
-PLACES = (
-    *("data.source", "data.user_key", "text.encoder"),
-    "train.init_from",
-)
+PLACES = ("data.source", "data.user_key", "text.encoder", "train.init_from")
 REPORT = "report."
 DIGEST = re.compile("[0-9a-f]{64}")
 _ABSENT = "nothing"  # shown for a key that only the other mapping has

@@ -66,16 +66,11 @@ def save_tensors(
     path: Path,
     metadata: dict[str, str] | None = None,
 ) -> None:
-    """Writes a safetensors file that everyone may read whom the umask allows.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    with writes_to(path):
-        path.touch()
-        mode = path.stat().st_mode
-        save_file(dict(tensors), path, metadata)  # for the owner alone
-        path.chmod(mode)
+    """Writes a safetensors file that everyone may read whom the umask allows."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path, metadata)  # for the owner alone
+    path.chmod(mode)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -154,7 +149,9 @@ def user_path(text: str, name: str) -> Path:
     except UnicodeEncodeError:
         raise UserError(f"{name}: {text!a} is not valid UTF-8") from None
     except RuntimeError:
-        raise UserError(f"{name}: {text!r}: there is no home directory") from None
+        raise UserError(
+            f"{name}: {text!r}: there is no home directory; write the whole path"
+        ) from None
 
 
 def sha256(content: str | bytes) -> str:

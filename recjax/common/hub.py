@@ -10,7 +10,7 @@ from recjax.common.errors import UserError, first_line
 def is_hub_id(name: str) -> bool:
     """Returns whether a name is `owner/name`, perhaps with `@revision`.
 
-    In a directory with the name of the owner it is a path.
+    If there is a directory with the name of the owner, the name is a path instead.
     """
     if Path(name.partition("/")[0]).is_dir():
         return False
@@ -22,7 +22,7 @@ def download_snapshot(name: str, patterns: Sequence[str] | None = None) -> Path:
 
     Args:
       name: `owner/name` or, for a branch, tag or commit, `owner/name@revision`.
-      patterns: of the files to download; None is all.
+      patterns: patterns of the names of files to download; None downloads all.
 
     Raises:
       UserError: the download failed.
@@ -42,4 +42,7 @@ def download_snapshot(name: str, patterns: Sequence[str] | None = None) -> Path:
         problem = (
             "is no directory, and could not be downloaded from the Hugging Face Hub"
         )
-        raise UserError(f"{name}: {problem}: {first_line(e)}") from None
+        raise UserError(
+            f"{name}: {problem} ({first_line(e)}); name a directory, or check the "
+            "network"
+        ) from None

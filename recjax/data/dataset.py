@@ -159,7 +159,7 @@ class Data:
     left_out: dict[str, int]  # events, users or examples not used, by description
     held_out_N: np.ndarray  # whether an item is held out of training, negatives too
     unreadable: dict[str, str]  # columns of items that cannot become text, with types
-    test_rows_in_train: int  # test examples that split files repeat from training
+    test_examples_in_train: int  # number of test examples that are training examples
 
     @property
     def num_items(self) -> int:

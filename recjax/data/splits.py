@@ -267,8 +267,8 @@ def read_fixed(reader: Reader) -> tuple[np.ndarray, pl.DataFrame, Splits]:
             frame[data.rating].to_numpy() if data.rating else unknown_R,
         )
 
-    same = [data.user, data.history, data.item]
+    same = [pl.col(data.user), histories.list.join(" "), pl.col(data.item)]
     repeated = tables[2].frame.join(tables[0].frame, on=same, how="semi")
-    reader.test_rows_in_train = len(repeated)
+    reader.test_examples_in_train = len(repeated)
     train, valid, test = (examples(table.frame) for table in tables)
     return user_ids, items, (train, valid, test)

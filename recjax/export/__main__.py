@@ -47,10 +47,7 @@ def export(options: Any) -> None:
     check_directory(folder, EXPORT, "--out")
     parts = recjax.load(options.model).parts
     with directory_lock(folder, EXPORT, "--out"):
-        try:
-            written = _write(parts, folder, options)
-        except OSError as e:
-            raise UserError(f"{folder}: cannot be written ({e.strerror})") from None
+        written = _write(parts, folder, options)
     for path in written:
         print(path)
 

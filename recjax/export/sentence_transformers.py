@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from recjax.common.errors import UserError
-from recjax.common.files import read_json, save_tensors
+from recjax.common.files import read_json, save_tensors, writes_to
 from recjax.common.param_paths import FlatParams
 from recjax.config.base import ENCODER
 from recjax.inference.files import SETTINGS
@@ -16,6 +16,7 @@ from recjax.inference.parts import ModelParts
 from recjax.models.encoders.base import Weights
 from recjax.models.encoders.huggingface import MODEL_TYPES
 
+WEIGHTS = "model.safetensors"
 POOLINGS = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
 
 
@@ -49,11 +50,9 @@ def export_encoder(parts: ModelParts, folder: Path) -> list[Path]:
     text = parts.config.text
     params = merge_lora(params, text.lora_rank, text.lora_alpha)
     weights = MODEL_TYPES[raw["model_type"]].weights
-    save_tensors(
-        dict(their_weight(weights, path, x) for path, x in params.items()),
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
-    )
+    tensors = dict(their_weight(weights, path, x) for path, x in params.items())
+    with writes_to(folder / WEIGHTS):
+        save_tensors(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     width = parts.params[ENCODER + "embeddings/word/embedding"].shape[1]
     pool = {"word_embedding_dimension": int(width)}
     pool |= {key: name == pooling for name, key in POOLINGS.items()}
@@ -71,7 +70,8 @@ def export_encoder(parts: ModelParts, folder: Path) -> list[Path]:
             "do_lower_case": False,
         },
     }.items():
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+        with writes_to(folder / name):
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 

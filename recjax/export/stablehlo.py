@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from recjax.common.errors import UserError
-from recjax.common.files import atomic_files, read_bytes, save_tensors
+from recjax.common.files import atomic_files, read_bytes, save_tensors, writes_to
 from recjax.export.towers import item_tower, user_tower
 from recjax.inference.parts import ModelParts
 
@@ -52,8 +52,10 @@ def _write(path: Path, function: Any, params: Any, *inputs: Any) -> list[Path]:
         ) from None
     files = [path.with_suffix(PROGRAM), path.with_suffix(WEIGHTS)]
     with atomic_files(*files) as (program_file, weights_file):
-        program_file.write_bytes(program)
-        save_tensors(params, weights_file)
+        with writes_to(files[0]):
+            program_file.write_bytes(program)
+        with writes_to(files[1]):
+            save_tensors(params, weights_file)
     return files
 
 

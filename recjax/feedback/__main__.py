@@ -8,7 +8,6 @@ the newest events, and makes the candidate the model if its mean is not lower. A
 takes it over by POST /reload.
 """
 
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,7 +103,6 @@ def feedback(options: Any) -> None:
         print(f"promoted: {options.model} is version {outcome.promoted} now")
     else:
         print("the model stays as it was")
-        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from recjax.feedback.dataset import (
 )
 from recjax.feedback.promotion import promote
 from recjax.inference.files import locate_model
+from recjax.inference.frames import read_parquet
 from recjax.inference.model import Model
 from recjax.run.train import run
 from recjax.serving.store import CURSOR, Store
@@ -31,7 +32,7 @@ SAMPLES = 1000  # bootstrap samples of the interval of a difference
 
 
 class Settings(NamedTuple):
-    """How to learn.
+    """The settings of one round of learning.
 
     Attributes:
       epochs: at most; fewer if validation does not improve.
@@ -55,7 +56,7 @@ class Settings(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of it.
+    """The outcome of one round of learning.
 
     Attributes:
       events: number of new interactions.
@@ -157,7 +158,7 @@ def feedback_config(
         windows=own.data.windows,
         reverse=own.data.reverse,
     )
-    total = len(pl.read_parquet(data / f"{PREFIX}.inter.parquet"))
+    total = len(read_parquet(data / f"{PREFIX}.inter.parquet"))
     test = settings.fraction * new / total
     config.data.split_fractions = (test / 2, test)
     config.text.template, config.text.title = "{text}", "{title}"

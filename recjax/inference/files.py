@@ -28,7 +28,13 @@ from safetensors.numpy import load_file
 from recjax.baselines.saved import baseline_state, restore_baseline
 from recjax.catalogue.whitening import Whitening
 from recjax.common.errors import UserError
-from recjax.common.files import file_sha256, read_json, save_tensors, user_path
+from recjax.common.files import (
+    file_sha256,
+    read_json,
+    save_tensors,
+    user_path,
+    writes_to,
+)
 from recjax.common.hub import download_snapshot, is_hub_id
 from recjax.data.batching.types import Scorer
 from recjax.inference.frames import read_parquet
@@ -83,11 +89,14 @@ def _write(
 ) -> None:
     vectors, values = _arrays(parts)
     params = {path: np.asarray(x) for path, x in parts.params.items()}
-    save_tensors(params, folder / PARAMS)
-    save_tensors(vectors, folder / VECTORS)
-    parts.items.write_parquet(folder / ITEMS)
+    for name, tensors in {PARAMS: params, VECTORS: vectors}.items():
+        with writes_to(folder / name):
+            save_tensors(tensors, folder / name)
+    with writes_to(folder / ITEMS):
+        parts.items.write_parquet(folder / ITEMS)
     if parts.histories is not None:
-        parts.histories.write_parquet(folder / HISTORIES)
+        with writes_to(folder / HISTORIES):
+            parts.histories.write_parquet(folder / HISTORIES)
     if parts.encoder is not None:
         (folder / ENCODER).mkdir()
         for name in SETTINGS:

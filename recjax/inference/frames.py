@@ -1,4 +1,4 @@
-"""Tables of polars and of pandas; pandas itself is not needed."""
+"""Reads and converts tables of polars and pandas, without importing pandas."""
 
 import io
 from pathlib import Path

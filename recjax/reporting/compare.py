@@ -12,7 +12,6 @@ from typing import Any
 from recjax.common.config import describe_changes
 from recjax.common.errors import UserError
 from recjax.common.files import read_json
-from recjax.common.text import visible
 from recjax.reporting.markdown import result_table
 from recjax.reporting.results_file import check_results_version, is_interval
 from recjax.runtime.console import keep_console
@@ -44,6 +43,8 @@ def read_runs(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
                 raise UserError(
                     f"{path}: not the results of a run: {key!r} is missing or damaged"
                 )
+        if not all(isinstance(x, dict) for x in results["baselines"].values()):
+            raise UserError(f"{path}: not the results of a run: 'baselines' is damaged")
         runs[str(folder)] = results
     check_same_protocol(runs)
     return runs
@@ -71,7 +72,10 @@ def comparison(runs: dict[str, dict[str, Any]], metrics: Sequence[str]) -> str:
     for name, values in named.items():
         for metric in metrics:
             if not is_interval(values.get(metric)):
-                raise UserError(f"--metrics: {name} has no metric {metric!r}")
+                found = ", ".join(x for x in values if is_interval(values[x]))
+                raise UserError(
+                    f"--metrics: {name} has no metric {metric!r}; it has {found}"
+                )
     text = result_table(named, metrics)
     return f"{text}\n\nProtocol {first['fingerprint']}; 95% intervals over users."
 
@@ -87,9 +91,6 @@ def main() -> None:
         sys.stdout.flush()
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
-        sys.exit(2)
-    except (KeyError, TypeError, AttributeError) as e:
-        print(f"error: a results.json is damaged ({visible(str(e))})", file=sys.stderr)
         sys.exit(2)
     except OSError as e:  # the table is the result: nobody has received it
         print(f"error: {e.filename}: {e.strerror}", file=sys.stderr)

@@ -119,11 +119,11 @@ def text_warnings(tokens: Tokens) -> list[str]:
 def protocol_warnings(data: Data, config: Any) -> list[str]:
     """Warns of data and settings (section `eval`) that make metrics misleading."""
     warnings = []
-    if data.test_rows_in_train:
+    if data.test_examples_in_train:
         warnings.append(
-            f"{data.test_rows_in_train:,} of {len(data.test):,} test examples are "
-            "training examples too, with the same user, history and target; metrics "
-            "measure what the model memorizes"
+            f"{data.test_examples_in_train:,} of {len(data.test):,} test examples are "
+            "training examples too, with the same user, history and target, so metrics "
+            "measure what the model memorizes; remove them from one of the two files"
         )
     # Both settings make the task easier than recommending from the catalogue.
     if config.candidates:

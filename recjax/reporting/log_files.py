@@ -11,7 +11,7 @@ from typing import IO
 
 from recjax.reporting.tensorboard import masked_crc32c
 
-LENGTH_BYTES = 8  # of a record of an event file; little-endian, without what follows it
+LENGTH_BYTES = 8  # each record of an event file begins with its length, little-endian
 CRC_BYTES = 4  # after the length, and again after the content
 
 

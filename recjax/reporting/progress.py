@@ -40,6 +40,7 @@ class TrainLogger:
       loss: loss of the last step that was read.
       skipped: number of batches that were skipped because of their loss.
       skipped_at: step of the last skipped batch.
+      best: best validation metric before this epoch.
     """
 
     output: Output
@@ -55,6 +56,7 @@ class TrainLogger:
     loss: float = float("nan")
     skipped: int = 0
     skipped_at: int = 0
+    best: float = 0.0
 
     def __post_init__(self) -> None:
         self._bar = self.output.bar(self.total, self.step, self.name)

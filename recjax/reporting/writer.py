@@ -15,7 +15,7 @@ import polars as pl
 from tqdm import tqdm
 
 from recjax.common.errors import UserError
-from recjax.common.files import atomic_files, write_text_atomically
+from recjax.common.files import atomic_files, write_text_atomically, writes_to
 from recjax.common.text import visible_lines
 from recjax.reporting.bars import make_bar
 from recjax.reporting.log_files import cut_events, cut_jsonl
@@ -172,12 +172,25 @@ class Reporter:
             write_text_atomically(self.workdir / name, text)
 
     def table(self, name: str, frame: pl.DataFrame) -> None:
-        """Writes a table to `name`.parquet and `name`.csv, unless it has no rows."""
-        if self.active and len(frame):
-            with (self.workdir / f"{name}.parquet").open("wb") as file:
-                frame.write_parquet(file)
-            with (self.workdir / f"{name}.csv").open("wb") as file:
-                frame.write_csv(file)
+        """Writes a table to `name`.parquet and `name`.csv.
+
+        Without rows there are no files; those of an earlier start are deleted.
+
+        Raises:
+          UserError: a file cannot be written.
+        """
+        if not self.active:
+            return
+        for suffix, write in (
+            ("parquet", frame.write_parquet),
+            ("csv", frame.write_csv),
+        ):
+            path = self.workdir / f"{name}.{suffix}"
+            if not len(frame):
+                path.unlink(missing_ok=True)
+                continue
+            with writes_to(path), atomic_files(path) as (part,), part.open("wb") as out:
+                write(out)
 
     def ranks(self, system: str, rank_R: np.ndarray) -> None:
         """Stores the test ranks of one system, for `ranks_table`."""
@@ -204,8 +217,8 @@ class Reporter:
                     # Not worth losing the results of a run that is otherwise finished.
                     self.log(f"warning: ranks.parquet has no column {system}: {e}")
             path = self.workdir / "ranks.parquet"
-            with atomic_files(path) as (part,), part.open("wb") as file:
-                frame.write_parquet(file)
+            with writes_to(path), atomic_files(path) as (part,), part.open("wb") as out:
+                frame.write_parquet(out)
 
     def close(self) -> None:
         """Closes the event file and the W&B run."""
@@ -221,8 +234,8 @@ class Reporter:
             yield
         except OSError as e:
             raise UserError(
-                f"{self.workdir}: the metrics cannot be written ({e.strerror}); mend "
-                "that, and the same command resumes from the newest checkpoint"
+                f"{self.workdir}: the metrics cannot be written ({e.strerror}); fix "
+                "this, and the same command resumes from the newest checkpoint"
             ) from None
 
     def _add(self, summary: Any, step: int | None = None) -> None:

@@ -52,7 +52,9 @@ def dry_run(config: Any, workdir: str) -> None:
             if jax.process_count() == 1:
                 estimate = estimate_run(run, phases, params)
                 run.reporter.log(describe(estimate))
-            run.reporter.log("dry run: no problems; the work directory is as it was")
+            run.reporter.log(
+                "dry run: no problems; nothing was written to the run directory"
+            )
 
 
 def check_step_memory(run: Run, phase: Phase, state: TrainState) -> int:

@@ -86,7 +86,7 @@ def estimate_run(run: Run, phases: Sequence[Any], params: FlatParams) -> Estimat
 
 
 def describe(estimate: Estimate) -> str:
-    """Describes an estimate in lines."""
+    """Describes an estimate in one line."""
     epochs = [
         f"an epoch of {name} takes {format_duration(seconds)}"
         for name, seconds in estimate.epochs.items()

@@ -55,18 +55,22 @@ def copy_params(
         if theirs != ours:
             raise UserError(
                 f"train.init_from: {folder}: was trained with another tokenizer than "
-                f"that of text.encoder ({encoder})"
+                f"that of text.encoder ({encoder}); set text.encoder to the encoder "
+                "that it was trained with"
             )
     rows = _rows(parts, item_ids)
     copied, problems = _match(parts.params, params, rows)
     if problems:
         listed = "; ".join(problems[:5])
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise UserError(f"train.init_from: {folder}: another model: {listed}{more}")
+        raise UserError(
+            f"train.init_from: {folder}: another model: {listed}{more}; set the towers "
+            "and the head as in the config of its run"
+        )
     new = int((rows < 0).sum())
     if new == len(rows):
         log(f"warning: {_shown(folder)} knows no item of this data; are the ids alike?")
-    gone = len(parts.items) - (len(rows) - new)
+    gone = len(set(parts.items[ITEM]) - {str(name) for name in item_ids})
     log(
         f"initial parameters of {_shown(folder)}: {len(copied)} of {len(params)} "
         f"arrays; {new:,} of {len(rows):,} items are new, {gone:,} earlier ones are "

@@ -85,7 +85,7 @@ class References:
         return vectors_NxE
 
     def _encode_for(self, names: Sequence[str]) -> None:
-        """Encodes the texts if a baseline needs them, so that its own time is apart."""
+        """Encodes the texts if a baseline needs them, to count its time apart."""
         if TEXT in names:
             _ = self.vectors_NxE
 

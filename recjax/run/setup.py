@@ -28,9 +28,7 @@ from recjax.data.dataset import Data
 from recjax.data.splits import load_data
 from recjax.data.text.packing import Tokens
 from recjax.evaluation.evaluator import Evaluator
-from recjax.models.encoders.directory import (
-    weights_version,
-)
+from recjax.models.encoders.directory import weights_version
 from recjax.models.recommender import Recommender, make_model
 from recjax.reporting.data_report import (
     data_report,

@@ -176,13 +176,13 @@ def check_disk(
     while not folder.exists():
         folder = folder.absolute().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"--workdir {folder}: is not writable")
+        raise UserError(f"--workdir {folder}: is not writable; choose another one")
     free = shutil.disk_usage(folder).free
     log(f"checkpoints: at most {needs / 2**20:,.0f} MiB, {free / 2**20:,.0f} are free")
     if needs > free:
         raise UserError(
             f"--workdir {folder}: the checkpoints need {needs / 2**20:,.0f} "
-            f"MiB, {free / 2**20:,.0f} MiB are free"
+            f"MiB, {free / 2**20:,.0f} MiB are free; free some, or lower train.keep"
         )
 
 

@@ -1,5 +1,6 @@
 """A disk cache of compiled programs, shared by runs on the same kind of machine."""
 
+import os
 import platform
 from pathlib import Path
 
@@ -26,10 +27,13 @@ def enable_compile_cache() -> str:
     folder = cache_dir() / "compiled" / sha256(platform_key())[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        problem = "" if os.access(folder, os.W_OK) else "Permission denied"
     except OSError as e:
+        problem = str(e.strerror)
+    if problem:
         return (
-            f"cache {folder}: {e.strerror}; programs and frozen prefixes are not kept "
-            "for later runs; set RECJAX_CACHE to a writable directory"
+            f"cache {folder}: {problem}; compiled programs are not kept for later "
+            "runs; set RECJAX_CACHE to a writable directory"
         )
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

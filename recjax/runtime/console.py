@@ -1,4 +1,4 @@
-"""A console that may go away, and an end that comes soon after the last message."""
+"""Console streams that survive closed readers, and the exit of a program."""
 
 import contextlib
 import errno
@@ -58,7 +58,7 @@ class Console(io.TextIOBase):
         return self._stream.fileno()
 
     def _drop(self, error: OSError) -> None:
-        """Sends what is buffered, and all that follows, to nowhere."""
+        """Discards buffered and later output."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
@@ -105,7 +105,7 @@ def exit_on_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def leave(code: int) -> NoReturn:
+def exit_soon(code: int) -> NoReturn:
     """Exits; threads of libraries that do not end are left after a few seconds."""
     sys.stdout.flush()
     sys.stderr.flush()

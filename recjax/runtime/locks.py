@@ -37,10 +37,12 @@ class DirectoryLock:
           UserError: the directory or its mark was deleted or replaced.
         """
         try:
-            there = os.stat(self.folder / MARK)
+            current = os.stat(self.folder / MARK)
         except OSError:
-            there = None
-        if there is None or not os.path.samestat(there, os.fstat(self._file.fileno())):
+            current = None
+        if current is None or not os.path.samestat(
+            current, os.fstat(self._file.fileno())
+        ):
             raise UserError(
                 f"{self.folder}: the directory, or the file {MARK} in it, was deleted "
                 "or replaced while this program was using it; nothing more is written"
@@ -67,8 +69,8 @@ def check_directory(folder: Path, kind: str, option: str) -> None:
             other = _read_owner(folder).get("kind", kind)
             if other != kind:
                 raise UserError(
-                    f"{option} {folder}: is the directory of a {other}, not of a "
-                    f"{kind}; choose another one"
+                    f"{option} {folder}: is marked as a directory of kind {other!r}, "
+                    f"not {kind!r}; choose another one"
                 )
             return
         names = {path.name for path in folder.iterdir()} - {*IGNORED}

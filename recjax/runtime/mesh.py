@@ -22,11 +22,16 @@ def check_devices() -> None:
     try:
         jax.devices()
     except Exception as e:  # RuntimeError, or a bare AssertionError for CUDA
-        problem = first_line(e)
-        named = os.environ.get("JAX_PLATFORMS", "")
+        problem = first_line(e)[:200]
+        named = os.environ.get("JAX_PLATFORMS")
+        if named:
+            raise UserError(
+                f"JAX_PLATFORMS={named}: JAX finds no such device ({problem}); unset "
+                "it, or install JAX for this device"
+            ) from None
         raise UserError(
-            f"JAX_PLATFORMS={named}: JAX finds no such device ({problem[:200]}); unset "
-            "it, or install JAX for this device"
+            f"JAX finds no device ({problem}); install JAX again, or set "
+            "JAX_PLATFORMS=cpu"
         ) from None
 
 
@@ -44,7 +49,7 @@ def make_mesh(config: Any) -> Mesh:
         data = max(available // model, 1)
     if data * model > available:
         needs = f"({data}, {model}) needs {data * model} devices"
-        raise UserError(f"mesh: {needs}, there are {available}")
+        raise UserError(f"mesh: {needs}, there are {available}; set fewer")
     if jax.process_count() > 1 and data * model != available:
         raise UserError(
             f"mesh.data: {data}, but all processes have {available} devices; set -1"

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from recjax.common.errors import PROCESS_LOST, UserError
+from recjax.common.errors import PROCESS_LOST, UserError, first_line
 
 # Words in the errors of gloo and of JAX's coordination service when a peer is lost.
 PEER_LOST_PATTERN = re.compile(
@@ -42,8 +42,7 @@ def initialize_distributed(
     try:
         jax.distributed.initialize(coordinator, processes, process)
     except (RuntimeError, ValueError) as e:
-        reason = str(e).strip().splitlines()[0]
-        raise UserError(f"--coordinator {coordinator}: {reason}") from None
+        raise UserError(f"--coordinator {coordinator}: {first_line(e)}") from None
 
 
 def all_processes(condition: bool) -> bool:
@@ -57,7 +56,7 @@ def exit_if_peer_lost(error: BaseException) -> None:
     """Exits if the error comes from a lost process, without waiting for any other."""
     if jax.process_count() == 1 or not PEER_LOST_PATTERN.search(str(error)):
         return
-    reason = str(error).strip().splitlines()[0][:200]
+    reason = first_line(error)[:200]
     print(
         f"error: another process of the run is gone ({reason}); start all of "
         "them again to resume",

@@ -16,7 +16,7 @@ import numpy as np
 from recjax.common.errors import UserError
 from recjax.serving.live_catalogue import BATCH_SIZES, LiveCatalogue, Query
 
-POPULARITY = "popularity"  # the source of a list without a history
+MODEL, POPULARITY = "model", "popularity"  # sources of a list
 MAX_QUEUE = 1024  # waiting requests, after which new ones are refused
 
 
@@ -53,7 +53,7 @@ class ItemList(NamedTuple):
     """The answer to a `ListRequest`.
 
     Attributes:
-      version: of the model that made the list.
+      version: version of the model that made the list.
       items: best first.
       source: "model", or "popularity" if no item of the history is known.
     """
@@ -71,8 +71,29 @@ class NewItem(NamedTuple):
     title: str
 
 
+class Popularity:
+    """The popularity of the items that a model was trained with.
+
+    Args:
+      live: the catalogue.
+
+    Attributes:
+      columns: the columns of these items, most popular first.
+    """
+
+    def __init__(self, live: LiveCatalogue):
+        events_N = live.model.items["events"].to_numpy().astype(np.float64)
+        self.columns = np.argsort(-events_N, kind="stable")
+        self._shares_N = events_N / max(events_N.sum(), 1)
+
+    def scores(self, columns: np.ndarray) -> np.ndarray:
+        """Returns the shares of training events; 0 for items that were added later."""
+        known = columns < len(self._shares_N)
+        return np.where(known, self._shares_N[np.where(known, columns, 0)], 0.0)
+
+
 class Timings(NamedTuple):
-    """What `Engine` reports about every batch: its size, and its seconds."""
+    """The size of a batch and the seconds that `Engine` took for it."""
 
     size: int
     seconds: float
@@ -83,7 +104,7 @@ class Engine:
 
     Args:
       live: the catalogue.
-      version: of its model.
+      version: version of its model.
       report: receives `Timings` of every batch of lists.
     """
 
@@ -97,7 +118,7 @@ class Engine:
         self._version = version
         self._report = report
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._popular = _by_popularity(live)
+        self._popularity = Popularity(live)
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
@@ -135,29 +156,25 @@ class Engine:
 
         return self._submit(job, 0)
 
-    def rank(
-        self, history: Sequence[str], names: Sequence[str]
-    ) -> "Future[tuple[str, list[ListItem]]]":
-        """Orders at most `MAX_SCORED` items, best first; also gives the version.
+    def rank(self, history: Sequence[str], names: Sequence[str]) -> "Future[ItemList]":
+        """Orders at most `MAX_SCORED` items, best first.
 
         The future raises KeyError if there is no such item.
         """
 
-        def job() -> tuple[str, list[ListItem]]:
+        def job() -> ItemList:
             live = self._live
             columns = np.array([live.columns[name] for name in names], np.int64)
             known = (live.columns.get(name) for name in history)
             rows = np.array([c for c in known if c is not None], np.int64)
-            shares = dict(self._popular)
-            scores_K = (
-                live.score(rows, columns)
-                if len(rows)
-                else np.array([shares.get(column, 0.0) for column in columns.tolist()])
-            )
+            if len(rows):
+                scores_K, source = live.score(rows, columns), MODEL
+            else:
+                scores_K, source = self._popularity.scores(columns), POPULARITY
             hidden_K = np.array([c in live.hidden for c in columns.tolist()], bool)
             order = np.argsort(-scores_K[~hidden_K], kind="stable")
             columns, scores_K = columns[~hidden_K][order], scores_K[~hidden_K][order]
-            return self._version, self._named(columns, scores_K)
+            return ItemList(self._version, self._named(columns, scores_K), source)
 
         return self._submit(job, self._jobs.qsize())
 
@@ -187,7 +204,7 @@ class Engine:
 
         def job() -> None:
             self._live, self._version = live, version
-            self._popular = _by_popularity(live)
+            self._popularity = Popularity(live)
 
         return self._submit(job, 0)
 
@@ -268,7 +285,7 @@ class Engine:
             items = self._named(*ranked[position])
             if request.explain:
                 items = self._explain(items, histories[position])
-            answers.append(ItemList(self._version, items, "model"))
+            answers.append(ItemList(self._version, items, MODEL))
         return answers
 
     def _explain(
@@ -285,13 +302,14 @@ class Engine:
 
     def _popular_items(self, request: ListRequest) -> list[ListItem]:
         live, excluded = self._live, set(request.excluded)
-        items = []
-        for column, share in self._popular:
-            if column not in live.hidden and live.ids[column] not in excluded:
-                items.append(ListItem(live.ids[column], live.titles[column], share))
-            if len(items) == request.k:
+        columns: list[int] = []
+        for column in map(int, self._popularity.columns):
+            if len(columns) == request.k:
                 break
-        return items
+            if column not in live.hidden and live.ids[column] not in excluded:
+                columns.append(column)
+        found = np.array(columns, np.int64)
+        return self._named(found, self._popularity.scores(found))
 
     def _named(self, columns: np.ndarray, scores: np.ndarray) -> list[ListItem]:
         live = self._live
@@ -320,11 +338,3 @@ def add_items(live: LiveCatalogue, items: Sequence[NewItem]) -> None:
         [item.title for item in items],
         vectors,
     )
-
-
-def _by_popularity(live: LiveCatalogue) -> list[tuple[int, float]]:
-    """Returns columns and shares of training events, most popular first."""
-    events_N = live.model.items["events"].to_numpy().astype(np.float64)
-    order = np.argsort(-events_N, kind="stable")
-    shares = events_N[order] / max(events_N.sum(), 1)
-    return list(zip(order.tolist(), shares.tolist(), strict=True))

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from recjax.common.vectors import unit_vectors
+from recjax.common.vectors import MIN_SQUARED_LENGTH, unit_vectors
 from recjax.models.recommender import Recommender
 from recjax.retrieval.top_k import top_k
 
-MIN_SQUARE = 1e-24  # of the norms, so that an empty column gives 0
+# Product of two squared norms; an empty column has the cosine 0.
+MIN_SQUARE = MIN_SQUARED_LENGTH**2
 
 
 class Arrays(NamedTuple):
@@ -76,9 +77,9 @@ def _user_queries(
     )
 
 
-def _fuse(recommender: Recommender, params: Any, fused_BxMxN: jax.Array) -> jax.Array:
+def _fuse(recommender: Recommender, params: Any, fused_BxWxM: jax.Array) -> jax.Array:
     return recommender.apply(
-        {"params": params}, fused_BxMxN, method=Recommender.fuse_scores
+        {"params": params}, fused_BxWxM, method=Recommender.fuse_scores
     )
 
 
@@ -92,14 +93,14 @@ def rank_batch(
     history_BxH: jax.Array,
     mask_BxH: jax.Array,
     excluded_BxS: jax.Array,
-    fused_BxMxN: jax.Array | None,
+    fused_BxWxM: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns columns_BxK and scores_BxK of the best items, without the excluded."""
     with jax.default_matmul_precision("float32"):
         queries_BxD = _user_queries(recommender, params, arrays, history_BxH, mask_BxH)
         scores_BxM = queries_BxD @ arrays.candidates_DxM + arrays.bias_M[None]
-        if fused_BxMxN is not None:
-            scores_BxM += _fuse(recommender, params, fused_BxMxN)
+        if fused_BxWxM is not None:
+            scores_BxM += _fuse(recommender, params, fused_BxWxM)
     users_Bx1 = jnp.arange(len(scores_BxM))[:, None]
     columns_BxS = jnp.where(excluded_BxS < 0, scores_BxM.shape[1], excluded_BxS)
     scores_BxM = scores_BxM.at[users_Bx1, columns_BxS].set(-jnp.inf, mode="drop")
@@ -115,15 +116,15 @@ def score_columns(
     history_1xH: jax.Array,
     mask_1xH: jax.Array,
     columns_K: jax.Array,
-    fused_1xMxN: jax.Array | None,
+    fused_1xWxM: jax.Array | None,
 ) -> jax.Array:
     """Returns scores_K of some columns; those of padding mean nothing."""
     with jax.default_matmul_precision("float32"):
         queries_1xD = _user_queries(recommender, params, arrays, history_1xH, mask_1xH)
         scores_1xK = queries_1xD @ arrays.candidates_DxM[:, columns_K]
         scores_1xK += arrays.bias_M[None, columns_K]
-        if fused_1xMxN is not None:
-            scores_1xK += _fuse(recommender, params, fused_1xMxN[..., columns_K])
+        if fused_1xWxM is not None:
+            scores_1xK += _fuse(recommender, params, fused_1xWxM[..., columns_K])
     return scores_1xK[0]
 
 

@@ -11,7 +11,6 @@ from recjax.common.errors import UserError
 from recjax.inference.files import locate_model, model_version
 from recjax.inference.model import Model
 from recjax.serving.engine import (
-    POPULARITY,
     Engine,
     ItemList,
     ListItem,
@@ -137,11 +136,8 @@ class Service:
         last = 0
         if user is not None:
             history, last = await self.history(user)
-        found = self.engine.rank(history, names)
-        version, items = await asyncio.wrap_future(found)
-        return Answer(
-            ItemList(version, items, "model" if history else POPULARITY), last
-        )
+        found = await asyncio.wrap_future(self.engine.rank(history, names))
+        return Answer(found, last)
 
     async def neighbours(self, name: str, k: int) -> list[ListItem]:
         """Returns the items nearest to one.

@@ -281,11 +281,11 @@ def test_liked_items(config, tmp_path):
 
 def test_test_examples_that_are_training_examples_are_a_warning(config, atomic_dir):
     data = load_data(open_config(config, atomic_dir, split="fixed"))
-    assert not data.test_rows_in_train
+    assert not data.test_examples_in_train
     folder = shutil.copytree(atomic_dir, atomic_dir.parent / "same" / "tiny")
     shutil.copyfile(folder / "tiny.train.inter", folder / "tiny.test.inter")
     data = load_data(open_config(config, folder, split="fixed"))
-    assert data.test_rows_in_train == len(data.test)
+    assert data.test_examples_in_train == len(data.test)
     warnings = data_report.protocol_warnings(data, config.eval)
     assert any("test examples are training examples too" in line for line in warnings)
 

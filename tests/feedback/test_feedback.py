@@ -140,10 +140,10 @@ def test_a_damaged_candidate_is_refused(place, tmp_path):
 
 
 def test_the_command(place, store, tmp_path, capsys, monkeypatch):
-    def leave(code):
+    def exit_soon(code):
         raise SystemExit(code)
 
-    monkeypatch.setattr(command, "leave", leave)
+    monkeypatch.setattr(command, "exit_soon", exit_soon)
     monkeypatch.setattr(command, "keep_console", lambda **_: None)
     monkeypatch.setattr(command, "keep_memory", lambda: None)
 

@@ -57,6 +57,10 @@ RESULTS = {"fingerprint": "a", "protocol": {}, "seed": 0, "test": {}, "baselines
     [
         ({"seed": 1}, "results.json: not the results of a run: 'fingerprint' is miss"),
         ({**RESULTS, "baselines": 3}, "'baselines' is missing or damaged"),
+        (
+            {**RESULTS, "baselines": {"a": 3}},
+            "results of a run: 'baselines' is damaged",
+        ),
         (RESULTS, "has no metric 'hr@10'"),
         ({**RESULTS, "test": {"hr@10": {"value": None}}}, "has no metric 'hr@10'"),
     ],

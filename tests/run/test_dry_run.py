@@ -35,7 +35,9 @@ def test_a_dry_run_describes_each_phase(config, tmp_path, capsys, negatives):
     for name, epochs in (("frozen", 3), ("top", 2), ("all", 1)):
         assert f"phase {name}: at most {epochs} epochs of 3 steps; a step takes" in out
     assert "checkpoints: at most" in out
-    assert out.endswith("dry run: no problems; the work directory is as it was\n")
+    assert out.endswith(
+        "dry run: no problems; nothing was written to the run directory\n"
+    )
     assert "encoding items" not in out
     assert not (tmp_path / "run").exists()
 

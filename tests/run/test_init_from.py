@@ -47,6 +47,18 @@ def test_a_run_starts_where_the_other_one_ended(config, first, tmp_path, capsys)
     assert final["test"]["ndcg@10"] == results["ndcg@10"]
 
 
+def test_items_that_were_added_to_a_model_are_not_gone(config, first, tmp_path, capsys):
+    """They have no trained rows, so a run takes them as new ones."""
+    model = recjax.load(first)
+    folder = synthetic.write_atomic(tmp_path / "grown")
+    path = folder / "grown.item"
+    path.write_text(path.read_text() + "n1\tone two\tdrama\n")
+    model.add_titled_items(["n1"], ["one two drama"], ["one two"])
+    model.save_pretrained(tmp_path / "model")
+    again(config, tmp_path / "model", tmp_path / "run", **{"data.source": str(folder)})
+    assert "1 of 26 items are new, 0 earlier ones are gone" in capsys.readouterr().out
+
+
 def recjax_config(folder):
     from recjax.config.load import load_json
 

@@ -1,5 +1,6 @@
 """Tests of the cache of compiled programs."""
 
+import os
 from pathlib import Path
 
 import jax
@@ -60,6 +61,16 @@ def test_a_cache_that_the_user_chose_is_kept(config, tmp_path):
     config.update("jax_compilation_cache_dir", str(tmp_path))
     compile_cache.enable_compile_cache()
     assert config.values["jax_compilation_cache_dir"] == str(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_cache_is_named(config, monkeypatch, tmp_path):
+    monkeypatch.setattr(compile_cache, "cache_dir", lambda: tmp_path)
+    config.update("jax_compilation_cache_dir", None)
+    assert compile_cache.enable_compile_cache() == ""
+    Path(config.values["jax_compilation_cache_dir"]).chmod(0o500)
+    config.update("jax_compilation_cache_dir", None)
+    assert "Permission denied" in compile_cache.enable_compile_cache()
 
 
 def test_a_cache_that_cannot_be_written_is_named(config, monkeypatch, tmp_path):

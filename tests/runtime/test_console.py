@@ -20,11 +20,11 @@ Path({path!r}).write_text("done")
 """
 HANG = """
 import threading, time
-from recjax.runtime.console import keep_console, leave
+from recjax.runtime.console import keep_console, exit_soon
 keep_console()
 threading.Thread(target=time.sleep, args=[300]).start()
 print("the last message")
-leave({code})
+exit_soon({code})
 """
 
 

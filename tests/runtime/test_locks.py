@@ -47,7 +47,7 @@ def test_a_file_or_a_directory_of_another_kind_is_refused(tmp_path):
         check_directory(tmp_path / "file", "run", "--workdir")
     with lock(tmp_path / "sweep", "sweep"):
         pass
-    with pytest.raises(UserError, match="is the directory of a sweep, not of a run"):
+    with pytest.raises(UserError, match="of kind 'sweep', not 'run'"):
         check_directory(tmp_path / "sweep", "run", "--workdir")
 
 

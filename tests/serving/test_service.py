@@ -193,6 +193,8 @@ def test_some_items_are_ranked(client, model):
     new = {"user": "nobody", "items": body["items"][:3]}
     found = client.post("/rank", json=new).json()
     assert (found["source"], len(found["items"])) == ("popularity", 2)
+    unknown = {**body, "history": ["nowhere"]}
+    assert client.post("/rank", json=unknown).json()["source"] == "popularity"
     wrong = {**body, "items": [{"id": "nowhere"}]}
     assert client.post("/rank", json=wrong).status_code == 404
 

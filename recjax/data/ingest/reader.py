@@ -68,7 +68,7 @@ class Reader:
     # Entries that splits and filters add; `make_data` adds all others.
     protocol: dict[str, Any] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)  # see `Data`
-    test_rows_in_train: int = 0  # see `Data`
+    test_examples_in_train: int = 0  # see `Data`
 
     def read(self, kind: str) -> Table:
         """Reads the table of a kind: `inter`, `item`, ..."""
@@ -267,7 +267,7 @@ class Reader:
             left_out=self.left_out,
             held_out_N=held_out_N,
             unreadable=self.unreadable,
-            test_rows_in_train=self.test_rows_in_train,
+            test_examples_in_train=self.test_examples_in_train,
         )
 
     def _protocol(self) -> dict[str, Any]:

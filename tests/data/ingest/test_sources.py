@@ -154,7 +154,7 @@ def test_hub_ids_go_to_the_hub(hub, capsys):
     assert "use who/what@1234abcd to pin this revision" in capsys.readouterr().out
     with pytest.raises(
         UserError,
-        match=r"who/none: is no directory, and could not be downloaded .* Hub: 404$",
+        match=r"who/none: is no directory, and could not be downloaded .* Hub \(404\)",
     ):
         locate_encoder("who/none")
     assert hub[1] == [("who/what", None), ("who/none", None)]
