@@ -2,12 +2,12 @@
 
     python -m experiments.live.simulate --config=configs/ml100k.py --out=runs/live
 
-A model is trained on the events before the stream. Then every event of the stream is
-predicted before it is sent: with the frozen model and the histories of the past, with
-the frozen model and the histories up to the event, and with a model that is fine-tuned
-after every period on what the service has received (`recjax.feedback`) and reloaded if
-it was promoted. Items are added by their texts when they appear. Writes `table.csv`,
-`table.md` and `plot.png`.
+A model is trained on the events before the stream, and then again without held-out
+events. Every event of the stream is predicted before it is sent: with the frozen model
+and the histories of the past, with the frozen model and the histories up to the event,
+and with a model that is fine-tuned after every period on what the service has received
+(`recjax.feedback`) and reloaded if it was promoted. Items are added by their texts when
+they appear. Writes `table.csv`, `table.md` and `plot.png`.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from experiments.live.replay_data import Stream, StreamEvent, divide
 from experiments.sweeping.load import load_function
 from recjax.common.errors import UserError
 from recjax.common.files import user_path
+from recjax.config import refit
 from recjax.evaluation.metrics import bootstrap_means, interval
 from recjax.reporting.markdown import interval_cell, markdown_table
 from recjax.run.train import run
@@ -37,6 +38,7 @@ from recjax.run.train import run
 K = 10
 FROZEN, UPDATED, LEARNED = "frozen", "histories updated", "fine-tuned"
 CURVES = (FROZEN, UPDATED, LEARNED)
+ALL = "all"
 SAMPLES = 1000  # bootstrap samples over users
 
 
@@ -134,28 +136,27 @@ def simulate(args: argparse.Namespace, folder: Path) -> tuple[pl.DataFrame, str]
     if args.source:
         config.data.source = args.source
     stream = divide(config.lock(), folder / "past", args.fraction)
-    trained = folder / "run"
-    run(stream.config, str(trained))
+    # The second run is the model that would be served: it has seen the whole past.
+    run(stream.config, str(folder / "held_out"))
+    trained = folder / "trained"
+    run(refit.get_config(str(folder / "held_out")), str(trained))
     simulation = Simulation(stream, trained, folder)
-    rows, period, start = [], 0, time.perf_counter()
+    rows, start, size = [], time.perf_counter(), len(stream.events)
     try:
+        period = 0
         for number, event in enumerate(stream.events):
-            now = event.day // args.days
-            if now > period:
-                print(
-                    f"period {period}: {number:,} events, "
-                    f"{time.perf_counter() - start:.0f} s, "
-                    f"{simulation.learn(args.feedback)}",
-                    flush=True,
-                )
-                period = now
-            rows.append((now, event.user, *simulation.predict(event)))
+            if number * args.periods // size > period:
+                period += 1
+                line = simulation.learn(args.feedback)
+                seconds = time.perf_counter() - start
+                print(f"{number:,} events, {seconds:.0f} s: {line}", flush=True)
+            rows.append((period, event.user, *simulation.predict(event)))
     finally:
         simulation.close()
     table = pl.DataFrame(rows, schema=["period", "user", *CURVES], orient="row")
     described = (
         f"{len(rows):,} events of {table['user'].n_unique():,} users after "
-        f"{args.config}'s past; periods of {args.days} days; "
+        f"{args.config}'s past; {args.periods} periods; "
         f"{simulation.promotions} promotions of {simulation.attempts} candidates; "
         f"{machine()}"
     )
@@ -169,17 +170,17 @@ def metric(rank_R: np.ndarray, name: str) -> np.ndarray:
     return np.where(rank_R > 0, 1 / np.log2(np.maximum(rank_R, 1) + 1), 0.0)
 
 
-def summarise(table: pl.DataFrame, parts: int) -> pl.DataFrame:
-    """Returns means with 95% intervals over users, for parts of the stream and for all.
+def summarise(table: pl.DataFrame) -> pl.DataFrame:
+    """Returns means with 95% intervals over users, for each period and for all.
 
     Args:
-      table: the ranks, in order of time.
-      parts: number of consecutive parts of the same number of events.
+      table: the period, the user and the ranks of every event.
     """
-    numbers = np.arange(len(table)) * parts // max(len(table), 1)
     rows = []
-    for part in (*range(parts), "all"):
-        chosen = table if part == "all" else table.filter(pl.lit(numbers == part))
+    for period in (*sorted(table["period"].unique()), ALL):
+        chosen = table
+        if period != ALL:
+            chosen = table.filter(pl.col("period") == period)
         users = chosen["user"].rank("dense").to_numpy().astype(np.int64) - 1
         for name in ("hr@10", "ndcg@10"):
             values = np.stack(
@@ -195,8 +196,8 @@ def summarise(table: pl.DataFrame, parts: int) -> pl.DataFrame:
             labels = (*CURVES, f"{UPDATED} - {FROZEN}", f"{LEARNED} - {UPDATED}")
             for column, label in enumerate(labels):
                 found = interval(float(everything[:, column].mean()), means[:, column])
-                rows.append((str(part), len(chosen), name, label, *found.values()))
-    columns = ["part", "events", "metric", "curve", "value", "low", "high"]
+                rows.append((str(period), len(chosen), name, label, *found.values()))
+    columns = ["period", "events", "metric", "curve", "value", "low", "high"]
     return pl.DataFrame(rows, schema=columns, orient="row")
 
 
@@ -204,16 +205,17 @@ def page(summary: pl.DataFrame, described: str) -> str:
     """Returns a Markdown table of all curves."""
     labels = summary["curve"].unique(maintain_order=True).to_list()
     body = []
-    for (part, name), rows in summary.group_by(["part", "metric"], maintain_order=True):
+    by = ["period", "metric"]
+    for (period, name), rows in summary.group_by(by, maintain_order=True):
         by_curve = {row["curve"]: row for row in rows.iter_rows(named=True)}
         cells = [interval_cell(by_curve[label]) for label in labels]
-        body.append([str(part), f"{rows['events'][0]:,}", str(name), *cells])
-    head = ["part of the stream", "events", "metric", *labels]
+        body.append([str(period), f"{rows['events'][0]:,}", str(name), *cells])
+    head = ["period", "events", "metric", *labels]
     return f"{described}.\n\n{markdown_table(head, body)}\n"
 
 
 def plot(summary: pl.DataFrame, path: Path, title: str) -> None:
-    """Draws both metrics of the three curves over the parts of the stream."""
+    """Draws both metrics of the three curves over the periods of the stream."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -225,12 +227,12 @@ def plot(summary: pl.DataFrame, path: Path, title: str) -> None:
             rows = summary.filter(
                 (pl.col("metric") == name)
                 & (pl.col("curve") == curve)
-                & (pl.col("part") != "all")
+                & (pl.col("period") != ALL)
             )
             x = np.arange(1, len(rows) + 1)
             panel.plot(x, rows["value"], marker="o", color=color, label=curve)
             panel.fill_between(x, rows["low"], rows["high"], color=color, alpha=0.15)
-        panel.set_xlabel("part of the stream, in order of time")
+        panel.set_xlabel("period of the stream, in order of time")
         panel.set_ylabel(name)
         panel.set_ylim(bottom=0)
     panels[0].legend(title="mean, 95% interval over users")
@@ -246,9 +248,8 @@ def check_options(args: argparse.Namespace) -> None:
     """
     if not 0 < args.fraction < 1:
         raise UserError(f"--fraction: {args.fraction} is not between 0 and 1")
-    for name in ("days", "parts"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name}: {getattr(args, name)} is not at least 1")
+    if args.periods < 1:
+        raise UserError(f"--periods: {args.periods} is not at least 1")
 
 
 def main() -> None:
@@ -262,8 +263,9 @@ def main() -> None:
     parser.add_argument(
         "--fraction", type=float, default=0.2, help="newest fraction to replay (0.2)"
     )
-    parser.add_argument("--days", type=int, default=1, help="days of a period (1)")
-    parser.add_argument("--parts", type=int, default=8, help="points of a curve (8)")
+    parser.add_argument(
+        "--periods", type=int, default=10, help="equal numbers of events (10)"
+    )
     parser.add_argument(
         "feedback", nargs="*", help="after --: options of recjax.feedback"
     )
@@ -277,7 +279,7 @@ def main() -> None:
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)
-    summary = summarise(table, args.parts)
+    summary = summarise(table)
     summary.write_csv(out / "table.csv")
     (out / "table.md").write_text(page(summary, described), encoding="utf-8")
     plot(summary, out / "plot.png", out.name)

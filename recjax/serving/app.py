@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from recjax import __version__
 from recjax.common.errors import UserError
+from recjax.data.dataset import NO_SPLIT
 from recjax.serving.bodies import (
     Change,
     Feedback,
@@ -156,6 +157,7 @@ def _add_state(app: FastAPI, service: Service, metrics: Metrics) -> None:
             "items": len(live),
             "room": live.capacity - len(live),
             "metrics": about.get("metrics", {}),
+            "held_out": about.get("split") != NO_SPLIT,
             "fingerprint": about.get("fingerprint"),
             "takes_texts": live.model.parts.encoder is not None,
         }

@@ -1,4 +1,4 @@
-"""What a service does, apart from HTTP: events, lists, items, and new models."""
+"""A live service without HTTP: events, lists, items, and new models."""
 
 import asyncio
 import threading
@@ -23,6 +23,7 @@ from recjax.serving.live_catalogue import LiveCatalogue
 from recjax.serving.store import CURSOR, NewEvent, Store, StoredItem, apply_events
 
 ADDED, HIDDEN, DELETED = "added", "hidden", "deleted"  # states of stored items
+ENCODED_AT_ONCE = 32  # new items; lists wait for so many
 
 
 class UnknownItem(KeyError):
@@ -149,7 +150,10 @@ class Service:
         return await asyncio.wrap_future(self.engine.neighbours(name, k))
 
     async def put_items(self, items: Sequence[NewItem]) -> None:
-        """Adds or changes items: stored first, then ready to be recommended."""
+        """Adds or changes items: stored first, then ready to be recommended.
+
+        They are encoded in parts, so that lists do not wait for all of them.
+        """
         # An item that cannot be added must not be stored either.
         live = self.live
         _ = live.model.item_encoder
@@ -157,7 +161,12 @@ class Service:
         live.check_room(len(new))
         stored = [StoredItem(x.id, x.text, x.title, ADDED) for x in items]
         await asyncio.wrap_future(self.store.put_items(stored))
-        await asyncio.wrap_future(self.engine.add_items(items))
+        # The last item with an id counts. Texts of similar length need little padding.
+        latest = {item.id: item for item in items}.values()
+        by_length = sorted(latest, key=lambda item: len(item.text))
+        for start in range(0, len(by_length), ENCODED_AT_ONCE):
+            part = by_length[start : start + ENCODED_AT_ONCE]
+            await asyncio.wrap_future(self.engine.add_items(part))
 
     async def set_state(self, name: str, state: str) -> None:
         """Hides, deletes or shows an item.

@@ -1,5 +1,6 @@
 """The page in a real browser: search, pick, a new list at every click, neighbours."""
 
+import contextlib
 import shutil
 import threading
 
@@ -15,29 +16,36 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs chromium")
 EVIL = "<img src=x onerror=\"document.title='harmed'\"> \u202e & <b>bold</b>"
 
 
-@pytest.fixture(scope="module")
-def address(finished, tmp_path_factory):
-    """The address of a service with an item whose title holds markup."""
+@contextlib.contextmanager
+def serve(model, path, token=""):
+    """Serves a model with an item whose title holds markup; yields the address."""
     from recjax.serving.app import make_app
     from recjax.serving.engine import NewItem
     from recjax.serving.metrics import Metrics
     from recjax.serving.redis_store import open_store
     from recjax.serving.service import Service
 
-    path = tmp_path_factory.mktemp("page") / "events.sqlite"
-    service = Service(str(finished), open_store(str(path), "--store"), spare=8)
+    service = Service(str(model), open_store(str(path), "--store"), spare=8)
     service.engine.add_items([NewItem("evil", "one two drama", EVIL)]).result()
     port = free_port()
     settings = uvicorn.Config(
-        make_app(service, Metrics()), port=port, log_level="error"
+        make_app(service, Metrics(), token), port=port, log_level="error"
     )
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run)
     thread.start()
-    yield f"http://127.0.0.1:{port}/"
-    server.should_exit = True
-    thread.join()
-    service.close()
+    try:
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.should_exit = True
+        thread.join()
+        service.close()
+
+
+@pytest.fixture(scope="module")
+def address(finished, tmp_path_factory):
+    with serve(finished, tmp_path_factory.mktemp("page") / "events.sqlite") as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +124,24 @@ def test_errors_are_shown(page):
     )
     page.locator("#found button", has_text="pick").first.click()
     page.wait_for_function("document.querySelector('#error').textContent == 'no'")
+
+
+def test_a_token_is_asked_for(browser, finished, tmp_path):
+    with serve(finished, tmp_path / "events.sqlite", token="right") as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.wait_for_selector("#login", state="visible")
+        assert page.inner_text("#error") == "a bearer token is required"
+        for token, visible in (("wrong", True), ("right", False)):
+            page.fill("#token", token)
+            with page.expect_response("**/recommend"):
+                page.click("#login button")
+            page.wait_for_selector("#login", state="visible" if visible else "hidden")
+            assert page.is_visible("#login") == visible
+        page.wait_for_selector("#list li")
+        assert page.inner_text("#error") == ""
+        page.close()
+
+
+def test_no_token_is_asked_for_without_need(page):
+    assert not page.is_visible("#login")

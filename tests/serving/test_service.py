@@ -14,6 +14,7 @@ from recjax.serving.live_programs import count_compilations
 from recjax.serving.redis_store import open_store
 from recjax.serving.store import NewEvent, SqliteStore, StoreError
 from tests.faults.services import RedisServer
+from tests.synthetic import WORDS
 
 testclient = pytest.importorskip("fastapi.testclient")
 
@@ -163,6 +164,22 @@ def test_a_new_item_is_recommended_at_once(stored, finished):
     assert {x["id"] for x in stored.get("/items?q=three action").json()["items"]} == {
         "n2"
     }
+
+
+def test_many_new_items_are_encoded_in_parts(stored, monkeypatch):
+    """Lists are made between the parts; the last text of an item counts."""
+    engine, sizes = stored.app.state.service.engine, []
+    add = engine.add_items
+    monkeypatch.setattr(
+        engine, "add_items", lambda items: sizes.append(len(items)) or add(items)
+    )
+    items = [{"id": f"n{i}", "text": f"one {WORDS[i % 10]}"} for i in range(37)]
+    items += [{"id": name, "text": "three three action"} for name in ("n0", "copy")]
+    assert stored.post("/items", json={"items": items}).json() == {"added": 39}
+    assert sizes == [32, 6]
+    (nearest,) = stored.get("/items/n0/neighbors?k=1").json()["items"]
+    assert nearest["id"] == "copy"
+    assert nearest["score"] == pytest.approx(1, abs=1e-5)
 
 
 def test_hidden_items_never_appear(stored):

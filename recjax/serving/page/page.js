@@ -5,14 +5,18 @@ const picked = [];  // {id, title}, oldest first
 const titles = new Map();
 const byId = (id) => document.getElementById(id);
 
+let token = "";
+
 async function call(path, body) {
-  const options = body === undefined ? {} : {
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const options = body === undefined ? { headers } : {
     method: "POST",
-    headers: { "Content-Type": "application/json" },
+    headers: { ...headers, "Content-Type": "application/json" },
     body: JSON.stringify(body),
   };
   const response = await fetch(path, options);
   const content = await response.json();
+  if (response.status === 401) byId("login").hidden = false;
   if (!response.ok) throw new Error(content.error || response.statusText);
   return content;
 }
@@ -109,13 +113,20 @@ async function start() {
   const about = await call("/model");
   const metrics = Object.entries(about.metrics)
     .map(([name, x]) => `${name} ${x.value.toFixed(4)}`).join(", ");
+  const split = about.held_out ? "test" : "on its training events";
   byId("model").textContent =
     `${about.items.toLocaleString("en")} items, model ${about.model}` +
-    (metrics ? `; test: ${metrics}` : "");
+    (metrics ? `; ${split}: ${metrics}` : "");
   byId("query").addEventListener("input", guarded(search));
   byId("clear").addEventListener("click", guarded(async () => {
     picked.length = 0;
     await update();
+  }));
+  byId("login").addEventListener("submit", guarded(async (event) => {
+    event.preventDefault();
+    token = byId("token").value.trim();
+    await update();
+    byId("login").hidden = true;
   }));
   await search();
   await update();
