@@ -7,11 +7,15 @@ names that it registers are removed after the test.
 import contextlib
 import importlib.util
 import re
+import shlex
+import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import polars as pl
 import pytest
 
 import recjax
@@ -30,6 +34,7 @@ from recjax.models.users import USER_TOWERS
 from recjax.run import train
 from recjax.training.initial_params import trace_init
 from tests.conftest import TINY_BERT
+from tests.faults.services import free_port
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -180,13 +185,59 @@ def test_ablation_on_own_data(run_block, shop, tmp_path):
     }
 
 
-def test_using_what_was_trained(run_block, shop, capsys):
+@pytest.fixture
+def trained_shop(run_block, shop):
+    """A finished run of the page's config in runs/shop, with a tiny encoder."""
     config = run_block("README.md", "bought_at").get_config().unlock()
     config.text.encoder, config.text.max_tokens = str(TINY_BERT), 12
     config.text.cache_disk_gib, config.item_tower.width = 0.0, 8
     config.eval.bootstrap_samples = 20
-    config.train.phases[0].epochs = 1
+    config.train.phases[0].epochs, config.train.phases[0].keep = 1, "last"
     train.run(config.lock(), "runs/shop")
+
+
+def page_command(start):
+    """Returns the arguments of the page's command that begins so."""
+    (line,) = re.findall(rf"^    .*(python -m {start}.*)$", read("README.md"), re.M)
+    return [sys.executable, *shlex.split(line)[1:]]
+
+
+def test_lists_for_everybody_in_one_command(trained_shop):
+    subprocess.run(page_command("recjax.recommend"), check=True)
+    lists = pl.read_csv("lists.csv")
+    assert lists.group_by("user").len()["len"].to_list() == [7] * 12  # of 12, 5 seen
+    assert {"user", "rank", "item", "score", "title"} <= set(lists.columns)
+    assert lists["title"].str.starts_with("thing, ").all()
+
+
+def test_a_page_in_the_browser_in_one_command(trained_shop):
+    pytest.importorskip("uvicorn")
+    port = free_port()
+    command = [*page_command("recjax.serve"), f"--port={port}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
+        try:
+            lines = [service.stdout.readline() for _ in range(2)]
+            assert lines[1].split() == ["page:", f"http://127.0.0.1:{port}/"]
+            page = b""
+            while not page and service.poll() is None:  # the port is opened after that
+                with contextlib.suppress(OSError):
+                    url = f"http://127.0.0.1:{port}/"
+                    with urllib.request.urlopen(url) as answer:
+                        page = answer.read()
+            assert b"<title>recjax</title>" in page
+        finally:
+            service.terminate()
+
+
+def test_training_on_all_events(trained_shop):
+    found = re.search(r"`--config=(refit:\S+)`", read("README.md"))[1]
+    program = [sys.executable, "-m", "recjax.main", f"--config={found}"]
+    subprocess.run([*program, "--workdir=runs/all"], check=True)
+    events = [recjax.load(f"runs/{x}").items["events"].sum() for x in ("shop", "all")]
+    assert events == [12 * 3, 12 * 5]
+
+
+def test_using_what_was_trained(run_block, trained_shop, capsys):
     capsys.readouterr()
     module = run_block("README.md", "recjax.load", "using")
     assert module.scores.shape == (2, 1)

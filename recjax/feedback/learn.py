@@ -9,6 +9,8 @@ import polars as pl
 
 from recjax.common.errors import UserError
 from recjax.config.base import freeze, get_config, phase
+from recjax.config.keys import SECTIONS
+from recjax.data.dataset import NO_SPLIT
 from recjax.data.splits import load_data
 from recjax.evaluation.metrics import bootstrap_means, interval, rank_metric
 from recjax.feedback.dataset import (
@@ -145,6 +147,8 @@ def feedback_config(
     own = model.parts.config
     for section in ("item_tower", "user_tower", "head", "loss", "optim", "text"):
         config[section].update(own[section])
+    if own.data.split == NO_SPLIT:  # weights, not candidates to choose from
+        config.head.fusion_weights = SECTIONS["head"]["fusion_weights"].default
     config.seed = own.seed
     config.data.update(
         source=str(data),

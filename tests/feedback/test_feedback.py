@@ -1,6 +1,7 @@
 """Learning from the events of a service: data, comparison, promotion, rollback."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -9,11 +10,14 @@ import pytest
 import recjax
 from recjax import command
 from recjax.common.errors import UserError
+from recjax.config import base
+from recjax.config.validate import check_config
 from recjax.feedback import __main__ as program
 from recjax.feedback.dataset import dated_histories, read_feedback, write_dataset
-from recjax.feedback.learn import Settings, learn
+from recjax.feedback.learn import Settings, feedback_config, learn
 from recjax.feedback.promotion import promote, roll_back
 from recjax.inference.files import MODEL
+from recjax.inference.model import Model
 from recjax.serving.service import make_event
 from recjax.serving.store import CURSOR, SqliteStore, StoredItem
 
@@ -62,6 +66,23 @@ def test_the_data_are_histories_and_then_events(place, store, tmp_path):
     assert own == [*before, "i3"]
     assert table.filter(pl.col("user") == "new user")["item_id"].to_list() == ["i7"]
     assert table["item_id"].to_list()[-2:] == ["i3", "i7"]
+
+
+def test_fusion_weights_are_chosen_again_after_training_on_all_events(
+    place, store, tmp_path
+):
+    """Those of such a model are one per baseline, not candidates for each."""
+    model = recjax.load(place)
+    config = model.parts.config.copy_and_resolve_references().unlock()
+    config.data.split, config.head.fusion_weights = "none", (3.0, 0.5)
+    model = Model(replace(model.parts, config=config.lock()))
+    store.add(make_event("new user", ["i3", "i5"], "interaction")).result()
+    histories = dated_histories(model, read_feedback(model, store))
+    new = write_dataset(model, histories, tmp_path)
+    found = feedback_config(model, place / MODEL, tmp_path, new, Settings())
+    assert found.head.fusion == config.head.fusion
+    assert found.head.fusion_weights == base.get_config().head.fusion_weights
+    check_config(found)
 
 
 def test_it_learns_what_users_do_now(place, store, tmp_path):
