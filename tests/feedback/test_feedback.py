@@ -80,7 +80,7 @@ def test_fusion_weights_are_chosen_again_after_training_on_all_events(
     histories = dated_histories(model, read_feedback(model, store))
     new = write_dataset(model, histories, tmp_path)
     found = feedback_config(model, place / MODEL, tmp_path, new, Settings())
-    assert found.head.fusion == config.head.fusion
+    assert tuple(found.head.fusion) == tuple(config.head.fusion)
     assert found.head.fusion_weights == base.get_config().head.fusion_weights
     check_config(found)
 
