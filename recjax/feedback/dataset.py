@@ -70,7 +70,7 @@ def dated_histories(
     known = set(model.items[ITEM])
     histories = {}
     for user in dict.fromkeys([*model.users, *by_user]):
-        found = apply_events(model.history_ids(user), by_user.get(user, []))
+        found = apply_events(model.ids.history_ids(user), by_user.get(user, []))
         histories[user] = [(item, number) for item, number in found if item in known]
     return histories
 

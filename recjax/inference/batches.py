@@ -42,8 +42,7 @@ def recommend_all(
     Raises:
       UserError: the model has no histories.
     """
-    if model.parts.histories is None:
-        model.history("")  # says why
+    model.ids.check_histories()
     users = model.users
     folder = out.with_name(f".parts.{out.name}")
     described = {"settings": settings, "chunk": chunk, "model": _digest(model)}

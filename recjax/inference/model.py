@@ -27,15 +27,20 @@ from recjax.inference.files import (
     locate_model,
     save_parts,
 )
-from recjax.inference.frames import group_by_user, is_frame, like, to_polars
+from recjax.inference.frames import is_frame, like, to_polars
 from recjax.inference.fusion import Fusion
+from recjax.inference.ids import IdIndex
 from recjax.inference.item_encoder import ItemEncoder
+from recjax.inference.lists import (
+    FROM_MODEL,
+    FROM_POPULARITY,
+    list_frame,
+    most_popular,
+    neighbour_frame,
+)
 from recjax.inference.parts import (
     ADDED,
-    EVENTS,
-    ITEM,
     STATE,
-    TITLE,
     ItemVectors,
     ModelParts,
     make_item_table,
@@ -46,7 +51,6 @@ from recjax.models.recommender import Recommender, make_model
 from recjax.runtime.mesh import check_devices
 
 CHUNK = 64  # users whose scores of all items are in memory at a time
-FROM_MODEL, FROM_POPULARITY = "model", "popularity"  # where a list comes from
 
 
 class Model:
@@ -135,7 +139,12 @@ class Model:
     @property
     def users(self) -> list[str]:
         """The users whose histories the model has."""
-        return list(self._user_rows)
+        return self.ids.users
+
+    @functools.cached_property
+    def ids(self) -> IdIndex:
+        """Finds items, users and histories by their ids."""
+        return IdIndex(self.parts)
 
     def recommend(
         self,
@@ -166,13 +175,15 @@ class Model:
         """
         if k < 1:
             raise UserError(f"k: {k} is not at least 1")
-        names, rows, label = self._queries(users, histories)
+        names, rows, label = self.ids.queries(users, histories)
         allowed_N = None
         if among is not None:
             allowed_N = np.zeros(self.parts.num_items, bool)
-            allowed_N[self.rows(among)] = True
+            allowed_N[self.ids.items(among)] = True
         frames = list(self._lists(rows, k, exclude_seen, allowed_N))
-        found = pl.concat(frames) if frames else self._list_frame([], [], [], [])
+        if not frames:
+            frames = [list_frame(self.items, [], [], [], FROM_MODEL)]
+        found = pl.concat(frames)
         named = found.with_columns(
             pl.Series(label, [names[i] for i in found["query"]], dtype=None)
         )
@@ -199,7 +210,7 @@ class Model:
         Raises:
           UserError: unknown ids, or texts for a model that reads ids alone.
         """
-        _, rows, _ = self._queries(users, histories)
+        _, rows, _ = self.ids.queries(users, histories)
         if (items is None) == (texts is None):
             raise UserError("score: give either items or texts")
         if texts is not None:
@@ -208,7 +219,7 @@ class Model:
             )
             chosen = np.arange(self.parts.num_items, model.parts.num_items)
         else:
-            model, chosen = self, self.rows([] if items is None else items)
+            model, chosen = self, self.ids.items([] if items is None else items)
         parts = [
             model._ranker.scores(part, model.fused_scores(part))[:, chosen]
             for part in _chunks(rows)
@@ -242,8 +253,8 @@ class Model:
             own_U = np.full(len(names), -1)
             vectors_UxD = unit_vectors(self.encode_items(names))
         else:
-            label, own_U = "item", self.rows([] if items is None else items)
-            names = [self._ids[row] for row in own_U]
+            label, own_U = "item", self.ids.items([] if items is None else items)
+            names = [self.ids.item_ids[row] for row in own_U]
             vectors_UxD = unit_NxD[own_U]
         frames = []
         for name, own, vector_D in zip(names, own_U, vectors_UxD, strict=True):
@@ -253,15 +264,7 @@ class Model:
             size = min(k, self.parts.num_items - (own >= 0))
             best = np.argsort(-cosine_N, kind="stable")[:size]
             frames.append(
-                pl.DataFrame(
-                    {
-                        label: [name] * size,
-                        "rank": np.arange(1, size + 1),
-                        "neighbour": self.parts.items[ITEM].gather(best),
-                        "title": self.parts.items[TITLE].gather(best),
-                        "cosine": cosine_N[best],
-                    }
-                )
+                neighbour_frame(self.items, label, name, best, cosine_N[best])
             )
         return pl.concat(frames) if frames else pl.DataFrame()
 
@@ -352,8 +355,8 @@ class Model:
         self, histories: Any, targets: Iterable[Any], mask_seen: bool | None
     ) -> np.ndarray:
         """Counts the candidates above, equal to and below each target: counts_Rx3."""
-        _, rows, _ = self._queries(None, histories)
-        targets_R = self.rows(targets)
+        _, rows, _ = self.ids.queries(None, histories)
+        targets_R = self.ids.items(targets)
         if len(rows) != len(targets_R):
             raise UserError(
                 f"evaluate: {len(rows)} histories, {len(targets_R)} targets"
@@ -375,69 +378,6 @@ class Model:
             counts.append(np.stack(found[:3], axis=1))
         return np.concatenate(counts)
 
-    def rows(self, items: Iterable[Any]) -> np.ndarray:
-        """Returns the indices of items by their ids.
-
-        Raises:
-          UserError: there is no such item.
-        """
-        names = [str(item) for item in items]
-        unknown = [name for name in names if name not in self._item_rows]
-        if unknown:
-            raise UserError(f"items: no item {unknown[0]!r} in the catalogue")
-        return np.array([self._item_rows[name] for name in names], np.int64)
-
-    def history(self, user: Any) -> np.ndarray:
-        """Returns the item indices of a user's history, oldest first.
-
-        Raises:
-          UserError: the model has no history of this user.
-        """
-        if self.parts.histories is None:
-            raise UserError(
-                "users: this model has no histories of users (report.keep_histories is "
-                "off); give histories"
-            )
-        row = self._user_rows.get(str(user))
-        if row is None:
-            raise UserError(f"users: no user {str(user)!r} in the model")
-        return self.parts.histories["items"][row].to_numpy()
-
-    def history_ids(self, user: str) -> list[str]:
-        """Returns the item ids of a user's history; none for an unknown user."""
-        histories, row = self.parts.histories, self._user_rows.get(user)
-        if histories is None or row is None:
-            return []
-        return [self._ids[item] for item in histories["items"][row].to_list()]
-
-    def _queries(
-        self, users: Any, histories: Any
-    ) -> tuple[list[Any], list[np.ndarray], str]:
-        """Returns the names of the queries, their histories, and the names' column."""
-        if (users is None) == (histories is None):
-            raise UserError("give either users or histories")
-        if users is not None:
-            if isinstance(users, str) and users != "all":
-                users = [users]
-            names = self.users if isinstance(users, str) else [str(x) for x in users]
-            if isinstance(users, str) and self.parts.histories is None:
-                self.history("")  # says why
-            return names, [self.history(name) for name in names], "user"
-        if is_frame(histories):
-            names, histories = group_by_user(
-                to_polars(histories), self.parts.config.data
-            )
-            return names, [self._known(x) for x in histories], "user"
-        rows = [self._known(history) for history in histories]
-        return list(range(len(rows))), rows, "query"
-
-    def _known(self, history: Any) -> np.ndarray:
-        """Returns the indices of a history's items, without those that are unknown."""
-        if isinstance(history, str):
-            raise UserError(f"histories: {history!r} is not a list of item ids")
-        found = (self._item_rows.get(str(item)) for item in history)
-        return np.array([row for row in found if row is not None], np.int64)
-
     def _lists(
         self,
         rows: Sequence[np.ndarray],
@@ -457,41 +397,17 @@ class Model:
             else:
                 lists = {}
             for b in range(len(part)):
-                items_K, scores_K = lists.get(b) or self._popular(k, allowed_N)
+                items_K, scores_K = lists.get(b) or most_popular(
+                    self.items, k, allowed_N
+                )
                 is_item_K = items_K >= 0
-                yield self._list_frame(
+                yield list_frame(
+                    self.items,
                     [offset + b] * int(is_item_K.sum()),
                     items_K[is_item_K],
                     scores_K[is_item_K],
                     FROM_MODEL if b in lists else FROM_POPULARITY,
                 )
-
-    def _popular(
-        self, k: int, allowed_N: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the most popular items and their shares of all training events."""
-        events_N = self.parts.items[EVENTS].to_numpy().astype(np.float64)
-        candidates = np.arange(len(events_N))
-        if allowed_N is not None:
-            candidates = candidates[allowed_N]
-        best = candidates[np.argsort(-events_N[candidates], kind="stable")][:k]
-        return best, events_N[best] / max(events_N.sum(), 1)
-
-    def _list_frame(
-        self, queries: Any, items: Any, scores: Any, source: Any
-    ) -> pl.DataFrame:
-        rows = np.asarray(items, np.int64)
-        size = len(rows)
-        return pl.DataFrame(
-            {
-                "query": np.asarray(queries, np.int64),
-                "rank": np.arange(1, size + 1),
-                "item": self.parts.items[ITEM].gather(rows),
-                "title": self.parts.items[TITLE].gather(rows),
-                "score": np.asarray(scores, np.float32),
-                "source": pl.Series([source] * size, dtype=pl.String),
-            }
-        )
 
     @functools.cached_property
     def fusion(self) -> Fusion | None:
@@ -537,7 +453,7 @@ class Model:
     ) -> "Model":
         """Returns a model with more items."""
         if check:
-            repeated = [name for name in ids if name in self._item_rows]
+            repeated = [name for name in ids if name in self.ids.item_index]
             if repeated:
                 raise UserError(f"items: {repeated[0]!r} is in the catalogue already")
             if len(set(ids)) < len(ids):
@@ -556,20 +472,6 @@ class Model:
         model = Model(replace(self.parts, items=items, vectors=vectors))
         model.__dict__["item_encoder"] = self.item_encoder
         return model
-
-    @functools.cached_property
-    def _ids(self) -> list[str]:
-        return self.parts.items[ITEM].to_list()
-
-    @functools.cached_property
-    def _item_rows(self) -> dict[str, int]:
-        return {name: row for row, name in enumerate(self._ids)}
-
-    @functools.cached_property
-    def _user_rows(self) -> dict[str, int]:
-        histories = self.parts.histories
-        names = [] if histories is None else histories["user"].to_list()
-        return {name: row for row, name in enumerate(names)}
 
     @functools.cached_property
     def _unit_NxD(self) -> np.ndarray:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recjax.common.errors import UserError
+from recjax.inference.lists import FROM_MODEL, FROM_POPULARITY
 from recjax.serving.live_catalogue import BATCH_SIZES, LiveCatalogue, Query
 
-MODEL, POPULARITY = "model", "popularity"  # sources of a list
 MAX_QUEUE = 1024  # waiting requests, after which new ones are refused
 
 
@@ -168,9 +168,9 @@ class Engine:
             known = (live.columns.get(name) for name in history)
             rows = np.array([c for c in known if c is not None], np.int64)
             if len(rows):
-                scores_K, source = live.score(rows, columns), MODEL
+                scores_K, source = live.score(rows, columns), FROM_MODEL
             else:
-                scores_K, source = self._popularity.scores(columns), POPULARITY
+                scores_K, source = self._popularity.scores(columns), FROM_POPULARITY
             hidden_K = np.array([c in live.hidden for c in columns.tolist()], bool)
             order = np.argsort(-scores_K[~hidden_K], kind="stable")
             columns, scores_K = columns[~hidden_K][order], scores_K[~hidden_K][order]
@@ -280,12 +280,12 @@ class Engine:
         for position, request in enumerate(requests):
             if position not in ranked:
                 items = self._popular_items(request)
-                answers.append(ItemList(self._version, items, POPULARITY))
+                answers.append(ItemList(self._version, items, FROM_POPULARITY))
                 continue
             items = self._named(*ranked[position])
             if request.explain:
                 items = self._explain(items, histories[position])
-            answers.append(ItemList(self._version, items, MODEL))
+            answers.append(ItemList(self._version, items, FROM_MODEL))
         return answers
 
     def _explain(

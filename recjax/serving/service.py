@@ -94,7 +94,7 @@ class Service:
         model = self.live.model
         cursor = int(model.parts.about.get(CURSOR, 0))
         events = await asyncio.wrap_future(self.store.history(user, cursor))
-        before = model.history_ids(user)
+        before = model.ids.history_ids(user)
         items = [item for item, _ in apply_events(before, events)]
         return items, events[-1].sequence if events else cursor
 

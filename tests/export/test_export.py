@@ -44,7 +44,7 @@ def texts_as_arrays(model, texts):
 def histories_as_arrays(model, users):
     """Vectors of the histories' items, and mask, for an exported user tower."""
     length = model.parts.config.data.history_length
-    rows = [model.history(user)[-length:] for user in users]
+    rows = [model.ids.history(user)[-length:] for user in users]
     rows_BxH, mask_BxH = pad_left(rows, (len(rows), length))
     return model.parts.vectors.history_NxD[rows_BxH], mask_BxH
 
@@ -60,7 +60,7 @@ def check_towers(model, users_tower, items_tower, number, tolerance):
     queries = np.asarray(users_tower(*histories_as_arrays(model, users)))
     own = model.parts.vectors
     scores = queries @ own.candidates_NxD.T + own.bias_N
-    histories = [model.history(user) for user in users]
+    histories = [model.ids.history(user) for user in users]
     fused = np.zeros_like(model.fused_scores(histories))
     np.testing.assert_allclose(
         scores, model._ranker.scores(histories, fused), **TOLERANCE

@@ -51,7 +51,7 @@ def fill(store, number=200):
 def test_the_data_are_histories_and_then_events(place, store, tmp_path):
     model = recjax.load(place)
     user = model.users[0]
-    before = model.history_ids(user)
+    before = model.ids.history_ids(user)
     store.add(make_event(user, ["i3", "unknown"], "interaction")).result()
     store.add(make_event("new user", ["i5"], "interaction")).result()
     store.add(make_event("new user", ["i7"], "interaction")).result()
@@ -100,7 +100,7 @@ def test_it_learns_what_users_do_now(place, store, tmp_path):
     after = recjax.load(place)
     assert after.parts.about[CURSOR] == 200
     assert len(after.users) == len(before.users) + 20
-    assert after.history_ids("v3")[-1] == store.history("v3").result()[-1].items[0]
+    assert after.ids.history_ids("v3")[-1] == store.history("v3").result()[-1].items[0]
     # Nothing is new since then.
     assert learn(str(place), store, tmp_path / "again", settings) is None
     # A user's list follows the habit that the old model did not know.

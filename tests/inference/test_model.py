@@ -42,7 +42,7 @@ def test_a_list_is_the_best_unseen_items(model):
         own = lists.filter(pl.col("user") == user)
         assert own["rank"].to_list() == [1, 2, 3, 4]
         score_N = score_N.copy()
-        score_N[model.history(user)] = -np.inf
+        score_N[model.ids.history(user)] = -np.inf
         best = np.argsort(-score_N)[:4]
         assert own["item"].to_list() == model.items["id"].gather(best).to_list()
         np.testing.assert_allclose(own["score"], score_N[best], rtol=1e-5, atol=1e-5)
@@ -54,7 +54,7 @@ def test_histories_end_with_the_test_event(model):
     for row in range(len(data.test)):
         user = data.user_ids[data.test.users_R[row]]
         want = data.test.sequence(row).tolist()
-        assert model.history(user).tolist() == want
+        assert model.ids.history(user).tolist() == want
 
 
 @pytest.mark.parametrize("split", ["time", "user", "ratio"])
@@ -75,7 +75,7 @@ def test_the_history_of_every_user_is_complete(config, split):
 def test_a_history_may_be_of_anyone(model):
     """Lists depend on the history alone; unknown items are left out."""
     user = model.users[0]
-    ids = model.items["id"].gather(model.history(user)).to_list()
+    ids = model.items["id"].gather(model.ids.history(user)).to_list()
     by_user = model.recommend(users=[user])
     for history in (ids, [*ids[:2], "nowhere", *ids[2:]]):
         found = model.recommend(histories=[history])
@@ -114,7 +114,7 @@ def test_a_table_of_events_is_read_in_order_of_time(model):
 
 def test_seen_items_and_the_choice_of_items(model):
     user = model.users[0]
-    seen = model.items["id"].gather(np.unique(model.history(user))).to_list()
+    seen = model.items["id"].gather(np.unique(model.ids.history(user))).to_list()
     everything = model.recommend(users=[user], k=100)
     assert len(everything) == len(model.items) - len(seen)
     assert not set(everything["item"]) & set(seen)
