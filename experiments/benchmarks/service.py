@@ -1,7 +1,8 @@
 """Measures how soon a list reflects an event, by the size of the catalogue.
 
     python -m experiments.benchmarks.service --items 10000 100000 1000000
-    python -m experiments.benchmarks.service --items 10000 --clients 8 --cycles=1250
+    python -m experiments.benchmarks.service --items 10000 --clients 8 --cycles=1250 \
+        --repeats=1
 
 A model with random vectors of width 128 is served over HTTP by a process of its own,
 with SQLite, and clients in another process send an event and ask for the list. The
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from recjax.models.recommender import make_model
 from recjax.training.initial_params import trace_init
 
 WIDTH = 128
+P = (50, 99)  # percentiles
 START_SECONDS = 300  # for a service to be ready
 GOALS_MS = {10_000: 5, 100_000: 8, 1_000_000: 30}  # p99 of one client
 
@@ -137,30 +140,52 @@ def measure(service: ServiceProcess, clients: int, cycles: int, items: int) -> A
     return found
 
 
-def row(items: int, clients: int, found: dict[str, Any]) -> str:
-    """Returns a Markdown row of one measurement."""
-    cycle, event = (np.array(found[key]) for key in ("cycle_ms", "event_ms"))
-    middle, tail = np.percentile(cycle, [50, 99])
+def row(items: int, clients: int, runs: list[dict[str, Any]]) -> str:
+    """Returns a Markdown row: medians of some runs, with their range."""
+
+    def spread(values: list[float]) -> str:
+        low, middle, high = np.percentile(values, [0, 50, 100])
+        return f"{middle:.1f} [{low:.1f}, {high:.1f}]"
+
     goal = GOALS_MS.get(items, 0) if clients == 1 else 0
+    tails = [spread([np.percentile(x["cycle_ms"], q) for x in runs]) for q in (50, 99)]
+    stored = [np.median([np.percentile(x["event_ms"], q) for x in runs]) for q in P]
     cells = [
         f"{items:,}",
         f"{clients}",
-        f"{len(cycle):,}",
-        f"{middle:.1f} / {tail:.1f}",
+        f"{sum(len(x['cycle_ms']) for x in runs):,}",
+        *tails,
         f"{goal}" if goal else "",
-        f"{np.percentile(event, 50):.1f} / {np.percentile(event, 99):.1f}",
-        f"{len(cycle) / found['seconds']:.0f}",
-        f"{found['stale']}",
-        f"{found['failed']}",
-        f"{found['others']:.0%}",
+        f"{stored[0]:.1f} / {stored[1]:.1f}",
+        f"{np.median([len(x['cycle_ms']) / x['seconds'] for x in runs]):.0f}",
+        f"{sum(x['stale'] for x in runs)}",
+        f"{sum(x['failed'] for x in runs)}",
+        f"{max(x['others'] for x in runs):.0%}",
     ]
     return f"| {' | '.join(cells)} |"
 
 
 HEADER = (
-    "| items | clients | cycles | event to list p50 / p99, ms | goal | event stored "
-    f"p50 / p99, ms | lists/s | stale | failed | others |\n{10 * '|---'}|"
+    "| items | clients | cycles | event to list p50, ms | p99, ms | goal | event "
+    f"stored p50 / p99, ms | lists/s | stale | failed | others |\n{11 * '|---'}|"
 )
+
+
+def measure_all(
+    items: int, clients: Sequence[int], cycles: int
+) -> list[dict[str, Any]]:
+    """Serves a catalogue, and measures each number of clients."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model"
+        parts = random_model(items)
+        save_parts(parts, model, golden.make(Model(parts)), "random vectors\n")
+        del parts
+        service = ServiceProcess(model, f"{folder}/events.sqlite")
+        try:
+            measure(service, max(clients), 20, items)  # warm connections
+            return [measure(service, each, cycles, items) for each in clients]
+        finally:
+            service.close()
 
 
 def main() -> None:
@@ -170,24 +195,19 @@ def main() -> None:
         "--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000]
     )
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--cycles", type=int, default=400, help="of each client")
+    parser.add_argument("--cycles", type=int, default=400, help="cycles of a client")
+    parser.add_argument("--repeats", type=int, default=5, help="services in turn (5)")
     args = parser.parse_args()
     print(f"{duel.machine()}; jax {jax.__version__}; width {WIDTH}\n\n{HEADER}")
-    for items in args.items:
-        with tempfile.TemporaryDirectory() as folder:
-            model = Path(folder) / "model"
-            parts = random_model(items)
-            save_parts(parts, model, golden.make(Model(parts)), "random vectors\n")
-            del parts
-            service = ServiceProcess(model, f"{folder}/events.sqlite")
-            try:
-                measure(service, max(args.clients), 20, items)  # warm connections
-                for clients in args.clients:
-                    found = measure(service, clients, args.cycles, items)
-                    print(row(items, clients, found), flush=True)
-            finally:
-                service.close()
-            print(f"ready after {service.start_seconds:.1f} s", file=sys.stderr)
+    found: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    # One after the other, so that a busy minute of the machine is in one run of each.
+    for _ in range(args.repeats):
+        for items in args.items:
+            runs = measure_all(items, args.clients, args.cycles)
+            for clients, run in zip(args.clients, runs, strict=True):
+                found.setdefault((items, clients), []).append(run)
+    for (items, clients), runs in found.items():
+        print(row(items, clients, runs), flush=True)
 
 
 if __name__ == "__main__":
