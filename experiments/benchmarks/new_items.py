@@ -56,6 +56,7 @@ class Listener(threading.Thread):
             start = time.perf_counter()
             self._client.post("/recommend", self._body)
             self.milliseconds.append(1000 * (time.perf_counter() - start))
+        self._client.close()
 
 
 def count_recommended(client: HttpClient, old: list[str], new: list[str]) -> int:
@@ -103,6 +104,7 @@ def main() -> None:
             others = max(busy_seconds() - busy - own, 0) / seconds
             others /= os.cpu_count() or 1
             recommended = count_recommended(client, old, new)
+            client.close()
         finally:
             service.close()
     middle, tail = np.percentile(listener.milliseconds, [50, 99])

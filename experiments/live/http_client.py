@@ -2,10 +2,13 @@
 
 import http.client
 import json
+import time
 from typing import Any
 from urllib.parse import quote
 
 from recjax.common.errors import UserError
+
+MAX_IDLE = 2.0  # seconds; uvicorn closes connections after five
 
 
 class HttpClient:
@@ -17,6 +20,11 @@ class HttpClient:
 
     def __init__(self, port: int):
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+        self._last_use = time.monotonic()
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._connection.close()
 
     def get(self, path: str) -> Any:
         """Returns the JSON value of an answer.
@@ -42,7 +50,11 @@ class HttpClient:
         return content
 
     def _request(self, method: str, path: str, body: str | None = None) -> Any:
+        if time.monotonic() - self._last_use > MAX_IDLE:
+            self._connection.close()  # it opens again; the service may have closed it
         headers = {"Content-Type": "application/json"} if body else {}
         self._connection.request(method, path, body, headers)
         answer = self._connection.getresponse()
-        return answer.status, json.loads(answer.read())
+        content = answer.read()
+        self._last_use = time.monotonic()
+        return answer.status, json.loads(content)

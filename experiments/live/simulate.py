@@ -56,6 +56,7 @@ class Simulation:
         self._learned = folder / "learned"
         shutil.copytree(trained, self._learned)
         self._store = folder / "learned.sqlite"
+        self._clients: list[HttpClient] = []
         self._services = [ServiceProcess(trained, str(folder / "fixed.sqlite"))]
         try:
             self._services.append(ServiceProcess(self._learned, str(self._store)))
@@ -70,6 +71,8 @@ class Simulation:
 
     def close(self) -> None:
         """Ends the services."""
+        for client in self._clients:
+            client.close()
         for service in self._services:
             service.close()
 

@@ -80,7 +80,7 @@ def make_app(
             response = _error(411, "a length is required")
         else:
             response = await call_next(request)
-        route = getattr(request.scope.get("route"), "path", "unknown")
+        route = getattr(request.scope.get("route"), "path_format", "unknown")
         metrics.request(route, response.status_code, time.perf_counter() - start)
         return response
 
@@ -197,7 +197,7 @@ def _add_lists(
         metrics.event(body.event == RETRACTION)
         return {"id": event.id, "sequence": sequence}
 
-    @app.get("/recommend/{user}")
+    @app.get("/recommend/{user:path}")
     async def recommend_user(
         user: Id,
         k: Annotated[int, Query(ge=1, le=MAX_K - 1)] = 10,
@@ -265,7 +265,7 @@ def _add_items(app: FastAPI, service: Service, check_token: Any) -> None:
         found = await asyncio.to_thread(service.search, q, k)
         return {"items": [{"id": name, "title": title} for name, title in found]}
 
-    @app.get("/items/{item}/neighbors")
+    @app.get("/items/{item:path}/neighbors")
     async def neighbours(
         item: Id, k: Annotated[int, Query(ge=1, le=MAX_K - 1)] = 10
     ) -> dict[str, Any]:
@@ -281,7 +281,7 @@ def _add_items(app: FastAPI, service: Service, check_token: Any) -> None:
         await service.put_items(items)
         return {"added": len(items)}
 
-    @app.patch("/items/{item}")
+    @app.patch("/items/{item:path}")
     async def change(
         item: Id, body: Change, authorization: Annotated[str, Header()] = ""
     ) -> dict[str, Any]:
@@ -289,7 +289,7 @@ def _add_items(app: FastAPI, service: Service, check_token: Any) -> None:
         await service.set_state(item, HIDDEN if body.hidden else ADDED)
         return {"id": item, "hidden": body.hidden}
 
-    @app.delete("/items/{item}")
+    @app.delete("/items/{item:path}")
     async def delete(
         item: Id, authorization: Annotated[str, Header()] = ""
     ) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 
 from recjax.runtime.signals import DEBOUNCE_SECONDS, SIGNALS
 
+RESET = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
 BUSY = """
 import time
 from recjax.runtime.signals import Signals
@@ -27,8 +28,11 @@ with signals.install_handlers(), signals.defer_signals():
 def busy(request):
     """A process that defers signals; the parameter is a command to start it with."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    command = getattr(request, "param", [])
+    # As in a terminal, also if the tests were started by nohup.
+    code = BUSY if command else RESET + BUSY
     process = subprocess.Popen(
-        [*getattr(request, "param", []), sys.executable, "-c", BUSY],
+        [*command, sys.executable, "-c", code],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -182,6 +182,20 @@ def test_many_new_items_are_encoded_in_parts(stored, monkeypatch):
     assert nearest["score"] == pytest.approx(1, abs=1e-5)
 
 
+def test_ids_may_have_slashes_and_spaces(stored):
+    name, path = "a/b c?#%", "a%2Fb%20c%3F%23%25"
+    body = {"user": name, "items": [{"id": "i3"}]}
+    assert stored.post("/feedback", json=body).status_code == 200
+    assert stored.get(f"/recommend/{path}?k=5").json()["source"] == "model"
+    item = {"id": name, "text": "one two drama"}
+    assert stored.post("/items", json={"items": [item]}).status_code == 200
+    assert len(ids(stored.get(f"/items/{path}/neighbors?k=3"))) == 3
+    assert name in ids(stored.get("/items/i1/neighbors?k=25"))
+    assert stored.patch(f"/items/{path}", json={"hidden": True}).json()["id"] == name
+    assert stored.delete(f"/items/{path}").json() == {"id": name, "deleted": True}
+    assert name not in ids(stored.get("/items/i1/neighbors?k=25"))
+
+
 def test_hidden_items_never_appear(stored):
     history = {"history": ["i1"], "k": 25}
     first = ids(stored.post("/recommend", json=history))[0]
