@@ -98,7 +98,7 @@ def split_file_events(data: Data) -> pl.DataFrame:
     """Returns the events of split files whose rows are in order of time.
 
     The time of a target is the number of its row. The history of a user's first row
-    has the same time; other histories repeat earlier events.
+    comes just before; other histories repeat earlier events.
     """
     rows: list[tuple[str, str, float]] = []
     known: set[int] = set()
@@ -108,9 +108,11 @@ def split_file_events(data: Data) -> pl.DataFrame:
             number += 1
             history = [] if user in known else examples.history(example).tolist()
             known.add(user)
-            for item in (*history, int(examples.targets_R[example])):
+            items = [*history, int(examples.targets_R[example])]
+            for position, item in enumerate(items, 1):
+                time = number - 1 + position / len(items)
                 name = str(data.item_ids[item])
-                rows.append((str(data.user_ids[user]), name, float(number)))
+                rows.append((str(data.user_ids[user]), name, time))
     schema = {USER: pl.String, data.items.columns[0]: pl.String, TIME: pl.Float64}
     return pl.DataFrame(rows, schema=schema, orient="row")
 

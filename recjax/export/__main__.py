@@ -5,7 +5,8 @@
     python -m recjax.export --model=runs/shop --to=sentence-transformers --out=encoder
 
 stablehlo: user tower and item tower with a symbolic batch, for CPUs and CUDA GPUs;
-onnx: the same with a fixed batch; sentence-transformers: the fine-tuned text encoder.
+onnx: the same, with a fixed batch of items; sentence-transformers: the fine-tuned text
+encoder.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--to", required=True, choices=KINDS, help="format")
     parser.add_argument("--out", required=True, help="directory for the files")
     parser.add_argument(
-        "--batch", type=int, default=1, help="users of an ONNX call (1)"
+        "--batch", type=int, default=1, help="items of an ONNX call (1)"
     )
     run_command(parser, export, argv)
 

@@ -62,6 +62,8 @@ def test_split_files_are_a_stream_too(config, atomic_dir, tmp_path):
     assert found == want
     times = [event.time for event in stream.events]
     assert times == sorted(times)
+    # A repeated item is another event.
+    assert len(past.unique()) == len(past)
 
 
 @pytest.mark.parametrize("split", ["leave_one_out", "fixed"])

@@ -15,11 +15,13 @@ from recjax.data.text.tokenize import tokenize
 from recjax.export import onnx, sentence_transformers, stablehlo
 from recjax.inference.model import Model
 from recjax.models.encoders.huggingface import load_config
+from recjax.models.users import USER_TOWERS
 from recjax.run import train
 from tests.conftest import TINY_BERT
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 # Whitening over 25 items divides by deviations of about a thousandth.
+NOT_CONVERTED = {"additive", "cnn", "gru"}  # by jax2onnx 0.17
 WHITENED = {"rtol": 1e-2, "atol": 1e-3}
 
 
@@ -95,6 +97,37 @@ def test_onnx_runs_in_onnx_runtime(model, tmp_path, whitened):
     users, items = map(load, files)
     tolerance = WHITENED if whitened else TOLERANCE
     check_towers(model, lambda *arrays: users(*arrays)[0], items, 2, tolerance)
+    vectors, mask = histories_as_arrays(model, model.users[:7])  # any number of users
+    want = np.concatenate(
+        [users(vectors[i : i + 1], mask[i : i + 1])[0] for i in range(7)]
+    )
+    np.testing.assert_allclose(users(vectors, mask)[0], want, **TOLERANCE)
+
+
+@pytest.mark.parametrize("name", sorted(USER_TOWERS))
+def test_onnx_has_other_user_towers(config, tmp_path, name):
+    """A tower that cannot be converted is an error, and leaves no file."""
+    pytest.importorskip("jax2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    c = config.unlock()
+    c.item_tower.sources, c.user_tower.name = ("id",), name
+    c.eval.baselines, c.report.save_model = (), True
+    c.train.phases = (base.phase("p", epochs=1, lr=1e-2),)
+    train.run(c.lock(), str(tmp_path / "run"))
+    model = recjax.load(tmp_path / "run")
+    if name in NOT_CONVERTED:
+        with pytest.raises(UserError, match="cannot convert the user_tower"):
+            onnx.export_towers(model.parts, tmp_path, batch=5)
+        assert not [*tmp_path.glob("*.onnx")]
+        return
+    (path,) = onnx.export_towers(model.parts, tmp_path, batch=5)
+    session = runtime.InferenceSession(str(path))
+    vectors, mask = histories_as_arrays(model, model.users[:5])
+    queries = session.run(None, {"history_vectors": vectors, "mask": mask})[0]
+    own = model.parts.vectors
+    scores = queries @ own.candidates_NxD.T + own.bias_N
+    histories = [model.ids.history(user) for user in model.users[:5]]
+    np.testing.assert_allclose(scores, model._ranker.scores(histories), **TOLERANCE)
 
 
 def test_an_encoder_goes_back_to_its_files(model, tmp_path):
