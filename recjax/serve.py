@@ -9,6 +9,7 @@ It needs: pip install 'recjax[serve]'.
 """
 
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from recjax.common.files import read_bytes, user_path
 from recjax.runtime.host_memory import use_huge_pages
 
 TOKEN = "RECJAX_TOKEN"
+BACKLOG = 2048  # connections that wait, as in uvicorn
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -66,28 +68,41 @@ def serve(options: Any) -> None:
         token = read_bytes(path).decode("utf-8", "replace").strip()
         if not token:
             raise UserError(f"--token_file: {path}: is empty")
+    listener = listen(options.host, options.port)
     store, metrics = open_store(options.store, "--store"), Metrics()
     service = Service(options.model, store, options.spare, metrics.batch)
     metrics.model(service.engine.version)
     app = make_app(service, metrics, token, not options.no_reload)
     print(
         f"ready: {len(service.live):,} items, model {service.engine.version}\n"
-        f"page:  http://{options.host}:{options.port}/",
+        f"page:  http://{options.host}:{listener.getsockname()[1]}/",
         flush=True,
     )
     settings = uvicorn.Config(
         app,
-        host=options.host,
-        port=options.port,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=10,
     )
     server = uvicorn.Server(settings)
-    server.run()
+    server.run([listener])
     service.close()
     if not server.started:
         sys.exit(2)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Opens the port; clients that come before the model is loaded wait.
+
+    Raises:
+      UserError: the address is not one of this machine, or the port is in use.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as e:
+        reason = os.strerror(e.errno) if e.errno else str(e)
+        raise UserError(f"--port: {host}:{port}: {reason}") from None
 
 
 if __name__ == "__main__":

@@ -45,7 +45,10 @@ def get_config(run: str = "") -> ConfigDict:
             phase.epochs = _kept_epoch(phases, phase.name, path)
             phase.keep, phase.patience = "last", 0
     if not any(phase.epochs for phase in config.train.phases):
-        raise UserError(f"--config: {folder}: no epoch of this run was kept")
+        raise UserError(
+            f"--config: {folder}: no epoch of this run was kept; train it "
+            "with more epochs or another learning rate"
+        )
     if config.head.fusion:
         config.head.fusion_weights = _fusion_weights(phases, config, path)
     # In-sample, baselines that count events would only repeat what they counted.

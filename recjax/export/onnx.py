@@ -39,7 +39,8 @@ def export_towers(parts: ModelParts, folder: Path, batch: int) -> list[Path]:
     """
     if find_spec("jax2onnx") is None:
         raise UserError(
-            "export: ONNX needs the library jax2onnx: pip install 'recjax[onnx]'"
+            "export: ONNX needs jax2onnx: pip install jax2onnx onnxruntime, in an "
+            "environment of its own"
         )
     config, width = parts.config, parts.vectors.history_NxD.shape[1]
     length, tokens = config.data.history_length, config.text.max_tokens

@@ -66,7 +66,7 @@ def feedback(options: Any) -> None:
         return
     if not options.events:
         raise UserError("--events: is required")
-    store = open_store(options.events, "--events")
+    store = open_store(options.events, "--events", create=False)
     settings = Settings(
         options.epochs,
         options.lr,

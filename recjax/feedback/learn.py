@@ -105,7 +105,7 @@ def learn(name: str, store: Store, folder: Path, settings: Settings) -> Outcome 
     config = feedback_config(incumbent, place, data, new, settings)
     run(config, str(folder / "run"))
     candidate = with_feedback(
-        Model.from_pretrained(folder / "run"),
+        in_terms_of(Model.from_pretrained(folder / "run"), incumbent),
         {user: [item for item, _ in dated] for user, dated in histories.items()},
         feedback.last,
     )
@@ -185,6 +185,21 @@ def feedback_config(
     config.eval.mask_seen = own.eval.mask_seen
     config.eval.baselines, config.eval.zero_shot = (), False
     return config.lock()
+
+
+def in_terms_of(candidate: Model, incumbent: Model) -> Model:
+    """Returns a candidate that reads tables with the columns of the incumbent's data.
+
+    Its own data are the events of the store and finished texts.
+    """
+    own = incumbent.parts.config
+    config = candidate.parts.config.copy_and_resolve_references().unlock()
+    for key in ("user", "item", "time"):
+        config.data[key] = own.data[key]
+    config.text.template, config.text.title = own.text.template, own.text.title
+    about = dict(candidate.parts.about)
+    about["pretrained"] = incumbent.parts.about.get("pretrained")
+    return Model(replace(candidate.parts, config=config.lock(), about=about))
 
 
 def with_feedback(model: Model, histories: dict[str, list[str]], cursor: int) -> Model:

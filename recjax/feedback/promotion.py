@@ -2,8 +2,8 @@
 
 The directory of a model is a link to one of its versions, which are next to it:
 
-    shop/model -> models/3f0c6a1b2c4d
-    shop/models/3f0c6a1b2c4d, shop/models/9a8b...
+    shop/model -> model.versions/3f0c6a1b2c4d
+    shop/model.versions/3f0c6a1b2c4d, shop/model.versions/9a8b...
 
 Renaming a link is atomic: a reader finds one version or the other, and complete.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from recjax.common.errors import UserError
 from recjax.inference.files import check_files, model_version
 
-VERSIONS = "models"
+VERSIONS = ".versions"  # follows the name of the model
 HISTORY = "promoted.txt"  # versions in the order of their promotion, the newest last
 
 
@@ -54,7 +54,7 @@ def roll_back(model: Path) -> str:
     Raises:
       UserError: there is none.
     """
-    versions = model.parent / VERSIONS
+    versions = _versions(model)
     promoted = _promoted(versions)
     if len(promoted) < 2 or not model.is_symlink():
         raise UserError(f"{model}: there is no earlier version to go back to")
@@ -65,9 +65,13 @@ def roll_back(model: Path) -> str:
     return promoted[-2]
 
 
+def _versions(model: Path) -> Path:
+    return model.with_name(model.name + VERSIONS)
+
+
 def _adopt(model: Path) -> Path:
     """Turns the directory of a model into a link to a version, once."""
-    versions = model.parent / VERSIONS
+    versions = _versions(model)
     versions.mkdir(exist_ok=True)
     if not model.is_symlink():
         version = model_version(model)

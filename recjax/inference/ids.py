@@ -111,6 +111,8 @@ class IdIndex:
             raise UserError("give either users or histories")
         if users is not None:
             self.check_histories()
+            if is_frame(users):
+                raise UserError("users: is a table; give its column of users")
             if isinstance(users, str):
                 names = self.users if users == "all" else [users]
             else:

@@ -117,19 +117,30 @@ class Model:
         Args:
           repo_id: `owner/name`; it is created, private, if it does not exist.
           options: passed on to `huggingface_hub.HfApi.upload_folder`.
+
+        Raises:
+          UserError: the upload failed.
         """
         import tempfile
 
         from huggingface_hub import HfApi
 
         api = HfApi(token=options.pop("token", None))
-        api.create_repo(repo_id, private=options.pop("private", True), exist_ok=True)
+        private = options.pop("private", True)
         with tempfile.TemporaryDirectory() as tmp:
             folder = Path(tmp) / MODEL
             self.save_pretrained(folder)
-            return str(
-                api.upload_folder(repo_id=repo_id, folder_path=folder, **options)
-            )
+            try:
+                api.create_repo(repo_id, private=private, exist_ok=True)
+                found = api.upload_folder(
+                    repo_id=repo_id, folder_path=folder, **options
+                )
+            except Exception as e:  # the client raises many types
+                raise UserError(
+                    f"{repo_id}: cannot be uploaded ({first_line(e)}); check the "
+                    "network, the name and the token"
+                ) from None
+        return str(found)
 
     @property
     def items(self) -> pl.DataFrame:
@@ -179,7 +190,7 @@ class Model:
         allowed_N = None
         if among is not None:
             allowed_N = np.zeros(self.parts.num_items, bool)
-            allowed_N[self.ids.items(among)] = True
+            allowed_N[self.ids.items(_as_list(among, "among"))] = True
         frames = list(self._lists(rows, k, exclude_seen, allowed_N))
         if not frames:
             frames = [list_frame(self.items, [], [], [], FROM_MODEL)]
@@ -214,12 +225,13 @@ class Model:
         if (items is None) == (texts is None):
             raise UserError("score: give either items or texts")
         if texts is not None:
+            texts = _as_list(texts, "texts")
             model = self._with_items(
                 [f"text {i}" for i in range(len(texts))], texts, texts, check=False
             )
             chosen = np.arange(self.parts.num_items, model.parts.num_items)
         else:
-            model, chosen = self, self.ids.items([] if items is None else items)
+            model, chosen = self, self.ids.items(_as_list(items, "items"))
         parts = [
             model._ranker.scores(part, model.fused_scores(part))[:, chosen]
             for part in _chunks(rows)
@@ -249,11 +261,11 @@ class Model:
             raise UserError(f"k: {k} is not at least 1")
         unit_NxD = self._unit_NxD
         if texts is not None:
-            label, names = "text", list(texts)
+            label, names = "text", _as_list(texts, "texts")
             own_U = np.full(len(names), -1)
             vectors_UxD = unit_vectors(self.encode_items(names))
         else:
-            label, own_U = "item", self.ids.items([] if items is None else items)
+            label, own_U = "item", self.ids.items(_as_list(items, "items"))
             names = [self.ids.item_ids[row] for row in own_U]
             vectors_UxD = unit_NxD[own_U]
         frames = []
@@ -277,8 +289,11 @@ class Model:
         Raises:
           UserError: the model reads ids alone, or a column is missing.
         """
-        texts = self._render(to_polars(items))[0] if is_frame(items) else items
-        return self.item_encoder.encode(list(texts)).candidates_NxD
+        if is_frame(items):
+            texts = self._render(to_polars(items))[0]
+        else:
+            texts = _as_list(items, "items")
+        return self.item_encoder.encode(texts).candidates_NxD
 
     def add_items(self, items: Any) -> None:
         """Adds items to the catalogue; they can be recommended at once.
@@ -295,8 +310,13 @@ class Model:
             catalogue already.
         """
         if isinstance(items, Mapping):
-            ids, texts = [str(x) for x in items], [str(x) for x in items.values()]
+            ids, texts = [str(x) for x in items], list(items.values())
             titles: Sequence[str] = texts
+            empty = [name for name, x in items.items() if not str(x or "").strip()]
+            if empty or not all(isinstance(text, str) for text in texts):
+                raise UserError(f"items: {(empty or ids)[0]!r} has no text")
+        elif not is_frame(items):
+            raise UserError("items: give a table, or a dictionary of ids and texts")
         else:
             frame = to_polars(items)
             column = self.parts.config.data.item
@@ -517,6 +537,17 @@ class Model:
             parts.encoder,
             parts.whitening,
         )
+
+
+def _as_list(values: Any, name: str) -> list[Any]:
+    """Returns ids or texts as a list; one of them may be given alone.
+
+    Raises:
+      UserError: a table, of which it is not known which column is meant.
+    """
+    if is_frame(values):
+        raise UserError(f"{name}: is a table; give one of its columns")
+    return [values] if isinstance(values, str) else list(values)
 
 
 def _chunks(rows: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:

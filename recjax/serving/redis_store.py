@@ -14,6 +14,7 @@ from recjax.serving.store import (
 )
 
 PREFIX = "recjax:"
+REDIS = ("redis://", "rediss://", "unix://")  # addresses
 TIMEOUT = 5.0  # seconds
 # Stores an event once: its sequence, its fields, and its place in two lists.
 ADD = """
@@ -152,12 +153,13 @@ def _without_password(url: str) -> str:
     return f"{scheme}{found}{rest.rpartition('@')[2]}"
 
 
-def open_store(name: str, option: str) -> Any:
+def open_store(name: str, option: str, *, create: bool = True) -> Any:
     """Opens a store by its name: a path of an SQLite file, or an address of Redis.
 
     Args:
       name: the path or the address.
       option: the option that holds it, for errors.
+      create: whether an SQLite file that does not exist is created.
 
     Raises:
       UserError: it cannot be opened.
@@ -165,9 +167,16 @@ def open_store(name: str, option: str) -> Any:
     from recjax.common.files import user_path
     from recjax.serving.store import SqliteStore
 
-    if name.startswith(("redis://", "rediss://", "unix://")):
+    if name.startswith(REDIS):
         return RedisStore(name)
+    if "://" in name:
+        known = ", ".join(REDIS)
+        raise UserError(f"{option}: {name!r} begins with none of {known}")
     path = user_path(name, option)
     if path.is_dir():
         raise UserError(f"{option}: {path}: is a directory")
+    if not path.parent.is_dir():
+        raise UserError(f"{option}: {path.parent}: no such directory")
+    if not create and not path.exists():
+        raise UserError(f"{option}: {path}: no such file")
     return SqliteStore(path)

@@ -172,11 +172,13 @@ class Service:
         """Hides, deletes or shows an item.
 
         Raises:
-          UnknownItem: there is no such item.
+          UnknownItem: there is no such item, or it is deleted.
         """
         self._check_known(name)
         live = self.live
         kept = await asyncio.wrap_future(self.store.item(name))
+        if state != DELETED and kept is not None and kept.state == DELETED:
+            raise UnknownItem(name)
         title = live.titles[live.columns[name]]
         stored = StoredItem(name, kept.text if kept else "", title, state)
         await asyncio.wrap_future(self.store.put_items([stored]))
@@ -186,6 +188,11 @@ class Service:
         """Returns the vectors of texts."""
         _ = self.live.model.item_encoder
         return await asyncio.wrap_future(self.engine.encode(texts))
+
+    def title(self, name: str) -> str:
+        """Returns the title of an item, "" if it is unknown."""
+        column = self.live.columns.get(name)
+        return "" if column is None else self.live.titles[column]
 
     def search(self, words: str, k: int) -> list[tuple[str, str]]:
         """Returns ids and titles of items whose titles have all the words."""

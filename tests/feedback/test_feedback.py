@@ -85,6 +85,38 @@ def test_fusion_weights_are_chosen_again_after_training_on_all_events(
     check_config(found)
 
 
+def test_a_promoted_model_reads_the_same_tables(place, store, tmp_path):
+    """It was trained on the events of the store and finished texts."""
+    fill(store)
+    settings = Settings(epochs=1, lr=0.0, min_events=50)  # as good as before
+    before = recjax.load(place)
+    assert learn(str(place), store, tmp_path / "work", settings).promoted
+    after = recjax.load(place)
+    row = {"item_id": ["n1"], "title": ["one two"], "genre": ["drama"]}
+    for model in (before, after):
+        model.add_items(pl.DataFrame(row))
+        assert model.items["text"][-1] == "one two drama"
+    events = {"user_id": ["a", "a"], "item_id": ["i1", "i2"], "timestamp": [1, 2]}
+    assert after.recommend(histories=pl.DataFrame(events), k=3)["user"][0] == "a"
+    about = [model.parts.about["pretrained"] for model in (before, after)]
+    assert about[0] == about[1] is not None
+
+
+def test_models_in_one_directory_have_their_own_versions(place, tmp_path):
+    for name in ("a", "b"):
+        model = recjax.load(place)
+        if name == "b":
+            model.add_titled_items(["n1"], ["one two drama"], ["one two"])
+        model.save_pretrained(tmp_path / "models" / name)
+        model.add_titled_items([f"new {name}"], ["one three drama"], ["one three"])
+        model.save_pretrained(tmp_path / "candidate")
+        promote(tmp_path / "candidate", tmp_path / "models" / name, keep=2)
+    for name, number in (("a", 25), ("b", 26)):
+        assert len(recjax.load(tmp_path / "models" / name).items) == number + 1
+        roll_back(tmp_path / "models" / name)
+        assert len(recjax.load(tmp_path / "models" / name).items) == number
+
+
 def test_it_learns_what_users_do_now(place, store, tmp_path):
     """The candidate is better on the newest events, and becomes the model."""
     fill(store)
@@ -143,7 +175,7 @@ def test_versions_are_promoted_kept_and_rolled_back(place, tmp_path):
         assert model.is_symlink()
         sizes.append(len(recjax.load(place).items))
     assert sizes == [25, 26, 27, 28]
-    assert len([p for p in (place / "models").iterdir() if p.is_dir()]) == 3
+    assert len([p for p in (place / "model.versions").iterdir() if p.is_dir()]) == 3
     roll_back(model)
     assert len(recjax.load(place).items) == 27
     roll_back(model)

@@ -249,3 +249,41 @@ def test_no_model_is_written_if_not_asked_for(config, tmp_path):
     assert not (tmp_path / "run/model").exists()
     with pytest.raises(UserError, match="was finished without model/"):
         recjax.load(tmp_path / "run")
+
+
+def test_one_id_or_text_may_be_given_alone(model):
+    user = model.users[0]
+    text = "one two drama"
+    one = model.score(texts=text, users=user)
+    np.testing.assert_array_equal(one, model.score(texts=[text], users=[user]))
+    np.testing.assert_array_equal(model.encode_items(text), model.encode_items([text]))
+    assert model.similar("i3", k=2).equals(model.similar(["i3"], k=2))
+    assert model.similar(texts=text, k=2)["text"].to_list() == [text] * 2
+    assert model.score(items="i3", users=user).shape == (1, 1)
+    among = model.recommend(histories=[["i1"]], among="i5")
+    assert among["item"].to_list() == ["i5"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, frame: m.recommend(users=frame), "users: is a table"),
+        (lambda m, frame: m.recommend(histories=[[]], among=frame), "among: is a ta"),
+        (lambda m, frame: m.similar(frame), "items: is a table"),
+        (lambda m, frame: m.add_items(["a"]), "a dictionary of ids and texts"),
+        (lambda m, frame: m.add_items({"a": None}), "'a' has no text"),
+        (lambda m, frame: m.add_items({"a": " "}), "'a' has no text"),
+    ],
+)
+def test_tables_and_empty_texts_are_named(model, call, message):
+    with pytest.raises(UserError, match=message):
+        call(model, pl.DataFrame({"x": ["u1"]}))
+
+
+def test_a_failed_upload_is_one_line(model, monkeypatch):
+    def fail(*_, **__):
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", fail)
+    with pytest.raises(UserError, match=r"me/x: cannot be uploaded \(Name or serv"):
+        model.push_to_hub("me/x")

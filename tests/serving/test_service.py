@@ -196,6 +196,15 @@ def test_ids_may_have_slashes_and_spaces(stored):
     assert name not in ids(stored.get("/items/i1/neighbors?k=25"))
 
 
+def test_a_deleted_item_is_gone_until_it_is_added_again(stored):
+    assert stored.delete("/items/i5").status_code == 200
+    assert stored.patch("/items/i5", json={"hidden": False}).status_code == 404
+    item = {"id": "i5", "text": "one six adventure"}
+    assert stored.post("/items", json={"items": [item]}).status_code == 200
+    (found,) = stored.get("/items?q=one+six").json()["items"]
+    assert found == {"id": "i5", "title": "one six"}  # the title stays
+
+
 def test_hidden_items_never_appear(stored):
     history = {"history": ["i1"], "k": 25}
     first = ids(stored.post("/recommend", json=history))[0]
