@@ -153,7 +153,7 @@ def simulate(args: argparse.Namespace, folder: Path) -> tuple[pl.DataFrame, str]
                 line = simulation.learn(args.feedback)
                 seconds = time.perf_counter() - start
                 print(f"{number:,} events, {seconds:.0f} s: {line}", flush=True)
-            rows.append((period, event.user, *simulation.predict(event)))
+            rows.append((period + 1, event.user, *simulation.predict(event)))
     finally:
         simulation.close()
     table = pl.DataFrame(rows, schema=["period", "user", *CURVES], orient="row")
@@ -236,9 +236,11 @@ def plot(summary: pl.DataFrame, path: Path, title: str) -> None:
             panel.plot(x, rows["value"], marker="o", color=color, label=curve)
             panel.fill_between(x, rows["low"], rows["high"], color=color, alpha=0.15)
         panel.set_xlabel("period of the stream, in order of time")
-        panel.set_ylabel(name)
+        panel.set_ylabel(f"{name.upper()}, 95% interval over users")
         panel.set_ylim(bottom=0)
-    panels[0].legend(title="mean, 95% interval over users")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    lines, labels = panels[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=len(lines))
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
 

@@ -105,7 +105,7 @@ def test_three_curves_are_measured(tmp_path, monkeypatch, capsys):
     options = ("--fraction=0.6", "--periods=2", "--", "--min_events=20", "--epochs=2")
     simulated(tmp_path, monkeypatch, *options)
     table = pl.read_csv(tmp_path / "out" / "table.csv")
-    assert table["period"].unique().sort().to_list() == ["0", "1", "all"]
+    assert table["period"].unique().sort().to_list() == ["1", "2", "all"]
     assert set(simulate.CURVES) < set(table["curve"])
     at_all = table.filter(period="all", metric="ndcg@10")
     assert at_all["events"].to_list() == [216] * 5
