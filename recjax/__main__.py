@@ -21,7 +21,11 @@ recjax {__version__}: personalised recommendation with pretrained language model
   python -m recjax.reporting.compare DIR DIR                  compare finished runs
   python -m recjax.recommend --model=DIR --users=all --out=lists.csv
                                                               lists of a trained model
-  python -m recjax.similar --help, python -m recjax.embed --help
+  python -m recjax.serve --model=DIR                          a live service, and a page
+  python -m recjax.feedback --model=DIR --events=FILE         learn from its events
+  python -m recjax.similar, recjax.embed, recjax.export       see --help
+
+The console script recjax has all of them: recjax train, recjax recommend, ...
 
 Configs in the package: {NAMES}. Your own config is a Python file, see --help.
 A clone of the repository also has ablations (python -m experiments.sweep --help,

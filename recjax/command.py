@@ -30,9 +30,15 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def make_parser(description: str | None) -> Parser:
-    """Returns a parser with the option that every command of a model has."""
+def make_parser(name: str, description: str | None) -> Parser:
+    """Returns a parser with the option that every command of a model has.
+
+    Args:
+      name: the command, as the console script `recjax` has it.
+      description: the text above the options.
+    """
     parser = Parser(
+        prog=f"recjax {name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

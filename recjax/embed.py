@@ -17,7 +17,7 @@ from recjax.runtime.host_memory import use_huge_pages
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and writes vectors."""
-    parser = make_parser(__doc__)
+    parser = make_parser("embed", __doc__)
     parser.add_argument("--items", help="a file with the texts of new items")
     parser.add_argument("--out", required=True, help="file for the vectors: .parquet")
     run_command(parser, embed, argv)

@@ -19,6 +19,7 @@ from recjax.command import (
     write_frame,
 )
 from recjax.common.errors import UserError
+from recjax.common.files import user_path
 from recjax.runtime.host_memory import use_huge_pages
 
 CHUNK = 4096  # users whose lists are saved at a time
@@ -26,7 +27,7 @@ CHUNK = 4096  # users whose lists are saved at a time
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and recommends."""
-    parser = make_parser(__doc__)
+    parser = make_parser("recommend", __doc__)
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument(
         "--users",
@@ -97,6 +98,8 @@ def recommend(options: Any) -> None:
 def _from_file(model: Any, name: str, settings: dict[str, Any]) -> Any:
     """Recommends to the users of a file, by their histories if it has any."""
     data = model.parts.config.data
+    if not user_path(name, "--users").exists():
+        raise UserError(f"--users: {name}: is neither 'all' nor a file")
     frame = read_frame(name, "--users", [data.user, data.item], data.time)
     if data.item in frame.columns:
         return model.recommend(histories=frame, **settings)

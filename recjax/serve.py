@@ -25,7 +25,7 @@ BACKLOG = 2048  # connections that wait, as in uvicorn
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and serves."""
-    parser = make_parser(__doc__)
+    parser = make_parser("serve", __doc__)
     parser.add_argument("--port", type=int, default=8000, help="port (8000)")
     parser.add_argument("--host", default="127.0.0.1", help="address (127.0.0.1)")
     parser.add_argument(

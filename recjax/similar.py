@@ -20,7 +20,7 @@ from recjax.runtime.host_memory import use_huge_pages
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and finds similar items."""
-    parser = make_parser(__doc__)
+    parser = make_parser("similar", __doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--items", help='ids with spaces between, or "all"')
     what.add_argument("--text", help="text of an item that need not exist")

@@ -143,8 +143,12 @@ def test_similar_items(run, model, tmp_path):
             "--out: lists.xlsx: the name",
         ),
         ("recommend", ["--users=all", "--k=0"], "--k: 0 is not at least 1"),
-        ("recommend", ["--users=no.csv"], "--users: no.csv: no such file"),
-        ("recommend", ["--users=users"], "--users: users: the name ends in none of"),
+        (
+            "recommend",
+            ["--users=no.csv"],
+            "--users: no.csv: is neither 'all' nor a file",
+        ),
+        ("recommend", ["--users=."], "--users: .: the name ends in none of"),
         ("recommend", ["--history=i1 x"], "--history: no item 'x' in the catalogue"),
         ("recommend", ["--history=i1", "--items=no.csv"], "--items: no.csv: no such"),
         ("recommend", [], "one of the arguments --users --history is required"),
@@ -310,6 +314,8 @@ def test_an_export_overwrites_nothing_but_exports(run, finished, tmp_path):
     options = ("--to=sentence-transformers", f"--out={tmp_path / 'new'}")
     assert run("export", *options)[0] == 0
     assert run("export", *options)[0] == 0
+    code, _, output = run("export", "--to=stablehlo", options[1])
+    assert (code, "'export to sentence-transformers', not" in output) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["recommend", "embed"])

@@ -26,6 +26,7 @@ from recjax.config import base
 from recjax.config.keys import PHASE, SECTIONS
 from recjax.config.validate import check_config
 from recjax.data.splits import load_data
+from recjax.export import stablehlo
 from recjax.losses import LOSSES
 from recjax.models.encoders.huggingface import load_config
 from recjax.models.items.tower import SOURCES
@@ -54,6 +55,7 @@ NUM_BLOCKS = {
     "configs/README.md": 3,
     "recjax/baselines/README.md": 1,
     "recjax/checkpointing/README.md": 1,
+    "recjax/export/README.md": 1,
     "recjax/inference/README.md": 1,
     "recjax/losses/README.md": 1,
     "recjax/models/README.md": 2,
@@ -235,6 +237,16 @@ def test_training_on_all_events(trained_shop):
     subprocess.run([*program, "--workdir=runs/all"], check=True)
     events = [recjax.load(f"runs/{x}").items["events"].sum() for x in ("shop", "all")]
     assert events == [12 * 3, 12 * 5]
+
+
+def test_calling_an_exported_tower(trained_shop, run_block):
+    pytest.importorskip("flatbuffers")
+    model = recjax.load("runs/shop")
+    Path("exported").mkdir()
+    stablehlo.export_towers(model.parts, Path("exported"))
+    module = run_block("recjax/export/README.md", "tower.call", "calling")
+    assert module.queries.shape == (2, 8)
+    assert np.isfinite(module.queries).all()
 
 
 def test_using_what_was_trained(run_block, trained_shop, capsys):

@@ -19,13 +19,12 @@ from recjax.common.files import user_path
 from recjax.runtime.host_memory import use_huge_pages
 from recjax.runtime.locks import check_directory, directory_lock
 
-EXPORT = "export"  # the kind of its directory, see `check_directory`
 KINDS = ("stablehlo", "onnx", "sentence-transformers")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and exports."""
-    parser = make_parser(__doc__)
+    parser = make_parser("export", __doc__)
     parser.add_argument("--to", required=True, choices=KINDS, help="format")
     parser.add_argument("--out", required=True, help="directory for the files")
     parser.add_argument(
@@ -45,9 +44,10 @@ def export(options: Any) -> None:
         raise UserError(f"--batch: {options.batch} is not at least 1")
     import recjax
 
-    check_directory(folder, EXPORT, "--out")
+    kind = f"export to {options.to}"  # one directory does not hold two of them
+    check_directory(folder, kind, "--out")
     parts = recjax.load(options.model).parts
-    with directory_lock(folder, EXPORT, "--out"):
+    with directory_lock(folder, kind, "--out"):
         written = _write(parts, folder, options)
     for path in written:
         print(path)

@@ -21,7 +21,7 @@ from recjax.runtime.host_memory import use_huge_pages
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and learns."""
-    parser = make_parser(__doc__)
+    parser = make_parser("feedback", __doc__)
     parser.add_argument("--events", help="SQLite file, or redis://HOST:PORT/DB")
     parser.add_argument("--rollback", action="store_true", help="undo a promotion")
     parser.add_argument("--epochs", type=int, default=10, help="at most (10)")
