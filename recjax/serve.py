@@ -8,6 +8,7 @@ On SIGTERM it answers the requests in progress and exits.
 It needs: pip install 'recjax[serve]'.
 """
 
+import errno
 import os
 import socket
 import sys
@@ -73,9 +74,10 @@ def serve(options: Any) -> None:
     service = Service(options.model, store, options.spare, metrics.batch)
     metrics.model(service.engine.version)
     app = make_app(service, metrics, token, not options.no_reload)
+    host = f"[{options.host}]" if ":" in options.host else options.host
     print(
         f"ready: {len(service.live):,} items, model {service.engine.version}\n"
-        f"page:  http://{options.host}:{listener.getsockname()[1]}/",
+        f"page:  http://{host}:{listener.getsockname()[1]}/",
         flush=True,
     )
     settings = uvicorn.Config(
@@ -101,8 +103,11 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as e:
-        reason = os.strerror(e.errno) if e.errno else str(e)
-        raise UserError(f"--port: {host}:{port}: {reason}") from None
+        in_use = e.errno in (errno.EADDRINUSE, errno.EACCES)
+        option, reason = "--port", os.strerror(e.errno or 0)
+        if not in_use:  # names that cannot be resolved have no number of an error
+            option, reason = "--host", str(e)
+        raise UserError(f"{option}: {host}:{port}: {reason}") from None
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from experiments.benchmarks import duel
 from experiments.benchmarks.service import ServiceProcess, busy_seconds
 from experiments.live.http_client import HttpClient
 from recjax.common.errors import UserError
+from recjax.serving.bodies import MAX_HISTORY, MAX_ITEMS
 
 K = 100
 IDLE_LISTS = 200
@@ -80,6 +81,10 @@ def main() -> None:
         items = recjax.load(args.model).items
     except UserError as e:
         sys.exit(f"error: {e}")
+    if not 1 <= args.items <= MAX_ITEMS:
+        sys.exit(f"error: --items: {args.items} is not from 1 to {MAX_ITEMS}")
+    if len(items) + args.items > MAX_HISTORY:
+        sys.exit(f"error: --model: has more than {MAX_HISTORY - args.items:,} items")
     old, texts = items["id"].to_list(), draw_texts(items["text"].to_list(), args.items)
     new = [f"new {number}" for number in range(args.items)]
     bodies = [

@@ -36,7 +36,7 @@ from recjax.models.recommender import make_model
 from recjax.training.initial_params import trace_init
 
 WIDTH = 128
-P = (50, 99)  # percentiles
+PERCENTILES = (50, 99)
 START_SECONDS = 300  # for a service to be ready
 GOALS_MS = {10_000: 5, 100_000: 8, 1_000_000: 30}  # p99 of one client
 
@@ -148,13 +148,17 @@ def row(items: int, clients: int, runs: list[dict[str, Any]]) -> str:
         return f"{middle:.1f} [{low:.1f}, {high:.1f}]"
 
     goal = GOALS_MS.get(items, 0) if clients == 1 else 0
-    tails = [spread([np.percentile(x["cycle_ms"], q) for x in runs]) for q in (50, 99)]
-    stored = [np.median([np.percentile(x["event_ms"], q) for x in runs]) for q in P]
+    cycles = [
+        spread([np.percentile(x["cycle_ms"], q) for x in runs]) for q in PERCENTILES
+    ]
+    stored = [
+        np.median([np.percentile(x["event_ms"], q) for x in runs]) for q in PERCENTILES
+    ]
     cells = [
         f"{items:,}",
         f"{clients}",
         f"{sum(len(x['cycle_ms']) for x in runs):,}",
-        *tails,
+        *cycles,
         f"{goal}" if goal else "",
         f"{stored[0]:.1f} / {stored[1]:.1f}",
         f"{np.median([len(x['cycle_ms']) / x['seconds'] for x in runs]):.0f}",

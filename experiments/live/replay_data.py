@@ -18,7 +18,7 @@ USER, TIME = "user", "time"
 
 
 class StreamEvent(NamedTuple):
-    """An event of the stream; the time is in seconds."""
+    """An event of the stream; `time` is in seconds, or a row number of split files."""
 
     user: str
     item: str

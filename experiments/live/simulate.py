@@ -103,7 +103,6 @@ class Simulation:
 
     def learn(self, options: Sequence[str]) -> str:
         """Fine-tunes on the new events; returns a line about the outcome."""
-        self.attempts += 1
         program = [sys.executable, "-m", "recjax.feedback"]
         command = [f"--model={self._learned}", f"--events={self._store}", *options]
         done = subprocess.run(
@@ -115,7 +114,8 @@ class Simulation:
             self._clients[1].post("/reload", {"model": str(self._learned)})
             self.promotions += 1
         lines = [line for line in done.stdout.splitlines() if "new events" in line]
-        return lines[-1] if lines else "nothing learned"
+        self.attempts += "difference" in lines[-1]  # else there were too few
+        return lines[-1]
 
     def _list(self, client: HttpClient, user: str) -> list[str]:
         answer = client.get(f"/recommend/{quote(user, safe='')}?k={K}")

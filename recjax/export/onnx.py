@@ -72,8 +72,13 @@ def _write(
     outputs: list[str],
 ) -> None:
     """Writes the first of several variants that can be converted and loaded."""
-    from jax2onnx import to_onnx
-
+    try:
+        from jax2onnx import to_onnx
+    except (ImportError, AttributeError) as e:  # made for other versions of JAX
+        raise UserError(
+            f"export: jax2onnx cannot be imported ({first_line(e)[:200]}); install it "
+            "into an environment of its own"
+        ) from None
     # The weights are constants of the ONNX model.
     placed = {name: jnp.asarray(x) for name, x in params.items()}
     problem = ""
@@ -92,7 +97,7 @@ def _write(
                 )
                 _check_loads(part)
             return
-        except OSError:
+        except (OSError, MemoryError):
             raise
         except Exception as e:  # operations that it does not know, in many types
             problem = first_line(e)[:200]

@@ -105,7 +105,7 @@ def learn(name: str, store: Store, folder: Path, settings: Settings) -> Outcome 
     config = feedback_config(incumbent, place, data, new, settings)
     run(config, str(folder / "run"))
     candidate = with_feedback(
-        in_terms_of(Model.from_pretrained(folder / "run"), incumbent),
+        with_input_columns(Model.from_pretrained(folder / "run"), incumbent),
         {user: [item for item, _ in dated] for user, dated in histories.items()},
         feedback.last,
     )
@@ -187,10 +187,10 @@ def feedback_config(
     return config.lock()
 
 
-def in_terms_of(candidate: Model, incumbent: Model) -> Model:
-    """Returns a candidate that reads tables with the columns of the incumbent's data.
+def with_input_columns(candidate: Model, incumbent: Model) -> Model:
+    """Returns the candidate with the columns and templates of the incumbent's data.
 
-    Its own data are the events of the store and finished texts.
+    The candidate was trained on events of the store and on texts without columns.
     """
     own = incumbent.parts.config
     config = candidate.parts.config.copy_and_resolve_references().unlock()

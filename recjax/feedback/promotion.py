@@ -66,7 +66,8 @@ def roll_back(model: Path) -> str:
 
 
 def _versions(model: Path) -> Path:
-    return model.with_name(model.name + VERSIONS)
+    path = Path(os.path.abspath(model))  # `.` has no name; links are not followed
+    return path.with_name(path.name + VERSIONS)
 
 
 def _adopt(model: Path) -> Path:

@@ -312,9 +312,13 @@ class Model:
         if isinstance(items, Mapping):
             ids, texts = [str(x) for x in items], list(items.values())
             titles: Sequence[str] = texts
-            empty = [name for name, x in items.items() if not str(x or "").strip()]
-            if empty or not all(isinstance(text, str) for text in texts):
-                raise UserError(f"items: {(empty or ids)[0]!r} has no text")
+            bad = [
+                name
+                for name, text in items.items()
+                if not isinstance(text, str) or not text.strip()
+            ]
+            if bad:
+                raise UserError(f"items: {bad[0]!r} has no text")
         elif not is_frame(items):
             raise UserError("items: give a table, or a dictionary of ids and texts")
         else:

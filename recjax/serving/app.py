@@ -277,10 +277,7 @@ def _add_items(app: FastAPI, service: Service, check_token: Any) -> None:
         body: Items, authorization: Annotated[str, Header()] = ""
     ) -> dict[str, Any]:
         await check_token(authorization)
-        items = [
-            NewItem(x.id, x.text, x.title or service.title(x.id) or x.text)
-            for x in body.items
-        ]
+        items = [NewItem(x.id, x.text, x.title or "") for x in body.items]
         await service.put_items(items)
         return {"added": len(items)}
 

@@ -23,7 +23,7 @@ from recjax.serving.live_catalogue import LiveCatalogue
 from recjax.serving.store import CURSOR, NewEvent, Store, StoredItem, apply_events
 
 ADDED, HIDDEN, DELETED = "added", "hidden", "deleted"  # states of stored items
-ENCODED_AT_ONCE = 32  # new items; lists wait for so many
+ENCODED_AT_ONCE = 32  # new items per part; lists wait for one part
 
 
 class UnknownItem(KeyError):
@@ -60,6 +60,8 @@ class Service:
         self.store = store
         self._spare = spare
         self._reloading = threading.Lock()
+        self._changes = asyncio.Lock()  # of items, so that store and catalogue agree
+        self._loaded: dict[str, StoredItem] = {}  # the items of the store, as loaded
         live, version = self._load(model)
         self.engine = Engine(live, version, report)
 
@@ -78,11 +80,12 @@ class Service:
         stored = self.store.items().result()
         known = live.columns
         new = [x for x in stored if x.text and x.id not in known]
-        changed = [x for x in stored if x.text and x.id in known and x.state == ADDED]
+        changed = [x for x in stored if x.text and x.id in known]
         add_items(live, [NewItem(x.id, x.text, x.title) for x in (*new, *changed)])
         for item in stored:
             if item.state != ADDED and item.id in live.columns:
                 live.hide(live.columns[item.id])
+        self._loaded = {item.id: item for item in stored}
         return live, version
 
     async def add_event(self, event: NewEvent) -> int:
@@ -152,21 +155,41 @@ class Service:
     async def put_items(self, items: Sequence[NewItem]) -> None:
         """Adds or changes items: stored first, then ready to be recommended.
 
-        They are encoded in parts, so that lists do not wait for all of them.
+        They are encoded in parts, so that lists do not wait for all of them. An item
+        without a title keeps the one that it has, unless that was its text.
+
+        Raises:
+          UserError: the model reads ids alone, or there is no room.
         """
         # An item that cannot be added must not be stored either.
         live = self.live
         _ = live.model.item_encoder
         new = {item.id for item in items} - live.columns.keys()
         live.check_room(len(new))
-        stored = [StoredItem(x.id, x.text, x.title, ADDED) for x in items]
-        await asyncio.wrap_future(self.store.put_items(stored))
         # The last item with an id counts. Texts of similar length need little padding.
         latest = {item.id: item for item in items}.values()
         by_length = sorted(latest, key=lambda item: len(item.text))
         for start in range(0, len(by_length), ENCODED_AT_ONCE):
             part = by_length[start : start + ENCODED_AT_ONCE]
-            await asyncio.wrap_future(self.engine.add_items(part))
+            async with self._changes:
+                await self._put_part(part)
+
+    async def _put_part(self, items: Sequence[NewItem]) -> None:
+        live = self.live
+        live.check_room(len({item.id for item in items} - live.columns.keys()))
+        named = [item._replace(title=await self._title(item)) for item in items]
+        stored = [StoredItem(x.id, x.text, x.title, ADDED) for x in named]
+        await asyncio.wrap_future(self.store.put_items(stored))
+        await asyncio.wrap_future(self.engine.add_items(named))
+
+    async def _title(self, item: NewItem) -> str:
+        """Returns the title that an item gets."""
+        column = self.live.columns.get(item.id)
+        if item.title or column is None:
+            return item.title or item.text
+        kept = await asyncio.wrap_future(self.store.item(item.id))
+        title = self.live.titles[column]
+        return item.text if kept is not None and kept.text == title else title
 
     async def set_state(self, name: str, state: str) -> None:
         """Hides, deletes or shows an item.
@@ -174,12 +197,16 @@ class Service:
         Raises:
           UnknownItem: there is no such item, or it is deleted.
         """
+        async with self._changes:
+            await self._set_state(name, state)
+
+    async def _set_state(self, name: str, state: str) -> None:
         self._check_known(name)
         live = self.live
         kept = await asyncio.wrap_future(self.store.item(name))
         if state != DELETED and kept is not None and kept.state == DELETED:
             raise UnknownItem(name)
-        title = live.titles[live.columns[name]]
+        title = kept.title if kept else live.titles[live.columns[name]]
         stored = StoredItem(name, kept.text if kept else "", title, state)
         await asyncio.wrap_future(self.store.put_items([stored]))
         await asyncio.wrap_future(self.engine.hide(name, state != ADDED))
@@ -188,11 +215,6 @@ class Service:
         """Returns the vectors of texts."""
         _ = self.live.model.item_encoder
         return await asyncio.wrap_future(self.engine.encode(texts))
-
-    def title(self, name: str) -> str:
-        """Returns the title of an item, "" if it is unknown."""
-        column = self.live.columns.get(name)
-        return "" if column is None else self.live.titles[column]
 
     def search(self, words: str, k: int) -> list[tuple[str, str]]:
         """Returns ids and titles of items whose titles have all the words."""
@@ -227,11 +249,10 @@ class Service:
     def _catch_up(self) -> None:
         live = self.live
         for item in self.store.items().result():
-            column = live.columns.get(item.id)
-            if column is None and item.text:
+            if item.text and self._loaded.get(item.id) != item:
                 new = [NewItem(item.id, item.text, item.title)]
                 self.engine.add_items(new).result()
-                column = live.columns[item.id]
+            column = live.columns.get(item.id)
             if column is not None and (column in live.hidden) != (item.state != ADDED):
                 self.engine.hide(item.id, item.state != ADDED).result()
 

@@ -112,8 +112,10 @@ def test_three_curves_are_measured(tmp_path, monkeypatch, capsys):
     values = dict(zip(at_all["curve"], at_all["value"], strict=True))
     # The next item follows from the last one, which the frozen histories lack.
     assert values["histories updated"] > values["frozen"]
-    low, high = at_all["low"].to_list(), at_all["high"].to_list()
-    assert all(a <= b for a, b in zip(low, high, strict=True))
+    for row in at_all.iter_rows(named=True):
+        assert row["low"] <= row["value"] <= row["high"]
+    difference = values["histories updated"] - values["frozen"]
+    assert values["histories updated - frozen"] == pytest.approx(difference)
     assert (tmp_path / "out" / "plot.png").stat().st_size > 10_000
     page = (tmp_path / "out" / "table.md").read_text()
     assert "216 events of 40 users" in page

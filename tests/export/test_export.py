@@ -21,8 +21,8 @@ from tests.conftest import TINY_BERT
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 # Whitening over 25 items divides by deviations of about a thousandth.
-NOT_CONVERTED = {"additive", "cnn", "gru"}  # by jax2onnx 0.17
 WHITENED = {"rtol": 1e-2, "atol": 1e-3}
+NOT_CONVERTED = {"additive", "cnn", "gru"}  # by jax2onnx 0.17
 
 
 def without_whitening(model):

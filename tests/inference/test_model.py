@@ -271,7 +271,7 @@ def test_one_id_or_text_may_be_given_alone(model):
         (lambda m, frame: m.recommend(histories=[[]], among=frame), "among: is a ta"),
         (lambda m, frame: m.similar(frame), "items: is a table"),
         (lambda m, frame: m.add_items(["a"]), "a dictionary of ids and texts"),
-        (lambda m, frame: m.add_items({"a": None}), "'a' has no text"),
+        (lambda m, frame: m.add_items({"b": "one", "a": None}), "'a' has no text"),
         (lambda m, frame: m.add_items({"a": " "}), "'a' has no text"),
     ],
 )

@@ -136,7 +136,11 @@ def test_a_token_is_asked_for(browser, finished, tmp_path):
             page.fill("#token", token)
             with page.expect_response("**/recommend"):
                 page.click("#login button")
-            page.wait_for_selector("#login", state="visible" if visible else "hidden")
+            error = "a bearer token is required" if visible else ""
+            page.wait_for_function(
+                "error => document.querySelector('#error').textContent == error",
+                arg=error,
+            )
             assert page.is_visible("#login") == visible
         page.wait_for_selector("#list li")
         assert page.inner_text("#error") == ""

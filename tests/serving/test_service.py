@@ -196,6 +196,52 @@ def test_ids_may_have_slashes_and_spaces(stored):
     assert name not in ids(stored.get("/items/i1/neighbors?k=25"))
 
 
+def test_a_deletion_between_two_parts_stays(stored, monkeypatch):
+    """Store and catalogue agree, whichever comes first."""
+    service, calls = stored.app.state.service, []
+    put = service._put_part
+
+    async def put_and_delete(part):
+        await put(part)
+        if not calls:
+            calls.append(1)
+            await service._set_state("n0", "deleted")
+
+    monkeypatch.setattr(service, "_put_part", put_and_delete)
+    items = [{"id": f"n{i}", "text": "one two" + " a" * i} for i in range(36)]
+    assert stored.post("/items", json={"items": items}).status_code == 200
+    assert "n0" not in ids(stored.get("/items/n1/neighbors?k=60"))
+    assert "n35" in ids(stored.get("/items/n1/neighbors?k=60"))
+
+
+def test_a_hidden_item_keeps_its_new_text(finished, store):
+    body = {"items": [{"id": "i5", "text": "three three action", "title": "New"}]}
+    for turn in range(2):
+        with start(finished, store) as client:
+            if not turn:
+                client.post("/items", json=body)
+                client.patch("/items/i5", json={"hidden": True})
+            else:
+                client.patch("/items/i5", json={"hidden": False})
+                new = {"items": [{"id": "copy", "text": "three three action"}]}
+                client.post("/items", json=new)
+                (near,) = client.get("/items/copy/neighbors?k=1").json()["items"]
+                assert (near["id"], near["title"]) == ("i5", "New")
+                assert near["score"] == pytest.approx(1, abs=1e-5)
+        client.app.state.service.close()
+
+
+def test_a_title_that_was_the_text_follows_it(stored):
+    for text in ("red chair", "blue sofa"):
+        stored.post("/items", json={"items": [{"id": "n", "text": text}]})
+        (found,) = stored.get(f"/items?q={text.split()[0]}").json()["items"]
+        assert found == {"id": "n", "title": text}
+
+
+def test_the_description_says_whether_events_were_held_out(client):
+    assert client.get("/model").json()["held_out"] is True
+
+
 def test_a_deleted_item_is_gone_until_it_is_added_again(stored):
     assert stored.delete("/items/i5").status_code == 200
     assert stored.patch("/items/i5", json={"hidden": False}).status_code == 404
