@@ -102,6 +102,17 @@ def config(atomic_dir) -> ConfigDict:
     return shrink(base.get_config(), atomic_dir)
 
 
+def train_ids_model(config: ConfigDict, folder: Path, **keys):
+    """Trains a model of ids alone for an epoch, with other keys changed; loads it."""
+    config = config.copy_and_resolve_references().unlock()
+    config.item_tower.sources, config.eval.baselines = ("id",), ()
+    config.report.save_model = True
+    config.train.phases = (base.phase("p", epochs=1, lr=1e-2),)
+    config.update_from_flattened_dict(keys)
+    recjax.train(config.lock(), str(folder))
+    return recjax.load(folder)
+
+
 def shrink(config: ConfigDict, folder: Path, encoder: Path = TINY_BERT) -> ConfigDict:
     """Shrinks any config: synthetic data, a tiny encoder, at most one epoch per phase.
 

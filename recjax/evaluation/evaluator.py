@@ -150,9 +150,10 @@ class Evaluator:
           weights_M, and the metrics of the examples with these weights.
         """
         head = self.config.head
-        grid = list(itertools.product(head.fusion_weights, repeat=len(head.fusion)))
-        if self.config.data.split == NO_SPLIT:
-            grid = [tuple(head.fusion_weights)]  # nothing to choose them by
+        weights = tuple(head.fusion_weights)
+        grid = [weights]  # without a split there is nothing to choose them by
+        if self.config.data.split != NO_SPLIT:
+            grid = list(itertools.product(weights, repeat=len(head.fusion)))
         weights_WxM = np.array(grid, np.float32)
         placed_WxM = replicate(weights_WxM, self.mesh)
         encoded = scorer.encode_catalogue(params)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recjax.common.errors import UserError
-from recjax.inference.lists import FROM_MODEL, FROM_POPULARITY
+from recjax.inference.lists import FROM_MODEL, FROM_POPULARITY, most_popular
 from recjax.serving.live_catalogue import BATCH_SIZES, LiveCatalogue, Query
 
 MAX_QUEUE = 1024  # waiting requests, after which new ones are refused
@@ -82,9 +82,10 @@ class Popularity:
     """
 
     def __init__(self, live: LiveCatalogue):
-        events_N = live.model.items["events"].to_numpy().astype(np.float64)
-        self.columns = np.argsort(-events_N, kind="stable")
-        self._shares_N = events_N / max(events_N.sum(), 1)
+        items = live.model.items
+        self.columns, shares_N = most_popular(items, len(items), None)
+        self._shares_N = np.empty(len(items))
+        self._shares_N[self.columns] = shares_N
 
     def scores(self, columns: np.ndarray) -> np.ndarray:
         """Returns the shares of training events; 0 for items that were added later."""

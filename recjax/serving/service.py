@@ -249,7 +249,9 @@ class Service:
     def _catch_up(self) -> None:
         live = self.live
         for item in self.store.items().result():
-            if item.text and self._loaded.get(item.id) != item:
+            loaded = self._loaded.get(item.id)
+            as_loaded = loaded and (loaded.text, loaded.title)
+            if item.text and as_loaded != (item.text, item.title):
                 new = [NewItem(item.id, item.text, item.title)]
                 self.engine.add_items(new).result()
             column = live.columns.get(item.id)

@@ -17,7 +17,7 @@ from recjax.inference.model import Model
 from recjax.models.encoders.huggingface import load_config
 from recjax.models.users import USER_TOWERS
 from recjax.run import train
-from tests.conftest import TINY_BERT
+from tests.conftest import TINY_BERT, train_ids_model
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 # Whitening over 25 items divides by deviations of about a thousandth.
@@ -109,18 +109,14 @@ def test_onnx_has_other_user_towers(config, tmp_path, name):
     """A tower that cannot be converted is an error, and leaves no file."""
     pytest.importorskip("jax2onnx")
     runtime = pytest.importorskip("onnxruntime")
-    c = config.unlock()
-    c.item_tower.sources, c.user_tower.name = ("id",), name
-    c.eval.baselines, c.report.save_model = (), True
-    c.train.phases = (base.phase("p", epochs=1, lr=1e-2),)
-    train.run(c.lock(), str(tmp_path / "run"))
-    model = recjax.load(tmp_path / "run")
+    keys = {"user_tower.name": name}
+    model = train_ids_model(config, tmp_path / "run", **keys)
     if name in NOT_CONVERTED:
         with pytest.raises(UserError, match="cannot convert the user_tower"):
             onnx.export_towers(model.parts, tmp_path, batch=5)
         assert not [*tmp_path.glob("*.onnx")]
         return
-    (path,) = onnx.export_towers(model.parts, tmp_path, batch=5)
+    (path,) = onnx.export_towers(model.parts, tmp_path, batch=1)
     session = runtime.InferenceSession(str(path))
     vectors, mask = histories_as_arrays(model, model.users[:5])
     queries = session.run(None, {"history_vectors": vectors, "mask": mask})[0]
@@ -164,12 +160,8 @@ def test_sentence_transformers_reads_a_fine_tuned_encoder(
 
 
 def test_what_cannot_be_exported_is_named(config, tmp_path):
-    c = config.unlock()
-    c.item_tower.sources, c.user_tower.repeats = ("id",), True
-    c.eval.baselines, c.report.save_model = (), True
-    c.train.phases = (base.phase("p", epochs=1, lr=1e-2),)
-    train.run(c.lock(), str(tmp_path / "run"))
-    parts = recjax.load(tmp_path / "run").parts
+    keys = {"user_tower.repeats": True}
+    parts = train_ids_model(config, tmp_path / "run", **keys).parts
     with pytest.raises(UserError, match="reads ids, and its user tower"):
         stablehlo.export_towers(parts, tmp_path)
     with pytest.raises(UserError, match="has no text encoder"):

@@ -15,7 +15,7 @@ from recjax.data.splits import load_data
 from recjax.inference.parts import ADDED, STATE
 from recjax.models.users import USER_TOWERS, USES_GRAPH
 from recjax.run import train
-from tests.conftest import shrink
+from tests.conftest import shrink, train_ids_model
 
 
 def as_config(model):
@@ -225,12 +225,8 @@ def test_mistakes_are_named(model, tmp_path):
 
 
 def test_a_model_of_ids_alone(config, tmp_path):
-    c = config.unlock()
-    c.item_tower.sources, c.report.keep_histories = ("id",), False
-    c.eval.baselines, c.report.save_model = (), True
-    c.train.phases = (base.phase("p", epochs=1, lr=1e-2),)
-    train.run(c.lock(), str(tmp_path / "run"))
-    model = recjax.load(tmp_path / "run")
+    keys = {"report.keep_histories": False}
+    model = train_ids_model(config, tmp_path / "run", **keys)
     assert model.recommend(histories=[["i1", "i2"]], k=3).shape == (3, 6)
     assert not (tmp_path / "run/model/histories.parquet").exists()
     with pytest.raises(UserError, match="has no histories"):

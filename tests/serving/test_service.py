@@ -231,6 +231,33 @@ def test_a_hidden_item_keeps_its_new_text(finished, store):
         client.app.state.service.close()
 
 
+def test_an_item_hidden_during_a_reload_is_not_encoded_again(
+    stored, finished, monkeypatch
+):
+    """That would show it for a moment; a changed text is encoded."""
+    service, added = stored.app.state.service, []
+    item = {"id": "n", "text": "one two drama"}
+    stored.post("/items", json={"items": [item, {**item, "id": "m"}]})
+    add, load = service.engine.add_items, service._load
+
+    def change_then(name):
+        found = load(name)
+        stored.patch("/items/n", json={"hidden": True})
+        new = {**item, "id": "m", "text": "three three action"}
+        stored.post("/items", json={"items": [new]})
+        monkeypatch.setattr(
+            service.engine,
+            "add_items",
+            lambda items: added.extend(x.id for x in items) or add(items),
+        )
+        return found
+
+    monkeypatch.setattr(service, "_load", change_then)
+    assert stored.post("/reload", json={"model": str(finished)}).status_code == 200
+    assert added == ["m"]
+    assert "n" not in ids(stored.get("/items/m/neighbors?k=60"))
+
+
 def test_a_title_that_was_the_text_follows_it(stored):
     for text in ("red chair", "blue sofa"):
         stored.post("/items", json={"items": [{"id": "n", "text": text}]})
