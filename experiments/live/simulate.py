@@ -5,9 +5,9 @@
 A model is trained on the events before the stream, and then again without held-out
 events. Every event of the stream is predicted before it is sent: with the frozen model
 and the histories of the past, with the frozen model and the histories up to the event,
-and with a model that is fine-tuned after every period on what the service has received
-(`recjax.feedback`) and reloaded if it was promoted. Items are added by their texts when
-they appear. Writes `table.csv`, `table.md` and `plot.png`.
+and with a model that is fine-tuned after every period, or day, on what the service has
+received (`recjax.feedback`) and reloaded if it was promoted. Items are added by their
+texts when they appear. Writes `table.csv`, `table.md` and `plot.png`.
 """
 
 import argparse
@@ -39,6 +39,7 @@ K = 10
 FROZEN, UPDATED, LEARNED = "frozen", "histories updated", "fine-tuned"
 CURVES = (FROZEN, UPDATED, LEARNED)
 ALL = "all"
+DAY = 86400  # seconds
 SAMPLES = 1000  # bootstrap samples over users
 
 
@@ -138,6 +139,8 @@ def simulate(args: argparse.Namespace, folder: Path) -> tuple[pl.DataFrame, str]
     config = load_function(args.config, "get_config")().unlock()
     if args.source:
         config.data.source = args.source
+    if args.daily and config.data.split == "fixed":
+        raise UserError("--daily: split files have no times")
     stream = divide(config.lock(), folder / "past", args.fraction)
     # The second run is the model that would be served: it has seen the whole past.
     run(stream.config, str(folder / "held_out"))
@@ -145,21 +148,24 @@ def simulate(args: argparse.Namespace, folder: Path) -> tuple[pl.DataFrame, str]
     run(refit.get_config(str(folder / "held_out")), str(trained))
     simulation = Simulation(stream, trained, folder)
     rows, start, size = [], time.perf_counter(), len(stream.events)
+    before = None
     try:
-        period = 0
         for number, event in enumerate(stream.events):
-            if number * args.periods // size > period:
-                period += 1
+            period = number * args.periods // size + 1
+            now = int(event.time // DAY) if args.daily else period
+            if before not in (None, now):
                 line = simulation.learn(args.feedback)
                 seconds = time.perf_counter() - start
                 print(f"{number:,} events, {seconds:.0f} s: {line}", flush=True)
-            rows.append((period + 1, event.user, *simulation.predict(event)))
+            before = now
+            rows.append((period, event.user, *simulation.predict(event)))
     finally:
         simulation.close()
     table = pl.DataFrame(rows, schema=["period", "user", *CURVES], orient="row")
     described = (
         f"{len(rows):,} events of {table['user'].n_unique():,} users after "
-        f"{args.config}'s past; {args.periods} periods; "
+        f"{args.config}'s past; {args.periods} periods, fine-tuned after every "
+        f"{'day' if args.daily else 'period'}; "
         f"{simulation.promotions} promotions of {simulation.attempts} candidates; "
         f"{machine()}"
     )
@@ -270,6 +276,11 @@ def main() -> None:
     )
     parser.add_argument(
         "--periods", type=int, default=10, help="equal numbers of events (10)"
+    )
+    parser.add_argument(
+        "--daily",
+        action="store_true",
+        help="fine-tune after every day with events, not after every period",
     )
     parser.add_argument(
         "feedback", nargs="*", help="after --: options of recjax.feedback"

@@ -133,3 +133,29 @@ def test_numbers_out_of_range_are_one_line(
     with pytest.raises(SystemExit, match="2"):
         simulated(tmp_path, monkeypatch, option)
     assert message in capsys.readouterr().err
+
+
+def test_daily_learning_follows_the_days_of_the_events(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(simulate, "DAY", 1)
+    monkeypatch.setattr(simulate.Simulation, "learn", lambda *_: "learned")
+    simulated(tmp_path, monkeypatch, "--fraction=0.3", "--periods=2", "--daily")
+    times = sorted(event[2] for event in events_of(tmp_path / "tiny"))
+    days = times[-round(0.3 * len(times)) :]
+    first = [n for n in range(1, len(days)) if days[n] != days[n - 1]]
+    assert len(first) > 2
+    lines = [x for x in capsys.readouterr().out.splitlines() if x.endswith("learned")]
+    assert [int(line.split()[0]) for line in lines] == first
+
+
+def test_split_files_have_no_days(tmp_path, monkeypatch, capsys):
+    data = synthetic.write_atomic(tmp_path / "tiny")
+    config = tmp_path / "fixed.py"
+    text = CONFIG.format(data=str(data))
+    config.write_text(
+        text.replace("phase =", 'config.data.split = "fixed"\n    phase =')
+    )
+    program = ["simulate", f"--config={config}", f"--out={tmp_path}", "--daily"]
+    monkeypatch.setattr(sys, "argv", program)
+    with pytest.raises(SystemExit, match="2"):
+        simulate.main()
+    assert "--daily: split files have no times" in capsys.readouterr().err
