@@ -44,8 +44,7 @@ def make_parser(name: str, description: str | None) -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--model",
-        required=True,
+        "--model",  # required, but a misspelt option is named first
         help="run directory, model directory, or owner/name on the Hugging Face Hub",
     )
     return parser
@@ -57,6 +56,8 @@ def run_command(
     """Parses the options and runs a command; a user's mistake is one line, code 2."""
     keep_console(is_result=True)
     options = parser.parse_args(argv)
+    if options.model is None:
+        parser.error("--model is required")
     keep_memory()
     try:
         with exit_on_interrupt():

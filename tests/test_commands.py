@@ -166,6 +166,21 @@ def test_mistakes_are_one_line(run, name, options, message):
     assert line.startswith(f"error: {message}")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--modl=runs/x"], "unrecognized arguments: --modl=runs/x"),
+        ([], "--model is required"),
+    ],
+)
+def test_a_misspelt_model_option_is_named(capsys, monkeypatch, options, message):
+    monkeypatch.setattr(command, "keep_console", lambda **_: None)
+    parser = command.make_parser("embed", "")
+    with pytest.raises(SystemExit, match="2"):
+        command.run_command(parser, lambda _: None, options)
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
 def test_a_directory_without_a_model_is_refused(run, tmp_path):
     code, _, output = run("recommend", "--users=all", model=tmp_path)
     assert code == 2

@@ -92,6 +92,8 @@ def feedback(options: Any) -> None:
     if outcome is None:
         print(f"fewer than {options.min_events} new events: nothing is learned")
         return
+    if not options.workdir:
+        print("the run above is not kept; --workdir=DIR keeps it")
     x = outcome.difference
     print(
         f"{outcome.events:,} new events; {options.metric} on the newest "

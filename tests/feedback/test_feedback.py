@@ -213,6 +213,7 @@ def test_the_command(place, store, tmp_path, capsys, monkeypatch):
     code, output = call(events, "--epochs=20", "--lr=0.01")
     assert code == 0, output.err
     assert "120 new events; ndcg@10 on the newest" in output.out
+    assert "the run above is not kept; --workdir=DIR keeps it" in output.out
     if "promoted: " in output.out:
         code, output = call("--rollback")
         assert code == 0
