@@ -1,5 +1,6 @@
 """A store in Redis, for services that share one."""
 
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -65,6 +66,16 @@ class RedisStore:
         self._add = self._db.register_script(ADD)
         # One thread, so that a read follows the writes before it.
         self._thread = ThreadPoolExecutor(1, "store")
+
+    def identity(self) -> "Future[str]":
+        key = PREFIX + "identity"
+
+        def job() -> str:
+            if not self._db.exists(key):  # a replica that has one cannot be written
+                self._db.setnx(key, uuid.uuid4().hex)
+            return str(self._db.get(key))
+
+        return self._submit(job)
 
     def add(self, event: NewEvent) -> "Future[int]":
         keys = ["ids", "sequence", "event:", "events", f"user:{event.user}"]

@@ -9,6 +9,7 @@ import queue
 import sqlite3
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -86,6 +87,12 @@ class Store(Protocol):
     A `Future` raises `StoreError` if the store fails.
     """
 
+    def identity(self) -> "Future[str]":
+        """Returns the random id, in hexadecimal digits, that the store got when new.
+
+        Sequences of two stores can be compared only if their identities are equal.
+        """
+
     def add(self, event: NewEvent) -> "Future[int]":
         """Stores an event; returns its sequence, or that of the same event before."""
 
@@ -129,6 +136,11 @@ create table if not exists items (
   title text not null,
   state text not null
 );
+create table if not exists store (identity text not null);
+"""
+# A store that was made before stores had identities gets one when it is opened.
+SET_IDENTITY = """
+insert into store (identity) select ? where not exists (select 1 from store)
 """
 SEPARATOR = "\x1f"  # between the ids of the items of an event; refused in ids
 
@@ -154,6 +166,12 @@ class SqliteStore:
         )
         self._thread.start()
         started.result()
+
+    def identity(self) -> "Future[str]":
+        def job(db: sqlite3.Connection) -> str:
+            return str(db.execute("select identity from store").fetchone()[0])
+
+        return self._submit(job)
 
     def add(self, event: NewEvent) -> "Future[int]":
         values = (
@@ -279,6 +297,7 @@ def _open(path: Path) -> sqlite3.Connection:
         if found != "ok":
             raise UserError(f"store {path}: is damaged ({found.splitlines()[0]})")
         db.executescript(SCHEMA)
+        db.execute(SET_IDENTITY, (uuid.uuid4().hex,))
     except sqlite3.Error as e:
         raise UserError(f"store {path}: {e}") from None
     except OSError as e:
