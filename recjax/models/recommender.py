@@ -104,8 +104,9 @@ class Recommender(nn.Module):
     def embed_history(
         self, vectors_UxD: Array, history_BxH: Array, mask_BxH: Array
     ) -> Array:
-        """Looks up history_BxHxD, the input of the user tower."""
-        history_BxHxD = vectors_UxD[history_BxH]
+        """Looks up history_BxHxD, the input of the user tower; padding is zero."""
+        # An empty history must not become that of the item that fills the padding.
+        history_BxHxD = jnp.where(mask_BxH[..., None], vectors_UxD[history_BxH], 0)
         if self.repeat is None:
             return history_BxHxD
         return self.repeat(history_BxHxD, history_BxH, mask_BxH)
