@@ -9,7 +9,12 @@ import numpy as np
 
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, unflatten_params
-from recjax.inference.item_encoder import finish_items, new_item_params, pool_texts
+from recjax.inference.item_encoder import (
+    NEW,
+    finish_items,
+    new_item_params,
+    pool_texts,
+)
 from recjax.inference.parts import ModelParts
 from recjax.models.encoders.huggingface import load_config
 from recjax.models.recommender import Recommender, make_model
@@ -74,7 +79,7 @@ def item_tower(parts: ModelParts, batch: int | None = None) -> Tower:
     model = make_model(parts.config, size, encoder)
     params = {
         path: np.asarray(x)
-        for path, x in new_item_params(parts.params, size).items()
+        for path, x in new_item_params(parts.params, np.full(size, NEW)).items()
         if path.startswith(("items/", "head/"))
     }
     whitening = parts.whitening

@@ -1,14 +1,19 @@
 """Writes what a model knows and what a store has received as a data set to train on."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
+from recjax.inference.item_encoder import NEW
 from recjax.inference.model import Model
-from recjax.inference.parts import ITEM, TEXT, TITLE
-from recjax.serving.store import CURSOR, Event, Store, StoredItem, apply_events
+from recjax.inference.parts import EVENTS, ITEM, STATE, TEXT, TITLE, make_item_table
+from recjax.serving.cursor import read_cursor
+from recjax.serving.service import ADDED
+from recjax.serving.store import Event, Store, StoredItem, apply_events
 
 PREFIX = "feedback"  # start of the names of the files
 USER, TIME = "user", "time"
@@ -23,7 +28,7 @@ class Feedback(NamedTuple):
     Attributes:
       events: in order of arrival.
       last: sequence of the newest one; the model's own cursor if there is none.
-      items: items that were added or changed.
+      items: items that were added or changed, and are neither hidden nor deleted.
     """
 
     events: list[Event]
@@ -35,25 +40,65 @@ def read_feedback(model: Model, store: Store) -> Feedback:
     """Reads the events after the model's cursor, and all stored items.
 
     Raises:
+      UserError: the store has lost events that the model knows.
       StoreError: the store cannot be read.
     """
-    last = int(model.parts.about.get(CURSOR, 0))
+    last = read_cursor(model, store)
     events: list[Event] = []
     while page := store.events(last, PAGE).result():
         events += page
         last = page[-1].sequence
-    items = [item for item in store.items().result() if item.text]
+    stored = store.items().result()
+    items = [item for item in stored if item.text and item.state == ADDED]
     return Feedback(events, last, items)
 
 
-def add_stored_items(model: Model, items: Sequence[StoredItem]) -> None:
-    """Adds the items of a store that a model does not have."""
-    known = set(model.items[ITEM])
-    new = {item.id: item for item in items if item.id not in known}
+def with_stored_items(model: Model, items: Sequence[StoredItem]) -> Model:
+    """Returns a model with the items and the texts of a store, as a service has them.
+
+    An item whose text has changed keeps its id vector and its bias.
+    """
+    parts = model.parts
+    row_of = {name: row for row, name in enumerate(parts.items[ITEM])}
+    texts, titles = parts.items[TEXT].to_list(), parts.items[TITLE].to_list()
+    changed, new = [], []
+    for item in items:
+        row = row_of.get(item.id)
+        if row is None:
+            new.append(item)
+            continue
+        titles[row] = item.title
+        if texts[row] != item.text:
+            texts[row] = item.text
+            changed.append(row)
+    ids, events, states = (parts.items[x].to_list() for x in (ITEM, EVENTS, STATE))
+    table = make_item_table(ids, titles, texts, events, states)
+    vectors = parts.vectors
+    if changed:
+        rows = np.array(changed)
+        trained = np.where(rows < parts.num_trained, rows, NEW)
+        found = model.item_encoder.encode([texts[row] for row in changed], trained)
+        vectors = replace(
+            vectors,
+            history_NxD=_with_rows(vectors.history_NxD, rows, found.history_NxD),
+            candidates_NxD=_with_rows(
+                vectors.candidates_NxD, rows, found.candidates_NxD
+            ),
+            bias_N=_with_rows(vectors.bias_N, rows, found.bias_N),
+        )
+    model = Model(replace(parts, items=table, vectors=vectors))
     if new:
-        texts = [item.text for item in new.values()]
-        titles = [item.title for item in new.values()]
-        model.add_titled_items(list(new), texts, titles)
+        model.add_titled_items(
+            [x.id for x in new], [x.text for x in new], [x.title for x in new]
+        )
+    return model
+
+
+def _with_rows(array: np.ndarray, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Returns a copy of an array with other rows."""
+    out = array.copy()
+    out[rows] = values
+    return out
 
 
 def dated_histories(

@@ -17,9 +17,9 @@ from recjax.feedback.dataset import (
     PREFIX,
     TIME,
     USER,
-    add_stored_items,
     dated_histories,
     read_feedback,
+    with_stored_items,
     write_dataset,
 )
 from recjax.feedback.promotion import promote
@@ -27,7 +27,8 @@ from recjax.inference.files import locate_model
 from recjax.inference.frames import read_parquet
 from recjax.inference.model import Model
 from recjax.run.train import run
-from recjax.serving.store import CURSOR, Store
+from recjax.serving.cursor import cursor_entries
+from recjax.serving.store import Store
 
 PHASE = "feedback"
 SAMPLES = 1000  # bootstrap samples of the interval of a difference
@@ -95,7 +96,7 @@ def learn(name: str, store: Store, folder: Path, settings: Settings) -> Outcome 
     place = locate_model(name)
     incumbent = Model.from_pretrained(place)
     feedback = read_feedback(incumbent, store)
-    add_stored_items(incumbent, feedback.items)
+    incumbent = with_stored_items(incumbent, feedback.items)
     data = folder / "data"
     data.mkdir(parents=True)
     histories = dated_histories(incumbent, feedback)
@@ -107,7 +108,7 @@ def learn(name: str, store: Store, folder: Path, settings: Settings) -> Outcome 
     candidate = with_feedback(
         with_input_columns(Model.from_pretrained(folder / "run"), incumbent),
         {user: [item for item, _ in dated] for user, dated in histories.items()},
-        feedback.last,
+        cursor_entries(feedback.last, store),
     )
     ranks = {
         "incumbent": _ranks(incumbent, config),
@@ -202,7 +203,9 @@ def with_input_columns(candidate: Model, incumbent: Model) -> Model:
     return Model(replace(candidate.parts, config=config.lock(), about=about))
 
 
-def with_feedback(model: Model, histories: dict[str, list[str]], cursor: int) -> Model:
+def with_feedback(
+    model: Model, histories: dict[str, list[str]], cursor: dict[str, Any]
+) -> Model:
     """Returns a model with new histories and the cursor of its events."""
     row_of = {name: row for row, name in enumerate(model.items["id"])}
     rows = {user: [row_of[item] for item in items] for user, items in histories.items()}
@@ -210,7 +213,7 @@ def with_feedback(model: Model, histories: dict[str, list[str]], cursor: int) ->
         {"user": list(rows), "items": list(rows.values())},
         schema={"user": pl.String, "items": pl.List(pl.Int32)},
     )
-    about = {**model.parts.about, CURSOR: cursor}
+    about = {**model.parts.about, **cursor}
     return Model(replace(model.parts, histories=table, about=about))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from recjax.catalogue.whitening import Whitening
 from recjax.common.param_paths import FlatParams, unflatten_params
+from recjax.data.padding import pad_to
 from recjax.data.text.packing import Items, Packed, Tokens
 from recjax.data.text.tokenize import tokenize
 from recjax.inference.parts import ItemVectors
@@ -22,6 +23,7 @@ BATCH_SIZES = (1, 32)  # texts that are encoded at a time
 MIN_TOKENS = 16  # lengths of rows are powers of two from here
 ID_VECTORS = "items/id/vectors/embedding"  # path of the ids' vectors
 BIAS = "head/bias"
+NEW = -1  # in place of an item's index: the item was not in the training
 
 
 class ItemEncoder:
@@ -50,8 +52,11 @@ class ItemEncoder:
         # The same model with a catalogue of one batch of new items.
         size = BATCH_SIZES[-1]
         self._model = make_model(config, size, encoder_config)
-        own = new_item_params(params, size)
-        self._params = jax.device_put(unflatten_params(own))
+        by_item = (ID_VECTORS, BIAS)
+        self._by_item = {path: params[path] for path in by_item if path in params}
+        own = new_item_params(params, np.full(size, NEW))
+        self._flat_params = jax.device_put(own)
+        self._params = unflatten_params(self._flat_params)
 
     def text_vectors(self, texts: Sequence[str]) -> np.ndarray:
         """Returns the pooled outputs of the encoder, not whitened: vectors_UxE.
@@ -87,8 +92,15 @@ class ItemEncoder:
         empty_UxE = np.zeros((BATCH_SIZES[-1], self.encoder_config.hidden_size))
         finish_items(self._model, self._params, empty_UxE.astype(np.float32))
 
-    def encode(self, texts: Sequence[str]) -> ItemVectors:
-        """Encodes the texts of U new items: their vectors and biases.
+    def encode(
+        self, texts: Sequence[str], items_U: np.ndarray | None = None
+    ) -> ItemVectors:
+        """Encodes the texts of U items: their vectors and biases.
+
+        Args:
+          texts: the texts.
+          items_U: index of each item in the catalogue of the training, whose id vector
+            and bias it keeps; `NEW` for others. None: all are new.
 
         Raises:
           UserError: the texts cannot be tokenised.
@@ -100,7 +112,12 @@ class ItemEncoder:
         for start in range(0, len(texts), size):
             part_UxE = read_UxE[start : start + size]
             padded_UxE = np.pad(part_UxE, ((0, size - len(part_UxE)), (0, 0)))
-            found = finish_items(self._model, self._params, padded_UxE)
+            params = self._params
+            if items_U is not None:
+                rows_U = pad_to(items_U[start : start + size], size, NEW)
+                own = new_item_params(self._by_item, rows_U)
+                params = unflatten_params({**self._flat_params, **own})
+            found = finish_items(self._model, params, padded_UxE)
             parts.append([np.asarray(x)[: len(part_UxE)] for x in found])
         return ItemVectors(*map(np.concatenate, zip(*parts, strict=True)))
 
@@ -171,17 +188,23 @@ def graph_without_events(size: int) -> dict[str, np.ndarray]:
     }
 
 
-def new_item_params(params: FlatParams, size: int) -> FlatParams:
-    """Returns the parameters for a catalogue of `size` new items.
+def new_item_params(params: FlatParams, items_U: np.ndarray) -> FlatParams:
+    """Returns the parameters for a catalogue of other items.
 
-    They have no id vector: where the item tower reads ids, it reads zeros. Their bias
-    is the mean bias of the catalogue.
+    A new item has no id vector: where the item tower reads ids, it reads zeros. Its
+    bias is the mean bias of the catalogue.
+
+    Args:
+      params: those of the catalogue of the training.
+      items_U: index of each item in that catalogue; `NEW` for a new item.
     """
-    own = dict(params)
+    own, is_new_U = dict(params), items_U == NEW
     if ID_VECTORS in own:
-        own[ID_VECTORS] = np.zeros((size, own[ID_VECTORS].shape[1]), np.float32)
+        vectors_UxD = np.asarray(own[ID_VECTORS])[items_U]
+        own[ID_VECTORS] = np.where(is_new_U[:, None], np.float32(0), vectors_UxD)
     if BIAS in own:
-        own[BIAS] = np.full(size, np.mean(own[BIAS]), np.float32)
+        bias_N = np.asarray(own[BIAS])
+        own[BIAS] = np.where(is_new_U, np.float32(np.mean(bias_N)), bias_N[items_U])
     return own
 
 

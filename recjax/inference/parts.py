@@ -92,3 +92,8 @@ class ModelParts:
     def num_items(self) -> int:
         """N, the size of the catalogue."""
         return len(self.items)
+
+    @property
+    def num_trained(self) -> int:
+        """The size of the catalogue of the training; items that were added follow."""
+        return int((self.items[STATE] != ADDED).sum())

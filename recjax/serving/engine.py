@@ -15,13 +15,8 @@ import numpy as np
 
 from recjax.common.errors import UserError
 from recjax.inference.lists import FROM_MODEL, FROM_POPULARITY, most_popular
+from recjax.serving.limits import MAX_QUEUE, QueueFull
 from recjax.serving.live_catalogue import BATCH_SIZES, LiveCatalogue, Query
-
-MAX_QUEUE = 1024  # waiting requests, after which new ones are refused
-
-
-class QueueFull(Exception):
-    """More requests wait than can be answered soon; the caller should try later."""
 
 
 class ListRequest(NamedTuple):
@@ -326,16 +321,22 @@ class Engine:
 def add_items(live: LiveCatalogue, items: Sequence[NewItem]) -> None:
     """Encodes items and adds them to a catalogue that no other thread uses.
 
+    One with the same text as before is not encoded again.
+
     Raises:
       UserError: the model reads ids alone, or there is no room.
     """
-    if not items:
+    changed = []
+    for item in items:
+        column = live.columns.get(item.id)
+        if column is None or live.texts[column] != item.text:
+            changed.append(item)
+        else:  # what was learned about the item stays
+            live.titles[column] = item.title
+    if not changed:
         return
-    vectors = live.model.item_encoder.encode([item.text for item in items])
+    ids, texts, titles = zip(*changed, strict=True)
+    vectors = live.model.item_encoder.encode(texts, live.trained_rows(ids))
     if not np.isfinite(vectors.candidates_NxD).all():
         raise UserError("items: a vector is not finite")
-    live.add(
-        [item.id for item in items],
-        [item.title for item in items],
-        vectors,
-    )
+    live.add(ids, texts, titles, vectors)

@@ -5,6 +5,7 @@ thread uses a `LiveCatalogue`, see `engine`.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 from recjax.common.errors import UserError
 from recjax.common.param_paths import unflatten_params
 from recjax.data.padding import pad_left, pad_to, round_up
+from recjax.inference.item_encoder import NEW
 from recjax.inference.parts import ItemVectors
 from recjax.retrieval.index import GROUP_SIZE
 from recjax.serving.live_programs import (
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from recjax.inference.model import Model
 
 BATCH_SIZES = (1, 8)  # a batch of 2 to 4 takes as long as one of 8
-EXCLUDED_SIZES = (64, 512, 4096)  # excluded items of a query
+EXCLUDED_SIZES = (64, 512, 4096, 32768)  # excluded items of a query
 K_SIZES = (16, 128)
 MAX_K, MAX_EXCLUDED = K_SIZES[-1], EXCLUDED_SIZES[-1]
 SCORED_SIZES = (32, 1024)  # items that are scored for one history
@@ -59,13 +61,17 @@ class LiveCatalogue:
     Args:
       model: the model.
       spare: columns for new items; None is 5% of the catalogue, at least 4096.
+      cursor: sequence of the last event that the model's histories have.
     """
 
-    def __init__(self, model: "Model", spare: int | None = None):
+    def __init__(self, model: "Model", spare: int | None = None, cursor: int = 0):
         parts = model.parts
         self.model = model
+        self.cursor = cursor
         self.ids = parts.items["id"].to_list()
         self.titles = parts.items["title"].to_list()
+        self.texts = parts.items["text"].to_list()
+        self._num_trained = parts.num_trained
         self.columns = {name: column for column, name in enumerate(self.ids)}
         number = len(self.ids)
         if spare is None:
@@ -176,8 +182,19 @@ class LiveCatalogue:
             for order_R, cosine_R in zip(order_KxR, cosines_KxR, strict=True)
         ]
 
-    def add(self, ids: Sequence[str], titles: Sequence[str], vectors: Any) -> None:
-        """Adds items; one with a known id gets the new vectors and title.
+    def trained_rows(self, ids: Sequence[str]) -> np.ndarray:
+        """Returns the indices of items in the training; `NEW` for the others."""
+        columns = np.array([self.columns.get(name, NEW) for name in ids], np.int64)
+        return np.where(columns < self._num_trained, columns, NEW)
+
+    def add(
+        self,
+        ids: Sequence[str],
+        texts: Sequence[str],
+        titles: Sequence[str],
+        vectors: Any,
+    ) -> None:
+        """Adds items; one with a known id is changed, and stays hidden if it is.
 
         Raises:
           UserError: there is no spare column left.
@@ -188,18 +205,21 @@ class LiveCatalogue:
             self.columns[name] = len(self.ids)
             self.ids.append(name)
             self.titles.append("")
+            self.texts.append("")
             self._bias.append(0.0)
         columns = np.array([self.columns[name] for name in ids], np.int64)
-        for column, title, bias in zip(columns, titles, vectors.bias_N, strict=True):
-            self.titles[column] = title
-            self._bias[column] = float(bias)
+        shown_N = vectors.bias_N.copy()
+        for row, column in enumerate(columns.tolist()):
+            self.titles[column], self.texts[column] = titles[row], texts[row]
+            self._bias[column] = float(vectors.bias_N[row])
+            if column in self.hidden:
+                shown_N[row] = -np.inf
+        vectors = replace(vectors, bias_N=shown_N)
         for start in range(0, len(columns), INSERT_SIZES[-1]):
             part = slice(start, start + INSERT_SIZES[-1])
             self._arrays = insert(
                 self._arrays, *self._padded(columns[part], vectors, part)
             )
-        for column in columns:  # an insertion shows a hidden item again
-            self.hidden.discard(int(column))
 
     def check_room(self, number: int) -> None:
         """Checks that there are spare columns for a number of new items.

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from recjax.common.errors import UserError
 from recjax.inference.files import locate_model, model_version
 from recjax.inference.model import Model
+from recjax.serving.cursor import read_cursor
 from recjax.serving.engine import (
     Engine,
     ItemList,
@@ -20,7 +21,7 @@ from recjax.serving.engine import (
     add_items,
 )
 from recjax.serving.live_catalogue import LiveCatalogue
-from recjax.serving.store import CURSOR, NewEvent, Store, StoredItem, apply_events
+from recjax.serving.store import NewEvent, Store, StoredItem, apply_events
 
 ADDED, HIDDEN, DELETED = "added", "hidden", "deleted"  # states of stored items
 ENCODED_AT_ONCE = 32  # new items per part; lists wait for one part
@@ -61,7 +62,6 @@ class Service:
         self._spare = spare
         self._reloading = threading.Lock()
         self._changes = asyncio.Lock()  # of items, so that store and catalogue agree
-        self._loaded: dict[str, StoredItem] = {}  # the items of the store, as loaded
         live, version = self._load(model)
         self.engine = Engine(live, version, report)
 
@@ -75,18 +75,21 @@ class Service:
         folder = locate_model(name)
         loaded = Model.from_pretrained(folder)
         version = model_version(folder)
-        live = LiveCatalogue(loaded, self._spare)
+        cursor = read_cursor(loaded, self.store)
+        _ = loaded.users  # reads the histories, which the first list would wait for
+        live = LiveCatalogue(loaded, self._spare, cursor)
         live.warm_up()
-        stored = self.store.items().result()
-        known = live.columns
-        new = [x for x in stored if x.text and x.id not in known]
-        changed = [x for x in stored if x.text and x.id in known]
-        add_items(live, [NewItem(x.id, x.text, x.title) for x in (*new, *changed)])
-        for item in stored:
-            if item.state != ADDED and item.id in live.columns:
-                live.hide(live.columns[item.id])
-        self._loaded = {item.id: item for item in stored}
+        self._apply_stored(live)
         return live, version
+
+    def _apply_stored(self, live: LiveCatalogue) -> None:
+        """Gives a catalogue that no engine has the items of the store."""
+        stored = self.store.items().result()
+        add_items(live, [NewItem(x.id, x.text, x.title) for x in stored if x.text])
+        for item in stored:
+            column = live.columns.get(item.id)
+            if column is not None and (column in live.hidden) != (item.state != ADDED):
+                live.hide(column, item.state != ADDED)
 
     async def add_event(self, event: NewEvent) -> int:
         """Stores an event; later lists reflect it. Returns its sequence."""
@@ -94,12 +97,11 @@ class Service:
 
     async def history(self, user: str) -> tuple[list[str], int]:
         """Returns the item ids of a user's history and the sequence of its end."""
-        model = self.live.model
-        cursor = int(model.parts.about.get(CURSOR, 0))
-        events = await asyncio.wrap_future(self.store.history(user, cursor))
-        before = model.ids.history_ids(user)
+        live = self.live
+        events = await asyncio.wrap_future(self.store.history(user, live.cursor))
+        before = live.model.ids.history_ids(user)
         items = [item for item, _ in apply_events(before, events)]
-        return items, events[-1].sequence if events else cursor
+        return items, events[-1].sequence if events else live.cursor
 
     async def recommend_user(
         self, user: str, k: int, exclude: Sequence[str], explain: bool
@@ -122,7 +124,8 @@ class Service:
         exclude: Sequence[str],
         explain: bool,
     ) -> Answer:
-        seen = list(dict.fromkeys([*exclude, *history]))
+        # If there are too many, the oldest events count as not seen.
+        seen = list(dict.fromkeys([*history, *exclude]))
         request = ListRequest(history, seen, k, explain)
         found = await asyncio.wrap_future(self.engine.recommend(request))
         return Answer(found, last)
@@ -177,19 +180,30 @@ class Service:
     async def _put_part(self, items: Sequence[NewItem]) -> None:
         live = self.live
         live.check_room(len({item.id for item in items} - live.columns.keys()))
-        named = [item._replace(title=await self._title(item)) for item in items]
-        stored = [StoredItem(x.id, x.text, x.title, ADDED) for x in named]
+        named = [item._replace(title=self._title(item)) for item in items]
+        # A hidden item stays hidden; a deleted one is an item again.
+        stored, again = [], []
+        for item in named:
+            state = ADDED
+            if live.columns.get(item.id) in live.hidden:
+                kept = await asyncio.wrap_future(self.store.item(item.id))
+                if kept is not None and kept.state == HIDDEN:
+                    state = HIDDEN
+                else:
+                    again.append(item.id)
+            stored.append(StoredItem(item.id, item.text, item.title, state))
         await asyncio.wrap_future(self.store.put_items(stored))
         await asyncio.wrap_future(self.engine.add_items(named))
+        for name in again:
+            await asyncio.wrap_future(self.engine.hide(name, False))
 
-    async def _title(self, item: NewItem) -> str:
+    def _title(self, item: NewItem) -> str:
         """Returns the title that an item gets."""
-        column = self.live.columns.get(item.id)
+        live, column = self.live, self.live.columns.get(item.id)
         if item.title or column is None:
             return item.title or item.text
-        kept = await asyncio.wrap_future(self.store.item(item.id))
-        title = self.live.titles[column]
-        return item.text if kept is not None and kept.text == title else title
+        title = live.titles[column]
+        return item.text if live.texts[column] == title else title
 
     async def set_state(self, name: str, state: str) -> None:
         """Hides, deletes or shows an item.
@@ -239,24 +253,14 @@ class Service:
         try:
             live, version = await asyncio.to_thread(self._load, model)
             self._check_same_catalogue(live, model)
-            await asyncio.wrap_future(self.engine.replace(live, version))
-            # Items that were added while it was loaded.
-            await asyncio.to_thread(self._catch_up)
+            # Nobody changes an item between the last look at the store and the moment
+            # when the new catalogue is used.
+            async with self._changes:
+                await asyncio.to_thread(self._apply_stored, live)
+                await asyncio.wrap_future(self.engine.replace(live, version))
             return version
         finally:
             self._reloading.release()
-
-    def _catch_up(self) -> None:
-        live = self.live
-        for item in self.store.items().result():
-            loaded = self._loaded.get(item.id)
-            as_loaded = loaded and (loaded.text, loaded.title)
-            if item.text and as_loaded != (item.text, item.title):
-                new = [NewItem(item.id, item.text, item.title)]
-                self.engine.add_items(new).result()
-            column = live.columns.get(item.id)
-            if column is not None and (column in live.hidden) != (item.state != ADDED):
-                self.engine.hide(item.id, item.state != ADDED).result()
 
     def _check_same_catalogue(self, live: LiveCatalogue, model: str) -> None:
         """Refuses a model whose catalogue shares no items with the present one."""

@@ -18,8 +18,9 @@ from recjax.feedback.learn import Settings, feedback_config, learn
 from recjax.feedback.promotion import promote, roll_back
 from recjax.inference.files import MODEL
 from recjax.inference.model import Model
+from recjax.serving.cursor import CURSOR
 from recjax.serving.service import make_event
-from recjax.serving.store import CURSOR, SqliteStore, StoredItem
+from recjax.serving.store import SqliteStore, StoredItem
 
 
 @pytest.fixture
