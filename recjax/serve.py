@@ -88,8 +88,8 @@ def serve(options: Any) -> None:
     )
     server = uvicorn.Server(settings)
     server.run([listener])
-    service.close()
     if not server.started:
+        service.close()
         sys.exit(2)
 
 

@@ -1,19 +1,22 @@
 """The HTTP interface: routes, JSON, limits, metrics and the page."""
 
 import asyncio
+import contextlib
 import hmac
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.resources import files
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Header, HTTPException, Query, Request
+from fastapi import FastAPI, HTTPException, Query, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from recjax import __version__
 from recjax.common.errors import UserError
+from recjax.common.text import shorten, visible
 from recjax.data.dataset import NO_SPLIT
 from recjax.serving.bodies import (
     Change,
@@ -26,7 +29,8 @@ from recjax.serving.bodies import (
     Reload,
     Texts,
 )
-from recjax.serving.engine import ListItem, NewItem, QueueFull
+from recjax.serving.engine import ListItem, NewItem
+from recjax.serving.limits import QueueFull
 from recjax.serving.live_catalogue import MAX_K
 from recjax.serving.live_programs import count_compilations
 from recjax.serving.metrics import Metrics
@@ -39,9 +43,12 @@ from recjax.serving.service import (
     UnknownItem,
     make_event,
 )
-from recjax.serving.store import RETRACTION, StoreError
+from recjax.serving.store import RETRACTION, EventConflict, StoreError
 
 MAX_BODY = 2**20  # bytes of a request
+MAX_MESSAGE = 300  # characters of an error about a body
+LISTS = "/recommend"  # start of the routes that name users
+BEARER = {"WWW-Authenticate": "Bearer"}
 
 
 def make_app(
@@ -56,14 +63,24 @@ def make_app(
         token.
       reloadable: whether `/reload` may load another model from the disk.
     """
-    app = FastAPI(title="recjax", version=__version__)
+    # Only describes the token, so that /docs can send it; `guard` checks it.
+    described = [Security(HTTPBearer(auto_error=False))] if token else []
+    app = FastAPI(
+        title="recjax",
+        version=__version__,
+        dependencies=described,
+        lifespan=_close_at_the_end(service),
+    )
     app.state.service = service
 
-    async def check_token(authorization: str) -> None:
-        scheme, _, given = authorization.partition(" ")
+    def is_allowed(request: Request) -> bool:
+        is_read = request.method in ("GET", "HEAD", "OPTIONS")
+        if not token or (is_read and not request.url.path.startswith(LISTS)):
+            return True
+        header = request.headers.get("authorization", "")
+        scheme, _, given = header.partition(" ")
         right = hmac.compare_digest(given.encode(), token.encode())
-        if token and not (scheme.lower() == "bearer" and right):
-            raise HTTPException(401, "a bearer token is required")
+        return scheme.lower() == "bearer" and right
 
     @app.middleware("http")
     async def guard(
@@ -72,7 +89,10 @@ def make_app(
         start = time.perf_counter()
         response: Response
         length = request.headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > MAX_BODY:
+        # Before the body is read.
+        if not is_allowed(request):
+            response = _error(401, "a bearer token is required", BEARER)
+        elif not length.isdecimal() or int(length) > MAX_BODY:
             response = _error(413, f"the body is larger than {MAX_BODY:,} bytes")
         elif request.method in ("POST", "PUT", "PATCH") and "content-length" not in (
             request.headers
@@ -86,15 +106,12 @@ def make_app(
 
     _add_errors(app)
     _add_state(app, service, metrics)
-    _add_lists(app, service, metrics, check_token)
-    _add_items(app, service, check_token)
+    _add_lists(app, service, metrics)
+    _add_items(app, service)
     if reloadable:
 
         @app.post("/reload")
-        async def reload(
-            body: Reload, authorization: Annotated[str, Header()] = ""
-        ) -> dict[str, Any]:
-            await check_token(authorization)
+        async def reload(body: Reload) -> dict[str, Any]:
             version = await service.reload(body.model)
             metrics.model(version)
             return {"model": version}
@@ -112,8 +129,11 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, e: RequestValidationError) -> Response:
         first = e.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return _error(422, f"{where}: {first['msg']}")
+        where = ".".join(visible(str(part)) for part in first["loc"])
+        message = first["msg"]
+        if first["type"] == "model_attributes_type":
+            message = "is not a JSON object, or its Content-Type is not JSON"
+        return _error(422, shorten(f"{where}: {message}", MAX_MESSAGE))
 
     @app.exception_handler(UnknownItem)
     async def unknown(_: Request, e: UnknownItem) -> Response:
@@ -126,6 +146,14 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(QueueFull)
     async def busy(_: Request, e: QueueFull) -> Response:
         return _error(429, "too many requests wait; try again", {"Retry-After": "1"})
+
+    @app.exception_handler(EventConflict)
+    async def conflict(_: Request, e: EventConflict) -> Response:
+        return _error(409, str(e))
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, e: Exception) -> Response:
+        return _error(500, "the service failed; its log says why")
 
     @app.exception_handler(StoreError)
     async def broken(_: Request, e: StoreError) -> Response:
@@ -174,6 +202,17 @@ def _add_state(app: FastAPI, service: Service, metrics: Metrics) -> None:
         )
 
 
+def _close_at_the_end(service: Service) -> Any:
+    """Closes the service when the application ends, after the last answer."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(service.close)
+
+    return lifespan
+
+
 def _constant(content: str, kind: str) -> Callable[[], Awaitable[Response]]:
     async def respond() -> Response:
         return Response(content, media_type=kind)
@@ -181,16 +220,11 @@ def _constant(content: str, kind: str) -> Callable[[], Awaitable[Response]]:
     return respond
 
 
-def _add_lists(
-    app: FastAPI, service: Service, metrics: Metrics, check_token: Any
-) -> None:
+def _add_lists(app: FastAPI, service: Service, metrics: Metrics) -> None:
     """Adds events and lists."""
 
     @app.post("/feedback")
-    async def feedback(
-        body: Feedback, authorization: Annotated[str, Header()] = ""
-    ) -> dict[str, Any]:
-        await check_token(authorization)
+    async def feedback(body: Feedback) -> dict[str, Any]:
         items = [item.id for item in body.items]
         event = make_event(body.user, items, body.event, body.id, body.timestamp)
         sequence = await service.add_event(event)
@@ -202,25 +236,17 @@ def _add_lists(
         user: Id,
         k: Annotated[int, Query(ge=1, le=MAX_K - 1)] = 10,
         explain: bool = False,
-        authorization: Annotated[str, Header()] = "",
     ) -> dict[str, Any]:
-        await check_token(authorization)
         start = time.perf_counter()
         answer = await service.recommend_user(user, k, (), explain)
         return _list(answer, start)
 
     @app.post("/recommend")
-    async def recommend(
-        body: Recommend, authorization: Annotated[str, Header()] = ""
-    ) -> dict[str, Any]:
-        await check_token(authorization)
+    async def recommend(body: Recommend) -> dict[str, Any]:
         return await _recommend(service, body)
 
     @app.post("/rank")
-    async def rank(
-        body: Rank, authorization: Annotated[str, Header()] = ""
-    ) -> dict[str, Any]:
-        await check_token(authorization)
+    async def rank(body: Rank) -> dict[str, Any]:
         start = time.perf_counter()
         _check_either(body)
         names = [item.id for item in body.items]
@@ -228,10 +254,7 @@ def _add_lists(
         return _list(answer, start)
 
     @app.post("/v1/models/recjax:predict")
-    async def predict(
-        body: Predict, authorization: Annotated[str, Header()] = ""
-    ) -> dict[str, Any]:
-        await check_token(authorization)
+    async def predict(body: Predict) -> dict[str, Any]:
         lists = (_recommend(service, each) for each in body.instances)
         return {"predictions": await asyncio.gather(*lists)}
 
@@ -253,7 +276,7 @@ def _check_either(body: Recommend | Rank) -> None:
         raise HTTPException(422, "give either user or history")
 
 
-def _add_items(app: FastAPI, service: Service, check_token: Any) -> None:
+def _add_items(app: FastAPI, service: Service) -> None:
     """Adds items: search, neighbours, additions and changes."""
 
     @app.get("/items")
@@ -273,35 +296,23 @@ def _add_items(app: FastAPI, service: Service, check_token: Any) -> None:
         return {"model": service.engine.version, "items": [*map(_item, found)]}
 
     @app.post("/items")
-    async def add(
-        body: Items, authorization: Annotated[str, Header()] = ""
-    ) -> dict[str, Any]:
-        await check_token(authorization)
+    async def add(body: Items) -> dict[str, Any]:
         items = [NewItem(x.id, x.text, x.title or "") for x in body.items]
         await service.put_items(items)
-        return {"added": len(items)}
+        return {"added": len({item.id for item in items})}
 
     @app.patch("/items/{item:path}")
-    async def change(
-        item: Id, body: Change, authorization: Annotated[str, Header()] = ""
-    ) -> dict[str, Any]:
-        await check_token(authorization)
+    async def change(item: Id, body: Change) -> dict[str, Any]:
         await service.set_state(item, HIDDEN if body.hidden else ADDED)
         return {"id": item, "hidden": body.hidden}
 
     @app.delete("/items/{item:path}")
-    async def delete(
-        item: Id, authorization: Annotated[str, Header()] = ""
-    ) -> dict[str, Any]:
-        await check_token(authorization)
+    async def delete(item: Id) -> dict[str, Any]:
         await service.set_state(item, DELETED)
         return {"id": item, "deleted": True}
 
     @app.post("/embed")
-    async def embed(
-        body: Texts, authorization: Annotated[str, Header()] = ""
-    ) -> dict[str, Any]:
-        await check_token(authorization)
+    async def embed(body: Texts) -> dict[str, Any]:
         vectors = await service.encode(body.texts)
         return {"model": service.engine.version, "vectors": vectors.tolist()}
 

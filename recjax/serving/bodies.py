@@ -2,18 +2,48 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    StringConstraints,
+)
 
+from recjax.data.ingest.tables import MISSING_IDS
 from recjax.serving.live_catalogue import MAX_K, MAX_SCORED
 
 MAX_HISTORY, MAX_ITEMS, MAX_TEXT = 4096, 1000, 10_000
 MAX_LISTS = 64  # lists of one request
 
+
+def check_id(value: str) -> str:
+    """Refuses an id that no data set can have, see `tables.Table.check_ids`."""
+    if not value.strip() or value.lower() in MISSING_IDS:
+        raise ValueError("is not an id")
+    return value
+
+
+def check_text(value: str) -> str:
+    """Refuses a text without any character that is not white space."""
+    if not value.strip():
+        raise ValueError("is empty")
+    return value
+
+
 # No control characters: one of them separates ids in the store, and NUL ends strings.
+# No U+FFFD either, which stands for bytes in an address that are not UTF-8.
 Id = Annotated[
-    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
+    str,
+    StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f\ufffd]+$"),
+    AfterValidator(check_id),
 ]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
+Text = Annotated[
+    str,
+    StringConstraints(max_length=MAX_TEXT, pattern=r"^[^\x00]+$"),
+    AfterValidator(check_text),
+]
 K = Annotated[int, Field(ge=1, le=MAX_K - 1)]
 Kind = Annotated[str, StringConstraints(pattern="^(interaction|retraction)$")]
 
@@ -45,7 +75,7 @@ class Recommend(Body):
 
     user: Id | None = None
     history: Annotated[list[Id], Field(max_length=MAX_HISTORY)] | None = None
-    k: K = 10
+    k: Annotated[K, Strict()] = 10
     exclude: Annotated[list[Id], Field(max_length=MAX_HISTORY)] = []
     explain: bool = False
 

@@ -37,6 +37,7 @@ DAY = 86400.0  # seconds
 HOW_TO_FIX = "correct the file, or set data.strict=False to reject bad rows"
 NO_TIME = "neither seconds nor a date like 2024-05-31 or 2024-05-31T12:00:00"
 TIME_TYPES = (pl.String, pl.Date, pl.Datetime)
+MISSING_IDS = ("nan", "null", "none", "<na>")  # as other programs write them
 SECONDS = "\0seconds"  # temporary column; no file has it, as NUL bytes are rejected
 
 
@@ -140,8 +141,7 @@ class Table:
         self.frame = self.frame.with_columns(self._cast(column, "an id"))
         values = pl.col(column)
         self.reject(values.str.strip_chars() == "", column, "empty")
-        # Missing values that another program wrote as text.
-        missing = values.str.to_lowercase().is_in(["nan", "null", "none", "<na>"])
+        missing = values.str.to_lowercase().is_in(MISSING_IDS)
         self.reject(missing, column, "not an id")
 
     def as_texts(self) -> pl.DataFrame:
