@@ -5,22 +5,23 @@ it. An event is stored when its `Future` is done, and not lost after that: SQLit
 it to disk before (`synchronous=FULL`).
 """
 
+import contextlib
 import queue
 import sqlite3
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from recjax.common.errors import UserError
+from recjax.common.errors import first_line
+from recjax.serving.limits import MAX_QUEUE, QueueFull
+from recjax.serving.sqlite_file import connect, file_version, open_file
 
 RETRACTION = "retraction"  # the kind of an event that takes back earlier ones
 CURSOR = "cursor"  # in a model's `about`: the last event that its histories have
 MAX_BATCH = 256  # jobs that share one transaction
-BUSY_SECONDS = 5.0  # to wait for a lock of another process
 
 
 class NewEvent(NamedTuple):
@@ -81,10 +82,22 @@ class StoreError(Exception):
     """The store cannot be read or written at present; nothing was stored."""
 
 
+class EventConflict(Exception):
+    """The id of an event was used before, for another user, kind or list of items.
+
+    Args:
+      id: the id.
+    """
+
+    def __init__(self, id: str):
+        super().__init__(f"the event id {id!r} was used for another event")
+
+
 class Store(Protocol):
     """Where a service keeps events and items. All methods may be called by any thread.
 
-    A `Future` raises `StoreError` if the store fails.
+    A `Future` raises `StoreError` if the store fails. All methods but `close` raise
+    `QueueFull` if too many calls wait.
     """
 
     def identity(self) -> "Future[str]":
@@ -94,7 +107,10 @@ class Store(Protocol):
         """
 
     def add(self, event: NewEvent) -> "Future[int]":
-        """Stores an event; returns its sequence, or that of the same event before."""
+        """Stores an event; returns its sequence, or that of the same event before.
+
+        The future raises EventConflict if its id belongs to another event.
+        """
 
     def history(self, user: str, after: int = 0) -> "Future[list[Event]]":
         """Returns the events of a user after a sequence, in order of arrival."""
@@ -118,91 +134,68 @@ class Store(Protocol):
         """Completes the pending jobs and closes the store."""
 
 
-SCHEMA = """
-create table if not exists events (
-  sequence integer primary key autoincrement,
-  id text not null unique,
-  kind text not null,
-  user text not null,
-  timestamp real not null,
-  items text not null,
-  received real not null
-);
-create index if not exists events_by_user on events (user, sequence);
-create table if not exists items (
-  position integer primary key autoincrement,
-  id text not null unique,
-  text text not null,
-  title text not null,
-  state text not null
-);
-create table if not exists store (identity text not null);
-"""
-# A store that was made before stores had identities gets one when it is opened.
-SET_IDENTITY = """
-insert into store (identity) select ? where not exists (select 1 from store)
-"""
 SEPARATOR = "\x1f"  # between the ids of the items of an event; refused in ids
 
 
 class SqliteStore:
-    """A store in one SQLite file, used by one thread of its own.
+    """A store in one SQLite file.
 
-    Jobs that wait share a transaction, so that many events cost one write to the disk.
+    One thread writes and another one reads, so that reads do not wait while another
+    process holds the lock of the file.
 
     Args:
-      path: the file; it is created if it does not exist.
+      path: the file.
+      create: whether it is created if it does not exist, or is empty.
 
     Raises:
-      UserError: the file cannot be opened, is damaged, or is no store.
+      UserError: the file cannot be opened, is damaged, or is no store; it is not
+        changed then.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, create: bool = True):
         self.path = path
-        self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        started: Future[None] = Future()
-        self._thread = threading.Thread(
-            target=self._work, args=(started,), name="store", daemon=True
-        )
-        self._thread.start()
-        started.result()
+        db = open_file(path, create=create)
+        self._version = file_version(path)
+        self._writer = _Worker(db, "begin immediate", path, self._check_file)
+        self._reader = _Worker(connect(path), "begin", path)
 
     def identity(self) -> "Future[str]":
         def job(db: sqlite3.Connection) -> str:
             return str(db.execute("select identity from store").fetchone()[0])
 
-        return self._submit(job)
+        return self._reader.submit(job)
 
     def add(self, event: NewEvent) -> "Future[int]":
-        values = (
-            event.id,
-            event.kind,
-            event.user,
-            event.timestamp,
-            SEPARATOR.join(event.items),
-            time.time(),
-        )
+        content = event.kind, event.user, SEPARATOR.join(event.items)
 
         def job(db: sqlite3.Connection) -> int:
-            db.execute(
-                "insert into events (id, kind, user, timestamp, items, received)"
-                " values (?, ?, ?, ?, ?, ?) on conflict (id) do nothing",
-                values,
-            )
-            found = db.execute("select sequence from events where id = ?", (event.id,))
-            return int(found.fetchone()[0])
+            # Not "on conflict", which would leave a gap in the sequences.
+            found = db.execute(
+                "select sequence, kind, user, items from events where id = ?",
+                (event.id,),
+            ).fetchone()
+            if found is None:
+                added = db.execute(
+                    "insert into events (id, kind, user, items, timestamp, received)"
+                    " values (?, ?, ?, ?, ?, ?)",
+                    (event.id, *content, event.timestamp, time.time()),
+                )
+                return int(added.lastrowid or 0)
+            if found[1:] != content:
+                raise EventConflict(event.id)
+            return int(found[0])
 
-        return self._submit(job)
+        return self._writer.submit(job)
 
     def history(self, user: str, after: int = 0) -> "Future[list[Event]]":
-        return self._submit(
+        return self._reader.submit(
             lambda db: _events(
                 db, "user = ? and sequence > ? order by sequence", (user, after)
             )
         )
 
     def events(self, after: int, limit: int) -> "Future[list[Event]]":
-        return self._submit(
+        return self._reader.submit(
             lambda db: _events(
                 db, "sequence > ? order by sequence limit ?", (after, limit)
             )
@@ -213,7 +206,7 @@ class SqliteStore:
             found = db.execute("select coalesce(max(sequence), 0) from events")
             return int(found.fetchone()[0])
 
-        return self._submit(job)
+        return self._reader.submit(job)
 
     def put_items(self, items: Sequence[StoredItem]) -> "Future[None]":
         def job(db: sqlite3.Connection) -> None:
@@ -224,11 +217,13 @@ class SqliteStore:
                 items,
             )
 
-        return self._submit(job)
+        return self._writer.submit(job)
 
     def items(self) -> "Future[list[StoredItem]]":
         query = "select id, text, title, state from items order by position"
-        return self._submit(lambda db: [StoredItem(*row) for row in db.execute(query)])
+        return self._reader.submit(
+            lambda db: [StoredItem(*row) for row in db.execute(query)]
+        )
 
     def item(self, name: str) -> "Future[StoredItem | None]":
         query = "select id, text, title, state from items where id = ?"
@@ -237,72 +232,118 @@ class SqliteStore:
             found = db.execute(query, (name,)).fetchone()
             return StoredItem(*found) if found else None
 
-        return self._submit(job)
+        return self._reader.submit(job)
 
     def close(self) -> None:
+        self._writer.close()
+        self._reader.close()
+
+    def _check_file(self) -> None:
+        """Raises StoreError if what was written is in no file any more."""
+        with contextlib.suppress(OSError):
+            if file_version(self.path) == self._version:
+                return
+        raise StoreError(
+            f"{self.path}: the file, or its log with the ending -wal, was deleted or "
+            "replaced while it was in use; start the service again"
+        )
+
+
+class _Worker:
+    """A thread that runs jobs in transactions of one connection.
+
+    Jobs that wait share a transaction, so that many events cost one write to the disk.
+
+    Args:
+      db: the connection, which the thread closes at the end.
+      begin: the statement that begins a transaction.
+      path: the file, for errors.
+      confirm: is called after each transaction; if it raises, all jobs have failed.
+    """
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        begin: str,
+        path: Path,
+        confirm: Callable[[], None] = lambda: None,
+    ):
+        self._db, self._begin, self._path, self._confirm = db, begin, path, confirm
+        self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="store", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[[sqlite3.Connection], Any]) -> "Future[Any]":
+        """Runs a job soon.
+
+        Raises:
+          QueueFull: too many jobs wait.
+        """
+        if self._jobs.qsize() >= MAX_QUEUE:
+            raise QueueFull
+        future: Future[Any] = Future()
+        if self._thread.is_alive():
+            self._jobs.put((job, future))
+        else:
+            future.set_exception(StoreError(f"{self._path}: is closed"))
+        return future
+
+    def close(self) -> None:
+        """Runs the jobs that wait, and ends the thread."""
         self._jobs.put(None)
         self._thread.join()
 
-    def _submit(self, job: Callable[[sqlite3.Connection], Any]) -> "Future[Any]":
-        future: Future[Any] = Future()
-        self._jobs.put((job, future))
-        return future
-
-    def _work(self, started: "Future[None]") -> None:
-        try:
-            db = _open(self.path)
-        except BaseException as e:
-            started.set_exception(e)
-            return
-        started.set_result(None)
+    def _work(self) -> None:
         ended = False
         while not ended:
             batch = [self._jobs.get()]
             while len(batch) < MAX_BATCH and not self._jobs.empty():
                 batch.append(self._jobs.get())
             ended = None in batch
-            self._run([each for each in batch if each is not None], db)
-        db.close()
+            # A job whose caller has gone is cancelled, and does not run.
+            self._run([x for x in batch if x and x[1].set_running_or_notify_cancel()])
+        self._db.close()
 
-    def _run(
-        self, batch: list[tuple[Any, Future[Any]]], db: sqlite3.Connection
-    ) -> None:
-        """Runs jobs in one transaction; on a failure none of them is stored."""
+    def _run(self, batch: list[tuple[Any, Future[Any]]]) -> None:
+        """Runs jobs in one transaction; if it fails, none of them is stored."""
         if not batch:
             return
         try:
-            db.execute("begin immediate")
-            results = [job(db) for job, _ in batch]
-            db.execute("commit")
-        except sqlite3.Error as e:
-            if db.in_transaction:
-                db.execute("rollback")
-            if len(batch) > 1:  # one bad job must not fail the others
-                for each in batch:
-                    self._run([each], db)
-                return
-            batch[0][1].set_exception(StoreError(f"{self.path}: {e}"))
-            return
-        for (_, future), result in zip(batch, results, strict=True):
-            future.set_result(result)
+            self._db.execute(self._begin)
+            outcomes = [self._attempt(job) for job, _ in batch]
+            self._db.execute("commit")
+            self._confirm()
+        except Exception as e:
+            with contextlib.suppress(sqlite3.Error):
+                if self._db.in_transaction:
+                    self._db.execute("rollback")
+            outcomes = [e] * len(batch)
+        for (_, future), outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                future.set_exception(self._error(outcome))
+            else:
+                future.set_result(outcome)
 
+    def _attempt(self, job: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Returns the result of a job, or its exception, which undoes only this job."""
+        self._db.execute("savepoint job")
+        try:
+            outcome = job(self._db)
+        except Exception as e:
+            if getattr(e, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+                raise  # the other jobs would wait for the same lock
+            self._db.execute("rollback to job")
+            outcome = e
+        self._db.execute("release job")
+        return outcome
 
-def _open(path: Path) -> sqlite3.Connection:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-        db.execute("pragma journal_mode = wal")
-        db.execute("pragma synchronous = full")
-        found = db.execute("pragma quick_check").fetchone()[0]
-        if found != "ok":
-            raise UserError(f"store {path}: is damaged ({found.splitlines()[0]})")
-        db.executescript(SCHEMA)
-        db.execute(SET_IDENTITY, (uuid.uuid4().hex,))
-    except sqlite3.Error as e:
-        raise UserError(f"store {path}: {e}") from None
-    except OSError as e:
-        raise UserError(f"store {path}: {e.strerror}") from None
-    return db
+    def _error(self, error: Exception) -> Exception:
+        """Returns the exception that a caller gets."""
+        if isinstance(error, StoreError | EventConflict):
+            return error
+        found = StoreError(f"{self._path}: {first_line(error)}")
+        found.__cause__ = error
+        return found
 
 
 def _events(db: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> list[Event]:

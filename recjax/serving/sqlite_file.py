@@ -1,0 +1,146 @@
+"""The SQLite file of a store: its tables, and how it is checked and opened."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from recjax.common.errors import UserError
+
+BUSY_SECONDS = 5.0  # to wait for a lock of another process
+HEADER = b"SQLite format 3\0"
+# One transaction, so that a file never has a part of the tables. A store that was made
+# before stores had identities gets one.
+SCHEMA = """
+begin immediate;
+create table if not exists events (
+  sequence integer primary key autoincrement,
+  id text not null unique,
+  kind text not null,
+  user text not null,
+  timestamp real not null,
+  items text not null,
+  received real not null
+);
+create index if not exists events_by_user on events (user, sequence);
+create table if not exists items (
+  position integer primary key autoincrement,
+  id text not null unique,
+  text text not null,
+  title text not null,
+  state text not null
+);
+create table if not exists store (identity text not null);
+insert into store (identity)
+  select lower(hex(randomblob(16))) where not exists (select 1 from store);
+commit;
+"""
+COLUMNS = {
+    "events": {"sequence", "id", "kind", "user", "timestamp", "items", "received"},
+    "items": {"position", "id", "text", "title", "state"},
+    "store": {"identity"},
+}
+Version = list[tuple[int, int]]  # device and inode of a file and of its log
+
+
+def open_file(path: Path, *, create: bool) -> sqlite3.Connection:
+    """Opens the file of a store; a file that is refused stays as it is.
+
+    Args:
+      path: the file.
+      create: whether a missing or empty file becomes a store.
+
+    Raises:
+      UserError: the file cannot be opened, is damaged, or is no store.
+    """
+    try:
+        tables = _read_tables(path)
+        _check_tables(path, tables, create)
+        if create:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        db = connect(path, "rwc" if create else "rw")
+        try:
+            _complete(db, path, tables)
+        except BaseException:
+            db.close()
+            raise
+    except sqlite3.Error as e:
+        raise UserError(f"store {path}: {e}") from None
+    except OSError as e:
+        raise UserError(f"store {path}: {e.strerror}") from None
+    return db
+
+
+def connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
+    """Opens a connection that any one thread may use; commits reach the disk."""
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    db = sqlite3.connect(
+        uri,
+        uri=True,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    db.execute("pragma synchronous = full")
+    return db
+
+
+def file_version(path: Path) -> Version:
+    """Returns what changes when the file of a store, or its log, is replaced.
+
+    Raises:
+      OSError: one of them does not exist.
+    """
+    found = [os.stat(path), os.stat(_log(path))]
+    return [(status.st_dev, status.st_ino) for status in found]
+
+
+def _log(path: Path) -> str:
+    """Returns the path of the log that SQLite keeps beside the file."""
+    return f"{os.path.realpath(path)}-wal"
+
+
+def _read_tables(path: Path) -> dict[str, set[str]]:
+    """Returns the columns of a file's tables, without changing it; {} if it is new."""
+    if not path.exists():
+        return {}
+    if not path.is_file():
+        raise UserError(f"store {path}: is not a file")
+    with path.open("rb") as file:
+        start = file.read(len(HEADER))
+    if not start:
+        return {}
+    if start != HEADER:
+        raise UserError(f"store {path}: is not an SQLite file")
+    # Without a log everything is in the file itself, and SQLite must not make a log.
+    log = Path(_log(path))
+    has_log = log.exists() and log.stat().st_size > 0
+    tables: dict[str, set[str]] = {}
+    with closing(connect(path, "ro" if has_log else "ro&immutable=1")) as db:
+        rows = db.execute(
+            "select t.name, c.name from sqlite_master t, pragma_table_info(t.name) c"
+            " where t.type in ('table', 'view') and t.name not like 'sqlite_%'"
+        )
+        for table, column in rows:
+            tables.setdefault(table, set()).add(column)
+    return tables
+
+
+def _check_tables(path: Path, tables: dict[str, set[str]], create: bool) -> None:
+    if not tables and not create:
+        raise UserError(f"store {path}: is empty; a store is made by recjax.serve")
+    own = tables.keys() & COLUMNS.keys()
+    if tables and (
+        "events" not in own or any(tables[name] != COLUMNS[name] for name in own)
+    ):
+        raise UserError(f"store {path}: is an SQLite file of another program")
+
+
+def _complete(db: sqlite3.Connection, path: Path, tables: dict[str, set[str]]) -> None:
+    """Checks a file for damage, and makes the tables that it does not have."""
+    found = db.execute("pragma quick_check").fetchone()[0]
+    if found != "ok":
+        raise UserError(f"store {path}: is damaged ({found.splitlines()[0]})")
+    db.execute("pragma journal_mode = wal")
+    if not COLUMNS.keys() <= tables.keys():  # else it may be locked, or read-only
+        db.executescript(SCHEMA)
