@@ -1,14 +1,24 @@
-"""A store in Redis, for services that share one."""
+"""A store in Redis, for services that share their events.
 
+Services that share a store see each other's events at once, but each other's new,
+hidden and deleted items only after a restart or a reload.
+"""
+
+import re
+import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
-from recjax.common.errors import UserError
+from recjax.common.errors import UserError, first_line
+from recjax.serving.limits import MAX_QUEUE, QueueFull
 from recjax.serving.store import (
     SEPARATOR,
     Event,
+    EventConflict,
     NewEvent,
     StoredItem,
     StoreError,
@@ -16,11 +26,17 @@ from recjax.serving.store import (
 
 PREFIX = "recjax:"
 REDIS = ("redis://", "rediss://", "unix://")  # addresses
+ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)?:", re.IGNORECASE)
 TIMEOUT = 5.0  # seconds
+CONFLICT = 0  # what `ADD` returns if the id belongs to another event
 # Stores an event once: its sequence, its fields, and its place in two lists.
 ADD = """
 local known = redis.call('hget', KEYS[1], ARGV[1])
-if known then return tonumber(known) end
+if known then
+  local found = redis.call('hmget', KEYS[3] .. known, 'kind', 'user', 'items')
+  local same = found[1] == ARGV[2] and found[2] == ARGV[3] and found[3] == ARGV[5]
+  return same and tonumber(known) or 0
+end
 local sequence = redis.call('incr', KEYS[2])
 redis.call('hset', KEYS[1], ARGV[1], sequence)
 redis.call('hset', KEYS[3] .. sequence, 'id', ARGV[1], 'kind', ARGV[2], 'user', ARGV[3],
@@ -47,25 +63,37 @@ class RedisStore:
     def __init__(self, url: str):
         try:
             import redis
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
         except ImportError:
             raise UserError(
                 "store: Redis needs the library redis: pip install 'recjax[serve]'"
             ) from None
-        self.url = url
+        self._shown = shown_address(url)
+        # One retry, at once: of a connection that Redis has closed since it was used.
+        retry = Retry(NoBackoff(), 1)
         try:
             self._db = redis.Redis.from_url(
                 url,
                 decode_responses=True,
                 socket_timeout=TIMEOUT,
                 socket_connect_timeout=TIMEOUT,
+                retry=retry,
             )
             self._db.ping()
-        except (redis.RedisError, ValueError, OSError) as e:
-            raise UserError(f"store {_without_password(url)}: {e}") from None
-        self._errors = (redis.RedisError, OSError)
+        except (redis.RedisError, OSError) as e:
+            raise UserError(f"store {self._shown}: {e}") from None
+        except (ValueError, TypeError):  # their messages quote parts of the address
+            raise UserError(
+                f"store {self._shown}: the address is not valid; in a password write "
+                "%2F for /, %3F for ?, %23 for # and %40 for @"
+            ) from None
+        self._unreachable = (redis.ConnectionError, redis.TimeoutError, OSError)
+        self._failed = -1.0  # when Redis could not be reached, by time.monotonic()
         self._add = self._db.register_script(ADD)
         # One thread, so that a read follows the writes before it.
         self._thread = ThreadPoolExecutor(1, "store")
+        self._room = threading.Semaphore(MAX_QUEUE)
 
     def identity(self) -> "Future[str]":
         key = PREFIX + "identity"
@@ -86,9 +114,14 @@ class RedisStore:
             repr(event.timestamp),
             SEPARATOR.join(event.items),
         )
-        return self._submit(
-            lambda: int(self._add([PREFIX + key for key in keys], values))
-        )
+
+        def job() -> int:
+            sequence = int(self._add([PREFIX + key for key in keys], values))
+            if sequence == CONFLICT:
+                raise EventConflict(event.id)
+            return sequence
+
+        return self._submit(job)
 
     def history(self, user: str, after: int = 0) -> "Future[list[Event]]":
         return self._submit(lambda: self._read(f"user:{user}", after, None))
@@ -105,7 +138,7 @@ class RedisStore:
             for item in items:
                 position = self._db.incr(PREFIX + "positions")
                 pipe.zadd(PREFIX + "items", {item.id: position}, nx=True)
-                pipe.hset(PREFIX + f"item:{item.id}", mapping=item._asdict())
+                pipe.hset(_item_key(item.id), mapping=item._asdict())
             pipe.execute()
 
         return self._submit(job)
@@ -113,16 +146,18 @@ class RedisStore:
     def items(self) -> "Future[list[StoredItem]]":
         def job() -> list[StoredItem]:
             pipe = self._db.pipeline(transaction=False)
-            for name in self._db.zrange(PREFIX + "items", 0, -1):
-                pipe.hgetall(PREFIX + f"item:{name}")
-            return [StoredItem(**found) for found in pipe.execute() if found]
+            names = self._db.zrange(PREFIX + "items", 0, -1)
+            for name in names:
+                pipe.hgetall(_item_key(name))
+            rows = zip(names, pipe.execute(), strict=True)
+            return [_item(name, row) for name, row in rows if row]
 
         return self._submit(job)
 
     def item(self, name: str) -> "Future[StoredItem | None]":
         def job() -> StoredItem | None:
-            found = self._db.hgetall(PREFIX + f"item:{name}")
-            return StoredItem(**found) if found else None
+            row = self._db.hgetall(_item_key(name))
+            return _item(name, row) if row else None
 
         return self._submit(job)
 
@@ -135,33 +170,80 @@ class RedisStore:
         found = self._db.zrangebyscore(PREFIX + key, f"({after}", "+inf", **part)
         pipe = self._db.pipeline(transaction=False)
         for sequence in found:
-            pipe.hgetall(f"{PREFIX}event:{sequence}")
-        return [
-            Event(
-                int(sequence),
-                row["id"],
-                row["kind"],
-                row["user"],
-                float(row["timestamp"]),
-                tuple(row["items"].split(SEPARATOR)),
-            )
-            for sequence, row in zip(found, pipe.execute(), strict=True)
-        ]
+            pipe.hgetall(_event_key(sequence))
+        rows = zip(found, pipe.execute(), strict=True)
+        return [_event(sequence, row) for sequence, row in rows]
 
     def _submit(self, job: Callable[[], Any]) -> "Future[Any]":
-        def guarded() -> Any:
-            try:
-                return job()
-            except self._errors as e:
-                raise StoreError(f"{_without_password(self.url)}: {e}") from None
+        """Runs a job in the thread.
 
-        return self._thread.submit(guarded)
+        Raises:
+          QueueFull: too many jobs wait.
+        """
+        if not self._room.acquire(blocking=False):
+            raise QueueFull
+        future = self._thread.submit(self._run, job, time.monotonic())
+        future.add_done_callback(lambda _: self._room.release())
+        return future
+
+    def _run(self, job: Callable[[], Any], submitted: float) -> Any:
+        # What waited while Redis could not be reached fails at once, not one by one.
+        if submitted < self._failed:
+            raise StoreError(f"{self._shown}: could not be reached")
+        try:
+            return job()
+        except EventConflict:
+            raise
+        except self._unreachable as e:
+            self._failed = time.monotonic()
+            raise StoreError(f"{self._shown}: {e}") from None
+        except UnicodeDecodeError as e:
+            message = f"{self._shown}: holds text under {PREFIX} that is not UTF-8"
+            raise StoreError(message) from e
+        except Exception as e:
+            raise StoreError(f"{self._shown}: {first_line(e)}") from e
 
 
-def _without_password(url: str) -> str:
-    """Hides the password of an address."""
-    scheme, found, rest = url.partition("://")
-    return f"{scheme}{found}{rest.rpartition('@')[2]}"
+def _item_key(name: str) -> str:
+    return f"{PREFIX}item:{name}"
+
+
+def _event_key(sequence: str) -> str:
+    return f"{PREFIX}event:{sequence}"
+
+
+def _item(name: str, row: dict[str, str]) -> StoredItem:
+    try:
+        return StoredItem(*(row[field] for field in StoredItem._fields))
+    except KeyError as e:
+        raise ValueError(f"{_item_key(name)} is no item: it has no field {e}") from None
+
+
+def _event(sequence: str, row: dict[str, str]) -> Event:
+    try:
+        return Event(
+            int(sequence),
+            row["id"],
+            row["kind"],
+            row["user"],
+            float(row["timestamp"]),
+            tuple(row["items"].split(SEPARATOR)),
+        )
+    except KeyError as e:
+        key = _event_key(sequence)
+        raise ValueError(f"{key} is no event: it has no field {e}") from None
+    except ValueError as e:
+        raise ValueError(f"{_event_key(sequence)} is no event: {e}") from None
+
+
+def shown_address(url: str) -> str:
+    """Returns the scheme and the host of an address; the rest may hold a password."""
+    scheme = url.partition(":")[0]
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        host = ""
+    return f"{scheme}://{host}"
 
 
 def open_store(name: str, option: str, *, create: bool = True) -> Any:
@@ -170,7 +252,7 @@ def open_store(name: str, option: str, *, create: bool = True) -> Any:
     Args:
       name: the path or the address.
       option: the option that holds it, for errors.
-      create: whether an SQLite file that does not exist is created.
+      create: whether an SQLite file that does not exist, or is empty, becomes a store.
 
     Raises:
       UserError: it cannot be opened.
@@ -178,11 +260,19 @@ def open_store(name: str, option: str, *, create: bool = True) -> Any:
     from recjax.common.files import user_path
     from recjax.serving.store import SqliteStore
 
-    if name.startswith(REDIS):
-        return RedisStore(name)
-    if "://" in name:
-        known = ", ".join(REDIS)
-        raise UserError(f"{option}: {name!r} begins with none of {known}")
+    scheme, found, rest = name.partition("://")
+    if found:
+        address = scheme.lower() + found + rest
+        if not address.startswith(REDIS):
+            known = ", ".join(REDIS)
+            shown = shown_address(name)
+            raise UserError(f"{option}: {shown!r} begins with none of {known}")
+        return RedisStore(address)
+    if start := ADDRESS.match(name):
+        raise UserError(
+            f"{option}: {start[0]!r} begins an address, which needs // after it; "
+            "write ./NAME for a file with a colon in its name"
+        )
     path = user_path(name, option)
     if path.is_dir():
         raise UserError(f"{option}: {path}: is a directory")
@@ -190,4 +280,4 @@ def open_store(name: str, option: str, *, create: bool = True) -> Any:
         raise UserError(f"{option}: {path.parent}: no such directory")
     if not create and not path.exists():
         raise UserError(f"{option}: {path}: no such file")
-    return SqliteStore(path)
+    return SqliteStore(path, create=create)

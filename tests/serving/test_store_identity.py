@@ -4,21 +4,8 @@ import re
 import shutil
 import sqlite3
 
-import pytest
-
 from recjax.serving.redis_store import open_store
 from recjax.serving.store import NewEvent
-from tests.faults.services import RedisServer
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    pytest.importorskip("redis")
-    if not shutil.which("redis-server"):
-        pytest.skip("needs redis-server")
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
 
 
 def identity(name):
