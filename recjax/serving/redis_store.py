@@ -69,7 +69,7 @@ class RedisStore:
             raise UserError(
                 "store: Redis needs the library redis: pip install 'recjax[serve]'"
             ) from None
-        self._shown = shown_address(url)
+        self._shown = _shown_address(url)
         # One retry, at once: of a connection that Redis has closed since it was used.
         retry = Retry(NoBackoff(), 1)
         try:
@@ -236,7 +236,7 @@ def _event(sequence: str, row: dict[str, str]) -> Event:
         raise ValueError(f"{_event_key(sequence)} is no event: {e}") from None
 
 
-def shown_address(url: str) -> str:
+def _shown_address(url: str) -> str:
     """Returns the scheme and the host of an address; the rest may hold a password."""
     scheme = url.partition(":")[0]
     try:
@@ -265,7 +265,7 @@ def open_store(name: str, option: str, *, create: bool = True) -> Any:
         address = scheme.lower() + found + rest
         if not address.startswith(REDIS):
             known = ", ".join(REDIS)
-            shown = shown_address(name)
+            shown = _shown_address(name)
             raise UserError(f"{option}: {shown!r} begins with none of {known}")
         return RedisStore(address)
     if start := ADDRESS.match(name):

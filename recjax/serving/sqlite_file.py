@@ -40,15 +40,21 @@ COLUMNS = {
     "items": {"position", "id", "text", "title", "state"},
     "store": {"identity"},
 }
-Version = list[tuple[int, int]]  # device and inode of a file and of its log
+# Devices and inodes of a file and of its log; None for one that does not exist.
+Version = list[tuple[int, int] | None]
 
 
-def open_file(path: Path, *, create: bool) -> sqlite3.Connection:
+def open_file(
+    path: Path, *, create: bool
+) -> tuple[sqlite3.Connection, sqlite3.Connection]:
     """Opens the file of a store; a file that is refused stays as it is.
 
     Args:
       path: the file.
       create: whether a missing or empty file becomes a store.
+
+    Returns:
+      A connection to write with, and one to read with.
 
     Raises:
       UserError: the file cannot be opened, is damaged, or is no store.
@@ -58,9 +64,10 @@ def open_file(path: Path, *, create: bool) -> sqlite3.Connection:
         _check_tables(path, tables, create)
         if create:
             path.parent.mkdir(parents=True, exist_ok=True)
-        db = connect(path, "rwc" if create else "rw")
+        db = _connect(path, "rwc" if create else "rw")
         try:
             _complete(db, path, tables)
+            return db, _connect(path, "rw")
         except BaseException:
             db.close()
             raise
@@ -68,10 +75,9 @@ def open_file(path: Path, *, create: bool) -> sqlite3.Connection:
         raise UserError(f"store {path}: {e}") from None
     except OSError as e:
         raise UserError(f"store {path}: {e.strerror}") from None
-    return db
 
 
-def connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
     """Opens a connection that any one thread may use; commits reach the disk."""
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     db = sqlite3.connect(
@@ -86,13 +92,15 @@ def connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
 
 
 def file_version(path: Path) -> Version:
-    """Returns what changes when the file of a store, or its log, is replaced.
-
-    Raises:
-      OSError: one of them does not exist.
-    """
-    found = [os.stat(path), os.stat(_log(path))]
-    return [(status.st_dev, status.st_ino) for status in found]
+    """Returns what changes when the file of a store, or its log, is replaced."""
+    found: Version = []
+    for name in (path, _log(path)):
+        try:
+            status = os.stat(name)
+            found.append((status.st_dev, status.st_ino))
+        except OSError:  # deleted; some file systems have no log
+            found.append(None)
+    return found
 
 
 def _log(path: Path) -> str:
@@ -116,7 +124,7 @@ def _read_tables(path: Path) -> dict[str, set[str]]:
     log = Path(_log(path))
     has_log = log.exists() and log.stat().st_size > 0
     tables: dict[str, set[str]] = {}
-    with closing(connect(path, "ro" if has_log else "ro&immutable=1")) as db:
+    with closing(_connect(path, "ro" if has_log else "ro&immutable=1")) as db:
         rows = db.execute(
             "select t.name, c.name from sqlite_master t, pragma_table_info(t.name) c"
             " where t.type in ('table', 'view') and t.name not like 'sqlite_%'"

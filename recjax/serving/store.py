@@ -17,10 +17,9 @@ from typing import Any, NamedTuple, Protocol
 
 from recjax.common.errors import first_line
 from recjax.serving.limits import MAX_QUEUE, QueueFull
-from recjax.serving.sqlite_file import connect, file_version, open_file
+from recjax.serving.sqlite_file import file_version, open_file
 
 RETRACTION = "retraction"  # the kind of an event that takes back earlier ones
-CURSOR = "cursor"  # in a model's `about`: the last event that its histories have
 MAX_BATCH = 256  # jobs that share one transaction
 
 
@@ -154,10 +153,10 @@ class SqliteStore:
 
     def __init__(self, path: Path, *, create: bool = True):
         self.path = path
-        db = open_file(path, create=create)
+        writing, reading = open_file(path, create=create)
         self._version = file_version(path)
-        self._writer = _Worker(db, "begin immediate", path, self._check_file)
-        self._reader = _Worker(connect(path), "begin", path)
+        self._writer = _Worker(writing, "begin immediate", path, self._check_file)
+        self._reader = _Worker(reading, "begin", path)
 
     def identity(self) -> "Future[str]":
         def job(db: sqlite3.Connection) -> str:
@@ -240,13 +239,11 @@ class SqliteStore:
 
     def _check_file(self) -> None:
         """Raises StoreError if what was written is in no file any more."""
-        with contextlib.suppress(OSError):
-            if file_version(self.path) == self._version:
-                return
-        raise StoreError(
-            f"{self.path}: the file, or its log with the ending -wal, was deleted or "
-            "replaced while it was in use; start the service again"
-        )
+        if file_version(self.path) != self._version:
+            raise StoreError(
+                f"{self.path}: the file, or its log with the ending -wal, was deleted "
+                "or replaced while it was in use; start the service again"
+            )
 
 
 class _Worker:
@@ -270,6 +267,7 @@ class _Worker:
     ):
         self._db, self._begin, self._path, self._confirm = db, begin, path, confirm
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._closing, self._closed = threading.Lock(), False
         self._thread = threading.Thread(target=self._work, name="store", daemon=True)
         self._thread.start()
 
@@ -282,15 +280,18 @@ class _Worker:
         if self._jobs.qsize() >= MAX_QUEUE:
             raise QueueFull
         future: Future[Any] = Future()
-        if self._thread.is_alive():
-            self._jobs.put((job, future))
-        else:
-            future.set_exception(StoreError(f"{self._path}: is closed"))
+        with self._closing:  # nothing may come after the end
+            if self._closed:
+                future.set_exception(StoreError(f"{self._path}: is closed"))
+            else:
+                self._jobs.put((job, future))
         return future
 
     def close(self) -> None:
         """Runs the jobs that wait, and ends the thread."""
-        self._jobs.put(None)
+        with self._closing:
+            self._closed = True
+            self._jobs.put(None)
         self._thread.join()
 
     def _work(self) -> None:
@@ -330,7 +331,8 @@ class _Worker:
         try:
             outcome = job(self._db)
         except Exception as e:
-            if getattr(e, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+            code = getattr(e, "sqlite_errorcode", 0) & 0xFF  # without its details
+            if code == sqlite3.SQLITE_BUSY:
                 raise  # the other jobs would wait for the same lock
             self._db.execute("rollback to job")
             outcome = e
