@@ -7,7 +7,6 @@ from typing import Any
 import polars as pl
 
 from recjax.common.errors import UserError
-from recjax.data.ingest.tables import to_seconds
 
 
 def read_parquet(path: Path) -> pl.DataFrame:
@@ -17,14 +16,43 @@ def read_parquet(path: Path) -> pl.DataFrame:
 
 def is_frame(value: Any) -> bool:
     """Returns whether a value is a table of polars or of pandas."""
-    return isinstance(value, pl.DataFrame) or hasattr(value, "iloc")
+    if isinstance(value, pl.DataFrame | pl.LazyFrame):
+        return True
+    return hasattr(value, "iloc") and hasattr(value, "columns")
 
 
-def to_polars(frame: Any) -> pl.DataFrame:
-    """Returns a table as a polars frame; a pandas one is converted column by column."""
+def to_polars(frame: Any, name: str) -> pl.DataFrame:
+    """Returns a table as a polars frame; a pandas one is converted column by column.
+
+    Missing values of pandas (NaN, NaT, NA and None) become null.
+
+    Args:
+      frame: a table of polars or of pandas.
+      name: the argument that holds it, for errors.
+
+    Raises:
+      UserError: it is lazy, or two columns have the same name.
+    """
     if isinstance(frame, pl.DataFrame):
         return frame
-    return pl.DataFrame({str(name): frame[name].to_list() for name in frame.columns})
+    if isinstance(frame, pl.LazyFrame):
+        raise UserError(f"{name}: is a LazyFrame; call its collect() first")
+    columns: dict[str, pl.Series] = {}
+    for index, label in enumerate(map(str, frame.columns)):
+        if label in columns:
+            raise UserError(f"{name}: column {label!r} appears twice; rename one")
+        column = frame.iloc[:, index]
+        pairs = zip(column.to_list(), column.isna(), strict=True)
+        columns[label] = _to_series([None if is_na else x for x, is_na in pairs])
+    return pl.DataFrame(columns)
+
+
+def _to_series(values: list[Any]) -> pl.Series:
+    """Returns values as a column; objects of several types stay as they are."""
+    try:
+        return pl.Series(values)
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+        return pl.Series(values, dtype=pl.Object)
 
 
 def like(frame: pl.DataFrame, given: Any) -> Any:
@@ -32,27 +60,3 @@ def like(frame: pl.DataFrame, given: Any) -> Any:
     if is_frame(given) and not isinstance(given, pl.DataFrame):
         return type(given)(frame.to_dict(as_series=False))
     return frame
-
-
-def group_by_user(frame: pl.DataFrame, data: Any) -> tuple[list[str], list[list[Any]]]:
-    """Returns the users of a table of interactions, and their items by time.
-
-    Args:
-      frame: the table.
-      data: the section `data` of the config, which names the columns.
-
-    Raises:
-      UserError: a column is missing, or a value is no time.
-    """
-    for column in (data.user, data.item):
-        if column not in frame.columns:
-            known = ", ".join(frame.columns)
-            raise UserError(f"histories: no column {column!r}; there are {known}")
-    if data.time and data.time in frame.columns:
-        seconds = to_seconds(frame[data.time])
-        if seconds.null_count():
-            bad = frame[data.time].filter(seconds.is_null())[0]
-            raise UserError(f"histories: {data.time} has {bad!r}, which is no time")
-        frame = frame.with_columns(seconds).sort(data.time, maintain_order=True)
-    grouped = frame.group_by(data.user, maintain_order=True).agg(pl.col(data.item))
-    return grouped[data.user].cast(pl.String).to_list(), grouped[data.item].to_list()

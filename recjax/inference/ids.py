@@ -1,14 +1,19 @@
 """Finds items, users and their histories by the ids of the files."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from recjax.common.errors import UserError
-from recjax.inference.frames import group_by_user, is_frame, to_polars
+from recjax.data.ingest.tables import TIME_TYPES, to_seconds
+from recjax.inference.frames import is_frame, to_polars
+from recjax.inference.inputs import as_list, id_column, id_list, show
 from recjax.inference.parts import ITEM, ModelParts
+
+NUM_NAMED = 5  # unknown ids that an error names
 
 
 class IdIndex:
@@ -42,27 +47,33 @@ class IdIndex:
         """The users whose histories the model has."""
         return list(self._user_rows)
 
-    def items(self, ids: Iterable[Any]) -> np.ndarray:
+    def items(self, ids: Any, name: str = "items") -> np.ndarray:
         """Returns the indices of items.
+
+        Args:
+          ids: their ids.
+          name: the argument that has them, for errors.
 
         Raises:
           UserError: there is no such item.
         """
-        names = [str(item) for item in ids]
-        unknown = [name for name in names if name not in self.item_index]
-        if unknown:
-            raise UserError(f"items: no item {unknown[0]!r} in the catalogue")
+        names = id_list(ids, name)
+        _check_known(names, self.item_index, name, "item", "in the catalogue")
         return np.array([self.item_index[name] for name in names], np.int64)
 
-    def known_items(self, history: Any) -> np.ndarray:
+    def known_items(self, history: Any, name: str = "histories") -> np.ndarray:
         """Returns the indices of a history's items, without those that are unknown.
 
+        Args:
+          history: ids of items, oldest first.
+          name: the argument that has it, for errors.
+
         Raises:
-          UserError: a text instead of a list of ids.
+          UserError: not a list of ids.
         """
         if isinstance(history, str):
-            raise UserError(f"histories: {history!r} is not a list of item ids")
-        found = (self.item_index.get(str(item)) for item in history)
+            raise UserError(f"{name}: {show(history)} is not a list of item ids")
+        found = (self.item_index.get(item) for item in id_list(history, name))
         return np.array([index for index in found if index is not None], np.int64)
 
     def check_histories(self) -> None:
@@ -111,16 +122,76 @@ class IdIndex:
             raise UserError("give either users or histories")
         if users is not None:
             self.check_histories()
-            if is_frame(users):
-                raise UserError("users: is a table; give its column of users")
-            if isinstance(users, str):
-                names = self.users if users == "all" else [users]
-            else:
-                names = [str(user) for user in users]
+            everyone = isinstance(users, str) and users == "all"
+            names = self.users if everyone else id_list(users, "users")
+            _check_known(names, self._user_rows, "users", "user", "in the model")
             return names, [self.history(name) for name in names], "user"
         if is_frame(histories):
             data = self._parts.config.data
-            names, histories = group_by_user(to_polars(histories), data)
-            return names, [self.known_items(x) for x in histories], "user"
-        found = [self.known_items(history) for history in histories]
+            names, items = group_by_user(to_polars(histories, "histories"), data)
+            return names, [self.known_items(x) for x in items], "user"
+        if isinstance(histories, str):
+            raise UserError(f"histories: {show(histories)} is not a list of histories")
+        found = [
+            self.known_items(history, f"histories[{number}]")
+            for number, history in enumerate(as_list(histories, "histories"))
+        ]
         return list(range(len(found))), found, "query"
+
+
+def _check_known(
+    names: Sequence[str], known: Container[str], argument: str, kind: str, where: str
+) -> None:
+    """Checks that all ids are known.
+
+    Raises:
+      UserError: counts those that are not, and names the first of them.
+    """
+    unknown = [name for name in dict.fromkeys(names) if name not in known]
+    if len(unknown) == 1:
+        raise UserError(f"{argument}: no {kind} {unknown[0]!r} {where}")
+    if unknown:
+        first = ", ".join(map(repr, unknown[:NUM_NAMED]))
+        more = ", ..." if len(unknown) > NUM_NAMED else ""
+        raise UserError(
+            f"{argument}: {len(unknown):,} {kind}s are not {where}: {first}{more}"
+        )
+
+
+def group_by_user(frame: pl.DataFrame, data: Any) -> tuple[list[str], list[list[str]]]:
+    """Returns the users of a table of interactions, and their items by time.
+
+    Args:
+      frame: the table.
+      data: the section `data` of the config, which names the columns.
+
+    Raises:
+      UserError: a column is missing, an id is, or a value is no time.
+    """
+    name = "histories"
+    events = {
+        "user": id_column(frame, data.user, name),
+        "item": id_column(frame, data.item, name),
+    }
+    if data.time and data.time in frame.columns:
+        events["time"] = _time_column(frame[data.time], name)
+    table = pl.DataFrame(events)
+    if "time" in events:
+        table = table.sort("time", maintain_order=True)
+    grouped = table.group_by("user", maintain_order=True).agg(pl.col("item"))
+    return grouped["user"].to_list(), grouped["item"].to_list()
+
+
+def _time_column(values: pl.Series, name: str) -> pl.Series:
+    """Returns a column of times in seconds; none is missing."""
+    if not (values.dtype.is_numeric() or values.dtype in (*TIME_TYPES, pl.Null)):
+        raise UserError(
+            f"{name}: {values.name} is of type {values.dtype}, which is no time"
+        )
+    seconds = to_seconds(values).cast(pl.Float64)
+    (bad,) = np.nonzero(~seconds.is_finite().fill_null(False).to_numpy())
+    if len(bad):
+        row = int(bad[0])
+        problem = f"{values.name} is {values[row]!r}, which is no time"
+        raise UserError(f"{name}: row {row + 1}: {problem}")
+    return seconds

@@ -1,7 +1,8 @@
 """A trained recommender: lists, scores and vectors by the ids of users and items."""
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,9 @@ from recjax.common.files import user_path
 from recjax.common.intervals import Interval
 from recjax.common.param_paths import unflatten_params
 from recjax.common.vectors import unit_vectors
-from recjax.data.padding import pad_to
-from recjax.data.text.template import fill_template, parse_template
-from recjax.evaluation.metrics import ranking_values, with_intervals
-from recjax.evaluation.ranking import rank
 from recjax.inference import golden
 from recjax.inference.card import model_card
+from recjax.inference.evaluate import count_candidates, cut_offs, metrics
 from recjax.inference.files import (
     MODEL,
     is_model,
@@ -30,14 +28,18 @@ from recjax.inference.files import (
 from recjax.inference.frames import is_frame, like, to_polars
 from recjax.inference.fusion import Fusion
 from recjax.inference.ids import IdIndex
+from recjax.inference.inputs import at_least_one, text_list
 from recjax.inference.item_encoder import ItemEncoder
 from recjax.inference.lists import (
+    CHUNK,
     FROM_MODEL,
     FROM_POPULARITY,
+    chunks,
     list_frame,
     most_popular,
-    neighbour_frame,
+    nearest_items,
 )
+from recjax.inference.new_items import read_items, render
 from recjax.inference.parts import (
     ADDED,
     STATE,
@@ -50,14 +52,13 @@ from recjax.models.encoders.huggingface import load_config
 from recjax.models.recommender import Recommender, make_model
 from recjax.runtime.mesh import check_devices
 
-CHUNK = 64  # users whose scores of all items are in memory at a time
-
 
 class Model:
     """A trained recommender.
 
-    Ids are those of the files that it was trained on, as strings; other values are
-    converted. Tables are polars frames, and a pandas frame gives a pandas frame back.
+    Ids are those of the files that it was trained on, as strings or whole numbers.
+    Tables are polars frames, and a pandas frame gives a pandas frame back. Several
+    threads may add items.
 
     Attributes:
       parts: what the model consists of.
@@ -65,6 +66,7 @@ class Model:
 
     def __init__(self, parts: ModelParts):
         self.parts = parts
+        self._adding = threading.Lock()  # threads that add items do so in turn
         # Ids, biases and fused baselines know only the items of the training; others
         # follow them.
         self._base_items = int((parts.items[STATE] != ADDED).sum())
@@ -184,19 +186,19 @@ class Model:
         Raises:
           UserError: unknown users or items, or k below 1.
         """
-        if k < 1:
-            raise UserError(f"k: {k} is not at least 1")
+        k = at_least_one(k, "k")
         names, rows, label = self.ids.queries(users, histories)
         allowed_N = None
         if among is not None:
             allowed_N = np.zeros(self.parts.num_items, bool)
-            allowed_N[self.ids.items(_as_list(among, "among"))] = True
+            allowed_N[self.ids.items(among, "among")] = True
         frames = list(self._lists(rows, k, exclude_seen, allowed_N))
         if not frames:
             frames = [list_frame(self.items, [], [], [], FROM_MODEL)]
         found = pl.concat(frames)
+        dtype = pl.String if label == "user" else pl.Int64
         named = found.with_columns(
-            pl.Series(label, [names[i] for i in found["query"]], dtype=None)
+            pl.Series(label, [names[i] for i in found["query"]], dtype=dtype)
         )
         columns = [label, "rank", "item", "title", "score", "source"]
         return like(named.select(columns), histories)
@@ -225,17 +227,14 @@ class Model:
         if (items is None) == (texts is None):
             raise UserError("score: give either items or texts")
         if texts is not None:
-            texts = _as_list(texts, "texts")
+            texts = text_list(texts, "texts")
             model = self._with_items(
                 [f"text {i}" for i in range(len(texts))], texts, texts, check=False
             )
             chosen = np.arange(self.parts.num_items, model.parts.num_items)
         else:
-            model, chosen = self, self.ids.items(_as_list(items, "items"))
-        parts = [
-            model._ranker.scores(part, model.fused_scores(part))[:, chosen]
-            for part in _chunks(rows)
-        ]
+            model, chosen = self, self.ids.items(items)
+        parts = [model._scores(part)[:, chosen] for part in chunks(rows)]
         return np.concatenate(parts) if parts else np.zeros((0, len(chosen)))
 
     def similar(
@@ -257,28 +256,18 @@ class Model:
         """
         if (items is None) == (texts is None):
             raise UserError("similar: give either items or texts")
-        if k < 1:
-            raise UserError(f"k: {k} is not at least 1")
+        k = at_least_one(k, "k")
         unit_NxD = self._unit_NxD
         if texts is not None:
-            label, names = "text", _as_list(texts, "texts")
+            label, names = "text", text_list(texts, "texts")
             own_U = np.full(len(names), -1)
             vectors_UxD = unit_vectors(self.encode_items(names))
         else:
-            label, own_U = "item", self.ids.items(_as_list(items, "items"))
+            label, own_U = "item", self.ids.items(items)
             names = [self.ids.item_ids[row] for row in own_U]
             vectors_UxD = unit_NxD[own_U]
-        frames = []
-        for name, own, vector_D in zip(names, own_U, vectors_UxD, strict=True):
-            cosine_N = unit_NxD @ vector_D
-            if own >= 0:
-                cosine_N[own] = -np.inf
-            size = min(k, self.parts.num_items - (own >= 0))
-            best = np.argsort(-cosine_N, kind="stable")[:size]
-            frames.append(
-                neighbour_frame(self.items, label, name, best, cosine_N[best])
-            )
-        return pl.concat(frames) if frames else pl.DataFrame()
+        queries = vectors_UxD, own_U
+        return nearest_items(self.items, unit_NxD, k, label, names, queries)
 
     def encode_items(self, items: Any) -> np.ndarray:
         """Returns the vectors of new items, by which they are ranked: vectors_UxD.
@@ -290,10 +279,13 @@ class Model:
           UserError: the model reads ids alone, or a column is missing.
         """
         if is_frame(items):
-            texts = self._render(to_polars(items))[0]
+            texts = render(to_polars(items, "items"), self.parts.config, "template")
         else:
-            texts = _as_list(items, "items")
-        return self.item_encoder.encode(texts).candidates_NxD
+            texts = text_list(items, "items")
+        encoder = self.item_encoder
+        if not texts:
+            return self.parts.vectors.candidates_NxD[:0]
+        return encoder.encode(texts).candidates_NxD
 
     def add_items(self, items: Any) -> None:
         """Adds items to the catalogue; they can be recommended at once.
@@ -306,37 +298,22 @@ class Model:
             `text.title`; or a dictionary of ids and texts.
 
         Raises:
-          UserError: the model reads ids alone, a column is missing, or an id is in the
-            catalogue already.
+          UserError: the model reads ids alone; a column, an id or a text is missing;
+            or an id is in the catalogue already. No item is added then.
         """
-        if isinstance(items, Mapping):
-            ids, texts = [str(x) for x in items], list(items.values())
-            titles: Sequence[str] = texts
-            bad = [
-                name
-                for name, text in items.items()
-                if not isinstance(text, str) or not text.strip()
-            ]
-            if bad:
-                raise UserError(f"items: {bad[0]!r} has no text")
-        elif not is_frame(items):
-            raise UserError("items: give a table, or a dictionary of ids and texts")
-        else:
-            frame = to_polars(items)
-            column = self.parts.config.data.item
-            if column not in frame.columns:
-                known = ", ".join(frame.columns)
-                raise UserError(f"items: no column {column!r}; there are {known}")
-            ids = frame[column].cast(pl.String).to_list()
-            texts, titles = self._render(frame)
-        self.add_titled_items(ids, texts, titles)
+        self.add_titled_items(*read_items(items, self.parts.config))
 
     def add_titled_items(
         self, ids: Sequence[str], texts: Sequence[str], titles: Sequence[str]
     ) -> None:
         """Adds items whose texts and titles are known, see `add_items`."""
-        added = self._with_items(ids, texts, titles)
-        self.__dict__ = added.__dict__
+        with self._adding:
+            added = self._with_items(ids, texts, titles)
+            self.__dict__ = {**added.__dict__, "_adding": self._adding}
+
+    def __reduce__(self) -> tuple[type["Model"], tuple[ModelParts]]:
+        """Pickles and copies the parts alone; all else is made from them."""
+        return type(self), (self.parts,)
 
     def evaluate(
         self,
@@ -358,12 +335,8 @@ class Model:
           HR, NDCG and MRR at the cut-offs and AUC, with 95% bootstrap intervals over
           the histories. Ties count against the model.
         """
-        counts_Rx3 = self._counts(histories, targets, mask_seen)
-        above_R, equal_R, below_R = counts_Rx3.T
-        values = ranking_values(above_R, equal_R, below_R, ks)
-        return with_intervals(
-            values, np.arange(len(counts_Rx3)), bootstrap_samples=1000, seed=0
-        )
+        sizes = cut_offs(ks)
+        return metrics(self._counts(histories, targets, mask_seen), sizes)
 
     def ranks(
         self,
@@ -380,7 +353,7 @@ class Model:
     ) -> np.ndarray:
         """Counts the candidates above, equal to and below each target: counts_Rx3."""
         _, rows, _ = self.ids.queries(None, histories)
-        targets_R = self.ids.items(targets)
+        targets_R = self.ids.items(targets, "targets")
         if len(rows) != len(targets_R):
             raise UserError(
                 f"evaluate: {len(rows)} histories, {len(targets_R)} targets"
@@ -388,19 +361,11 @@ class Model:
         if not rows:
             raise UserError("evaluate: no histories")
         mask = self.parts.config.eval.mask_seen if mask_seen is None else mask_seen
-        counts = []
-        for start, part in enumerate(_chunks(rows)):
-            targets_B = targets_R[start * CHUNK : start * CHUNK + len(part)]
-            seen = [
-                np.setdiff1d(history if mask else history[:0], target)
-                for history, target in zip(part, targets_B, strict=True)
-            ]
-            width = max(1, *map(len, seen))
-            seen_BxS = np.stack([pad_to(items, width) for items in seen])
-            scores_BxN = self._ranker.scores(part, self.fused_scores(part))
-            found = rank(scores_BxN, seen_BxS, targets_B, 1)
-            counts.append(np.stack(found[:3], axis=1))
-        return np.concatenate(counts)
+        return count_candidates(self._scores, rows, targets_R, mask)
+
+    def _scores(self, histories: Sequence[np.ndarray]) -> np.ndarray:
+        """Scores all items for B histories of item indices: scores_BxN."""
+        return self._ranker.scores(histories, self.fused_scores(histories))
 
     def _lists(
         self,
@@ -409,7 +374,7 @@ class Model:
         exclude_seen: bool,
         allowed_N: np.ndarray | None,
     ) -> Iterator[pl.DataFrame]:
-        for start, part in enumerate(_chunks(rows)):
+        for start, part in enumerate(chunks(rows)):
             offset = start * CHUNK
             known = [b for b, history in enumerate(part) if len(history)]
             if known:
@@ -455,18 +420,6 @@ class Model:
         if self.fusion is None:
             return None
         return self.fusion.score(histories, len(histories), self.parts.num_items)
-
-    def _render(self, frame: pl.DataFrame) -> tuple[list[str], list[str]]:
-        """Returns the texts and the titles of a table of items."""
-        texts = frame.select(pl.all().cast(pl.String).fill_null(""))
-        rendered = []
-        for key in ("template", "title"):
-            template = self.parts.config.text[key]
-            parsed = parse_template(template, texts.columns, f"text.{key}")
-            rendered.append(
-                [fill_template(parsed, row) for row in texts.iter_rows(named=True)]
-            )
-        return rendered[0], rendered[1]
 
     def _with_items(
         self,
@@ -541,19 +494,3 @@ class Model:
             parts.encoder,
             parts.whitening,
         )
-
-
-def _as_list(values: Any, name: str) -> list[Any]:
-    """Returns ids or texts as a list; one of them may be given alone.
-
-    Raises:
-      UserError: a table, of which it is not known which column is meant.
-    """
-    if is_frame(values):
-        raise UserError(f"{name}: is a table; give one of its columns")
-    return [values] if isinstance(values, str) else list(values)
-
-
-def _chunks(rows: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
-    for start in range(0, len(rows), CHUNK):
-        yield rows[start : start + CHUNK]

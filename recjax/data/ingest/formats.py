@@ -22,7 +22,16 @@ ATOMIC_TYPES = ("token", "token_seq", "float", "float_seq")
 
 
 def read_table(path: Path, file_format: str) -> Table:
-    """Reads a table in one of the formats in `SUFFIXES`.
+    """Reads the table of a path, or that of its compressed file, see `read_file`.
+
+    Raises:
+      UserError: there is neither, or both; or it cannot be parsed.
+    """
+    return read_file(find_table(path), file_format)
+
+
+def read_file(path: Path, file_format: str) -> Table:
+    """Reads exactly this table, in one of the formats in `SUFFIXES`.
 
     Lists of a Parquet file are joined with spaces, as in an atomic file; columns of
     other nested types are dropped. Atomic headers are `name:type`, with one of
@@ -31,7 +40,6 @@ def read_table(path: Path, file_format: str) -> Table:
     Raises:
       UserError: the file is missing or cannot be parsed.
     """
-    path = find_table(path)
     # Read once, so that the digest is that of the rows.
     parts = read_parts(path)
     unreadable: dict[str, str] = {}
@@ -39,7 +47,7 @@ def read_table(path: Path, file_format: str) -> Table:
         try:
             tables = [pl.read_parquet(io.BytesIO(part)) for part in parts]
             everything = pl.concat(tables, how="vertical_relaxed")
-            frame = _join_lists(everything)
+            frame = join_lists(everything)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as e:
             raise UserError(f"{path}: {first_line(e)}") from None
         parsed = Parsed(frame, np.arange(1, len(frame) + 1))
@@ -104,7 +112,7 @@ class RowTexts:
         return text.decode("utf-8", "replace")
 
 
-def _join_lists(table: pl.DataFrame) -> pl.DataFrame:
+def join_lists(table: pl.DataFrame) -> pl.DataFrame:
     """Joins lists with spaces and drops columns that cannot become strings."""
     out = {}
     for column in table.iter_columns():
