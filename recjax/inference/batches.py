@@ -1,7 +1,7 @@
 """Lists for all users of a model, in parts that survive an interruption."""
 
 import json
-import shutil
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from recjax.common.errors import UserError
 from recjax.common.files import (
     atomic_files,
     hash_arrays,
+    read_json,
     sha256,
     write_text_atomically,
     writes_to,
@@ -22,6 +23,8 @@ from recjax.inference.model import Model
 from recjax.reporting.bars import make_bar
 
 SETTINGS = "settings.json"
+# Names of what is in the directory of parts: settings and lists, finished or not.
+OWN_FILES = re.compile(r"(\.part\.)?(settings\.json|\d{12}\.parquet)")
 
 
 def recommend_all(
@@ -40,20 +43,19 @@ def recommend_all(
       settings: arguments of `Model.recommend`.
 
     Raises:
-      UserError: the model has no histories.
+      UserError: the model has no histories, a file cannot be written, or the directory
+        of the parts has other files.
     """
     model.ids.check_histories()
     users = model.users
     folder = out.with_name(f".parts.{out.name}")
     described = {"settings": settings, "chunk": chunk, "model": _digest(model)}
-    wanted = json.dumps(described, sort_keys=True)
     path = folder / SETTINGS
-    if not path.is_file() or path.read_bytes() != wanted.encode():
-        if folder.exists() and not path.exists() and any(folder.iterdir()):
-            raise UserError(f"{folder}: has files of something else; move it away")
-        shutil.rmtree(folder, ignore_errors=True)
+    if _read_settings(folder) != described:
+        _delete_parts(folder)
         folder.mkdir()
-        write_text_atomically(path, wanted)
+        with writes_to(path):
+            write_text_atomically(path, json.dumps(described, sort_keys=True))
     starts = range(0, len(users), chunk)
     parts = [folder / f"{start:012d}.parquet" for start in starts]
     chosen = [users[start : start + chunk] for start in starts]
@@ -73,8 +75,42 @@ def recommend_all(
             lists.sink_parquet(unfinished)
         else:
             lists.sink_csv(unfinished)
-    shutil.rmtree(folder)
+    _delete_parts(folder)
     print(f"lists of {len(users):,} users: {out}")
+
+
+def _read_settings(folder: Path) -> dict[str, Any] | None:
+    """Returns what the parts in a directory were made with; None without any.
+
+    Raises:
+      UserError: the directory has files that `recommend_all` does not write.
+    """
+    if not folder.is_dir():
+        return None
+    path, problem = folder / SETTINGS, f"{folder}: has files of something else"
+    others = [x.name for x in folder.iterdir() if not OWN_FILES.fullmatch(x.name)]
+    if others:
+        raise UserError(f"{problem} ({min(others)}); move it away")
+    if not path.exists():
+        return None
+    try:
+        settings = read_json(path)
+    except UserError:
+        settings = {}
+    if set(settings) != {"settings", "chunk", "model"}:
+        raise UserError(f"{problem} ({SETTINGS}); move it away")
+    return settings
+
+
+def _delete_parts(folder: Path) -> None:
+    """Deletes the parts and their directory, unless it has other files."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if OWN_FILES.fullmatch(path.name):
+            path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _is_complete(part: Path) -> bool:
