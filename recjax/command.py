@@ -3,7 +3,8 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +23,20 @@ FORMATS = {".csv": "csv", ".parquet": "parquet", ".inter": "atomic", ".item": "a
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, with exit code 2."""
+    """A parser whose errors are one line, with exit code 2.
+
+    An option may be given once; of several values all but the last would be ignored.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuses repeated options, and parses the others as usual."""
+        given = list(sys.argv[1:] if args is None else args)
+        end = given.index("--") if "--" in given else len(given)
+        options = [x.partition("=")[0] for x in given[:end] if x.startswith("--")]
+        for option, number in Counter(options).items():
+            if number > 1:
+                self.error(f"{option}: is given {number} times; give it once")
+        return super().parse_known_args(given, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Prints a mistake in the options, and exits."""
@@ -79,20 +93,28 @@ def run_command(
     exit_soon(0)
 
 
-def read_frame(name: str, option: str, ids: Sequence[str] = (), time: str = "") -> Any:
+def read_frame(
+    name: str,
+    option: str,
+    ids: Mapping[str, str],
+    required: Sequence[str] = (),
+    time: str = "",
+) -> Any:
     """Reads a CSV, Parquet or atomic file; all columns are strings.
 
     Args:
       name: the path.
       option: the option that holds it, for errors.
-      ids: columns of ids; those that the file has are checked.
+      ids: columns of ids, and the names that they may have instead. Those that the file
+        has are checked, and get the first name.
+      required: those of `ids` that the file must have.
       time: column of times; if the file has it, it becomes seconds since 1970.
 
     Raises:
-      UserError: there is no such file, it cannot be read, has another format, or has
-        bad rows.
+      UserError: there is no such file, it cannot be read, has another format, lacks a
+        column, or has bad rows or none.
     """
-    from recjax.data.ingest.formats import read_table
+    from recjax.data.ingest.formats import read_file
 
     path = user_path(name, option)
     suffixes = [suffix for suffix in path.suffixes if suffix in FORMATS]
@@ -101,32 +123,56 @@ def read_frame(name: str, option: str, ids: Sequence[str] = (), time: str = "") 
         raise UserError(f"{option}: {path}: the name ends in none of {known}")
     if not path.exists():
         raise UserError(f"{option}: {path}: no such file")
-    table = read_table(path, FORMATS[suffixes[-1]])
-    for column in ids:
-        if column in table.frame.columns:
-            table.check_ids(column)
+    table = read_file(path, FORMATS[suffixes[-1]])
+    columns = table.frame.columns
+    found = {name if name in columns else other: name for name, other in ids.items()}
+    for own, column in found.items():
+        if own in columns:
+            table.check_ids(own)
+        elif column in required:
+            expected = " or ".join(map(repr, dict.fromkeys((column, own))))
+            raise UserError(
+                f"{option}: {path}: no column {expected}; its first line has the "
+                f"columns {', '.join(map(repr, columns))}"
+            )
     seconds = None
     if time in table.frame.columns:
         table.check_times(time)
         seconds = table.frame[time]
     table.refuse_bad_rows()
+    if not len(table):
+        raise UserError(f"{option}: {path}: has no rows")
     texts = table.as_texts()
-    return texts if seconds is None else texts.with_columns(seconds)
+    if seconds is not None:
+        texts = texts.with_columns(seconds)
+    return texts.rename(found, strict=False)
 
 
-def check_output(name: str | None) -> Path | None:
+def check_output(
+    name: str | None, suffixes: Sequence[str] = (".csv", ".parquet")
+) -> Path | None:
     """Returns the path of `--out`, before anything is computed.
 
+    The file of a symbolic link is written, and the link stays.
+
     Raises:
-      UserError: it ends neither in .csv nor in .parquet, or cannot be written.
+      UserError: it does not end in one of the suffixes, or cannot be written.
     """
     if name is None:
         return None
     path = user_path(name, "--out")
-    if path.suffix not in (".csv", ".parquet"):
-        raise UserError(f"--out: {path}: the name ends neither in .csv nor in .parquet")
-    if path.is_dir():
-        raise UserError(f"--out: {path}: is a directory")
+    if path.suffix not in suffixes:
+        known = " or ".join(suffixes)
+        raise UserError(f"--out: {path}: the name does not end in {known}")
+    if path.is_symlink():
+        target = Path(os.path.realpath(path))
+        if target.suffix != path.suffix:  # which decides the format
+            problem = f"the file of this link, {target}, does not end in {path.suffix}"
+            raise UserError(f"--out: {path}: {problem}")
+        path = target
+    if path.exists() and not path.is_file():
+        kind = "a directory" if path.is_dir() else "not a regular file"
+        raise UserError(f"--out: {path}: is {kind}")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -9,9 +9,13 @@ A user's score of an item is the dot product of their vectors plus the bias of t
 from collections.abc import Sequence
 from typing import Any
 
-from recjax.command import make_parser, read_frame, run_command, write_frame
-from recjax.common.errors import UserError
-from recjax.common.files import user_path
+from recjax.command import (
+    check_output,
+    make_parser,
+    read_frame,
+    run_command,
+    write_frame,
+)
 from recjax.runtime.host_memory import use_huge_pages
 
 
@@ -29,17 +33,15 @@ def embed(options: Any) -> None:
     Raises:
       UserError: a file that cannot be read or written, or a model of ids alone.
     """
-    out = user_path(options.out, "--out")
-    if out.suffix != ".parquet" or out.is_dir():
-        raise UserError(f"--out: {out}: the name does not end in .parquet")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = check_output(options.out, [".parquet"])
+    assert out is not None  # the option is required
     import recjax
 
     model = recjax.load(options.model)
     number = len(model.items)
     if options.items:
         column = model.parts.config.data.item
-        model.add_items(read_frame(options.items, "--items", [column]))
+        model.add_items(read_frame(options.items, "--items", {column: column}))
     else:
         number = 0
     vectors = model.parts.vectors

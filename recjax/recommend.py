@@ -23,6 +23,7 @@ from recjax.common.files import user_path
 from recjax.runtime.host_memory import use_huge_pages
 
 CHUNK = 4096  # users whose lists are saved at a time
+USER, ITEM = "user", "item"  # columns of files, if those of the data are not there
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -31,14 +32,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument(
         "--users",
-        help='"all", or a file with a column of users; a file with items too is read '
-        "as their histories",
+        help='"all", or a file with a column of users, named as in the data or "user"; '
+        "a file with items too is read as their histories",
     )
     who.add_argument(
         "--history", help="ids of items, oldest first, with spaces between"
     )
     parser.add_argument("--items", help="a file with items to add to the catalogue")
-    parser.add_argument("--among", help="a file with the items to choose from")
+    parser.add_argument(
+        "--among", help="a file with a column of the items to choose from"
+    )
     parser.add_argument("--k", type=int, default=10, help="length of the lists (10)")
     parser.add_argument(
         "--include_seen", action="store_true", help="recommend items of the history too"
@@ -62,12 +65,12 @@ def recommend(options: Any) -> None:
     model = recjax.load(options.model)
     data = model.parts.config.data
     if options.items:
-        model.add_items(read_frame(options.items, "--items", [data.item]))
+        model.add_items(read_frame(options.items, "--items", {data.item: data.item}))
     among = None
     if options.among:
-        among = read_frame(options.among, "--among")[:, 0].to_list()
-        if not among:
-            raise UserError(f"--among: {options.among}: has no items")
+        ids = {data.item: ITEM}
+        among = read_frame(options.among, "--among", ids, [data.item])
+        among = among[data.item].to_list()
     settings = {
         "k": options.k,
         "exclude_seen": not options.include_seen,
@@ -100,11 +103,11 @@ def _from_file(model: Any, name: str, settings: dict[str, Any]) -> Any:
     data = model.parts.config.data
     if not user_path(name, "--users").exists():
         raise UserError(f"--users: {name}: is neither 'all' nor a file")
-    frame = read_frame(name, "--users", [data.user, data.item], data.time)
+    ids = {data.user: USER, data.item: ITEM}
+    frame = read_frame(name, "--users", ids, [data.user], data.time)
     if data.item in frame.columns:
         return model.recommend(histories=frame, **settings)
-    column = data.user if data.user in frame.columns else frame.columns[0]
-    users = frame[column].unique(maintain_order=True).to_list()
+    users = frame[data.user].unique(maintain_order=True).to_list()
     return model.recommend(users=users, **settings)
 
 

@@ -1,6 +1,7 @@
 """The commands of a trained model: files in and out, interruptions, mistakes."""
 
 import errno
+import gzip
 import os
 import shutil
 import subprocess
@@ -218,17 +219,142 @@ def test_damaged_parts_are_made_again_and_others_kept(
     assert (code, "has files of something else" in output) == (2, True)
     assert (folder / "notes.txt").read_text() == "mine"
     (folder / "notes.txt").unlink()
-    for name, raw in (("settings.json", b"\xff"), ("000000000000.parquet", b"PAR1x")):
 
-        def full(*_):
-            raise OSError("No space left on device")
+    def full(*_):
+        raise OSError("No space left on device")
 
-        with monkeypatch.context() as patch:
-            patch.setattr(pl.LazyFrame, "sink_csv", full)
-            assert run("recommend", "--users=all", f"--out={out}")[0] == 2
-        (folder / name).write_bytes(raw)
-        assert run("recommend", "--users=all", f"--out={out}")[0] == 0
-        assert len(read(out)) == len(model.recommend(users="all"))
+    with monkeypatch.context() as patch:
+        patch.setattr(pl.LazyFrame, "sink_csv", full)
+        assert run("recommend", "--users=all", f"--out={out}")[0] == 2
+    (folder / "000000000000.parquet").write_bytes(b"PAR1x")
+    assert run("recommend", "--users=all", f"--out={out}")[0] == 0
+    assert len(read(out)) == len(model.recommend(users="all"))
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("raw", [b'{"theme": "dark"}', b"\xff", b"[]"])
+def test_settings_of_something_else_are_kept(run, tmp_path, raw):
+    folder = tmp_path / ".parts.lists.csv"
+    folder.mkdir()
+    (folder / "settings.json").write_bytes(raw)
+    code, _, output = run("recommend", "--users=all", f"--out={tmp_path}/lists.csv")
+    assert code == 2
+    assert "has files of something else (settings.json); move it away" in output
+    assert (folder / "settings.json").read_bytes() == raw
+
+
+def test_a_file_among_the_parts_is_kept(run, tmp_path, monkeypatch):
+    """Other settings start again, but only without files of the user."""
+    out, folder = tmp_path / "lists.csv", tmp_path / ".parts.lists.csv"
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pl.LazyFrame, "sink_csv", full)
+        assert run("recommend", "--users=all", f"--out={out}")[0] == 2
+    (folder / "notes.txt").write_text("mine")
+    code, _, output = run("recommend", "--users=all", "--k=3", f"--out={out}")
+    assert (code, "(notes.txt); move it away" in output) == (2, True)
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_settings_onto_a_full_disk_name_the_file(run, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")  # without a file name
+
+    monkeypatch.setattr(Path, "write_text", full)
+    code, _, output = run("recommend", "--users=all", f"--out={tmp_path}/lists.csv")
+    path = tmp_path / ".parts.lists.csv" / "settings.json"
+    assert code == 2
+    assert output == f"error: {path}: cannot be written (No space left on device)\n"
+
+
+def test_a_link_stays_and_its_file_is_written(run, tmp_path):
+    (tmp_path / "disk").mkdir()
+    target, link = tmp_path / "disk" / "lists.csv", tmp_path / "link.csv"
+    link.symlink_to(target)
+    for users in (["--users=all"], ["--history=i1"]):
+        assert run("recommend", *users, f"--out={link}")[0] == 0
+        assert link.is_symlink()
+        assert len(read(target))
+        target.unlink()
+    link.unlink()
+    link.symlink_to(tmp_path / "lists.parquet")
+    code, _, output = run("recommend", "--history=i1", f"--out={link}")
+    assert (code, "does not end in .csv" in output) == (2, True)
+
+
+@pytest.mark.parametrize("option", ["--users", "--among"])
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("1\n2\n", "its first line has the columns '1'"),
+        ("name,age\nu1,2\n", "its first line has the columns 'name', 'age'"),
+        ("user_id,item\n", "has no rows"),
+    ],
+)
+def test_the_columns_of_a_file_are_named(run, tmp_path, option, content, problem):
+    """Without a header the first line would not be data but names."""
+    path = tmp_path / "x.csv"
+    path.write_text(content)
+    history = ["--history=i1"] if option == "--among" else []
+    code, _, output = run("recommend", *history, f"{option}={path}")
+    assert code == 2
+    assert output.startswith(f"error: {option}: {path}: ")
+    assert problem in output
+    assert len(output.splitlines()) == 1
+
+
+def test_columns_may_have_plain_names(run, model, tmp_path):
+    """A run with `data.user="user_id"` reads `user` too, and does not check others."""
+    users, among = tmp_path / "users.csv", tmp_path / "among.csv"
+    out = tmp_path / "out.parquet"
+    users.write_text(f"x,user\n1,{model.users[3]}\n")
+    among.write_text("item,item_id\n,i5\n,i6\n")
+    options = (f"--users={users}", f"--among={among}", f"--out={out}")
+    assert run("recommend", *options, "--include_seen")[0] == 0
+    assert read(out)["user"].to_list() == [model.users[3]] * 2
+    assert set(read(out)["item"]) == {"i5", "i6"}
+    users.write_text("user,item\na,i1\na,i2\n")
+    assert run("recommend", f"--users={users}", f"--out={out}")[0] == 0
+    want = model.recommend(histories=[["i1", "i2"]])
+    assert read(out)["item"].to_list() == want["item"].to_list()
+
+
+def test_unknown_users_are_counted(run, model, tmp_path):
+    users = tmp_path / "users.csv"
+    names = [model.users[0], *(f"new{i}" for i in range(7)), "new0"]
+    users.write_text("user_id\n" + "\n".join(names) + "\n")
+    code, _, output = run("recommend", f"--users={users}")
+    first = "'new0', 'new1', 'new2', 'new3', 'new4', ..."
+    assert code == 2
+    assert output == f"error: users: 7 users are not in the model: {first}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("recommend", ["--history=i1", "--k=3", "--k", "4"]),
+        ("recommend", ["--history=i1", "--history=i2", "--k=3"]),
+        ("embed", ["--out=x.parquet", "--out=y.parquet"]),
+        ("similar", ["--items=i1", "--model=other"]),
+    ],
+)
+def test_a_repeated_option_is_refused(run, name, options):
+    code, _, output = run(name, *options)
+    assert code == 2
+    assert "is given 2 times; give it once; see --help" in output
+
+
+def test_a_file_that_is_named_is_meant(run, tmp_path):
+    """Although there is a compressed one with nearly the same name."""
+    users = tmp_path / "users.csv"
+    users.write_text("user_id,item_id\na,i1\n")
+    (tmp_path / "users.csv.gz").write_bytes(gzip.compress(b"user_id,item_id\nb,i1\n"))
+    for path, user in ((users, "a"), (tmp_path / "users.csv.gz", "b")):
+        code, output, _ = run("recommend", f"--users={path}", "--k=1")
+        assert (code, output.splitlines()[0]) == (0, f"user {user}:")
 
 
 @pytest.mark.parametrize(
