@@ -37,20 +37,19 @@ from recjax.common.files import (
 )
 from recjax.common.hub import download_snapshot, is_hub_id
 from recjax.data.batching.types import Scorer
-from recjax.inference.frames import read_parquet
-from recjax.inference.parts import (
-    EVENTS,
-    ITEM,
-    STATE,
-    TEXT,
-    TITLE,
-    ItemVectors,
-    ModelParts,
+from recjax.inference.checks import (
+    LIBRARY,
+    check_config,
+    check_finite,
+    check_histories,
+    check_items,
+    check_vectors,
 )
+from recjax.inference.frames import read_parquet
+from recjax.inference.parts import ItemVectors, ModelParts
 from recjax.models.encoders.directory import SETTINGS
 
 FORMAT = 1  # raised when older versions could not read the files
-LIBRARY = "recjax"
 MODEL = "model"  # name of the directory in a run directory
 CONFIG, GOLDEN, CARD, MANIFEST = (
     "config.json",
@@ -158,11 +157,7 @@ def load_parts(folder: Path) -> tuple[ModelParts, list[dict[str, Any]]]:
     check_files(folder)
     path = folder / CONFIG
     content = read_json(path)
-    if content.get("format") != FORMAT:
-        raise UserError(
-            f"{path}: is of format {content.get('format')!r}, and this version of "
-            f"recjax reads {FORMAT}; use the version that wrote it"
-        )
+    check_config(content, path, FORMAT)
     try:
         arrays, params = load_file(folder / VECTORS), load_file(folder / PARAMS)
         items = read_parquet(folder / ITEMS)
@@ -186,16 +181,18 @@ def load_parts(folder: Path) -> tuple[ModelParts, list[dict[str, Any]]]:
             histories,
             content["about"],
         )
-        _check_values(parts, folder)
+        check_items(items, content.get("num_items"), folder / ITEMS)
+        check_vectors(parts, folder / VECTORS)
+        check_finite(parts, folder)
+        if histories is not None:
+            check_histories(histories, parts.num_items, folder / HISTORIES)
+        if "text" in parts.config.item_tower.sources and parts.encoder is None:
+            raise UserError(f"{folder / ENCODER}: is missing; copy the directory again")
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as e:
         raise UserError(f"{folder}: its files do not fit each other ({e})") from None
     except (pl.exceptions.PolarsError, OSError) as e:
         raise UserError(f"{folder}: unreadable ({e})") from None
-    _check_sizes(parts, folder)
-    lists = read_json(folder / GOLDEN, shape=list)
-    if not lists:
-        raise UserError(f"{folder / GOLDEN}: has no lists; copy the directory again")
-    return parts, lists
+    return parts, read_json(folder / GOLDEN, shape=list)
 
 
 def is_model(folder: Path) -> bool:
@@ -268,14 +265,17 @@ def check_files(folder: Path) -> None:
     """Compares the files of a model directory with its manifest.
 
     Raises:
-      UserError: there is no manifest, or a file is missing or has changed.
+      UserError: there is no manifest, it does not name a file of the model, or a file
+        is missing or has changed.
     """
     path = find_manifest(folder)
-    for name, digest in read_json(path).items():
+    manifest = read_json(path)
+    for name, digest in manifest.items():
         file = folder / name
         if "\0" in name or not isinstance(digest, str):
             raise UserError(f"{path}: damaged; copy the directory again")
-        if not file.resolve().is_relative_to(folder.resolve()):
+        # The names alone count: files in the Hub's cache are links to other places.
+        if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UserError(f"{path}: {name!r} is outside of the directory")
         if not file.is_file():
             raise UserError(f"{file}: is missing; copy the directory again")
@@ -283,38 +283,12 @@ def check_files(folder: Path) -> None:
             raise UserError(
                 f"{file}: has changed since it was saved; copy the directory again"
             )
-
-
-def _check_sizes(parts: ModelParts, folder: Path) -> None:
-    """Checks that ids, vectors and biases are of the same number of items."""
-    sizes = {
-        ITEMS: len(parts.items),
-        f"{VECTORS} (vectors)": len(parts.vectors.candidates_NxD),
-        f"{VECTORS} (history)": len(parts.vectors.history_NxD),
-        f"{VECTORS} (bias)": len(parts.vectors.bias_N),
-    }
-    if len(set(sizes.values())) > 1:
-        described = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
-        raise UserError(f"{folder}: numbers of items differ: {described}")
-    if parts.items[ITEM].n_unique() != len(parts.items):
-        raise UserError(f"{folder / ITEMS}: an id appears twice")
-
-
-def _check_values(parts: ModelParts, folder: Path) -> None:
-    """Checks that numbers are finite, and that histories name items."""
-    missing = {ITEM, TITLE, TEXT, EVENTS, STATE} - set(parts.items.columns)
-    if missing:
-        raise UserError(f"{folder / ITEMS}: no column {', '.join(sorted(missing))}")
-    if "text" in parts.config.item_tower.sources and parts.encoder is None:
-        raise UserError(f"{folder / ENCODER}: is missing; copy the directory again")
-    named = {**parts.params, **vars(parts.vectors)}
-    for name, array in named.items():
-        if not np.isfinite(array).all():
-            raise UserError(f"{folder}: {name} has values that are not finite")
-    if parts.histories is not None and len(parts.histories):
-        rows = parts.histories["items"].explode().drop_nulls().to_numpy()
-        if len(rows) and not (rows.min() >= 0 and rows.max() < len(parts.items)):
-            raise UserError(f"{folder / HISTORIES}: has items out of the catalogue")
+    optional = (HISTORIES, CARD, *(f"{ENCODER}/{name}" for name in SETTINGS))
+    present = {name for name in optional if (folder / name).exists()}
+    if missing := {CONFIG, PARAMS, VECTORS, ITEMS, GOLDEN, *present} - manifest.keys():
+        raise UserError(
+            f"{path}: does not name {min(missing)}; copy the directory again"
+        )
 
 
 def _below(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ def make(model: "Model") -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     histories = model.parts.histories
     if histories is not None and len(histories):
-        size = min(NUM_LISTS, len(histories))
+        size = num_lists(model)
         chosen = np.sort(rng.choice(len(histories), size, replace=False))
         rows = [histories["items"][int(i)].to_numpy()[-MAX_LENGTH:] for i in chosen]
     else:
@@ -36,12 +36,26 @@ def make(model: "Model") -> list[dict[str, Any]]:
     ]
 
 
+def num_lists(model: "Model") -> int:
+    """Returns the number of golden lists: one per user if there are few users."""
+    histories = model.parts.histories
+    if histories is None or not len(histories):
+        return NUM_LISTS
+    return min(NUM_LISTS, len(histories))
+
+
 def check(lists: list[dict[str, Any]], model: "Model", folder: Path) -> None:
     """Compares golden lists with what a loaded model recommends.
 
     Raises:
-      UserError: they differ by more than rounding.
+      UserError: they differ by more than rounding, or there are not as many as `make`
+        makes.
     """
+    if len(lists) != num_lists(model):
+        raise UserError(
+            f"{folder}: its golden.json has {len(lists)} lists instead of "
+            f"{num_lists(model)}; copy the directory again"
+        )
     found = _lists(model, [golden["history"] for golden in lists])
     for golden, (items, scores) in zip(lists, found, strict=True):
         if not _alike(golden, items, scores):
@@ -66,7 +80,7 @@ def _alike(golden: dict[str, Any], items: list[str], scores: list[float]) -> boo
     if golden["items"] == items and golden["scores"] == scores:
         return True
     before, now = np.array(golden["scores"]), np.array(scores)
-    if before.shape != now.shape:
+    if before.shape != now.shape or not np.isfinite(before).all():
         return False
     if not len(now):
         return True
