@@ -13,10 +13,13 @@
 | `manifest.json` | SHA-256 of every file |
 """
 
+import contextlib
 import json
 import os
 import shutil
-from pathlib import Path
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -60,6 +63,7 @@ CONFIG, GOLDEN, CARD, MANIFEST = (
 PARAMS, VECTORS = "model.safetensors", "item_vectors.safetensors"
 ITEMS, HISTORIES = "items.parquet", "histories.parquet"
 ENCODER = "encoder"
+TEMPORARY = ".recjax-model-"  # begins the name of a directory that is being written
 
 
 def save_parts(
@@ -72,15 +76,53 @@ def save_parts(
       folder: the directory.
       golden: histories and lists, see `golden`.
       card: the text of the model card.
+
+    Raises:
+      UserError: the directory cannot be written, or has other files than a model.
     """
-    part = folder.with_name(f".part.{folder.name}")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    folder = Path(os.path.abspath(folder))  # `.` has no name
+    check_target(folder)
     try:
-        _write(parts, part, golden, card)
-        _replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        own = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
+        try:
+            new = own / "new"
+            new.mkdir()  # with the permissions of any new directory
+            _write(parts, new, golden, card)
+            _replace(new, folder, own / "old")
+        finally:
+            shutil.rmtree(own / "new", ignore_errors=True)
+            with contextlib.suppress(OSError):  # holds the old model after a failure
+                own.rmdir()
+    except OSError as e:
+        raise _unwritable(folder, e) from None
+
+
+def check_target(folder: Path) -> None:
+    """Checks that a model can be written to a directory, and nothing else is lost.
+
+    Raises:
+      UserError: it is a link or a file, or has other files than a model.
+    """
+    try:
+        if folder.is_symlink():
+            raise UserError(
+                f"{folder}: is a link to {os.readlink(folder)}, and a model is not "
+                "written through a link; name another directory"
+            )
+        if not folder.exists() or is_model(folder):
+            return
+        if not folder.is_dir() or any(folder.iterdir()):
+            raise UserError(
+                f"{folder}: exists and has other files than a model of recjax; name "
+                "another directory"
+            )
+    except OSError as e:
+        raise _unwritable(folder, e) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"{folder}: cannot be written ({error.strerror or error})")
 
 
 def _write(
@@ -124,13 +166,18 @@ def _write(
             os.fsync(file.fileno())
 
 
-def _replace(part: Path, folder: Path) -> None:
-    """Moves a complete directory into its place."""
-    old = folder.with_name(f".old.{folder.name}")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(part, folder)
+def _replace(new: Path, folder: Path, old: Path) -> None:
+    """Moves a complete model into its place, and the model in that place to `old`."""
+    check_target(folder)  # writing took a while
+    if not folder.exists():
+        os.replace(new, folder)
+        return
+    os.replace(folder, old)
+    try:
+        os.replace(new, folder)
+    except BaseException:
+        os.replace(old, folder)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -201,10 +248,26 @@ def is_model(folder: Path) -> bool:
         content, manifest = read_json(folder / CONFIG), read_json(folder / MANIFEST)
     except UserError:
         return False
-    files = {
-        x.relative_to(folder).as_posix() for x in folder.rglob("*") if not x.is_dir()
-    }
-    return content.get("library_name") == LIBRARY and files <= {*manifest, MANIFEST}
+    if content.get("library_name") != LIBRARY:
+        return False
+    files = {*manifest, MANIFEST}
+    folders = {str(x) for name in files for x in PurePosixPath(name).parents}
+    return all(
+        (name in folders if is_folder else name in files)
+        for name, is_folder in _entries(folder)
+    )
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, bool]]:
+    """Yields all names below a directory, and whether each is a directory.
+
+    A link to a directory is not one.
+    """
+    for path, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            entry = Path(path, name)
+            is_folder = entry.is_dir() and not entry.is_symlink()
+            yield entry.relative_to(folder).as_posix(), is_folder
 
 
 def find_manifest(folder: Path) -> Path:
