@@ -16,6 +16,7 @@ from typing import Any
 from recjax.command import make_parser, run_command
 from recjax.common.errors import UserError
 from recjax.common.files import user_path
+from recjax.common.hub import is_hub_id
 from recjax.runtime.host_memory import use_huge_pages
 
 
@@ -55,17 +56,49 @@ def feedback(options: Any) -> None:
             raise UserError(f"--{name}: {getattr(options, name)} is not at least 1")
     if not 0 < options.fraction < 0.6:
         raise UserError(f"--fraction: {options.fraction} is not between 0 and 0.6")
+    from recjax.feedback.promotion import model_lock, roll_back
+
+    if not options.rollback and not options.events:
+        raise UserError("--events: is required")
+    if options.no_promotion and not options.rollback:
+        _learn(options)
+        return
+    place = _local_model(options.model)
+    with model_lock(place):
+        if options.rollback:
+            print(f"the model is version {roll_back(place)} again")
+        else:
+            _learn(options)
+
+
+def _local_model(name: str) -> Path:
+    """Returns the directory of a model whose versions may be changed.
+
+    Raises:
+      UserError: it is not a model, or not in a local directory.
+    """
+    from recjax.inference.files import find_manifest, locate_model
+
+    if is_hub_id(name) and not user_path(name, "--model").is_dir():
+        raise UserError(
+            f"--model: {name}: only a model in a local directory can be promoted; save "
+            "a copy with save_pretrained"
+        )
+    place = locate_model(name)
+    find_manifest(place)
+    return place
+
+
+def _learn(options: Any) -> None:
+    """Learns, and prints the outcome.
+
+    Raises:
+      UserError: the model, the store or the working directory cannot be used.
+    """
     from recjax.feedback.learn import Settings, learn
-    from recjax.feedback.promotion import roll_back
-    from recjax.inference.files import locate_model
     from recjax.serving.redis_store import open_store
     from recjax.serving.store import StoreError
 
-    if options.rollback:
-        print(f"the model is version {roll_back(locate_model(options.model))} again")
-        return
-    if not options.events:
-        raise UserError("--events: is required")
     store = open_store(options.events, "--events", create=False)
     settings = Settings(
         options.epochs,

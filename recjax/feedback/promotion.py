@@ -1,22 +1,54 @@
-"""Versions of a model, and the one that is used: changed by renaming a link.
+"""Promotes a version of a model, and goes back to the one before.
 
-The directory of a model is a link to one of its versions, which are next to it:
-
-    shop/model -> model.versions/3f0c6a1b2c4d
-    shop/model.versions/3f0c6a1b2c4d, shop/model.versions/9a8b...
-
-Renaming a link is atomic: a reader finds one version or the other, and complete.
+`inference.versions` describes the files. Every change is made in an order that leaves a
+usable model if the program is killed; the next one finishes what was begun.
 """
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from recjax.common.errors import UserError
+from recjax.common.files import writes_to
 from recjax.inference.files import check_files, model_version
+from recjax.inference.versions import (
+    PART,
+    point,
+    present_version,
+    promoted_versions,
+    restore_link,
+    versions_folder,
+    write_history,
+)
+from recjax.runtime.locks import try_lock
 
-VERSIONS = ".versions"  # follows the name of the model
-HISTORY = "promoted.txt"  # versions in the order of their promotion, the newest last
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def model_lock(model: Path) -> Iterator[None]:
+    """Holds the lock of a model, which whoever changes its versions must hold.
+
+    A candidate is compared with the present model, so that the lock is held from before
+    the comparison until after the promotion.
+
+    Raises:
+      UserError: another process holds it, or the model is a link to another place.
+    """
+    present_version(model)
+    versions = versions_folder(model)
+    with writes_to(versions):
+        versions.mkdir(exist_ok=True)
+        file = (versions / LOCK).open("a")
+    # The system releases the lock when the process ends, however it ends.
+    with file:
+        if not try_lock(file):
+            raise UserError(
+                f"{model}: another recjax.feedback is using it; wait until it ends"
+            )
+        yield
 
 
 def promote(candidate: Path, model: Path, keep: int) -> str:
@@ -28,23 +60,21 @@ def promote(candidate: Path, model: Path, keep: int) -> str:
       keep: number of versions that are kept, the promoted one included.
 
     Raises:
-      UserError: the candidate is damaged.
+      UserError: the candidate is damaged, or the versions cannot be written.
     """
     check_files(candidate)
-    versions = _adopt(model)
-    version = model_version(candidate)
-    target = versions / version
-    if not target.exists():
-        part = versions / f".part.{version}"
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(candidate, part)
-        check_files(part)
-        os.replace(part, target)
-    _point(model, target)
-    promoted = [*(x for x in _promoted(versions) if x != version), version]
-    _write_promoted(versions, promoted[-keep:])
-    for old in promoted[:-keep]:
-        shutil.rmtree(versions / old, ignore_errors=True)
+    versions, version = versions_folder(model), model_version(candidate)
+    with writes_to(versions):
+        versions.mkdir(exist_ok=True)
+        for part in versions.glob(f"{PART}*"):  # of a program that was killed
+            shutil.rmtree(part, ignore_errors=True)
+        _adopt(model)
+        _copy(candidate, versions / version)
+        earlier = [name for name in promoted_versions(model) if name != version]
+        write_history(versions, [*earlier, version])
+        point(model, version)
+        for old in earlier[: max(len(earlier) + 1 - keep, 0)]:
+            _delete(versions / old)
     return version
 
 
@@ -52,51 +82,62 @@ def roll_back(model: Path) -> str:
     """Makes the version before the present one the model again; returns it.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, it is damaged, or the link cannot be written.
     """
-    versions = _versions(model)
-    promoted = _promoted(versions)
+    restore_link(model)
+    promoted = promoted_versions(model)
     if len(promoted) < 2 or not model.is_symlink():
         raise UserError(f"{model}: there is no earlier version to go back to")
-    earlier = versions / promoted[-2]
-    check_files(earlier)
-    _point(model, earlier)
-    _write_promoted(versions, promoted[:-1])
+    versions = versions_folder(model)
+    check_files(versions / promoted[-2])
+    with writes_to(versions):
+        point(model, promoted[-2])
+        write_history(versions, promoted[:-1])
     return promoted[-2]
 
 
-def _versions(model: Path) -> Path:
-    path = Path(os.path.abspath(model))  # `.` has no name; links are not followed
-    return path.with_name(path.name + VERSIONS)
+def _adopt(model: Path) -> None:
+    """Turns the directory of a model into a link to a version, once.
+
+    There is no model for an instant, because a link cannot replace a directory. A
+    program that is killed then has written the history, by which `restore_link` makes
+    the link.
+    """
+    restore_link(model)
+    if present_version(model):
+        return
+    check_files(model)
+    versions, version = versions_folder(model), model_version(model)
+    target = versions / version
+    if target.exists():  # a copy of the same files, perhaps damaged
+        _delete(target)
+    earlier = [name for name in promoted_versions(model) if name != version]
+    write_history(versions, [*earlier, version])
+    os.replace(model, target)
+    try:
+        point(model, version)
+    except BaseException:
+        if not os.path.lexists(model):
+            os.replace(target, model)
+        raise
 
 
-def _adopt(model: Path) -> Path:
-    """Turns the directory of a model into a link to a version, once."""
-    versions = _versions(model)
-    versions.mkdir(exist_ok=True)
-    if not model.is_symlink():
-        version = model_version(model)
-        # For an instant there is no model; a service has it in memory.
-        os.replace(model, versions / version)
-        _point(model, versions / version)
-        _write_promoted(versions, [version])
-    return versions
+def _copy(candidate: Path, target: Path) -> None:
+    """Copies a model to the place of its version, if it is not there and complete."""
+    if target.exists():
+        with contextlib.suppress(UserError):
+            check_files(target)
+            return
+        _delete(target)
+    part = target.with_name(f"{PART}{target.name}")
+    shutil.copytree(candidate, part)
+    check_files(part)
+    os.replace(part, target)
 
 
-def _point(model: Path, target: Path) -> None:
-    part = model.with_name(f".part.{model.name}")
-    part.unlink(missing_ok=True)
-    part.symlink_to(os.path.relpath(target, model.parent))
-    os.replace(part, model)
-
-
-def _promoted(versions: Path) -> list[str]:
-    path = versions / HISTORY
-    names = path.read_text(encoding="utf-8").split() if path.is_file() else []
-    return [name for name in names if (versions / name).is_dir()]
-
-
-def _write_promoted(versions: Path, names: list[str]) -> None:
-    part = versions / f".part.{HISTORY}"
-    part.write_text("\n".join(names) + "\n", encoding="utf-8")
-    os.replace(part, versions / HISTORY)
+def _delete(version: Path) -> None:
+    """Deletes a version; if the program is killed, none is left that looks complete."""
+    part = version.with_name(f"{PART}{version.name}")
+    shutil.rmtree(part, ignore_errors=True)
+    os.replace(version, part)
+    shutil.rmtree(part, ignore_errors=True)

@@ -50,16 +50,12 @@ from recjax.inference.checks import (
 )
 from recjax.inference.frames import read_parquet
 from recjax.inference.parts import ItemVectors, ModelParts
+from recjax.inference.versions import MANIFEST, restore_link
 from recjax.models.encoders.directory import SETTINGS
 
 FORMAT = 1  # raised when older versions could not read the files
 MODEL = "model"  # name of the directory in a run directory
-CONFIG, GOLDEN, CARD, MANIFEST = (
-    "config.json",
-    "golden.json",
-    "README.md",
-    "manifest.json",
-)
+CONFIG, GOLDEN, CARD = "config.json", "golden.json", "README.md"
 PARAMS, VECTORS = "model.safetensors", "item_vectors.safetensors"
 ITEMS, HISTORIES = "items.parquet", "histories.parquet"
 ENCODER = "encoder"
@@ -304,7 +300,14 @@ def locate_model(name: str) -> Path:
       UserError: there is no such model.
     """
     path = user_path(name, "model")
-    if path.is_dir():
+    restore_link(path)
+    if os.path.isdir(path):  # False where `path.is_dir` raises: for a long name
+        restore_link(path / MODEL)
+        if (path / MODEL).is_symlink() and not (path / MODEL).exists():
+            raise UserError(
+                f"{path / MODEL}: is a link to {os.readlink(path / MODEL)}, which is "
+                "missing; make it a link to another version of the model"
+            )
         if (path / MODEL).is_dir():
             return path / MODEL
         if (path / CONFIG).is_file() and (path / "checkpoints").is_dir():
