@@ -49,7 +49,9 @@ def test_jobs_that_fail_fail_alone_and_the_store_goes_on(opened):
         opened.add(EVENT),
         opened.add(EVENT._replace(id="e2", user="\ud800")),
         opened.add(EVENT._replace(user="bob")),
-        opened.put_items([StoredItem("i1", 2**70, "", "\ud800")]),
+        opened.put_items(
+            [StoredItem("i0", "", "", "added"), StoredItem("i1", 2**70, "", "\ud800")]
+        ),
         opened.history("alice", 2**70),
         opened.add(EVENT._replace(id="e3")),
     ]

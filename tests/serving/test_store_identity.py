@@ -46,3 +46,16 @@ def test_a_store_without_an_identity_gets_one_and_keeps_its_events(tmp_path):
     store = open_store(str(path), "--store")
     assert store.last_sequence().result() == 1
     store.close()
+
+
+def test_a_copy_that_cannot_be_written_has_the_identity_of_its_redis(redis):
+    import redis as library
+
+    redis.clear()
+    first = identity(redis.url)
+    db = library.Redis.from_url(redis.url)
+    db.replicaof("127.0.0.1", "1")
+    try:
+        assert identity(redis.url) == first
+    finally:
+        db.replicaof("NO", "ONE")

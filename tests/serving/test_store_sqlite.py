@@ -90,16 +90,21 @@ def test_an_empty_file_becomes_a_store_only_to_write(tmp_path):
     store.close()
 
 
-def test_a_damaged_store_is_refused_as_it_is(tmp_path):
+@pytest.mark.parametrize(
+    ("start", "damage", "message"),
+    [(-4096, b"\xff" * 4096, "malformed"), (36, b"\0\0\0\x05", "is damaged")],
+)
+def test_a_damaged_store_is_refused_as_it_is(tmp_path, start, damage, message):
+    """In its last page; and in the number of pages that are free."""
     path = tmp_path / "events.sqlite"
     store = SqliteStore(path)
     for i in range(200):
         store.add(EVENT._replace(id=str(i)))
     store.close()
     content = bytearray(path.read_bytes())
-    content[-4096 * 3 :] = b"\xff" * 4096 * 3
+    content[start : start + len(damage) or None] = damage
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"is damaged|malformed"):
+    with pytest.raises(UserError, match=message):
         SqliteStore(path)
     assert path.read_bytes() == content
 
@@ -169,6 +174,10 @@ def test_a_link_to_a_store_is_a_store(tmp_path):
         store = SqliteStore(link)
         event = EVENT._replace(id=str(sequence))
         assert store.add(event).result(timeout=10) == sequence
+        if sequence == 2:
+            (tmp_path / "data" / "events.sqlite-wal").unlink()
+            with pytest.raises(StoreError, match=r"/events\.sqlite: the file, or its"):
+                store.add(EVENT).result(timeout=10)
         store.close()
 
 
