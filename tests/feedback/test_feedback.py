@@ -15,7 +15,6 @@ from recjax.config.validate import check_config
 from recjax.feedback import __main__ as program
 from recjax.feedback.dataset import dated_histories, read_feedback, write_dataset
 from recjax.feedback.learn import Settings, feedback_config, learn
-from recjax.feedback.promotion import promote, roll_back
 from recjax.inference.files import MODEL
 from recjax.inference.model import Model
 from recjax.serving.cursor import CURSOR
@@ -103,21 +102,6 @@ def test_a_promoted_model_reads_the_same_tables(place, store, tmp_path):
     assert about[0] == about[1] is not None
 
 
-def test_models_in_one_directory_have_their_own_versions(place, tmp_path):
-    for name in ("a", "b"):
-        model = recjax.load(place)
-        if name == "b":
-            model.add_titled_items(["n1"], ["one two drama"], ["one two"])
-        model.save_pretrained(tmp_path / "models" / name)
-        model.add_titled_items([f"new {name}"], ["one three drama"], ["one three"])
-        model.save_pretrained(tmp_path / "candidate")
-        promote(tmp_path / "candidate", tmp_path / "models" / name, keep=2)
-    for name, number in (("a", 25), ("b", 26)):
-        assert len(recjax.load(tmp_path / "models" / name).items) == number + 1
-        roll_back(tmp_path / "models" / name)
-        assert len(recjax.load(tmp_path / "models" / name).items) == number
-
-
 def test_it_learns_what_users_do_now(place, store, tmp_path):
     """The candidate is better on the newest events, and becomes the model."""
     fill(store)
@@ -157,40 +141,6 @@ def test_a_worse_candidate_is_not_promoted(place, store, tmp_path):
 def test_too_few_events_are_left_for_later(place, store, tmp_path):
     fill(store, 10)
     assert learn(str(place), store, tmp_path / "work", Settings()) is None
-
-
-def copies(place, tmp_path, number):
-    """Candidates that differ in their items."""
-    for turn in range(number):
-        model = recjax.load(place)
-        model.add_items({f"n{turn}": "one two drama"})
-        model.save_pretrained(tmp_path / f"candidate{turn}")
-        yield tmp_path / f"candidate{turn}"
-
-
-def test_versions_are_promoted_kept_and_rolled_back(place, tmp_path):
-    model = place / MODEL
-    sizes = [len(recjax.load(place).items)]
-    for candidate in copies(place, tmp_path, 3):
-        promote(candidate, model, keep=3)
-        assert model.is_symlink()
-        sizes.append(len(recjax.load(place).items))
-    assert sizes == [25, 26, 27, 28]
-    assert len([p for p in (place / "model.versions").iterdir() if p.is_dir()]) == 3
-    roll_back(model)
-    assert len(recjax.load(place).items) == 27
-    roll_back(model)
-    assert len(recjax.load(place).items) == 26
-    with pytest.raises(UserError, match="no earlier version"):
-        roll_back(model)
-
-
-def test_a_damaged_candidate_is_refused(place, tmp_path):
-    (candidate,) = copies(place, tmp_path, 1)
-    (candidate / "items.parquet").write_bytes(b"")
-    with pytest.raises(UserError, match="has changed since it was saved"):
-        promote(candidate, place / MODEL, keep=2)
-    assert len(recjax.load(place).items) == 25
 
 
 def test_the_command(place, store, tmp_path, capsys, monkeypatch):

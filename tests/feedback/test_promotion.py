@@ -319,3 +319,52 @@ def test_only_a_local_model_can_be_promoted(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="notes: is not a model of recjax"):
         run_command("notes", events="x")
     assert [x.name for x in tmp_path.iterdir()] == ["notes"]
+
+
+def test_models_in_one_directory_have_their_own_versions(place, tmp_path):
+    for name in ("a", "b"):
+        model = recjax.load(place)
+        if name == "b":
+            model.add_titled_items(["n1"], ["one two drama"], ["one two"])
+        model.save_pretrained(tmp_path / "models" / name)
+        model.add_titled_items([f"new {name}"], ["one three drama"], ["one three"])
+        model.save_pretrained(tmp_path / "candidate")
+        promote(tmp_path / "candidate", tmp_path / "models" / name, keep=2)
+    for name, number in (("a", 25), ("b", 26)):
+        assert len(recjax.load(tmp_path / "models" / name).items) == number + 1
+        roll_back(tmp_path / "models" / name)
+        assert len(recjax.load(tmp_path / "models" / name).items) == number
+
+
+def copies(place, tmp_path, number):
+    """Candidates that differ in their items."""
+    for turn in range(number):
+        model = recjax.load(place)
+        model.add_items({f"n{turn}": "one two drama"})
+        model.save_pretrained(tmp_path / f"candidate{turn}")
+        yield tmp_path / f"candidate{turn}"
+
+
+def test_versions_are_promoted_kept_and_rolled_back(place, tmp_path):
+    model = place / MODEL
+    sizes = [len(recjax.load(place).items)]
+    for candidate in copies(place, tmp_path, 3):
+        promote(candidate, model, keep=3)
+        assert model.is_symlink()
+        sizes.append(len(recjax.load(place).items))
+    assert sizes == [25, 26, 27, 28]
+    assert len([p for p in (place / "model.versions").iterdir() if p.is_dir()]) == 3
+    roll_back(model)
+    assert len(recjax.load(place).items) == 27
+    roll_back(model)
+    assert len(recjax.load(place).items) == 26
+    with pytest.raises(UserError, match="no earlier version"):
+        roll_back(model)
+
+
+def test_a_damaged_candidate_is_refused(place, tmp_path):
+    (candidate,) = copies(place, tmp_path, 1)
+    (candidate / "items.parquet").write_bytes(b"")
+    with pytest.raises(UserError, match="has changed since it was saved"):
+        promote(candidate, place / MODEL, keep=2)
+    assert len(recjax.load(place).items) == 25
