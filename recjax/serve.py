@@ -45,6 +45,26 @@ def serve(options: Any) -> None:
     """Runs the command.
 
     Raises:
+      UserError: options out of range, or as `run_service`.
+    """
+    if not 0 <= options.port <= 65535:
+        raise UserError(f"--port: {options.port} is not a port")
+    if options.spare is not None and options.spare < 0:
+        raise UserError(f"--spare: {options.spare} is negative")
+    token = os.environ.get(TOKEN, "")
+    if options.token_file:
+        path = user_path(options.token_file, "--token_file")
+        token = read_bytes(path).decode("utf-8", "replace").strip()
+        if not token:
+            raise UserError(f"--token_file: {path}: is empty")
+    with listen(options.host, options.port) as listener:
+        run_service(options, token, listener)
+
+
+def run_service(options: Any, token: str, listener: socket.socket) -> None:
+    """Serves on a port until a signal comes.
+
+    Raises:
       UserError: a model or store that cannot be opened, or a library that is missing.
     """
     try:
@@ -58,20 +78,13 @@ def serve(options: Any) -> None:
         ) from None
     from recjax.serving.redis_store import open_store
     from recjax.serving.service import Service
+    from recjax.serving.store import StoreError
 
-    if not 0 <= options.port <= 65535:
-        raise UserError(f"--port: {options.port} is not a port")
-    if options.spare is not None and options.spare < 0:
-        raise UserError(f"--spare: {options.spare} is negative")
-    token = os.environ.get(TOKEN, "")
-    if options.token_file:
-        path = user_path(options.token_file, "--token_file")
-        token = read_bytes(path).decode("utf-8", "replace").strip()
-        if not token:
-            raise UserError(f"--token_file: {path}: is empty")
-    listener = listen(options.host, options.port)
     store, metrics = open_store(options.store, "--store"), Metrics()
-    service = Service(options.model, store, options.spare, metrics.batch)
+    try:
+        service = Service(options.model, store, options.spare, metrics.batch)
+    except StoreError as e:
+        raise UserError(f"--store: {e}") from None
     metrics.model(service.engine.version)
     app = make_app(service, metrics, token, not options.no_reload)
     host = f"[{options.host}]" if ":" in options.host else options.host

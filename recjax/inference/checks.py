@@ -11,9 +11,11 @@ import polars as pl
 from recjax.common.errors import UserError
 from recjax.inference.parts import (
     ADDED,
+    CURSOR,
     EVENTS,
     ITEM,
     STATE,
+    STORE,
     TRAINED,
     UNTRAINED,
     ModelParts,
@@ -61,13 +63,13 @@ def check_config(content: dict[str, Any], path: Path, number_format: int) -> Non
 
 def _check_about(about: dict[str, Any], path: Path) -> None:
     """Checks the facts that a service, a learner or the model card reads."""
-    cursor = about.get("cursor", 0)
+    cursor = about.get(CURSOR, 0)
     if type(cursor) is not int or not 0 <= cursor <= MAX_SEQUENCE:
         raise UserError(
             f"{path}: about.cursor is {_short(cursor)}, and not the sequence of an "
             f"event; {COPY}"
         )
-    store = about.get("store", "0")
+    store = about.get(STORE, "0")
     if not isinstance(store, str) or not re.fullmatch("[0-9a-f]{1,64}", store):
         raise UserError(
             f"{path}: about.store is {_short(store)}, and not the identity of a store; "

@@ -1,6 +1,7 @@
 """A trained recommender: lists, scores and vectors by the ids of users and items."""
 
 import functools
+import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from recjax.inference.card import model_card
 from recjax.inference.evaluate import count_candidates, cut_offs, metrics
 from recjax.inference.files import (
     MODEL,
-    is_model,
+    check_target,
     load_parts,
     locate_model,
     save_parts,
@@ -103,13 +104,10 @@ class Model:
         Raises:
           UserError: the directory holds something else.
         """
-        path = user_path(str(folder), "folder")
-        if path.exists() and not (path.is_dir() and is_model(path)):
-            if not path.is_dir() or any(path.iterdir()):
-                raise UserError(
-                    f"{path}: exists and has other files than a model of recjax"
-                )
-            path.rmdir()
+        if not isinstance(folder, str | os.PathLike):
+            raise UserError(f"folder: {folder!r} is not a path")
+        path = user_path(os.fspath(folder), "folder")
+        check_target(path)  # before the golden lists are made
         card = model_card(self.parts)
         save_parts(self.parts, path, golden.make(self), card)
 

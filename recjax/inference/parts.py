@@ -23,6 +23,9 @@ ITEM, TITLE, TEXT, HASH, EVENTS, STATE = (
     "state",
 )
 TRAINED, UNTRAINED, ADDED = "trained", "untrained", "added"  # states of an item
+# In `ModelParts.about`, if a service has stored events: the sequence of the last one
+# that the histories have, and the identity of its store.
+CURSOR, STORE = "cursor", "store"
 
 
 def make_item_table(

@@ -4,10 +4,8 @@ from typing import Any
 
 from recjax.common.errors import UserError
 from recjax.inference.model import Model
+from recjax.inference.parts import CURSOR, STORE
 from recjax.serving.store import Store
-
-# In a model's `about`: the sequence of an event, and the identity of its store.
-CURSOR, STORE = "cursor", "store"
 
 
 def read_cursor(model: Model, store: Store) -> int:

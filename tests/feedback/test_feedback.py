@@ -17,7 +17,7 @@ from recjax.feedback.dataset import dated_histories, read_feedback, write_datase
 from recjax.feedback.learn import Settings, feedback_config, learn
 from recjax.inference.files import MODEL
 from recjax.inference.model import Model
-from recjax.serving.cursor import CURSOR
+from recjax.inference.parts import CURSOR
 from recjax.serving.service import make_event
 from recjax.serving.store import SqliteStore, StoredItem
 

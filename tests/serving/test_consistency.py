@@ -13,7 +13,8 @@ from recjax.common.errors import UserError
 from recjax.feedback.dataset import read_feedback, with_stored_items
 from recjax.inference.item_encoder import NEW
 from recjax.inference.model import Model
-from recjax.serving.cursor import CURSOR, STORE, cursor_entries, read_cursor
+from recjax.inference.parts import CURSOR, STORE
+from recjax.serving.cursor import cursor_entries, read_cursor
 from recjax.serving.live_catalogue import LiveCatalogue, Query
 from recjax.serving.service import make_event
 from recjax.serving.store import SqliteStore, StoredItem
@@ -23,7 +24,7 @@ pytest.importorskip("fastapi")
 
 
 @pytest.fixture
-def store(tmp_path):
+def sqlite(tmp_path):
     store = SqliteStore(tmp_path / "events.sqlite")
     yield store
     store.close()
@@ -39,12 +40,12 @@ def scores(client, *names):
     return {item["id"]: item["score"] for item in items}
 
 
-def test_a_cursor_belongs_to_one_store(model, store, tmp_path):
+def test_a_cursor_belongs_to_one_store(model, sqlite, tmp_path):
     """Events of another store are new, whatever their sequences."""
     for number in range(3):
-        store.add(make_event("u", [f"i{number}"], "interaction")).result()
-    learned = with_about(model, **cursor_entries(2, store))
-    assert read_cursor(learned, store) == 2
+        sqlite.add(make_event("u", [f"i{number}"], "interaction")).result()
+    learned = with_about(model, **cursor_entries(2, sqlite))
+    assert read_cursor(learned, sqlite) == 2
     other = SqliteStore(tmp_path / "other.sqlite")
     assert read_cursor(learned, other) == 0
     other.close()
@@ -55,11 +56,11 @@ def test_a_cursor_belongs_to_one_store(model, store, tmp_path):
     assert (answer["last_event"], answer["source"]) == (1, "model")
 
 
-def test_a_store_that_lost_events_is_refused(model, store, tmp_path):
-    learned = with_about(model, **cursor_entries(5, store))
+def test_a_store_that_lost_events_is_refused(model, sqlite, tmp_path):
+    learned = with_about(model, **cursor_entries(5, sqlite))
     with pytest.raises(UserError, match=r"has 0 events.*learned from 5 of them"):
-        read_cursor(learned, store)
-    assert set(cursor_entries(5, store)) == {CURSOR, STORE}
+        read_cursor(learned, sqlite)
+    assert set(cursor_entries(5, sqlite)) == {CURSOR, STORE}
 
 
 def test_changes_wait_for_the_end_of_a_reload(finished, tmp_path, monkeypatch):
@@ -157,9 +158,9 @@ def test_a_hidden_item_stays_hidden_when_its_text_changes(finished, tmp_path):
         assert "i5" in ids(client.get("/items/i1/neighbors?k=60"))
 
 
-def test_feedback_learns_from_the_items_that_are_shown(model, store):
+def test_feedback_learns_from_the_items_that_are_shown(model, sqlite):
     """New texts count, hidden and deleted items are left out."""
-    store.put_items(
+    sqlite.put_items(
         [
             StoredItem("i5", "three three action", "Five", "added"),
             StoredItem("n1", "one two drama", "One", "added"),
@@ -167,7 +168,7 @@ def test_feedback_learns_from_the_items_that_are_shown(model, store):
             StoredItem("n3", "one two drama", "Three", "deleted"),
         ]
     ).result()
-    changed = with_stored_items(model, read_feedback(model, store).items)
+    changed = with_stored_items(model, read_feedback(model, sqlite).items)
     assert changed.items["id"].to_list() == [*model.items["id"], "n1"]
     row = model.items["id"].to_list().index("i5")
     assert changed.items["text"][row] == "three three action"

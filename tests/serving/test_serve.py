@@ -37,3 +37,17 @@ def test_a_port_in_use_is_found_before_the_model_is_loaded(monkeypatch, capsys):
             serve.main(["--model=nowhere", f"--port={port}"])
     message = f"error: --port: 127.0.0.1:{port}: Address already in use\n"
     assert capsys.readouterr().err == message
+
+
+def test_a_store_that_fails_at_the_start_is_named(
+    finished, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(command, "exit_soon", sys.exit)
+    monkeypatch.setattr(command, "keep_console", lambda **_: None)
+    monkeypatch.setattr(command, "keep_memory", lambda: None)
+    store = open_store(str(tmp_path / "e.sqlite"), "--store")
+    store.close()
+    monkeypatch.setattr("recjax.serving.redis_store.open_store", lambda *_: store)
+    with pytest.raises(SystemExit, match="2"):
+        serve.main([f"--model={finished}", "--port=0"])
+    assert "error: --store: " in capsys.readouterr().err

@@ -13,7 +13,6 @@ from recjax.inference.files import MANIFEST
 from recjax.serving.live_programs import count_compilations
 from recjax.serving.redis_store import open_store
 from recjax.serving.store import NewEvent, SqliteStore, StoreError
-from tests.faults.services import RedisServer
 from tests.synthetic import WORDS
 
 testclient = pytest.importorskip("fastapi.testclient")
@@ -36,27 +35,6 @@ def client(finished, tmp_path):
     with start(finished, tmp_path / "events.sqlite") as client:
         yield client
     client.app.state.service.close()
-
-
-@pytest.fixture(scope="session")
-def redis(tmp_path_factory):
-    """A Redis server."""
-    pytest.importorskip("redis")
-    if not shutil.which("redis-server"):
-        pytest.skip("needs redis-server")
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def store(request, tmp_path):
-    """What `--store` names: a file, or an empty Redis."""
-    if request.param == "sqlite":
-        return tmp_path / "events.sqlite"
-    server = request.getfixturevalue("redis")
-    server.clear()
-    return server.url
 
 
 @pytest.fixture
