@@ -334,6 +334,8 @@ class _Worker:
             code = getattr(e, "sqlite_errorcode", 0) & 0xFF  # without its details
             if code == sqlite3.SQLITE_BUSY:
                 raise  # the other jobs would wait for the same lock
+            if not self._db.in_transaction:
+                raise  # SQLite has undone all jobs, for example when the disk is full
             self._db.execute("rollback to job")
             outcome = e
         self._db.execute("release job")

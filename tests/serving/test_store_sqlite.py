@@ -143,6 +143,30 @@ def test_a_locked_store_fails_all_writes_at_once_and_answers_reads(
     store.close()
 
 
+def test_a_full_disk_is_named_and_fails_all_writes_of_its_transaction(tmp_path):
+    store = SqliteStore(tmp_path / "events.sqlite")
+    started, released = threading.Event(), threading.Event()
+
+    def limit_pages(db):
+        db.execute("pragma max_page_count = 12").fetchall()
+        started.set()
+        released.wait(20)
+
+    store._writer.submit(limit_pages)
+    assert started.wait(20)  # so that the next two share a transaction
+    small = store.add(EVENT._replace(id="small"))
+    large = store.add(EVENT._replace(id="large", user="u" * 100_000))
+    released.set()
+    for job in (small, large):
+        with pytest.raises(
+            StoreError, match=r"events\.sqlite: database or disk is full"
+        ):
+            job.result(timeout=10)
+    assert store.last_sequence().result(timeout=10) == 0
+    assert store.add(EVENT).result(timeout=10) == 1
+    store.close()
+
+
 @pytest.mark.parametrize("change", ["delete", "delete log", "replace", "move"])
 def test_a_write_into_a_deleted_or_replaced_file_fails(tmp_path, change):
     path, log = tmp_path / "events.sqlite", tmp_path / "events.sqlite-wal"
