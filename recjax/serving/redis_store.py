@@ -182,7 +182,11 @@ class RedisStore:
         """
         if not self._room.acquire(blocking=False):
             raise QueueFull
-        future = self._thread.submit(self._run, job, time.monotonic())
+        try:
+            future = self._thread.submit(self._run, job, time.monotonic())
+        except RuntimeError:  # the thread was shut down by `close`
+            future = Future()
+            future.set_exception(StoreError(f"{self._shown}: is closed"))
         future.add_done_callback(lambda _: self._room.release())
         return future
 

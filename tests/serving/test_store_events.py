@@ -94,3 +94,17 @@ def test_room_comes_back_when_jobs_are_done(store, monkeypatch):
     for i in range(20):
         assert small.add(EVENT._replace(id=str(i))).result(timeout=20) == i + 1
     small.close()
+
+
+def test_jobs_of_a_closed_store_fail_and_take_no_room(store, monkeypatch):
+    monkeypatch.setattr(redis_store, "MAX_QUEUE", 2)
+    monkeypatch.setattr(sqlite_store, "MAX_QUEUE", 2)
+    closed = open_store(str(store), "--store")
+    pending = closed.add(EVENT)
+    closed.close()
+    assert pending.result(timeout=0) == 1
+    for _ in range(5):
+        for job in (closed.add(EVENT), closed.history("alice"), closed.items()):
+            with pytest.raises(StoreError, match=r"is closed$"):
+                job.result(timeout=0)
+    closed.close()
