@@ -78,7 +78,12 @@ class StoredItem(NamedTuple):
 
 
 class StoreError(Exception):
-    """The store cannot be read or written at present; nothing was stored."""
+    """The store cannot be read or written at present.
+
+    It is not known whether a write was stored, because Redis may have stored it and not
+    have answered in time. The same event with the same id again, or the same items, are
+    safe to write.
+    """
 
 
 class EventConflict(Exception):
@@ -255,7 +260,8 @@ class _Worker:
       db: the connection, which the thread closes at the end.
       begin: the statement that begins a transaction.
       path: the file, for errors.
-      confirm: is called after each transaction; if it raises, all jobs have failed.
+      confirm: is called after each transaction; if it raises, all jobs of the
+        transaction fail.
     """
 
     def __init__(
