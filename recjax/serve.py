@@ -76,7 +76,7 @@ def run_service(options: Any, token: str, listener: socket.socket) -> None:
         raise UserError(
             f"serve: needs the library {e.name}: pip install 'recjax[serve]'"
         ) from None
-    from recjax.serving.redis_store import open_store
+    from recjax.serving.open_store import open_store
     from recjax.serving.service import Service
     from recjax.serving.store import StoreError
 

@@ -12,7 +12,7 @@ from recjax.common.param_paths import FlatParams, unflatten_params
 from recjax.inference.item_encoder import (
     NEW,
     finish_items,
-    new_item_params,
+    item_params,
     pool_texts,
 )
 from recjax.inference.parts import ModelParts
@@ -79,7 +79,7 @@ def item_tower(parts: ModelParts, batch: int | None = None) -> Tower:
     model = make_model(parts.config, size, encoder)
     params = {
         path: np.asarray(x)
-        for path, x in new_item_params(parts.params, np.full(size, NEW)).items()
+        for path, x in item_params(parts.params, np.full(size, NEW)).items()
         if path.startswith(("items/", "head/"))
     }
     whitening = parts.whitening

@@ -96,7 +96,7 @@ def _learn(options: Any) -> None:
       UserError: the model, the store or the working directory cannot be used.
     """
     from recjax.feedback.learn import Settings, learn
-    from recjax.serving.redis_store import open_store
+    from recjax.serving.open_store import open_store
     from recjax.serving.store import StoreError
 
     store = open_store(options.events, "--events", create=False)

@@ -12,7 +12,7 @@ from recjax.inference.item_encoder import NEW
 from recjax.inference.model import Model
 from recjax.inference.parts import EVENTS, ITEM, STATE, TEXT, TITLE, make_item_table
 from recjax.serving.cursor import read_cursor
-from recjax.serving.service import ADDED
+from recjax.serving.service import DELETED
 from recjax.serving.store import Event, Store, StoredItem, apply_events
 
 PREFIX = "feedback"  # start of the names of the files
@@ -28,11 +28,13 @@ class Feedback(NamedTuple):
     Attributes:
       events: in order of arrival.
       last: sequence of the newest one; the model's own cursor if there is none.
-      items: items that were added or changed, and are neither hidden nor deleted.
+      store: the identity of the store.
+      items: items that were added or changed, without those that were deleted.
     """
 
     events: list[Event]
     last: int
+    store: str
     items: list[StoredItem]
 
 
@@ -49,8 +51,8 @@ def read_feedback(model: Model, store: Store) -> Feedback:
         events += page
         last = page[-1].sequence
     stored = store.items().result()
-    items = [item for item in stored if item.text and item.state == ADDED]
-    return Feedback(events, last, items)
+    items = [item for item in stored if item.text and item.state != DELETED]
+    return Feedback(events, last, store.identity().result(), items)
 
 
 def with_stored_items(model: Model, items: Sequence[StoredItem]) -> Model:
@@ -58,6 +60,8 @@ def with_stored_items(model: Model, items: Sequence[StoredItem]) -> Model:
 
     An item whose text has changed keeps its id vector and its bias.
     """
+    if not items:
+        return model
     parts = model.parts
     row_of = {name: row for row, name in enumerate(parts.items[ITEM])}
     texts, titles = parts.items[TEXT].to_list(), parts.items[TITLE].to_list()

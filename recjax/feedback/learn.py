@@ -26,8 +26,8 @@ from recjax.feedback.promotion import promote
 from recjax.inference.files import locate_model
 from recjax.inference.frames import read_parquet
 from recjax.inference.model import Model
+from recjax.inference.parts import CURSOR, STORE
 from recjax.run.train import run
-from recjax.serving.cursor import cursor_entries
 from recjax.serving.store import Store
 
 PHASE = "feedback"
@@ -108,7 +108,7 @@ def learn(name: str, store: Store, folder: Path, settings: Settings) -> Outcome 
     candidate = with_feedback(
         with_input_columns(Model.from_pretrained(folder / "run"), incumbent),
         {user: [item for item, _ in dated] for user, dated in histories.items()},
-        cursor_entries(feedback.last, store),
+        {CURSOR: feedback.last, STORE: feedback.store},
     )
     ranks = {
         "incumbent": _ranks(incumbent, config),

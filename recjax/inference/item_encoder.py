@@ -1,5 +1,6 @@
-"""Encodes items that the catalogue does not have, from their texts."""
+"""Encodes items from their texts."""
 
+import functools
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -14,7 +15,7 @@ from recjax.catalogue.whitening import Whitening
 from recjax.common.param_paths import FlatParams, unflatten_params
 from recjax.data.padding import pad_to
 from recjax.data.text.packing import Items, Packed, Tokens
-from recjax.data.text.tokenize import tokenize
+from recjax.data.text.tokenize import TextTokenizer
 from recjax.inference.parts import ItemVectors
 from recjax.models.encoders.base import EncoderConfig
 from recjax.models.recommender import Recommender, make_model
@@ -27,7 +28,7 @@ NEW = -1  # in place of an item's index: the item was not in the training
 
 
 class ItemEncoder:
-    """Encodes new items as the item tower and the head do, see `new_item_params`.
+    """Encodes items as the item tower and the head do, see `item_params`.
 
     Args:
       config: the config of the run.
@@ -54,7 +55,7 @@ class ItemEncoder:
         self._model = make_model(config, size, encoder_config)
         by_item = (ID_VECTORS, BIAS)
         self._by_item = {path: params[path] for path in by_item if path in params}
-        own = new_item_params(params, np.full(size, NEW))
+        own = item_params(params, np.full(size, NEW))
         self._flat_params = jax.device_put(own)
         self._params = unflatten_params(self._flat_params)
 
@@ -64,12 +65,7 @@ class ItemEncoder:
         Raises:
           UserError: the texts cannot be tokenised.
         """
-        tokens = tokenize(
-            texts,
-            self.folder,
-            max_tokens=self.config.text.max_tokens,
-            vocab_size=self.encoder_config.vocab_size,
-        )
+        tokens = self._tokenizer(texts)
         out = np.zeros((len(texts), self.encoder_config.hidden_size), np.float32)
         # Texts of similar length share a batch, so that little of it is padding.
         order = np.argsort(tokens.lengths, kind="stable")
@@ -81,8 +77,17 @@ class ItemEncoder:
             out[chosen] = np.asarray(pooled_UxE)[: len(chosen)]
         return out
 
+    @functools.cached_property
+    def _tokenizer(self) -> TextTokenizer:
+        return TextTokenizer(
+            self.folder,
+            max_tokens=self.config.text.max_tokens,
+            vocab_size=self.encoder_config.vocab_size,
+        )
+
     def warm_up(self) -> None:
-        """Compiles the programs for texts of all lengths."""
+        """Reads the tokenizer, and compiles the programs for texts of all lengths."""
+        _ = self._tokenizer
         width = MIN_TOKENS
         while width < 2 * self.config.text.max_tokens:
             for shape in ((size, width) for size in BATCH_SIZES):
@@ -115,7 +120,7 @@ class ItemEncoder:
             params = self._params
             if items_U is not None:
                 rows_U = pad_to(items_U[start : start + size], size, NEW)
-                own = new_item_params(self._by_item, rows_U)
+                own = item_params(self._by_item, rows_U)
                 params = unflatten_params({**self._flat_params, **own})
             found = finish_items(self._model, params, padded_UxE)
             parts.append([np.asarray(x)[: len(part_UxE)] for x in found])
@@ -188,7 +193,7 @@ def graph_without_events(size: int) -> dict[str, np.ndarray]:
     }
 
 
-def new_item_params(params: FlatParams, items_U: np.ndarray) -> FlatParams:
+def item_params(params: FlatParams, items_U: np.ndarray) -> FlatParams:
     """Returns the parameters for a catalogue of other items.
 
     A new item has no id vector: where the item tower reads ids, it reads zeros. Its

@@ -29,7 +29,7 @@ from recjax.serving.bodies import (
     Reload,
     Texts,
 )
-from recjax.serving.engine import ListItem, NewItem
+from recjax.serving.engine import ListItem, NewItem, UnknownItem
 from recjax.serving.limits import QueueFull
 from recjax.serving.live_catalogue import MAX_K
 from recjax.serving.live_programs import count_compilations
@@ -40,7 +40,6 @@ from recjax.serving.service import (
     HIDDEN,
     Answer,
     Service,
-    UnknownItem,
     make_event,
 )
 from recjax.serving.store import RETRACTION, EventConflict, StoreError
@@ -75,7 +74,7 @@ def make_app(
 
     def is_allowed(request: Request) -> bool:
         is_read = request.method in ("GET", "HEAD", "OPTIONS")
-        if not token or (is_read and not request.url.path.startswith(LISTS)):
+        if not token or (is_read and not request.scope["path"].startswith(LISTS)):
             return True
         header = request.headers.get("authorization", "")
         scheme, _, given = header.partition(" ")
@@ -157,7 +156,9 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(StoreError)
     async def broken(_: Request, e: StoreError) -> Response:
-        return _error(503, f"the store failed, nothing was stored: {e}")
+        return _error(
+            503, f"the store failed: {e}; an event can be sent again with the same id"
+        )
 
 
 def _add_state(app: FastAPI, service: Service, metrics: Metrics) -> None:

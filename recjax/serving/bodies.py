@@ -34,11 +34,10 @@ def check_text(value: str) -> str:
 
 # No control characters: one of them separates ids in the store, and NUL ends strings.
 # No U+FFFD either, which stands for bytes in an address that are not UTF-8.
-Id = Annotated[
-    str,
-    StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f\ufffd]+$"),
-    AfterValidator(check_id),
+EventId = Annotated[
+    str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f\ufffd]+$")
 ]
+Id = Annotated[EventId, AfterValidator(check_id)]
 Text = Annotated[
     str,
     StringConstraints(max_length=MAX_TEXT, pattern=r"^[^\x00]+$"),
@@ -66,7 +65,7 @@ class Feedback(Body):
     user: Id
     items: Annotated[list[ItemId], Field(min_length=1, max_length=MAX_ITEMS)]
     event: Kind = "interaction"
-    id: Id | None = None
+    id: EventId | None = None
     timestamp: Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)] | None = None
 
 

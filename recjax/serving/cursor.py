@@ -1,6 +1,4 @@
-"""The last event of a store that a model's histories have."""
-
-from typing import Any
+"""The last event of a store that a model's histories include."""
 
 from recjax.common.errors import UserError
 from recjax.inference.model import Model
@@ -18,8 +16,9 @@ def read_cursor(model: Model, store: Store) -> int:
       UserError: the store has lost events that the model knows.
       StoreError: the store cannot be read.
     """
-    about = model.parts.about
-    if about.get(STORE) != store.identity().result():
+    about, identity = model.parts.about, store.identity().result()
+    # A model of an earlier version does not name its store.
+    if about.get(STORE, identity) != identity:
         return 0
     cursor, last = int(about.get(CURSOR, 0)), store.last_sequence().result()
     if cursor > last:
@@ -28,8 +27,3 @@ def read_cursor(model: Model, store: Store) -> int:
             "of them: is this an older copy of the store?"
         )
     return cursor
-
-
-def cursor_entries(cursor: int, store: Store) -> dict[str, Any]:
-    """Returns the entries of `about` for a model with a store's events up to one."""
-    return {CURSOR: cursor, STORE: store.identity().result()}

@@ -15,6 +15,7 @@ import numpy as np
 
 from recjax.common.errors import UserError
 from recjax.inference.lists import FROM_MODEL, FROM_POPULARITY, most_popular
+from recjax.inference.parts import ItemVectors
 from recjax.serving.limits import MAX_QUEUE, QueueFull
 from recjax.serving.live_catalogue import BATCH_SIZES, LiveCatalogue, Query
 
@@ -23,7 +24,8 @@ class ListRequest(NamedTuple):
     """A request for a list.
 
     Attributes:
-      history: ids of items, oldest first; unknown ones are left out.
+      history: ids of items, oldest first; unknown ones are left out. The list has none
+        of them.
       excluded: further ids that the list must not have.
       k: length of the list.
       explain: whether each item comes with the nearest items of the history.
@@ -64,6 +66,24 @@ class NewItem(NamedTuple):
     id: str
     text: str
     title: str
+
+
+class UnknownItem(KeyError):
+    """There is no such item in the catalogue."""
+
+
+class EncodedItems(NamedTuple):
+    """Items that are ready to be inserted.
+
+    Attributes:
+      changed: new items, and those with another text.
+      vectors: of `changed`.
+      same: items whose texts are as before, and whose titles may be others.
+    """
+
+    changed: list[NewItem]
+    vectors: ItemVectors | None
+    same: list[NewItem]
 
 
 class Popularity:
@@ -137,30 +157,34 @@ class Engine:
         """Makes a list."""
         return self._submit(request, self._jobs.qsize())
 
-    def add_items(self, items: Sequence[NewItem]) -> "Future[None]":
-        """Encodes items from their texts; they can be recommended at once."""
-        return self._submit(lambda: self._add(items), self._jobs.qsize())
+    def encode_items(self, items: Sequence[NewItem]) -> "Future[EncodedItems]":
+        """Encodes items from their texts, for `insert_items`."""
+        return self._submit(lambda: encode_items(self._live, items), self._jobs.qsize())
+
+    def insert_items(self, items: EncodedItems) -> "Future[None]":
+        """Adds encoded items, which can be recommended at once, or changes them."""
+        return self._submit(lambda: insert_items(self._live, items), 0)
 
     def hide(self, name: str, hidden: bool) -> "Future[None]":
         """Takes an item out of all lists, or puts it back.
 
-        The future raises KeyError if there is no such item.
+        The future raises UnknownItem if there is no such item.
         """
 
         def job() -> None:
-            self._live.hide(self._live.columns[name], hidden)
+            self._live.hide(self._column(name), hidden)
 
         return self._submit(job, 0)
 
     def rank(self, history: Sequence[str], names: Sequence[str]) -> "Future[ItemList]":
         """Orders at most `MAX_SCORED` items, best first.
 
-        The future raises KeyError if there is no such item.
+        The future raises UnknownItem if there is no such item.
         """
 
         def job() -> ItemList:
             live = self._live
-            columns = np.array([live.columns[name] for name in names], np.int64)
+            columns = np.array([self._column(name) for name in names], np.int64)
             known = (live.columns.get(name) for name in history)
             rows = np.array([c for c in known if c is not None], np.int64)
             if len(rows):
@@ -177,11 +201,11 @@ class Engine:
     def neighbours(self, name: str, k: int) -> "Future[list[ListItem]]":
         """Returns the nearest items, with their cosines as scores.
 
-        The future raises KeyError if there is no such item.
+        The future raises UnknownItem if there is no such item.
         """
 
         def job() -> list[ListItem]:
-            found = self._live.neighbours(self._live.columns[name], k)
+            found = self._live.neighbours(self._column(name), k)
             return self._named(*found)
 
         return self._submit(job, self._jobs.qsize())
@@ -198,9 +222,11 @@ class Engine:
     def replace(self, live: LiveCatalogue, version: str) -> "Future[None]":
         """Puts another model, which is warm, in the place of the present one."""
 
+        popularity = Popularity(live)  # which sorts all items, in the caller's thread
+
         def job() -> None:
             self._live, self._version = live, version
-            self._popularity = Popularity(live)
+            self._popularity = popularity
 
         return self._submit(job, 0)
 
@@ -264,11 +290,11 @@ class Engine:
             histories.append(history)
             if len(history):
                 known = (columns.get(name) for name in request.excluded)
-                excluded = [c for c in known if c is not None]
+                own = [c for c in known if c is not None]
+                # Of too many excluded items, the oldest of the history are dropped.
+                excluded = list(dict.fromkeys([*own, *history[::-1].tolist()]))
                 positions.append(len(histories) - 1)
-                queries.append(
-                    Query(history, np.array(excluded[::-1], np.int64), request.k)
-                )
+                queries.append(Query(history, np.array(excluded, np.int64), request.k))
         ranked = (
             dict(zip(positions, live.rank(queries), strict=True)) if queries else {}
         )
@@ -297,7 +323,7 @@ class Engine:
         ]
 
     def _popular_items(self, request: ListRequest) -> list[ListItem]:
-        live, excluded = self._live, set(request.excluded)
+        live, excluded = self._live, {*request.excluded, *request.history}
         columns: list[int] = []
         for column in map(int, self._popularity.columns):
             if len(columns) == request.k:
@@ -314,29 +340,39 @@ class Engine:
             for column, score in zip(columns.tolist(), scores, strict=True)
         ]
 
-    def _add(self, items: Sequence[NewItem]) -> None:
-        add_items(self._live, items)
+    def _column(self, name: str) -> int:
+        column = self._live.columns.get(name)
+        if column is None:
+            raise UnknownItem(name)
+        return column
 
 
-def add_items(live: LiveCatalogue, items: Sequence[NewItem]) -> None:
-    """Encodes items and adds them to a catalogue that no other thread uses.
-
-    One with the same text as before is not encoded again.
+def encode_items(live: LiveCatalogue, items: Sequence[NewItem]) -> EncodedItems:
+    """Encodes new items, and those whose texts are others than in the catalogue.
 
     Raises:
-      UserError: the model reads ids alone, or there is no room.
+      UserError: the model reads ids alone, or a text cannot be encoded.
     """
-    changed = []
-    for item in items:
-        column = live.columns.get(item.id)
-        if column is None or live.texts[column] != item.text:
-            changed.append(item)
-        else:  # what was learned about the item stays
-            live.titles[column] = item.title
+    same = [item for item in items if live.text(item.id) == item.text]
+    known = {item.id for item in same}
+    changed = [item for item in items if item.id not in known]
     if not changed:
-        return
-    ids, texts, titles = zip(*changed, strict=True)
-    vectors = live.model.item_encoder.encode(texts, live.trained_rows(ids))
+        return EncodedItems([], None, same)
+    rows = live.trained_rows([item.id for item in changed])
+    vectors = live.model.item_encoder.encode([item.text for item in changed], rows)
     if not np.isfinite(vectors.candidates_NxD).all():
         raise UserError("items: a vector is not finite")
-    live.add(ids, texts, titles, vectors)
+    return EncodedItems(changed, vectors, same)
+
+
+def insert_items(live: LiveCatalogue, items: EncodedItems) -> None:
+    """Adds encoded items to a catalogue, or changes them.
+
+    Raises:
+      UserError: there is no room.
+    """
+    if items.vectors is not None:
+        ids, texts, titles = zip(*items.changed, strict=True)
+        live.add(ids, texts, titles, items.vectors)
+    for item in items.same:
+        live.titles[live.columns[item.id]] = item.title

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 BATCH_SIZES = (1, 8)  # a batch of 2 to 4 takes as long as one of 8
 EXCLUDED_SIZES = (64, 512, 4096, 32768)  # excluded items of a query
 K_SIZES = (16, 128)
-MAX_K, MAX_EXCLUDED = K_SIZES[-1], EXCLUDED_SIZES[-1]
+MAX_K = K_SIZES[-1]
 SCORED_SIZES = (32, 1024)  # items that are scored for one history
 MAX_SCORED = 1000
 INSERT_SIZES = (1, 32)  # items that are inserted at a time
@@ -46,7 +46,8 @@ class Query(NamedTuple):
 
     Attributes:
       history: oldest first, not empty.
-      excluded: items that the list must not have; the first `MAX_EXCLUDED` count.
+      excluded: distinct items that the list must not have; of more than
+        `EXCLUDED_SIZES` has, the first ones count.
       k: length of the list, at most `MAX_K`.
     """
 
@@ -70,13 +71,16 @@ class LiveCatalogue:
         self.cursor = cursor
         self.ids = parts.items["id"].to_list()
         self.titles = parts.items["title"].to_list()
-        self.texts = parts.items["text"].to_list()
+        self._texts: dict[int, str] = {}  # of items that were added or changed
         self._num_trained = parts.num_trained
         self.columns = {name: column for column, name in enumerate(self.ids)}
         number = len(self.ids)
         if spare is None:
             spare = max(round(SPARE_SHARE * number), MIN_SPARE)
         self.capacity = round_up(number + spare, GROUP_SIZE)
+        # No list excludes more items than there are.
+        enough = sum(size < self.capacity for size in EXCLUDED_SIZES) + 1
+        self._excluded_sizes = EXCLUDED_SIZES[:enough]
         self.hidden: set[int] = set()
         self._recommender = model.recommender
         self._bias = parts.vectors.bias_N.astype(np.float32).tolist()
@@ -93,7 +97,7 @@ class LiveCatalogue:
         """Compiles all programs that requests can need."""
         history = np.zeros(1, np.int64)
         for size in BATCH_SIZES:
-            for excluded in EXCLUDED_SIZES:
+            for excluded in self._excluded_sizes:
                 for k in K_SIZES:
                     none = np.full(excluded, -1)
                     self.rank([Query(history, none, k)] * size)
@@ -117,8 +121,9 @@ class LiveCatalogue:
         size = next(size for size in BATCH_SIZES if size >= len(queries))
         length = self._recommender.history_length
         histories = [query.history[-length:] for query in queries]
-        excluded = [query.excluded[:MAX_EXCLUDED] for query in queries]
-        width = _at_least(EXCLUDED_SIZES, max(map(len, excluded)))
+        sizes = self._excluded_sizes
+        excluded = [query.excluded[: sizes[-1]] for query in queries]
+        width = _at_least(sizes, max(map(len, excluded)))
         excluded_BxS = np.full((size, width), -1, np.int32)
         for b, columns in enumerate(excluded):
             excluded_BxS[b, : len(columns)] = columns
@@ -182,6 +187,14 @@ class LiveCatalogue:
             for order_R, cosine_R in zip(order_KxR, cosines_KxR, strict=True)
         ]
 
+    def text(self, name: str) -> str | None:
+        """Returns the text of an item; None if there is no such item."""
+        column = self.columns.get(name)
+        if column is None:
+            return None
+        changed = self._texts.get(column)
+        return self.model.items["text"][column] if changed is None else changed
+
     def trained_rows(self, ids: Sequence[str]) -> np.ndarray:
         """Returns the indices of items in the training; `NEW` for the others."""
         columns = np.array([self.columns.get(name, NEW) for name in ids], np.int64)
@@ -205,12 +218,11 @@ class LiveCatalogue:
             self.columns[name] = len(self.ids)
             self.ids.append(name)
             self.titles.append("")
-            self.texts.append("")
             self._bias.append(0.0)
         columns = np.array([self.columns[name] for name in ids], np.int64)
         shown_N = vectors.bias_N.copy()
         for row, column in enumerate(columns.tolist()):
-            self.titles[column], self.texts[column] = titles[row], texts[row]
+            self.titles[column], self._texts[column] = titles[row], texts[row]
             self._bias[column] = float(vectors.bias_N[row])
             if column in self.hidden:
                 shown_N[row] = -np.inf

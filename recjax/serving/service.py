@@ -1,10 +1,12 @@
 """A live service without HTTP: events, lists, items, and new models."""
 
 import asyncio
+import os
 import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from recjax.common.errors import UserError
@@ -18,17 +20,15 @@ from recjax.serving.engine import (
     ListRequest,
     NewItem,
     Timings,
-    add_items,
+    UnknownItem,
+    encode_items,
+    insert_items,
 )
 from recjax.serving.live_catalogue import LiveCatalogue
 from recjax.serving.store import NewEvent, Store, StoredItem, apply_events
 
 ADDED, HIDDEN, DELETED = "added", "hidden", "deleted"  # states of stored items
 ENCODED_AT_ONCE = 32  # new items per part; lists wait for one part
-
-
-class UnknownItem(KeyError):
-    """There is no such item in the catalogue."""
 
 
 class Answer(NamedTuple):
@@ -72,7 +72,8 @@ class Service:
 
     def _load(self, name: str) -> tuple[LiveCatalogue, str]:
         """Loads a model, its new items and its programs."""
-        folder = locate_model(name)
+        # A promotion during the loading changes the link, and not the version.
+        folder = Path(os.path.realpath(locate_model(name)))
         loaded = Model.from_pretrained(folder)
         version = model_version(folder)
         cursor = read_cursor(loaded, self.store)
@@ -85,7 +86,8 @@ class Service:
     def _apply_stored(self, live: LiveCatalogue) -> None:
         """Gives a catalogue that no engine has the items of the store."""
         stored = self.store.items().result()
-        add_items(live, [NewItem(x.id, x.text, x.title) for x in stored if x.text])
+        with_texts = [NewItem(x.id, x.text, x.title) for x in stored if x.text]
+        insert_items(live, encode_items(live, with_texts))
         for item in stored:
             column = live.columns.get(item.id)
             if column is not None and (column in live.hidden) != (item.state != ADDED):
@@ -124,9 +126,7 @@ class Service:
         exclude: Sequence[str],
         explain: bool,
     ) -> Answer:
-        # If there are too many, the oldest events count as not seen.
-        seen = list(dict.fromkeys([*history, *exclude]))
-        request = ListRequest(history, seen, k, explain)
+        request = ListRequest(history, exclude, k, explain)
         found = await asyncio.wrap_future(self.engine.recommend(request))
         return Answer(found, last)
 
@@ -138,8 +138,6 @@ class Service:
         Raises:
           UnknownItem: there is no such item.
         """
-        for name in names:
-            self._check_known(name)
         last = 0
         if user is not None:
             history, last = await self.history(user)
@@ -152,7 +150,6 @@ class Service:
         Raises:
           UnknownItem: there is no such item.
         """
-        self._check_known(name)
         return await asyncio.wrap_future(self.engine.neighbours(name, k))
 
     async def put_items(self, items: Sequence[NewItem]) -> None:
@@ -167,8 +164,7 @@ class Service:
         # An item that cannot be added must not be stored either.
         live = self.live
         _ = live.model.item_encoder
-        new = {item.id for item in items} - live.columns.keys()
-        live.check_room(len(new))
+        live.check_room(len({x.id for x in items if x.id not in live.columns}))
         # The last item with an id counts. Texts of similar length need little padding.
         latest = {item.id: item for item in items}.values()
         by_length = sorted(latest, key=lambda item: len(item.text))
@@ -179,10 +175,12 @@ class Service:
 
     async def _put_part(self, items: Sequence[NewItem]) -> None:
         live = self.live
-        live.check_room(len({item.id for item in items} - live.columns.keys()))
+        live.check_room(sum(item.id not in live.columns for item in items))
         named = [item._replace(title=self._title(item)) for item in items]
+        # Encoded before anything is stored, because a text may be refused.
+        encoded = await asyncio.wrap_future(self.engine.encode_items(named))
         # A hidden item stays hidden; a deleted one is an item again.
-        stored, again = [], []
+        stored, restored = [], []
         for item in named:
             state = ADDED
             if live.columns.get(item.id) in live.hidden:
@@ -190,11 +188,11 @@ class Service:
                 if kept is not None and kept.state == HIDDEN:
                     state = HIDDEN
                 else:
-                    again.append(item.id)
+                    restored.append(item.id)
             stored.append(StoredItem(item.id, item.text, item.title, state))
         await asyncio.wrap_future(self.store.put_items(stored))
-        await asyncio.wrap_future(self.engine.add_items(named))
-        for name in again:
+        await asyncio.wrap_future(self.engine.insert_items(encoded))
+        for name in restored:
             await asyncio.wrap_future(self.engine.hide(name, False))
 
     def _title(self, item: NewItem) -> str:
@@ -203,7 +201,7 @@ class Service:
         if item.title or column is None:
             return item.title or item.text
         title = live.titles[column]
-        return item.text if live.texts[column] == title else title
+        return item.text if live.text(item.id) == title else title
 
     async def set_state(self, name: str, state: str) -> None:
         """Hides, deletes or shows an item.
@@ -215,8 +213,9 @@ class Service:
             await self._set_state(name, state)
 
     async def _set_state(self, name: str, state: str) -> None:
-        self._check_known(name)
         live = self.live
+        if name not in live.columns:
+            raise UnknownItem(name)
         kept = await asyncio.wrap_future(self.store.item(name))
         if state != DELETED and kept is not None and kept.state == DELETED:
             raise UnknownItem(name)
@@ -252,28 +251,26 @@ class Service:
             raise UserError("reload: another one is in progress")
         try:
             live, version = await asyncio.to_thread(self._load, model)
-            self._check_same_catalogue(live, model)
+            await asyncio.to_thread(self._check_same_catalogue, live, model)
             # Nobody changes an item between the last look at the store and the moment
             # when the new catalogue is used.
             async with self._changes:
                 await asyncio.to_thread(self._apply_stored, live)
-                await asyncio.wrap_future(self.engine.replace(live, version))
+                replaced = await asyncio.to_thread(self.engine.replace, live, version)
+                await asyncio.wrap_future(replaced)
             return version
         finally:
             self._reloading.release()
 
     def _check_same_catalogue(self, live: LiveCatalogue, model: str) -> None:
         """Refuses a model whose catalogue shares no items with the present one."""
-        shared = sum(name in self.live.columns for name in live.ids)
+        present = self.live.columns
+        shared = sum(name in present for name in live.ids)
         if shared < len(live.ids) / 2:
             raise UserError(
                 f"reload: {model}: is a model of another catalogue: only {shared:,} of "
                 f"its {len(live.ids):,} items are in the present one"
             )
-
-    def _check_known(self, name: str) -> None:
-        if name not in self.live.columns:
-            raise UnknownItem(name)
 
     def close(self) -> None:
         """Answers what waits, and closes engine and store."""

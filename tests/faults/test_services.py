@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from recjax.serving.store import SqliteStore
+from recjax.serving.sqlite_store import SqliteStore
 from tests.faults.services import LiveService, RedisServer
 
 pytestmark = pytest.mark.faults

@@ -19,7 +19,8 @@ from recjax.inference.files import MODEL
 from recjax.inference.model import Model
 from recjax.inference.parts import CURSOR
 from recjax.serving.service import make_event
-from recjax.serving.store import SqliteStore, StoredItem
+from recjax.serving.sqlite_store import SqliteStore
+from recjax.serving.store import StoredItem
 
 
 @pytest.fixture

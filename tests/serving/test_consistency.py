@@ -14,10 +14,13 @@ from recjax.feedback.dataset import read_feedback, with_stored_items
 from recjax.inference.item_encoder import NEW
 from recjax.inference.model import Model
 from recjax.inference.parts import CURSOR, STORE
-from recjax.serving.cursor import cursor_entries, read_cursor
-from recjax.serving.live_catalogue import LiveCatalogue, Query
+from recjax.serving import live_catalogue
+from recjax.serving.cursor import read_cursor
+from recjax.serving.engine import Engine, ListRequest
+from recjax.serving.live_catalogue import LiveCatalogue
 from recjax.serving.service import make_event
-from recjax.serving.store import SqliteStore, StoredItem
+from recjax.serving.sqlite_store import SqliteStore
+from recjax.serving.store import StoredItem
 from tests.serving.test_service import ids, send, start
 
 pytest.importorskip("fastapi")
@@ -34,6 +37,10 @@ def with_about(model, **entries):
     return Model(replace(model.parts, about={**model.parts.about, **entries}))
 
 
+def cursor(sequence, store):
+    return {CURSOR: sequence, STORE: store.identity().result()}
+
+
 def scores(client, *names):
     body = {"history": ["i1", "i2"], "items": [{"id": name} for name in names]}
     items = client.post("/rank", json=body).json()["items"]
@@ -44,7 +51,7 @@ def test_a_cursor_belongs_to_one_store(model, sqlite, tmp_path):
     """Events of another store are new, whatever their sequences."""
     for number in range(3):
         sqlite.add(make_event("u", [f"i{number}"], "interaction")).result()
-    learned = with_about(model, **cursor_entries(2, sqlite))
+    learned = with_about(model, **cursor(2, sqlite))
     assert read_cursor(learned, sqlite) == 2
     other = SqliteStore(tmp_path / "other.sqlite")
     assert read_cursor(learned, other) == 0
@@ -57,10 +64,14 @@ def test_a_cursor_belongs_to_one_store(model, sqlite, tmp_path):
 
 
 def test_a_store_that_lost_events_is_refused(model, sqlite, tmp_path):
-    learned = with_about(model, **cursor_entries(5, sqlite))
+    learned = with_about(model, **cursor(5, sqlite))
     with pytest.raises(UserError, match=r"has 0 events.*learned from 5 of them"):
         read_cursor(learned, sqlite)
-    assert set(cursor_entries(5, sqlite)) == {CURSOR, STORE}
+    # A model of an earlier version does not name its store.
+    older = with_about(model, **{CURSOR: 0})
+    assert read_cursor(older, sqlite) == 0
+    with pytest.raises(UserError, match="older copy"):
+        read_cursor(with_about(model, **{CURSOR: 5}), sqlite)
 
 
 def test_changes_wait_for_the_end_of_a_reload(finished, tmp_path, monkeypatch):
@@ -159,7 +170,7 @@ def test_a_hidden_item_stays_hidden_when_its_text_changes(finished, tmp_path):
 
 
 def test_feedback_learns_from_the_items_that_are_shown(model, sqlite):
-    """New texts count, hidden and deleted items are left out."""
+    """New texts count, deleted items are left out; hidden ones may be shown again."""
     sqlite.put_items(
         [
             StoredItem("i5", "three three action", "Five", "added"),
@@ -169,7 +180,7 @@ def test_feedback_learns_from_the_items_that_are_shown(model, sqlite):
         ]
     ).result()
     changed = with_stored_items(model, read_feedback(model, sqlite).items)
-    assert changed.items["id"].to_list() == [*model.items["id"], "n1"]
+    assert changed.items["id"].to_list() == [*model.items["id"], "n1", "n2"]
     row = model.items["id"].to_list().index("i5")
     assert changed.items["text"][row] == "three three action"
     assert changed.items["title"][row] == "Five"
@@ -200,13 +211,62 @@ def test_a_service_ranks_as_the_model_with_the_items_of_the_store(
     assert [found[name] for name in names] == pytest.approx(want.tolist(), rel=1e-3)
 
 
-def test_no_excluded_item_appears_however_many_there_are(model):
-    live = LiveCatalogue(model, spare=8)
-    wanted = np.arange(4)
-    many = np.concatenate([np.tile(np.arange(4, len(live)), 300), [3]])
-    assert len(many) > 4096
-    ((columns, _),) = live.rank([Query(np.array([1]), many, 20)])
-    assert sorted(columns.tolist()) == [x for x in wanted.tolist() if x != 3]
+def list_of(model, monkeypatch, sizes, **request):
+    monkeypatch.setattr(live_catalogue, "EXCLUDED_SIZES", sizes)
+    engine = Engine(LiveCatalogue(model, spare=8), "version")
+    found = engine.recommend(ListRequest(**request, k=25)).result()
+    engine.close()
+    return {item.id for item in found.items}
+
+
+def test_no_excluded_item_appears_however_many_there_are(model, monkeypatch):
+    everything = model.items["id"].to_list()
+    request = {"history": ["i1"] * 9, "excluded": everything[3:]}
+    found = list_of(model, monkeypatch, (4, 1000), **request)
+    assert found == {*everything[:3]} - {"i1"}
+
+
+def test_of_too_many_excluded_items_the_oldest_are_dropped(model, monkeypatch):
+    history = ["i1", "i2", "i3", "i4", "i5", "i6", "i1"]
+    found = list_of(model, monkeypatch, (4,), history=history, excluded=["i9"])
+    assert found == {*model.items["id"]} - {"i9", "i1", "i6", "i5"}
+
+
+def test_an_item_that_cannot_be_encoded_is_not_stored(finished, tmp_path, monkeypatch):
+    with start(finished, tmp_path / "e.sqlite") as client:
+        service = client.app.state.service
+
+        def fail(*_):
+            raise UserError("a text cannot be encoded")
+
+        monkeypatch.setattr(service.live.model.item_encoder, "encode", fail)
+        response = client.post("/items", json={"items": [{"id": "n", "text": "one"}]})
+        assert response.status_code == 409
+        assert service.store.items().result() == []
+
+
+def test_a_promotion_during_a_start_mixes_no_versions(
+    finished, model, tmp_path, monkeypatch
+):
+    """The link is read once."""
+    from recjax.serving import service as module
+
+    old, new, link = tmp_path / "old", tmp_path / "new", tmp_path / "link"
+    model.save_pretrained(old)
+    with_about(model, note="new").save_pretrained(new)
+    link.symlink_to(old)
+    check = module.Model.from_pretrained
+
+    def promote_and_load(folder):
+        link.unlink()
+        link.symlink_to(new)
+        return check(folder)
+
+    monkeypatch.setattr(module.Model, "from_pretrained", promote_and_load)
+    with start(link, tmp_path / "e.sqlite") as client:
+        about = client.app.state.service.live.model.parts.about
+        assert "note" not in about
+        assert client.get("/model").json()["model"] == module.model_version(old)
 
 
 def test_a_store_is_complete_after_the_end(finished, tmp_path):

@@ -13,7 +13,7 @@ hypothesis = pytest.importorskip("hypothesis")
 def app(finished, tmp_path_factory):
     from recjax.serving.app import make_app
     from recjax.serving.metrics import Metrics
-    from recjax.serving.redis_store import open_store
+    from recjax.serving.open_store import open_store
     from recjax.serving.service import Service
 
     path = tmp_path_factory.mktemp("store") / "events.sqlite"

@@ -22,7 +22,7 @@ def serve(model, path, token=""):
     from recjax.serving.app import make_app
     from recjax.serving.engine import NewItem
     from recjax.serving.metrics import Metrics
-    from recjax.serving.redis_store import open_store
+    from recjax.serving.open_store import open_store
     from recjax.serving.service import Service
 
     service = Service(str(model), open_store(str(path), "--store"), spare=8)

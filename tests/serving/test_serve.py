@@ -7,7 +7,7 @@ import pytest
 
 from recjax import command, serve
 from recjax.common.errors import UserError
-from recjax.serving.redis_store import open_store
+from recjax.serving.open_store import open_store
 
 pytest.importorskip("uvicorn")
 
@@ -47,7 +47,7 @@ def test_a_store_that_fails_at_the_start_is_named(
     monkeypatch.setattr(command, "keep_memory", lambda: None)
     store = open_store(str(tmp_path / "e.sqlite"), "--store")
     store.close()
-    monkeypatch.setattr("recjax.serving.redis_store.open_store", lambda *_: store)
+    monkeypatch.setattr("recjax.serving.open_store.open_store", lambda *_: store)
     with pytest.raises(SystemExit, match="2"):
         serve.main([f"--model={finished}", "--port=0"])
     assert "error: --store: " in capsys.readouterr().err

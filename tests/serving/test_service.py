@@ -11,8 +11,9 @@ import pytest
 import recjax
 from recjax.inference.files import MANIFEST
 from recjax.serving.live_programs import count_compilations
-from recjax.serving.redis_store import open_store
-from recjax.serving.store import NewEvent, SqliteStore, StoreError
+from recjax.serving.open_store import open_store
+from recjax.serving.sqlite_store import SqliteStore
+from recjax.serving.store import NewEvent, StoreError
 from tests.synthetic import WORDS
 
 testclient = pytest.importorskip("fastapi.testclient")
@@ -147,9 +148,9 @@ def test_a_new_item_is_recommended_at_once(stored, finished):
 def test_many_new_items_are_encoded_in_parts(stored, monkeypatch):
     """Lists are made between the parts; the last text of an item counts."""
     engine, sizes = stored.app.state.service.engine, []
-    add = engine.add_items
+    encode = engine.encode_items
     monkeypatch.setattr(
-        engine, "add_items", lambda items: sizes.append(len(items)) or add(items)
+        engine, "encode_items", lambda items: sizes.append(len(items)) or encode(items)
     )
     items = [{"id": f"n{i}", "text": f"one {WORDS[i % 10]}"} for i in range(37)]
     items += [{"id": name, "text": "three three action"} for name in ("n0", "copy")]
