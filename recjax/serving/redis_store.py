@@ -4,7 +4,6 @@ Services that share a store see each other's events at once, but each other's ne
 hidden and deleted items only after a restart or a reload.
 """
 
-import re
 import threading
 import time
 import uuid
@@ -26,7 +25,6 @@ from recjax.serving.store import (
 
 PREFIX = "recjax:"
 REDIS = ("redis://", "rediss://", "unix://")  # addresses
-ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)?:", re.IGNORECASE)
 TIMEOUT = 5.0  # seconds
 CONFLICT = 0  # what `ADD` returns if the id belongs to another event
 # Stores an event once: its sequence, its fields, and its place in two lists.
@@ -69,7 +67,7 @@ class RedisStore:
             raise UserError(
                 "store: Redis needs the library redis: pip install 'recjax[serve]'"
             ) from None
-        self._shown = _shown_address(url)
+        self._shown = shown_address(url)
         # One retry, at once: of a connection that Redis has closed since it was used.
         retry = Retry(NoBackoff(), 1)
         try:
@@ -240,7 +238,7 @@ def _event(sequence: str, row: dict[str, str]) -> Event:
         raise ValueError(f"{_event_key(sequence)} is no event: {e}") from None
 
 
-def _shown_address(url: str) -> str:
+def shown_address(url: str) -> str:
     """Returns the scheme and the host of an address; the rest may hold a password."""
     scheme = url.partition(":")[0]
     try:
@@ -248,40 +246,3 @@ def _shown_address(url: str) -> str:
     except ValueError:
         host = ""
     return f"{scheme}://{host}"
-
-
-def open_store(name: str, option: str, *, create: bool = True) -> Any:
-    """Opens a store by its name: a path of an SQLite file, or an address of Redis.
-
-    Args:
-      name: the path or the address.
-      option: the option that holds it, for errors.
-      create: whether an SQLite file that does not exist, or is empty, becomes a store.
-
-    Raises:
-      UserError: it cannot be opened.
-    """
-    from recjax.common.files import user_path
-    from recjax.serving.store import SqliteStore
-
-    scheme, found, rest = name.partition("://")
-    if found:
-        address = scheme.lower() + found + rest
-        if not address.startswith(REDIS):
-            known = ", ".join(REDIS)
-            shown = _shown_address(name)
-            raise UserError(f"{option}: {shown!r} begins with none of {known}")
-        return RedisStore(address)
-    if start := ADDRESS.match(name):
-        raise UserError(
-            f"{option}: {start[0]!r} begins an address, which needs // after it; "
-            "write ./NAME for a file with a colon in its name"
-        )
-    path = user_path(name, option)
-    if path.is_dir():
-        raise UserError(f"{option}: {path}: is a directory")
-    if not path.parent.is_dir():
-        raise UserError(f"{option}: {path.parent}: no such directory")
-    if not create and not path.exists():
-        raise UserError(f"{option}: {path}: no such file")
-    return SqliteStore(path, create=create)

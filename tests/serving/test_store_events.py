@@ -2,10 +2,9 @@
 
 import pytest
 
-from recjax.serving import redis_store
-from recjax.serving import store as sqlite_store
+from recjax.serving import redis_store, sqlite_store
 from recjax.serving.limits import QueueFull
-from recjax.serving.redis_store import open_store
+from recjax.serving.open_store import open_store
 from recjax.serving.store import EventConflict, NewEvent, StoredItem, StoreError
 
 EVENT = NewEvent("e1", "interaction", "alice", 1.0, ("50", "51"))

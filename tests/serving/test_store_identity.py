@@ -4,7 +4,7 @@ import re
 import shutil
 import sqlite3
 
-from recjax.serving.redis_store import open_store
+from recjax.serving.open_store import open_store
 from recjax.serving.store import NewEvent
 
 

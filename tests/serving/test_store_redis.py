@@ -7,7 +7,7 @@ import pytest
 
 from recjax.common.errors import UserError
 from recjax.serving import redis_store
-from recjax.serving.redis_store import open_store
+from recjax.serving.open_store import open_store
 from recjax.serving.store import NewEvent, StoredItem, StoreError
 
 EVENT = NewEvent("e1", "interaction", "1", 1.0, ("i1",))

@@ -10,8 +10,9 @@ import pytest
 
 from recjax.common.errors import UserError
 from recjax.serving import sqlite_file
-from recjax.serving.redis_store import open_store
-from recjax.serving.store import NewEvent, SqliteStore, StoreError
+from recjax.serving.open_store import open_store
+from recjax.serving.sqlite_store import SqliteStore
+from recjax.serving.store import NewEvent, StoreError
 
 EVENT = NewEvent("e1", "interaction", "u", 1.0, ("i1",))
 ANOTHER = "is an SQLite file of another program"
