@@ -15,6 +15,7 @@ from recjax.common.files import writes_to
 from recjax.inference.files import check_files, model_version
 from recjax.inference.versions import (
     PART,
+    all_versions,
     point,
     present_version,
     promoted_versions,
@@ -57,7 +58,8 @@ def promote(candidate: Path, model: Path, keep: int) -> str:
     Args:
       candidate: the directory of the candidate.
       model: the directory, or link, of the present model.
-      keep: number of versions that are kept, the promoted one included.
+      keep: number of versions that are kept, the promoted one included, at least 1;
+        those before it that were not rolled back.
 
     Raises:
       UserError: the candidate is damaged, or the versions cannot be written.
@@ -73,8 +75,11 @@ def promote(candidate: Path, model: Path, keep: int) -> str:
         earlier = [name for name in promoted_versions(model) if name != version]
         write_history(versions, [*earlier, version])
         point(model, version)
-        for old in earlier[: max(len(earlier) + 1 - keep, 0)]:
-            _delete(versions / old)
+        # Versions that were rolled back are not in the history, and go too.
+        kept = [*earlier, version][-keep:]
+        for name in all_versions(model):
+            if name not in kept:
+                _delete(versions / name)
     return version
 
 

@@ -46,6 +46,14 @@ def present_version(model: Path) -> str | None:
     return target.name
 
 
+def all_versions(model: Path) -> list[str]:
+    """Returns all versions of a model, those that were rolled back too."""
+    versions = versions_folder(model)
+    if not versions.is_dir():
+        return []
+    return sorted(path.name for path in versions.iterdir() if _is_version(path))
+
+
 def promoted_versions(model: Path) -> list[str]:
     """Returns the versions in the order of their promotion, up to the present one.
 
@@ -55,7 +63,7 @@ def promoted_versions(model: Path) -> list[str]:
     versions, present = versions_folder(model), present_version(model)
     names, complete = _read_history(versions)
     if not complete or (present and present not in names):
-        names = _saved_before(versions, present)
+        names = _saved_before(model, present)
     if not present:
         return names
     if present not in names:
@@ -108,14 +116,12 @@ def _read_history(versions: Path) -> tuple[list[str], bool]:
     return [x for x in names if _is_version(versions / x)], len(names) == len(lines)
 
 
-def _saved_before(versions: Path, present: str | None) -> list[str]:
+def _saved_before(model: Path, present: str | None) -> list[str]:
     """Returns the versions that were saved before the present one, the oldest first."""
-    if not versions.is_dir():
-        return []
+    versions = versions_folder(model)
     saved = {
-        path.name: (path / MANIFEST).stat().st_mtime
-        for path in versions.iterdir()
-        if _is_version(path)
+        name: (versions / name / MANIFEST).stat().st_mtime
+        for name in all_versions(model)
     }
     end = saved.pop(present, None) if present else None
     names = [x for x, time in saved.items() if end is None or time <= end]

@@ -252,6 +252,19 @@ def test_no_more_versions_are_kept_than_asked_for(place, candidates, keep):
     assert promoted_versions(place / MODEL) == expected[-keep:]
 
 
+def test_a_version_that_was_rolled_back_is_deleted_by_the_next(place, candidates):
+    """Each is a copy of the whole model; other directories are not versions."""
+    (place / "model.versions" / "notes").mkdir(parents=True)
+    first = version_of(place)
+    second = promote(candidates[0], place / MODEL, keep=2)
+    promote(candidates[1], place / MODEL, keep=2)
+    assert roll_back(place / MODEL) == second
+    last = promote(candidates[2], place / MODEL, keep=2)
+    folders = [x.name for x in (place / "model.versions").iterdir() if x.is_dir()]
+    assert sorted(folders) == sorted([second, last, "notes"])
+    assert first not in folders
+
+
 def test_a_model_that_is_a_link_elsewhere_is_not_promoted(place, candidates, tmp_path):
     link = tmp_path / "current"
     link.symlink_to(place / MODEL)
