@@ -28,6 +28,7 @@ from recjax.data.dataset import Data
 from recjax.data.splits import load_data
 from recjax.data.text.packing import Tokens
 from recjax.evaluation.evaluator import Evaluator
+from recjax.inference.files import MODEL, check_target
 from recjax.models.encoders.directory import weights_version
 from recjax.models.recommender import Recommender, make_model
 from recjax.reporting.data_report import (
@@ -75,8 +76,14 @@ def open_run(
       lock: lock of the run directory, which is checked before each save.
 
     Raises:
-      UserError: data, weights or names that do not fit, or too small a disk.
+      UserError: data, weights or names that do not fit, too small a disk, or a file of
+        the user where the model will be written.
     """
+    workdir = planned_workdir or folder
+    # The model is written last. What is in its place is found now; a finished run may
+    # have a link there, to a version that was promoted.
+    if config.report.save_model and not (workdir / "results.json").exists():
+        check_target(workdir / MODEL)
     # Before the first array: the options change what JAX computes.
     cache_warning = configure_jax()
     mesh = make_mesh(config.mesh)

@@ -294,6 +294,36 @@ def test_a_finished_run_gets_a_model_and_a_page_later(ids_only, tmp_path, capsys
     assert (tmp_path / "model" / "manifest.json").exists()
 
 
+@pytest.mark.parametrize("kind", ["file", "directory", "link"])
+def test_a_place_without_room_for_the_model_is_refused_first(ids_only, tmp_path, kind):
+    """The model is written after the training, which would be lost."""
+    c, run = changed(ids_only, report__save_model=True), tmp_path / "run"
+    run.mkdir()
+    (run / ".recjax").write_text('{"kind": "run"}\n')
+    if kind == "file":
+        (run / "model").write_text("mine")
+    elif kind == "directory":
+        (run / "model").mkdir()
+        (run / "model" / "notes.txt").write_text("mine")
+    else:
+        (run / "model").symlink_to("elsewhere")
+    for start in (train.run, dry_run):
+        with pytest.raises(UserError, match="run/model: (exists and has|is a link)"):
+            start(c, str(run))
+    assert not (run / "checkpoints").exists()
+
+
+def test_a_finished_run_with_a_promoted_model_is_shown(ids_only, tmp_path):
+    c = changed(ids_only, report__save_model=True)
+    first = train.run(c, str(tmp_path))
+    (tmp_path / "model.versions").mkdir()
+    (tmp_path / "model").rename(tmp_path / "model.versions" / "0123456789ab")
+    (tmp_path / "model").symlink_to("model.versions/0123456789ab")
+    assert train.run(c, str(tmp_path)) == first
+    dry_run(c, str(tmp_path))
+    assert (tmp_path / "model").is_symlink()
+
+
 def test_backups_of_logs_are_not_deleted(ids_only, tmp_path, monkeypatch):
     """Only files that a run has written are cut back when it resumes."""
     monkeypatch.setattr(train, "_finish", lambda *_: {})  # the run stays unfinished
