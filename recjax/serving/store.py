@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
 RETRACTION = "retraction"  # the kind of an event that takes back earlier ones
+SHOWN, HIDDEN, DELETED = "added", "hidden", "deleted"  # states of a stored item
 SEPARATOR = "\x1f"  # between the ids of the items of an event; refused in ids
 
 
@@ -63,7 +64,7 @@ class StoredItem(NamedTuple):
     id: str
     text: str
     title: str
-    state: str  # "added", "hidden" or "deleted"
+    state: str  # SHOWN, HIDDEN or DELETED
 
 
 class StoreError(Exception):

@@ -5,7 +5,13 @@ import pytest
 from recjax.serving import redis_store, sqlite_store
 from recjax.serving.limits import QueueFull
 from recjax.serving.open_store import open_store
-from recjax.serving.store import EventConflict, NewEvent, StoredItem, StoreError
+from recjax.serving.store import (
+    SHOWN,
+    EventConflict,
+    NewEvent,
+    StoredItem,
+    StoreError,
+)
 
 EVENT = NewEvent("e1", "interaction", "alice", 1.0, ("50", "51"))
 
@@ -49,7 +55,7 @@ def test_jobs_that_fail_fail_alone_and_the_store_goes_on(opened):
         opened.add(EVENT._replace(id="e2", user="\ud800")),
         opened.add(EVENT._replace(user="bob")),
         opened.put_items(
-            [StoredItem("i0", "", "", "added"), StoredItem("i1", 2**70, "", "\ud800")]
+            [StoredItem("i0", "", "", SHOWN), StoredItem("i1", 2**70, "", "\ud800")]
         ),
         opened.history("alice", 2**70),
         opened.add(EVENT._replace(id="e3")),

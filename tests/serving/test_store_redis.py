@@ -8,10 +8,10 @@ import pytest
 from recjax.common.errors import UserError
 from recjax.serving import redis_store
 from recjax.serving.open_store import open_store
-from recjax.serving.store import NewEvent, StoredItem, StoreError
+from recjax.serving.store import SHOWN, NewEvent, StoredItem, StoreError
 
 EVENT = NewEvent("e1", "interaction", "1", 1.0, ("i1",))
-ITEM = StoredItem("i1", "text", "title", "added")
+ITEM = StoredItem("i1", "text", "title", SHOWN)
 
 
 @pytest.mark.parametrize(
