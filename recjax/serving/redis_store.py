@@ -132,9 +132,9 @@ class RedisStore:
 
     def put_items(self, items: Sequence[StoredItem]) -> "Future[None]":
         def job() -> None:
+            end = self._db.incrby(PREFIX + "positions", len(items)) + 1
             pipe = self._db.pipeline(transaction=True)
-            for item in items:
-                position = self._db.incr(PREFIX + "positions")
+            for position, item in enumerate(items, end - len(items)):
                 pipe.zadd(PREFIX + "items", {item.id: position}, nx=True)
                 pipe.hset(_item_key(item.id), mapping=item._asdict())
             pipe.execute()

@@ -111,3 +111,17 @@ def test_a_redis_that_does_not_answer_fails_all_that_wait(monkeypatch, redis):
         redis.process.send_signal(signal.SIGCONT)
     assert store.add(EVENT._replace(id="after")).result(timeout=20) > 1
     store.close()
+
+
+def test_items_keep_their_order_and_get_their_positions_at_once(redis, opened):
+    import redis as library
+
+    db = library.Redis.from_url(redis.url)
+    db.config_resetstat()
+    items = [ITEM._replace(id=f"i{i}") for i in (9, 1, 3, 2, 3)]
+    opened.put_items(items).result()
+    assert db.info("commandstats")["cmdstat_incrby"]["calls"] == 1
+    opened.put_items([]).result()
+    opened.put_items([ITEM._replace(id="i0")]).result()
+    found = [item.id for item in opened.items().result()]
+    assert found == ["i1", "i9", "i3", "i2", "i0"]
