@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from recjax.common.errors import UserError, first_line
 from recjax.serving.limits import MAX_QUEUE, QueueFull
@@ -71,6 +71,7 @@ class RedisStore:
         # One retry, at once: of a connection that Redis has closed since it was used.
         retry = Retry(NoBackoff(), 1)
         try:
+            _split_address(url)
             self._db = redis.Redis.from_url(
                 url,
                 decode_responses=True,
@@ -239,10 +240,32 @@ def _event(sequence: str, row: dict[str, str]) -> Event:
 
 
 def shown_address(url: str) -> str:
-    """Returns the scheme and the host of an address; the rest may hold a password."""
+    """Returns the scheme, host, port and database of an address, without its password.
+
+    An address that is not valid is shown by its scheme alone.
+    """
     scheme = url.partition(":")[0]
     try:
-        host = urlsplit(url).hostname or ""
+        parts = _split_address(url)
     except ValueError:
-        host = ""
-    return f"{scheme}://{host}"
+        return f"{scheme}://"
+    place = parts.netloc.rpartition("@")[2]  # without the user and the password
+    database = parse_qs(parts.query).get("db", [""])[0]
+    if scheme == "unix":
+        place += parts.path
+    else:
+        database = database or parts.path.strip("/")
+    return f"{scheme}://{place}" + (f"/{database}" if database.isdecimal() else "")
+
+
+def _split_address(url: str) -> SplitResult:
+    """Splits an address.
+
+    Raises:
+      ValueError: the address is not valid.
+    """
+    parts = urlsplit(url)
+    _ = parts.port  # raises ValueError if it is no number
+    if "@" in parts.path + parts.query + parts.fragment:
+        raise ValueError("a password with /, ? or # was taken for a host")
+    return parts

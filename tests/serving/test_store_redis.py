@@ -1,5 +1,6 @@
 """Redis as a store: addresses with passwords, foreign data, no answer."""
 
+import re
 import signal
 import time
 
@@ -19,12 +20,15 @@ ITEM = StoredItem("i1", "text", "title", SHOWN)
     [
         ("postgres://u:SECRET@h/db", "--store: 'postgres://h' begins with none of"),
         ("Postgres://u:SECRET@h/db", "--store: 'Postgres://h' begins with none of"),
-        ("REDIS://u:SECRET@127.0.0.1:1/0", "store redis://127.0.0.1: Error"),
-        ("redis://127.0.0.1:1/0?password=SECRET", "store redis://127.0.0.1: Error"),
-        ("unix:///nowhere?password=SECRET", "store unix://: Error"),
-        ("redis://u:SECRET/1@h:1/0", "store redis://u: the address is not valid"),
-        ("redis://127.0.0.1:1/0?pasword=SECRET", "store redis://127.0.0.1: the addr"),
+        ("REDIS://u:SECRET@127.0.0.1:1/0", "store redis://127.0.0.1:1/0: Error"),
+        ("redis://127.0.0.1:1?password=SECRET&db=2", "store redis://127.0.0.1:1/2: E"),
+        ("unix:///nowhere?password=SECRET", "store unix:///nowhere: Error"),
+        ("redis://u:SECRET/1@h:1/0", "store redis://: the address is not valid"),
+        ("redis://u:1/SECRET@h:1/0", "store redis://: the address is not valid"),
+        ("redis://u:1?SECRET@h:1/0", "store redis://: the address is not valid"),
+        ("redis://127.0.0.1:1/0?pasword=SECRET", "store redis://127.0.0.1:1/0: the ad"),
         ("redis://u:SECRET@[h/0", "store redis://: the address is not valid"),
+        ("redis://[::1]:1/SECRET", "store redis://[::1]:1: Error"),
         ("redis:", "--store: 'redis:' begins an address, which needs //"),
         ("redis:u:SECRET@h:6379", "--store: 'redis:' begins an address"),
         ("u:SECRET@h:6379/0", "--store: 'u:' begins an address"),
@@ -81,7 +85,7 @@ def test_foreign_data_are_an_error_in_one_line(redis, opened, command, call, mes
     arguments = {"item": ("i1",), "history": ("1",)}.get(call, ())
     with pytest.raises(StoreError, match=message) as e:
         getattr(opened, call)(*arguments).result(timeout=20)
-    assert str(e.value).startswith("redis://127.0.0.1: ")
+    assert str(e.value).startswith(f"{redis.url}: ")
     assert "\n" not in str(e.value)
     assert opened.add(EVENT).result(timeout=20) == 1
 
@@ -104,7 +108,7 @@ def test_a_redis_that_does_not_answer_fails_all_that_wait(monkeypatch, redis):
         start = time.monotonic()
         jobs = [store.add(EVENT._replace(id=str(i))) for i in range(20)]
         for job in jobs:
-            with pytest.raises(StoreError, match=r"^redis://127\.0\.0\.1: "):
+            with pytest.raises(StoreError, match=f"^{re.escape(redis.url)}: "):
                 job.result(timeout=30)
         assert time.monotonic() - start < 3
     finally:
