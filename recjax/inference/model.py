@@ -3,10 +3,10 @@
 import functools
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import polars as pl
@@ -43,7 +43,6 @@ from recjax.inference.lists import (
 from recjax.inference.new_items import read_items, render
 from recjax.inference.parts import (
     ADDED,
-    STATE,
     ItemVectors,
     ModelParts,
     make_item_table,
@@ -54,23 +53,39 @@ from recjax.models.recommender import Recommender, make_model
 from recjax.runtime.mesh import check_devices
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def consistent(
+    method: Callable[Concatenate["Model", P], R],
+) -> Callable[Concatenate["Model", P], R]:
+    """Makes a method read the model of one moment, though other threads add items."""
+
+    @functools.wraps(method)
+    def read(self: "Model", *args: P.args, **kwargs: P.kwargs) -> R:
+        return method(self._snapshot(), *args, **kwargs)
+
+    return read
+
+
 class Model:
     """A trained recommender.
 
     Ids are those of the files that it was trained on, as strings or whole numbers.
     Tables are polars frames, and a pandas frame gives a pandas frame back. Several
-    threads may add items.
+    threads may add items and read the model: each call reads the items that there were
+    at its start.
 
     Attributes:
       parts: what the model consists of.
+      ids: finds items, users and histories by their ids.
     """
 
     def __init__(self, parts: ModelParts):
         self.parts = parts
+        self.ids = IdIndex(parts)
         self._adding = threading.Lock()  # threads that add items do so in turn
-        # Ids, biases and fused baselines know only the items of the training; others
-        # follow them.
-        self._base_items = int((parts.items[STATE] != ADDED).sum())
 
     @classmethod
     def from_pretrained(cls, name: str | Path, revision: str | None = None) -> "Model":
@@ -98,6 +113,7 @@ class Model:
             ) from None
         return model
 
+    @consistent
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the model to a directory, with all items that were added.
 
@@ -152,11 +168,7 @@ class Model:
         """The users whose histories the model has."""
         return self.ids.users
 
-    @functools.cached_property
-    def ids(self) -> IdIndex:
-        """Finds items, users and histories by their ids."""
-        return IdIndex(self.parts)
-
+    @consistent
     def recommend(
         self,
         users: Any = None,
@@ -201,6 +213,7 @@ class Model:
         columns = [label, "rank", "item", "title", "score", "source"]
         return like(named.select(columns), histories)
 
+    @consistent
     def score(
         self,
         items: Iterable[Any] | None = None,
@@ -235,6 +248,7 @@ class Model:
         parts = [model._scores(part)[:, chosen] for part in chunks(rows)]
         return np.concatenate(parts) if parts else np.zeros((0, len(chosen)))
 
+    @consistent
     def similar(
         self,
         items: Iterable[Any] | None = None,
@@ -309,10 +323,21 @@ class Model:
             added = self._with_items(ids, texts, titles)
             self.__dict__ = {**added.__dict__, "_adding": self._adding}
 
+    def _snapshot(self) -> "Model":
+        """Returns the model of this moment; items that are added later are not in it.
+
+        Both share their attributes until then, so that what one of them has computed
+        from the parts is there for the other.
+        """
+        model = object.__new__(type(self))
+        model.__dict__ = self.__dict__
+        return model
+
     def __reduce__(self) -> tuple[type["Model"], tuple[ModelParts]]:
         """Pickles and copies the parts alone; all else is made from them."""
         return type(self), (self.parts,)
 
+    @consistent
     def evaluate(
         self,
         histories: Any,
@@ -336,6 +361,7 @@ class Model:
         sizes = cut_offs(ks)
         return metrics(self._counts(histories, targets, mask_seen), sizes)
 
+    @consistent
     def ranks(
         self,
         histories: Any,
@@ -405,7 +431,7 @@ class Model:
         return Fusion(
             parts.fusion,
             parts.config.head.fusion_floor,
-            self._base_items,
+            parts.num_trained,
             parts.config.data.history_length,
         )
 
@@ -459,7 +485,9 @@ class Model:
     @functools.cached_property
     def recommender(self) -> Recommender:
         """The module whose parameters the model has."""
-        return make_model(self.parts.config, self._base_items, self._encoder_config)
+        return make_model(
+            self.parts.config, self.parts.num_trained, self._encoder_config
+        )
 
     @property
     def encoder_layers(self) -> int:

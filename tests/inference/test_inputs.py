@@ -14,6 +14,7 @@ import recjax
 from recjax.common.errors import UserError
 from recjax.inference.ids import IdIndex
 from recjax.inference.inputs import id_column, id_text
+from recjax.inference.model import Model
 from recjax.inference.parts import ItemVectors, ModelParts, make_item_table
 
 ROWS = {"user_id": ["a", "a", "b"], "item_id": ["i1", "i2", "i3"]}
@@ -267,6 +268,52 @@ def test_items_of_several_threads_are_all_added(finished):
     assert not failed
     assert len(model.items) == size + 24
     assert model.items["id"].n_unique() == size + 24
+
+
+def test_a_model_is_read_while_items_are_added(finished, tmp_path):
+    """Fused scores, ids and vectors of one call are of the same items."""
+    model = recjax.load(finished)
+    users, items, failed = model.users[:3], model.items["id"][:2], []
+    done = threading.Event()
+
+    def read():
+        try:
+            while not done.is_set():
+                size = len(model.items)
+                lists = model.recommend(users=users, k=1000, exclude_seen=False)
+                assert len(lists) >= size * len(users)
+                model.score(model.items["id"], users=users)
+                model.similar(items, k=3)
+                model.ranks([items] * 2, items)
+        except Exception as e:
+            failed.append(e)
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(6):
+        model.add_items({f"t {number}": "one two drama"})
+    model.save_pretrained(tmp_path / "model")
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not failed
+
+
+def test_items_that_are_added_during_a_call_are_not_in_it(finished, monkeypatch):
+    model = recjax.load(finished)
+    size, fused_scores = len(model.items), Model.fused_scores
+
+    def add_first(self, histories):
+        if len(model.items) == size:
+            model.add_items({"new": "one two drama"})
+        return fused_scores(self, histories)
+
+    monkeypatch.setattr(Model, "fused_scores", add_first)
+    lists = model.recommend(users=model.users[:1], k=1000, exclude_seen=False)
+    assert len(lists) == size
+    lists = model.recommend(users=model.users[:1], k=1000, exclude_seen=False)
+    assert len(lists) == size + 1
 
 
 @pytest.mark.parametrize(
