@@ -308,7 +308,7 @@ def test_a_place_without_room_for_the_model_is_refused_first(ids_only, tmp_path,
     else:
         (run / "model").symlink_to("elsewhere")
     for start in (train.run, dry_run):
-        with pytest.raises(UserError, match="run/model: (exists and has|is a link)"):
+        with pytest.raises(UserError, match=r"run/model: (exists and has|is a link)"):
             start(c, str(run))
     assert not (run / "checkpoints").exists()
 
