@@ -1,6 +1,7 @@
 """Opens the store that a name stands for."""
 
 import re
+from pathlib import Path
 
 from recjax.common.errors import UserError
 from recjax.common.files import user_path
@@ -36,10 +37,19 @@ def open_store(name: str, option: str, *, create: bool = True) -> Store:
             "write ./NAME for a file with a colon in its name"
         )
     path = user_path(name, option)
+    try:
+        _check_path(path, option, create)
+    except OSError as e:
+        raise UserError(f"{option}: {path}: {e.strerror}") from None
+    return SqliteStore(path, create=create)
+
+
+def _check_path(path: Path, option: str, create: bool) -> None:
     if path.is_dir():
         raise UserError(f"{option}: {path}: is a directory")
     if not path.parent.is_dir():
         raise UserError(f"{option}: {path.parent}: no such directory")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{option}: {path}: is not a regular file")
     if not create and not path.exists():
         raise UserError(f"{option}: {path}: no such file")
-    return SqliteStore(path, create=create)

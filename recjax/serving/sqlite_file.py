@@ -62,8 +62,6 @@ def open_file(
     try:
         tables = _read_tables(path)
         _check_tables(path, tables, create)
-        if create:
-            path.parent.mkdir(parents=True, exist_ok=True)
         db = _connect(path, "rwc" if create else "rw")
         try:
             _complete(db, path, tables)
@@ -112,8 +110,6 @@ def _read_tables(path: Path) -> dict[str, set[str]]:
     """Returns the columns of a file's tables, without changing it; {} if it is new."""
     if not path.exists():
         return {}
-    if not path.is_file():
-        raise UserError(f"store {path}: is not a file")
     with path.open("rb") as file:
         start = file.read(len(HEADER))
     if not start:

@@ -1,6 +1,7 @@
 """The SQLite file of a store: foreign files, locks, and files that are deleted."""
 
 import hashlib
+import os
 import shutil
 import sqlite3
 import threading
@@ -74,6 +75,23 @@ def test_a_file_that_is_no_database_is_refused_as_it_is(tmp_path, content):
     with pytest.raises(UserError, match=r"note\.txt: is not an SQLite file"):
         open_store(str(path), "--store")
     assert contents(tmp_path) == {"note.txt": hashlib.md5(content).hexdigest()}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("folder", "--store: {}: is a directory"),
+        ("pipe", "--store: {}: is not a regular file"),
+        ("n" * 300, "--store: {}: File name too long"),
+    ],
+)
+def test_a_path_that_cannot_be_a_file_is_refused(tmp_path, name, message):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError) as e:
+        open_store(str(tmp_path / name), "--store")
+    assert str(e.value) == message.format(tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "pipe"}
 
 
 def test_an_empty_file_becomes_a_store_only_to_write(tmp_path):
