@@ -1,4 +1,4 @@
-"""Opens the store that a name stands for."""
+"""Opens an event store by its name."""
 
 import re
 from pathlib import Path

@@ -35,13 +35,9 @@ insert into store (identity)
   select lower(hex(randomblob(16))) where not exists (select 1 from store);
 commit;
 """
-COLUMNS = {
-    "events": {"sequence", "id", "kind", "user", "timestamp", "items", "received"},
-    "items": {"position", "id", "text", "title", "state"},
-    "store": {"identity"},
-}
 # Devices and inodes of a file and of its log; None for one that does not exist.
-Version = list[tuple[int, int] | None]
+FileIds = list[tuple[int, int] | None]
+Tables = dict[str, set[str]]  # names of columns, by table
 
 
 def open_file(
@@ -64,7 +60,9 @@ def open_file(
         _check_tables(path, tables, create)
         db = _connect(path, "rwc" if create else "rw")
         try:
-            _complete(db, path, tables)
+            _check_damage(db, path)
+            db.execute("pragma journal_mode = wal")
+            _create_tables(db, tables)
             return db, _connect(path, "rw")
         except BaseException:
             db.close()
@@ -89,9 +87,9 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     return db
 
 
-def file_version(path: Path) -> Version:
-    """Returns what changes when the file of a store, or its log, is replaced."""
-    found: Version = []
+def file_ids(path: Path) -> FileIds:
+    """Returns the device and inode of the file of a store, and of its log."""
+    found: FileIds = []
     for name in (path, _log(path)):
         try:
             status = os.stat(name)
@@ -102,11 +100,11 @@ def file_version(path: Path) -> Version:
 
 
 def _log(path: Path) -> str:
-    """Returns the path of the log that SQLite keeps beside the file."""
+    """Returns the path of the log that SQLite keeps next to the file."""
     return f"{os.path.realpath(path)}-wal"
 
 
-def _read_tables(path: Path) -> dict[str, set[str]]:
+def _read_tables(path: Path) -> Tables:
     """Returns the columns of a file's tables, without changing it; {} if it is new."""
     if not path.exists():
         return {}
@@ -119,32 +117,49 @@ def _read_tables(path: Path) -> dict[str, set[str]]:
     # Without a log everything is in the file itself, and SQLite must not make a log.
     log = Path(_log(path))
     has_log = log.exists() and log.stat().st_size > 0
-    tables: dict[str, set[str]] = {}
     with closing(_connect(path, "ro" if has_log else "ro&immutable=1")) as db:
-        rows = db.execute(
-            "select t.name, c.name from sqlite_master t, pragma_table_info(t.name) c"
-            " where t.type in ('table', 'view') and t.name not like 'sqlite_%'"
-        )
-        for table, column in rows:
-            tables.setdefault(table, set()).add(column)
-    return tables
+        return _tables(db)
 
 
-def _check_tables(path: Path, tables: dict[str, set[str]], create: bool) -> None:
-    if not tables and not create:
-        raise UserError(f"store {path}: is empty; a store is made by recjax.serve")
-    own = tables.keys() & COLUMNS.keys()
-    if tables and (
-        "events" not in own or any(tables[name] != COLUMNS[name] for name in own)
+def _tables(db: sqlite3.Connection) -> Tables:
+    """Returns the columns of all tables and views but those of SQLite itself."""
+    found: Tables = {}
+    rows = db.execute(
+        "select t.name, c.name from sqlite_master t, pragma_table_info(t.name) c"
+        " where t.type in ('table', 'view') and t.name not like 'sqlite_%'"
+    )
+    for table, column in rows:
+        found.setdefault(table, set()).add(column)
+    return found
+
+
+def _schema_tables() -> Tables:
+    """Returns the columns of the tables that a store has."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        db.executescript(SCHEMA)
+        return _tables(db)
+
+
+def _check_tables(path: Path, tables: Tables, create: bool) -> None:
+    """Refuses the file of another program; a store may lack all tables but `events`."""
+    if not tables:
+        if not create:
+            raise UserError(f"store {path}: is empty; a store is made by recjax.serve")
+        return
+    own = _schema_tables()
+    if "events" not in tables or any(
+        tables[name] != own[name] for name in tables.keys() & own.keys()
     ):
         raise UserError(f"store {path}: is an SQLite file of another program")
 
 
-def _complete(db: sqlite3.Connection, path: Path, tables: dict[str, set[str]]) -> None:
-    """Checks a file for damage, and makes the tables that it does not have."""
+def _check_damage(db: sqlite3.Connection, path: Path) -> None:
     found = db.execute("pragma quick_check").fetchone()[0]
     if found != "ok":
         raise UserError(f"store {path}: is damaged ({found.splitlines()[0]})")
-    db.execute("pragma journal_mode = wal")
-    if not COLUMNS.keys() <= tables.keys():  # else it may be locked, or read-only
+
+
+def _create_tables(db: sqlite3.Connection, tables: Tables) -> None:
+    """Creates the tables that the file lacks; one that has all may be locked."""
+    if not _schema_tables().keys() <= tables.keys():
         db.executescript(SCHEMA)

@@ -15,7 +15,7 @@ from typing import Any
 
 from recjax.common.errors import first_line
 from recjax.serving.limits import MAX_QUEUE, QueueFull
-from recjax.serving.sqlite_file import file_version, open_file
+from recjax.serving.sqlite_file import file_ids, open_file
 from recjax.serving.store import (
     SEPARATOR,
     Event,
@@ -46,7 +46,7 @@ class SqliteStore:
     def __init__(self, path: Path, *, create: bool = True):
         self.path = path
         writing, reading = open_file(path, create=create)
-        self._version = file_version(path)
+        self._file_ids = file_ids(path)
         self._writer = _Worker(writing, "begin immediate", path, self._check_file)
         self._reader = _Worker(reading, "begin", path)
 
@@ -130,8 +130,8 @@ class SqliteStore:
         self._reader.close()
 
     def _check_file(self) -> None:
-        """Raises StoreError if what was written is in no file any more."""
-        if file_version(self.path) != self._version:
+        """Raises StoreError if the file or its log was deleted or replaced."""
+        if file_ids(self.path) != self._file_ids:
             raise StoreError(
                 f"{self.path}: the file, or its log with the ending -wal, was deleted "
                 "or replaced while it was in use; start the service again"
@@ -195,7 +195,13 @@ class _Worker:
                 batch.append(self._jobs.get())
             ended = None in batch
             # A job whose caller has gone is cancelled, and does not run.
-            self._run([x for x in batch if x and x[1].set_running_or_notify_cancel()])
+            self._run(
+                [
+                    (job, future)
+                    for job, future in filter(None, batch)
+                    if future.set_running_or_notify_cancel()
+                ]
+            )
         self._db.close()
 
     def _run(self, batch: list[tuple[Any, Future[Any]]]) -> None:

@@ -52,9 +52,9 @@ def apply_events(
     items = [(item, 0) for item in history]
     for event in events:
         if event.kind == RETRACTION:
-            items = [(x, sequence) for x, sequence in items if x not in event.items]
+            items = [entry for entry in items if entry[0] not in event.items]
         else:
-            items += [(x, event.sequence) for x in event.items]
+            items += [(item, event.sequence) for item in event.items]
     return items
 
 
