@@ -17,7 +17,6 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -52,6 +51,7 @@ from recjax.inference.frames import read_parquet
 from recjax.inference.parts import ItemVectors, ModelParts
 from recjax.inference.versions import MANIFEST, restore_link
 from recjax.models.encoders.directory import SETTINGS
+from recjax.runtime.locks import MARK, directory_lock
 
 FORMAT = 1  # raised when older versions could not read the files
 MODEL = "model"  # name of the directory in a run directory
@@ -59,7 +59,8 @@ CONFIG, GOLDEN, CARD = "config.json", "golden.json", "README.md"
 PARAMS, VECTORS = "model.safetensors", "item_vectors.safetensors"
 ITEMS, HISTORIES = "items.parquet", "histories.parquet"
 ENCODER = "encoder"
-TEMPORARY = ".recjax-model-"  # begins the name of a directory that is being written
+NEW, OLD = "new", "old"  # models in a temporary directory
+TEMPORARY = ".recjax-model."  # and a name: the directory where that model is written
 
 
 def save_parts(
@@ -80,18 +81,44 @@ def save_parts(
     check_target(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        own = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
-        try:
-            new = own / "new"
+        with _temporary_folder(folder) as own:
+            new = own / NEW
             new.mkdir()  # with the permissions of any new directory
             _write(parts, new, golden, card)
-            _replace(new, folder, own / "old")
-        finally:
-            shutil.rmtree(own / "new", ignore_errors=True)
-            with contextlib.suppress(OSError):  # holds the old model after a failure
-                own.rmdir()
+            _replace(new, folder, own / OLD)
     except OSError as e:
         raise _unwritable(folder, e) from None
+
+
+@contextlib.contextmanager
+def _temporary_folder(folder: Path) -> Iterator[Path]:
+    """Yields a locked directory next to a model's, in which a new model is written.
+
+    What a program that was killed has left there is deleted. If it was killed while it
+    replaced the old model, that one is moved back to its place.
+
+    Raises:
+      UserError: another process uses the directory, or it has files of the user.
+      OSError: it cannot be written.
+    """
+    own = folder.with_name(TEMPORARY + folder.name)
+    own.mkdir(exist_ok=True)
+    new, old = own / NEW, own / OLD
+    with directory_lock(own, "model", "model"):
+        shutil.rmtree(new, ignore_errors=True)
+        if old.exists():
+            if is_model(folder):
+                shutil.rmtree(old)
+            else:
+                os.replace(old, folder)
+        try:
+            yield own
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+            if not old.exists():  # it does after a failure that could not be undone
+                (own / MARK).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    own.rmdir()
 
 
 def check_target(folder: Path) -> None:

@@ -52,7 +52,6 @@ from recjax.models.encoders.huggingface import load_config
 from recjax.models.recommender import Recommender, make_model
 from recjax.runtime.mesh import check_devices
 
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -8,7 +8,14 @@ import pytest
 import recjax
 from recjax.common.errors import UserError
 from recjax.inference import files
-from recjax.inference.files import CONFIG, check_target, load_parts, save_parts
+from recjax.inference.files import (
+    CONFIG,
+    check_files,
+    check_target,
+    load_parts,
+    save_parts,
+)
+from tests.feedback.test_promotion import until_complete
 
 
 @pytest.fixture
@@ -123,6 +130,59 @@ def test_a_failed_save_leaves_the_old_model(parts, tmp_path, monkeypatch, failin
     assert card.read_text() == "old\n"
     assert (card.parent == folder) == (failing != {2, 3})
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_save_after_one_that_was_killed_leaves_the_model_alone(parts, tmp_path):
+    """Wherever it is killed a whole model is there, at last in its place."""
+    folder = tmp_path / "model"
+    save(parts, folder)
+
+    def after():
+        (found, *_) = [x.parent for x in tmp_path.rglob("manifest.json")]
+        check_files(found)
+        save(parts, folder)
+        assert [x.name for x in tmp_path.iterdir()] == ["model"]
+        check_files(folder)
+
+    number = until_complete(lambda: save(parts, folder), lambda: None, after)
+    assert number > 5
+    assert [x.name for x in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_old_model_is_put_back_after_a_kill_between_the_renames(parts, tmp_path):
+    own, folder = tmp_path / ".recjax-model.model", tmp_path / "model"
+    save(parts, own / "old")
+    (own / ".recjax").write_text('{"kind": "model"}\n')
+    (own / "old" / "README.md").write_text("old\n")
+
+    def fail(*_):
+        assert (folder / "README.md").read_text() == "old\n"
+        raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "_write", fail)
+        with pytest.raises(UserError, match="No space left"):
+            save(parts, folder)
+    assert [x.name for x in tmp_path.iterdir()] == ["model"]
+
+
+def test_two_programs_do_not_save_into_one_place_at_a_time(parts, tmp_path):
+    folder = tmp_path / "model"
+    with (
+        files._temporary_folder(folder),
+        pytest.raises(UserError, match=r"\.recjax-model\.model: .* is using it"),
+    ):
+        save(parts, folder)
+    save(parts, folder)
+
+
+def test_files_of_the_user_in_the_temporary_directory_are_kept(parts, tmp_path):
+    other = tmp_path / ".recjax-model.model" / "new" / "notes.txt"
+    other.parent.mkdir(parents=True)
+    other.write_text("mine")
+    with pytest.raises(UserError, match=r"is not empty \(new\)"):
+        save(parts, tmp_path / "model")
+    assert other.read_text() == "mine"
 
 
 @pytest.mark.parametrize("place", ["file/model", "file/deep/model", "file"])
