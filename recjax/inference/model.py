@@ -379,10 +379,10 @@ class Model:
         targets_R = self.ids.items(targets, "targets")
         if len(rows) != len(targets_R):
             raise UserError(
-                f"evaluate: {len(rows)} histories, {len(targets_R)} targets"
+                f"targets: {len(targets_R)} targets for {len(rows)} histories"
             )
         if not rows:
-            raise UserError("evaluate: no histories")
+            raise UserError("histories: there are none")
         mask = self.parts.config.eval.mask_seen if mask_seen is None else mask_seen
         return count_candidates(self._scores, rows, targets_R, mask)
 
