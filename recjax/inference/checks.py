@@ -9,32 +9,35 @@ import numpy as np
 import polars as pl
 
 from recjax.common.errors import UserError
+from recjax.inference.inputs import show
 from recjax.inference.parts import (
     ADDED,
+    COPY,
     CURSOR,
     EVENTS,
+    HISTORY_SCHEMA,
     ITEM,
+    ITEMS,
     STATE,
     STORE,
     TRAINED,
     UNTRAINED,
+    USER,
     ModelParts,
     make_item_table,
 )
 
 LIBRARY = "recjax"
-USER, ITEMS = "user", "items"  # columns of the table of histories
 MAX_SEQUENCE = 2**63 - 1  # of an event, in SQLite
-COPY = "copy the directory again"
 
 
-def check_config(content: dict[str, Any], path: Path, number_format: int) -> None:
+def check_config(content: dict[str, Any], path: Path, supported_format: int) -> None:
     """Checks `config.json`, except for the config of the run.
 
     Args:
       content: of the file.
       path: of the file, for errors.
-      number_format: the format that this version reads.
+      supported_format: the format that this version reads.
 
     Raises:
       UserError: another library or version wrote it, or a value is of a wrong type.
@@ -42,13 +45,13 @@ def check_config(content: dict[str, Any], path: Path, number_format: int) -> Non
     if content.get("library_name") != LIBRARY:
         found = content.get("library_name")
         raise UserError(
-            f"{path}: library_name is {_short(found)}, and only models of "
+            f"{path}: library_name is {show(found)}, and only models of "
             f"{LIBRARY!r} can be loaded"
         )
-    if content.get("format") != number_format:
+    if content.get("format") != supported_format:
         raise UserError(
-            f"{path}: is of format {_short(content.get('format'))}, and this version "
-            f"of recjax reads {number_format}; use the version that wrote it"
+            f"{path}: is of format {show(content.get('format'))}, and this version "
+            f"of recjax reads {supported_format}; use the version that wrote it"
         )
     for key in ("about", "fusion", "run"):
         if not isinstance(content.get(key), dict):
@@ -66,13 +69,13 @@ def _check_about(about: dict[str, Any], path: Path) -> None:
     cursor = about.get(CURSOR, 0)
     if type(cursor) is not int or not 0 <= cursor <= MAX_SEQUENCE:
         raise UserError(
-            f"{path}: about.cursor is {_short(cursor)}, and not the sequence of an "
+            f"{path}: about.cursor is {show(cursor)}, and not the sequence of an "
             f"event; {COPY}"
         )
     store = about.get(STORE, "0")
     if not isinstance(store, str) or not re.fullmatch("[0-9a-f]{1,64}", store):
         raise UserError(
-            f"{path}: about.store is {_short(store)}, and not the identity of a store; "
+            f"{path}: about.store is {show(store)}, and not the identity of a store; "
             f"{COPY}"
         )
     metrics = about.get("metrics", {})
@@ -102,15 +105,14 @@ def check_items(items: pl.DataFrame, number: Any, path: Path) -> None:
     _check_schema(items, dict(make_item_table([], [], [], [], []).schema), path)
     if type(number) is not int or number != len(items) or not number:
         raise UserError(
-            f"{path}: has {len(items):,} items, and num_items is {_short(number)}; "
-            f"{COPY}"
+            f"{path}: has {len(items):,} items, and num_items is {show(number)}; {COPY}"
         )
     if items[ITEM].n_unique() != len(items):
         raise UserError(f"{path}: an id appears twice")
     if items[EVENTS].min() < 0:  # type: ignore[operator]
         raise UserError(f"{path}: has a negative number of events")
-    if unknown := set(items[STATE]) - {TRAINED, UNTRAINED, ADDED}:
-        raise UserError(f"{path}: {_short(min(unknown))} is not a state of an item")
+    if unknown := set(items[STATE].unique()) - {TRAINED, UNTRAINED, ADDED}:
+        raise UserError(f"{path}: {show(min(unknown))} is not a state of an item")
     if not (items[STATE] == ADDED).is_sorted():
         raise UserError(f"{path}: an item that was added is before one that was not")
 
@@ -122,7 +124,7 @@ def check_histories(histories: pl.DataFrame, num_items: int, path: Path) -> None
       UserError: a column is missing, a user appears twice, or a history has an item
         that is not in the catalogue.
     """
-    _check_schema(histories, {USER: pl.String, ITEMS: pl.List(pl.Int32)}, path)
+    _check_schema(histories, HISTORY_SCHEMA, path)
     if histories[USER].n_unique() != len(histories):
         raise UserError(f"{path}: a user appears twice")
     lists = histories[ITEMS]
@@ -176,9 +178,3 @@ def check_finite(parts: ModelParts, folder: Path) -> None:
     for name, array in {**parts.params, **vars(parts.vectors)}.items():
         if not np.isfinite(array).all():
             raise UserError(f"{folder}: {name} has values that are not finite")
-
-
-def _short(value: Any) -> str:
-    """Describes a value of a file in a few characters."""
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -48,7 +48,7 @@ from recjax.inference.checks import (
     check_vectors,
 )
 from recjax.inference.frames import read_parquet
-from recjax.inference.parts import ItemVectors, ModelParts
+from recjax.inference.parts import COPY, ItemVectors, ModelParts
 from recjax.inference.versions import MANIFEST, restore_link
 from recjax.models.encoders.directory import SETTINGS
 from recjax.runtime.locks import MARK, directory_lock
@@ -257,7 +257,7 @@ def load_parts(folder: Path) -> tuple[ModelParts, list[dict[str, Any]]]:
         if histories is not None:
             check_histories(histories, parts.num_items, folder / HISTORIES)
         if "text" in parts.config.item_tower.sources and parts.encoder is None:
-            raise UserError(f"{folder / ENCODER}: is missing; copy the directory again")
+            raise UserError(f"{folder / ENCODER}: is missing; {COPY}")
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as e:
         raise UserError(f"{folder}: its files do not fit each other ({e})") from None
     except (pl.exceptions.PolarsError, OSError) as e:
@@ -366,22 +366,18 @@ def check_files(folder: Path) -> None:
     for name, digest in manifest.items():
         file = folder / name
         if "\0" in name or not isinstance(digest, str):
-            raise UserError(f"{path}: damaged; copy the directory again")
+            raise UserError(f"{path}: damaged; {COPY}")
         # The names alone count: files in the Hub's cache are links to other places.
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UserError(f"{path}: {name!r} is outside of the directory")
         if not file.is_file():
-            raise UserError(f"{file}: is missing; copy the directory again")
+            raise UserError(f"{file}: is missing; {COPY}")
         if file_sha256(file) != digest:
-            raise UserError(
-                f"{file}: has changed since it was saved; copy the directory again"
-            )
+            raise UserError(f"{file}: has changed since it was saved; {COPY}")
     optional = (HISTORIES, CARD, *(f"{ENCODER}/{name}" for name in SETTINGS))
     present = {name for name in optional if (folder / name).exists()}
     if missing := {CONFIG, PARAMS, VECTORS, ITEMS, GOLDEN, *present} - manifest.keys():
-        raise UserError(
-            f"{path}: does not name {min(missing)}; copy the directory again"
-        )
+        raise UserError(f"{path}: does not name {min(missing)}; {COPY}")
 
 
 def _below(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

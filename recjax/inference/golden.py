@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recjax.common.errors import UserError
+from recjax.inference.parts import COPY, ITEM, ITEMS
 
 if TYPE_CHECKING:
     from recjax.inference.model import Model
@@ -24,11 +25,11 @@ def make(model: "Model") -> list[dict[str, Any]]:
     if histories is not None and len(histories):
         size = num_lists(model)
         chosen = np.sort(rng.choice(len(histories), size, replace=False))
-        rows = [histories["items"][int(i)].to_numpy()[-MAX_LENGTH:] for i in chosen]
+        rows = [histories[ITEMS][int(i)].to_numpy()[-MAX_LENGTH:] for i in chosen]
     else:
         lengths = rng.integers(1, 11, NUM_LISTS)
         rows = [rng.integers(model.parts.num_items, size=n) for n in lengths]
-    ids = model.parts.items["id"]
+    ids = model.parts.items[ITEM]
     given = [ids.gather(row).to_list() for row in rows]
     return [
         {"history": history, "items": items, "scores": scores}
@@ -54,7 +55,7 @@ def check(lists: list[dict[str, Any]], model: "Model", folder: Path) -> None:
     if len(lists) != num_lists(model):
         raise UserError(
             f"{folder}: its golden.json has {len(lists)} lists instead of "
-            f"{num_lists(model)}; copy the directory again"
+            f"{num_lists(model)}; {COPY}"
         )
     found = _lists(model, [golden["history"] for golden in lists])
     for golden, (items, scores) in zip(lists, found, strict=True):

@@ -11,7 +11,7 @@ from recjax.common.errors import UserError
 from recjax.data.ingest.tables import TIME_TYPES, to_seconds
 from recjax.inference.frames import is_frame, to_polars
 from recjax.inference.inputs import as_list, id_column, id_list, show
-from recjax.inference.parts import ITEM, ModelParts
+from recjax.inference.parts import ITEM, ITEMS, USER, ModelParts
 
 NUM_NAMED = 5  # unknown ids that an error names
 
@@ -39,7 +39,7 @@ class IdIndex:
     @functools.cached_property
     def _user_rows(self) -> dict[str, int]:
         histories = self._parts.histories
-        names = [] if histories is None else histories["user"].to_list()
+        names = [] if histories is None else histories[USER].to_list()
         return {name: row for row, name in enumerate(names)}
 
     @property
@@ -99,7 +99,7 @@ class IdIndex:
         if row is None:
             raise UserError(f"users: no user {str(user)!r} in the model")
         assert self._parts.histories is not None
-        return self._parts.histories["items"][row].to_numpy()
+        return self._parts.histories[ITEMS][row].to_numpy()
 
     def history_ids(self, user: str) -> list[str]:
         """Returns the item ids of a user's history; none for an unknown user."""

@@ -23,9 +23,19 @@ ITEM, TITLE, TEXT, HASH, EVENTS, STATE = (
     "state",
 )
 TRAINED, UNTRAINED, ADDED = "trained", "untrained", "added"  # states of an item
+USER, ITEMS = "user", "items"  # columns of the table of histories
+HISTORY_SCHEMA: dict[str, Any] = {USER: pl.String, ITEMS: pl.List(pl.Int32)}
 # In `ModelParts.about`, if a service has stored events: the sequence of the last one
 # that the histories have, and the identity of its store.
 CURSOR, STORE = "cursor", "store"
+COPY = "copy the directory again"  # what to do about damaged files of a model
+
+
+def make_history_table(
+    users: Sequence[str], histories: Sequence[Sequence[int]]
+) -> pl.DataFrame:
+    """Makes the table of histories of a model from users and their item indices."""
+    return pl.DataFrame({USER: users, ITEMS: histories}, schema=HISTORY_SCHEMA)
 
 
 def make_item_table(
@@ -77,7 +87,7 @@ class ModelParts:
       whitening: of the frozen text vectors, if the item tower reads whitened ones.
       fusion: the fitted baselines of a score fusion, by name.
       histories: users and the items of their histories, oldest first; None if they were
-        not kept. Columns `user` and `items` (item indices).
+        not kept, see `make_history_table`.
       about: facts for the model card: data, protocol, metrics, versions.
     """
 

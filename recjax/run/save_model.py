@@ -21,6 +21,7 @@ from recjax.inference.parts import (
     UNTRAINED,
     ItemVectors,
     ModelParts,
+    make_history_table,
     make_item_table,
 )
 from recjax.models.encoders.directory import settings_digest, transformer_folder
@@ -117,10 +118,5 @@ def item_table(run: Run) -> pl.DataFrame:
 def history_table(run: Run) -> pl.DataFrame:
     """Returns the users and the items of their histories, oldest first."""
     histories = complete_histories(run.data)
-    return pl.DataFrame(
-        {
-            "user": [str(run.data.user_ids[user]) for user in histories],
-            "items": [items.tolist() for items in histories.values()],
-        },
-        schema={"user": pl.String, "items": pl.List(pl.Int32)},
-    )
+    users = [str(run.data.user_ids[user]) for user in histories]
+    return make_history_table(users, [x.tolist() for x in histories.values()])
