@@ -4,7 +4,6 @@ import math
 import operator
 from decimal import Decimal
 from numbers import Real
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +12,7 @@ import polars as pl
 
 from recjax.common.errors import UserError
 from recjax.common.text import shorten
-from recjax.data.ingest.tables import Table
+from recjax.data.ingest.tables import BadRow, id_problem
 from recjax.inference.frames import is_frame
 
 MAX_SHOWN = 60  # characters of a bad value in a message
@@ -90,12 +89,14 @@ def id_column(frame: pl.DataFrame, column: str, name: str) -> pl.Series:
             for row, x in enumerate(values.to_list(), 1)
         ]
         ids = pl.Series(texts, dtype=pl.String)
-    rows = np.arange(1, len(ids) + 1)
-    table = Table(Path(name), pl.DataFrame({column: ids}), rows, len(ids), "", str, {})
-    table.check_ids(column)
-    if table.rejected:
-        raise UserError(f"{name}: {min(table.rejected).describe()}")
-    return ids.alias(column)
+    ids = ids.alias(column)
+    problems = ids.to_frame().select(id_problem(column)).to_series()
+    bad = problems.is_not_null().arg_true()
+    if len(bad):
+        row = int(bad[0])
+        found = BadRow(row + 1, column, problems[row], ids[row] or "")
+        raise UserError(f"{name}: {found.describe()}")
+    return ids
 
 
 def text_list(values: Any, name: str) -> list[str]:

@@ -11,7 +11,7 @@ from pydantic import (
     StringConstraints,
 )
 
-from recjax.data.ingest.tables import MISSING_IDS
+from recjax.data.ingest.tables import is_id
 from recjax.serving.live_catalogue import MAX_K, MAX_SCORED
 
 MAX_HISTORY, MAX_ITEMS, MAX_TEXT = 4096, 1000, 10_000
@@ -19,8 +19,8 @@ MAX_LISTS = 64  # lists of one request
 
 
 def check_id(value: str) -> str:
-    """Refuses an id that no data set can have, see `tables.Table.check_ids`."""
-    if not value.strip() or value.lower() in MISSING_IDS:
+    """Refuses an id that no data set can have."""
+    if not is_id(value):
         raise ValueError("is not an id")
     return value
 

@@ -38,6 +38,7 @@ HOW_TO_FIX = "correct the file, or set data.strict=False to reject bad rows"
 NO_TIME = "neither seconds nor a date like 2024-05-31 or 2024-05-31T12:00:00"
 TIME_TYPES = (pl.String, pl.Date, pl.Datetime)
 MISSING_IDS = ("nan", "null", "none", "<na>")  # as other programs write them
+EMPTY, NOT_AN_ID = "empty", "not an id"  # reasons of rejected ids
 SECONDS = "\0seconds"  # temporary column; no file has it, as NUL bytes are rejected
 
 
@@ -139,10 +140,8 @@ class Table:
         """Casts a column to strings and rejects empty ones and NaN."""
         self.require(column)
         self.frame = self.frame.with_columns(self._cast(column, "an id"))
-        values = pl.col(column)
-        self.reject(values.str.strip_chars() == "", column, "empty")
-        missing = values.str.to_lowercase().is_in(MISSING_IDS)
-        self.reject(missing, column, "not an id")
+        for reason in (EMPTY, NOT_AN_ID):
+            self.reject(id_problem(column).eq_missing(reason), column, reason)
 
     def as_texts(self) -> pl.DataFrame:
         """All columns cast to strings, "" where a value is missing."""
@@ -218,6 +217,23 @@ class Table:
             for name in self.frame[column].unique()
         }
         self.frame = self.frame.with_columns(pl.col(column).replace_strict(hashes))
+
+
+def is_id(text: str) -> bool:
+    """Returns whether a text can be an id of a data set; `id_problem` is the same."""
+    return bool(text.strip()) and text.lower() not in MISSING_IDS
+
+
+def id_problem(column: str) -> pl.Expr:
+    """Returns why a text of a column is no id, `EMPTY` or `NOT_AN_ID`; null if it is.
+
+    The rule is that of `is_id`; a missing value is empty.
+    """
+    values = pl.col(column)
+    is_empty = values.str.strip_chars().fill_null("") == ""
+    is_missing = values.str.to_lowercase().is_in(MISSING_IDS)
+    problem = pl.when(is_empty).then(pl.lit(EMPTY))
+    return problem.when(is_missing).then(pl.lit(NOT_AN_ID))
 
 
 def count_reasons(bad: Iterable[BadRow]) -> str:

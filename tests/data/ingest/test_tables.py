@@ -9,6 +9,7 @@ import pytest
 from recjax.common.errors import UserError
 from recjax.data.ingest.formats import read_table
 from recjax.data.ingest.parsing import parse_csv, parse_lines
+from recjax.data.ingest.tables import id_problem, is_id
 
 pytestmark = pytest.mark.unit
 
@@ -302,3 +303,11 @@ def test_names_that_are_patterns_are_refused(tmp_path, name):
     table = read_table(write(tmp_path, f"{name},ab\n1,2\n".encode(), "x.csv"), "csv")
     with pytest.raises(UserError, match="would select other columns too; rename"):
         table.check_ids(name)
+
+
+@pytest.mark.parametrize(
+    "text", ["a", " a ", "none of", "0", "", " ", "\t\u00a0", "NaN", "<NA>", "None"]
+)
+def test_texts_and_columns_have_the_same_rule_of_ids(text):
+    problem = pl.DataFrame({"id": [text]}).select(id_problem("id")).item()
+    assert (problem is None) == is_id(text)
