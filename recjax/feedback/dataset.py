@@ -12,8 +12,7 @@ from recjax.inference.item_encoder import NEW
 from recjax.inference.model import Model
 from recjax.inference.parts import EVENTS, ITEM, STATE, TEXT, TITLE, make_item_table
 from recjax.serving.cursor import read_cursor
-from recjax.serving.service import DELETED
-from recjax.serving.store import Event, Store, StoredItem, apply_events
+from recjax.serving.store import DELETED, Event, Store, StoredItem, apply_events
 
 PREFIX = "feedback"  # start of the names of the files
 USER, TIME = "user", "time"

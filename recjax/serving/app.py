@@ -34,15 +34,15 @@ from recjax.serving.limits import QueueFull
 from recjax.serving.live_catalogue import MAX_K
 from recjax.serving.live_programs import count_compilations
 from recjax.serving.metrics import Metrics
-from recjax.serving.service import (
-    ADDED,
+from recjax.serving.service import Answer, Service, make_event
+from recjax.serving.store import (
     DELETED,
     HIDDEN,
-    Answer,
-    Service,
-    make_event,
+    RETRACTION,
+    SHOWN,
+    EventConflict,
+    StoreError,
 )
-from recjax.serving.store import RETRACTION, EventConflict, StoreError
 
 MAX_BODY = 2**20  # bytes of a request
 MAX_MESSAGE = 300  # characters of an error about a body
@@ -304,7 +304,7 @@ def _add_items(app: FastAPI, service: Service) -> None:
 
     @app.patch("/items/{item:path}")
     async def change(item: Id, body: Change) -> dict[str, Any]:
-        await service.set_state(item, HIDDEN if body.hidden else ADDED)
+        await service.set_state(item, HIDDEN if body.hidden else SHOWN)
         return {"id": item, "hidden": body.hidden}
 
     @app.delete("/items/{item:path}")

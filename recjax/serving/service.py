@@ -25,9 +25,16 @@ from recjax.serving.engine import (
     insert_items,
 )
 from recjax.serving.live_catalogue import LiveCatalogue
-from recjax.serving.store import NewEvent, Store, StoredItem, apply_events
+from recjax.serving.store import (
+    DELETED,
+    HIDDEN,
+    SHOWN,
+    NewEvent,
+    Store,
+    StoredItem,
+    apply_events,
+)
 
-ADDED, HIDDEN, DELETED = "added", "hidden", "deleted"  # states of stored items
 ENCODED_AT_ONCE = 32  # new items per part; lists wait for one part
 
 
@@ -90,8 +97,8 @@ class Service:
         insert_items(live, encode_items(live, with_texts))
         for item in stored:
             column = live.columns.get(item.id)
-            if column is not None and (column in live.hidden) != (item.state != ADDED):
-                live.hide(column, item.state != ADDED)
+            if column is not None and (column in live.hidden) != (item.state != SHOWN):
+                live.hide(column, item.state != SHOWN)
 
     async def add_event(self, event: NewEvent) -> int:
         """Stores an event; later lists reflect it. Returns its sequence."""
@@ -182,7 +189,7 @@ class Service:
         # A hidden item stays hidden; a deleted one is an item again.
         stored, restored = [], []
         for item in named:
-            state = ADDED
+            state = SHOWN
             if live.columns.get(item.id) in live.hidden:
                 kept = await asyncio.wrap_future(self.store.item(item.id))
                 if kept is not None and kept.state == HIDDEN:
@@ -222,7 +229,7 @@ class Service:
         title = kept.title if kept else live.titles[live.columns[name]]
         stored = StoredItem(name, kept.text if kept else "", title, state)
         await asyncio.wrap_future(self.store.put_items([stored]))
-        await asyncio.wrap_future(self.engine.hide(name, state != ADDED))
+        await asyncio.wrap_future(self.engine.hide(name, state != SHOWN))
 
     async def encode(self, texts: Sequence[str]) -> Any:
         """Returns the vectors of texts."""

@@ -26,7 +26,8 @@ def serve(model, path, token=""):
     from recjax.serving.service import Service
 
     service = Service(str(model), open_store(str(path), "--store"), spare=8)
-    service.engine.add_items([NewItem("evil", "one two drama", EVIL)]).result()
+    items = [NewItem("evil", "one two drama", EVIL)]
+    service.engine.insert_items(service.engine.encode_items(items).result()).result()
     port = free_port()
     settings = uvicorn.Config(
         make_app(service, Metrics(), token), port=port, log_level="error"
