@@ -1,6 +1,5 @@
 """Checks the ids, texts and numbers that a caller gives a model."""
 
-import math
 import operator
 from decimal import Decimal
 from numbers import Real
@@ -17,7 +16,9 @@ from recjax.inference.frames import is_frame
 
 MAX_SHOWN = 60  # characters of a bad value in a message
 ID_TYPES = (pl.String, pl.Categorical, pl.Enum)  # of columns, besides integers
-EXACT = 2**53  # floats above it cannot hold every whole number
+MAX_DIGITS = 38  # of a number that is an id, as in a decimal column
+# Floats from here on do not hold every whole number.
+EXACT, EXACT_FLOAT32 = 2**53, 2**24
 
 
 def as_list(values: Any, name: str) -> list[Any]:
@@ -44,12 +45,13 @@ def id_list(values: Any, name: str) -> list[str]:
     return [id_text(value, name) for value in as_list(values, name)]
 
 
-def id_text(value: Any, name: str) -> str:
+def id_text(value: Any, name: str, exact: int = EXACT) -> str:
     """Returns an id as a string; a whole float is that of the integer, as 242.0.
 
     Args:
       value: the id.
       name: the argument that has it, for the error.
+      exact: floats from here on are no ids, as their last digits may be lost.
 
     Raises:
       UserError: neither a text nor a whole number, such as a missing value.
@@ -59,7 +61,7 @@ def id_text(value: Any, name: str) -> str:
             return str(value)
     elif isinstance(value, UUID):
         return str(value)
-    elif _is_whole(value):
+    elif _is_whole(value, exact):
         return str(int(value))
     raise UserError(
         f"{name}: {show(value)} is not an id; ids are texts or whole numbers"
@@ -84,8 +86,11 @@ def id_column(frame: pl.DataFrame, column: str, name: str) -> pl.Series:
     if values.dtype.is_integer() or values.dtype in ID_TYPES:
         ids = values.cast(pl.String)
     else:
+        exact = EXACT_FLOAT32 if values.dtype == pl.Float32 else EXACT
         texts = [
-            None if _is_missing(x) else id_text(x, f"{name}: row {row}: {column}")
+            None
+            if _is_missing(x)
+            else id_text(x, f"{name}: row {row}: {column}", exact)
             for row, x in enumerate(values.to_list(), 1)
         ]
         ids = pl.Series(texts, dtype=pl.String)
@@ -140,16 +145,26 @@ def is_unicode(text: str) -> bool:
 
 def show(value: Any) -> str:
     """Returns a value for a message, cut to a readable length."""
-    return shorten(repr(value), MAX_SHOWN)
+    try:
+        return shorten(repr(value), MAX_SHOWN)
+    except ValueError:  # an integer of thousands of digits
+        return f"a value of type {type(value).__name__}"
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: Any, exact: int) -> bool:
     """Returns whether a value is a whole number that is known exactly."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real | Decimal):
+    if isinstance(value, bool | np.bool_):
         return False
-    if isinstance(value, float | np.floating) and not abs(value) < EXACT:
+    if isinstance(value, Decimal):
+        # Python's operators raise for the decimals that are refused here.
+        is_short = value.is_finite() and value.adjusted() < MAX_DIGITS
+        return is_short and value == value.to_integral_value()
+    if not isinstance(value, Real):
         return False
-    return math.isfinite(value) and value % 1 == 0
+    if isinstance(value, np.floating):
+        exact = min(exact, 2 ** (np.finfo(type(value)).nmant + 1))
+    limit = exact if isinstance(value, float | np.floating) else 10**MAX_DIGITS
+    return bool(abs(value) < limit) and value % 1 == 0
 
 
 def _is_missing(value: Any) -> bool:

@@ -55,6 +55,9 @@ def test_whole_floats_are_integers(ids, frame):
         ("7.0", "7.0"),
         (np.str_("a"), "a"),
         (Decimal(7), "7"),
+        (Decimal("1e30"), "1" + "0" * 30),
+        (10**30, "1" + "0" * 30),
+        (np.float32(2**24 - 1), "16777215"),
     ],
 )
 def test_texts_and_whole_numbers_are_ids(value, text):
@@ -63,7 +66,12 @@ def test_texts_and_whole_numbers_are_ids(value, text):
 
 @pytest.mark.parametrize(
     "value",
-    [1.5, float("nan"), 1e17, None, b"1", ["1"], True, pd.NA, pd.NaT, "\ud800"],
+    [
+        *(1.5, float("nan"), 1e17, None, b"1", ["1"], True, pd.NA, pd.NaT, "\ud800"),
+        *map(Decimal, ("sNaN", "inf", "1e999999", "1.5")),
+        *(np.float32(2**24), np.float16(2**11)),
+        pytest.param(10**5000, id="more digits than Python writes"),
+    ],
 )
 def test_other_values_are_no_ids(model, value):
     for call in (
@@ -109,6 +117,10 @@ def test_values_that_are_no_times_are_named(model, times, problem):
         (pl.Series([1.5, 2.0]), "x: row 1: id: 1.5 is not an id"),
         (pl.Series([[1], [2]]), r"x: row 1: id: \[1\] is not an id"),
         (pl.Series([b"1", b"2"]), "x: row 1: id: b'1' is not an id"),
+        (
+            pl.Series([1, 2**24], dtype=pl.Float32),
+            "x: row 2: id: 16777216.0 is not an id",
+        ),
         (pl.Series(["a", " "]), "x: row 2: id is ' ', empty"),
         (pl.Series(["a", "NaN"]), "x: row 2: id is 'NaN', not an id"),
         (pl.Series([1.0, float("nan")]), "x: row 2: id is '', empty"),
