@@ -73,7 +73,11 @@ class IdIndex:
         """
         if isinstance(history, str):
             raise UserError(f"{name}: {show(history)} is not a list of item ids")
-        found = (self.item_index.get(item) for item in id_list(history, name))
+        return self._known(id_list(history, name))
+
+    def _known(self, names: Sequence[str]) -> np.ndarray:
+        """Returns the indices of items by ids that are checked already."""
+        found = map(self.item_index.get, names)
         return np.array([index for index in found if index is not None], np.int64)
 
     def check_histories(self) -> None:
@@ -129,7 +133,7 @@ class IdIndex:
         if is_frame(histories):
             data = self._parts.config.data
             names, items = group_by_user(to_polars(histories, "histories"), data)
-            return names, [self.known_items(x) for x in items], "user"
+            return names, [self._known(x) for x in items], "user"
         if isinstance(histories, str):
             raise UserError(f"histories: {show(histories)} is not a list of histories")
         found = [
