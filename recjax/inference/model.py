@@ -290,7 +290,8 @@ class Model:
           UserError: the model reads ids alone, or a column is missing.
         """
         if is_frame(items):
-            texts = render(to_polars(items, "items"), self.parts.config, "template")
+            frame = to_polars(items, "items")
+            (texts,) = render(frame, self.parts.config, "template")
         else:
             texts = text_list(items, "items")
         encoder = self.item_encoder

@@ -41,8 +41,7 @@ def read_items(items: Any, config: Any) -> NewItems:
     elif is_frame(items):
         frame = to_polars(items, "items")
         ids = id_column(frame, column, "items")
-        texts = render(frame, config, "template")
-        titles = render(frame, config, "title")
+        texts, titles = render(frame, config, "template", "title")
     else:
         raise UserError("items: give a table, or a dictionary of ids and texts")
     for name, text in zip(ids, texts, strict=True):
@@ -51,13 +50,16 @@ def read_items(items: Any, config: Any) -> NewItems:
     return NewItems(ids.to_list(), texts, titles)
 
 
-def render(frame: pl.DataFrame, config: Any, key: str) -> list[str]:
-    """Fills a template with the rows of a table; lists are joined as in files.
+def render(frame: pl.DataFrame, config: Any, *keys: str) -> list[list[str]]:
+    """Fills templates with the rows of a table; lists are joined as in files.
 
     Args:
       frame: the table. Missing values are empty.
       config: the config of the run.
-      key: "template" or "title", in `config.text`.
+      keys: "template" or "title", in `config.text`.
+
+    Returns:
+      The texts of all rows, for every key.
 
     Raises:
       UserError: a column is missing, or holds neither texts nor numbers.
@@ -65,9 +67,15 @@ def render(frame: pl.DataFrame, config: Any, key: str) -> list[str]:
     flat = join_lists(frame)
     left_out = [name for name in frame.columns if name not in flat.columns]
     unreadable = {name: str(frame[name].dtype) for name in left_out}
-    parsed = parse_template(
-        config.text[key], flat.columns, f"text.{key}", unreadable=unreadable
-    )
+    templates = [
+        parse_template(
+            config.text[key], flat.columns, f"text.{key}", unreadable=unreadable
+        )
+        for key in keys
+    ]
     texts = flat.with_columns(cs.float().fill_nan(None))
     texts = texts.select(pl.all().cast(pl.String).fill_null(""))
-    return [fill_template(parsed, row) for row in texts.iter_rows(named=True)]
+    return [
+        [fill_template(parsed, row) for row in texts.iter_rows(named=True)]
+        for parsed in templates
+    ]
