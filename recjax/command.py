@@ -114,17 +114,8 @@ def read_frame(
       UserError: there is no such file, it cannot be read, has another format, lacks a
         column, or has bad rows or none.
     """
-    from recjax.data.ingest.formats import read_file
-
-    path = user_path(name, option)
-    suffixes = [suffix for suffix in path.suffixes if suffix in FORMATS]
-    if not suffixes:
-        known = ", ".join(FORMATS)
-        raise UserError(f"{option}: {path}: the name ends in none of {known}")
-    if not path.exists():
-        raise UserError(f"{option}: {path}: no such file")
-    table = read_file(path, FORMATS[suffixes[-1]])
-    columns = table.frame.columns
+    table = _read_table(user_path(name, option), option)
+    path, columns = table.path, table.frame.columns
     found = {name if name in columns else other: name for name, other in ids.items()}
     for own, column in found.items():
         if own in columns:
@@ -146,6 +137,28 @@ def read_frame(
     if seconds is not None:
         texts = texts.with_columns(seconds)
     return texts.rename(found, strict=False)
+
+
+def read_new_items(name: str, column: str) -> Any:
+    """Reads the file of `--items`; `column` is that of the ids, see `read_frame`."""
+    return read_frame(name, "--items", {column: column}, [column])
+
+
+def _read_table(path: Path, option: str) -> Any:
+    """Reads a file in the format that its name tells.
+
+    Raises:
+      UserError: there is no such file, it cannot be read, or has another format.
+    """
+    from recjax.data.ingest.formats import read_file
+
+    suffixes = [suffix for suffix in path.suffixes if suffix in FORMATS]
+    if not suffixes:
+        known = ", ".join(FORMATS)
+        raise UserError(f"{option}: {path}: the name ends in none of {known}")
+    if not path.exists():
+        raise UserError(f"{option}: {path}: no such file")
+    return read_file(path, FORMATS[suffixes[-1]])
 
 
 def check_output(

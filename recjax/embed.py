@@ -12,7 +12,7 @@ from typing import Any
 from recjax.command import (
     check_output,
     make_parser,
-    read_frame,
+    read_new_items,
     run_command,
     write_frame,
 )
@@ -41,7 +41,7 @@ def embed(options: Any) -> None:
     number = len(model.items)
     if options.items:
         column = model.parts.config.data.item
-        model.add_items(read_frame(options.items, "--items", {column: column}))
+        model.add_items(read_new_items(options.items, column))
     else:
         number = 0
     vectors = model.parts.vectors

@@ -14,6 +14,7 @@ from recjax.command import (
     check_output,
     make_parser,
     read_frame,
+    read_new_items,
     run_command,
     show_frame,
     write_frame,
@@ -65,7 +66,7 @@ def recommend(options: Any) -> None:
     model = recjax.load(options.model)
     data = model.parts.config.data
     if options.items:
-        model.add_items(read_frame(options.items, "--items", {data.item: data.item}))
+        model.add_items(read_new_items(options.items, data.item))
     among = None
     if options.among:
         ids = {data.item: ITEM}

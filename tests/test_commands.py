@@ -306,6 +306,17 @@ def test_the_columns_of_a_file_are_named(run, tmp_path, option, content, problem
     assert len(output.splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["recommend", "embed"])
+def test_a_file_of_items_without_ids_is_named(run, tmp_path, name):
+    path = tmp_path / "new.csv"
+    path.write_text("id,title,genre\n1,one,drama\n")
+    history = ["--history=i1"] if name == "recommend" else []
+    out = f"--out={tmp_path / 'out.parquet'}"
+    code, _, output = run(name, *history, f"--items={path}", out)
+    problem = "no column 'item_id'; its first line has the columns 'id', 'title'"
+    assert (code, f"--items: {path}: {problem}" in output) == (2, True)
+
+
 def test_columns_may_have_plain_names(run, model, tmp_path):
     """A run with `data.user="user_id"` reads `user` too, and does not check others."""
     users, among = tmp_path / "users.csv", tmp_path / "among.csv"
