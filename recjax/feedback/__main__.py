@@ -79,7 +79,7 @@ def _local_model(name: str) -> Path:
     """
     from recjax.inference.files import find_manifest, locate_model
 
-    if is_hub_id(name) and not user_path(name, "--model").is_dir():
+    if is_hub_id(name):
         raise UserError(
             f"--model: {name}: only a model in a local directory can be promoted; save "
             "a copy with save_pretrained"

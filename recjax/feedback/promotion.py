@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from recjax.common.errors import UserError
 from recjax.common.files import writes_to
@@ -16,7 +17,8 @@ from recjax.inference.files import check_files, model_version
 from recjax.inference.versions import (
     PART,
     all_versions,
-    point,
+    check_link,
+    link_to_version,
     present_version,
     promoted_versions,
     restore_link,
@@ -38,18 +40,38 @@ def model_lock(model: Path) -> Iterator[None]:
     Raises:
       UserError: another process holds it, or the model is a link to another place.
     """
-    present_version(model)
+    check_link(model)
     versions = versions_folder(model)
     with writes_to(versions):
         versions.mkdir(exist_ok=True)
         file = (versions / LOCK).open("a")
     # The system releases the lock when the process ends, however it ends.
     with file:
-        if not try_lock(file):
+        # The file that was opened may be one that another process has deleted since.
+        if not try_lock(file) or not _is_same(file, versions / LOCK):
             raise UserError(
                 f"{model}: another recjax.feedback is using it; wait until it ends"
             )
-        yield
+        try:
+            yield
+        finally:
+            _delete_if_unused(versions)
+
+
+def _is_same(file: IO[str], path: Path) -> bool:
+    """Returns whether an open file is the one that a path names."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _delete_if_unused(versions: Path) -> None:
+    """Deletes the directory of the versions if it has nothing but the lock."""
+    with contextlib.suppress(OSError):
+        if [path.name for path in versions.iterdir()] == [LOCK]:
+            (versions / LOCK).unlink()
+            versions.rmdir()
 
 
 def promote(candidate: Path, model: Path, keep: int) -> str:
@@ -70,11 +92,11 @@ def promote(candidate: Path, model: Path, keep: int) -> str:
         versions.mkdir(exist_ok=True)
         for part in versions.glob(f"{PART}*"):  # of a program that was killed
             shutil.rmtree(part, ignore_errors=True)
-        _adopt(model)
+        _replace_by_link(model)
         _copy(candidate, versions / version)
         earlier = [name for name in promoted_versions(model) if name != version]
         write_history(versions, [*earlier, version])
-        point(model, version)
+        link_to_version(model, version)
         # Versions that were rolled back are not in the history, and go too.
         kept = [*earlier, version][-keep:]
         for name in all_versions(model):
@@ -96,12 +118,12 @@ def roll_back(model: Path) -> str:
     versions = versions_folder(model)
     check_files(versions / promoted[-2])
     with writes_to(versions):
-        point(model, promoted[-2])
+        link_to_version(model, promoted[-2])
         write_history(versions, promoted[:-1])
     return promoted[-2]
 
 
-def _adopt(model: Path) -> None:
+def _replace_by_link(model: Path) -> None:
     """Turns the directory of a model into a link to a version, once.
 
     There is no model for an instant, because a link cannot replace a directory. A
@@ -120,7 +142,7 @@ def _adopt(model: Path) -> None:
     write_history(versions, [*earlier, version])
     os.replace(model, target)
     try:
-        point(model, version)
+        link_to_version(model, version)
     except BaseException:
         if not os.path.lexists(model):
             os.replace(target, model)

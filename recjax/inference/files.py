@@ -318,13 +318,13 @@ def model_version(folder: Path) -> str:
 
 
 def locate_model(name: str) -> Path:
-    """Returns the directory of a model.
+    """Returns the directory of a model; makes its link again if that is missing.
 
     Args:
       name: a run directory, a model directory, or `owner/name[@revision]` on the Hub.
 
     Raises:
-      UserError: there is no such model.
+      UserError: there is no such model, or its link cannot be made again.
     """
     path = user_path(name, "model")
     restore_link(path)

@@ -54,6 +54,15 @@ def all_versions(model: Path) -> list[str]:
     return sorted(path.name for path in versions.iterdir() if _is_version(path))
 
 
+def check_link(model: Path) -> None:
+    """Checks that a model is a directory, or a link to one of its versions.
+
+    Raises:
+      UserError: it is a link to another place.
+    """
+    present_version(model)
+
+
 def promoted_versions(model: Path) -> list[str]:
     """Returns the versions in the order of their promotion, up to the present one.
 
@@ -76,7 +85,7 @@ def write_history(versions: Path, names: list[str]) -> None:
     write_text_atomically(versions / HISTORY, "\n".join(names) + "\n")
 
 
-def point(model: Path, version: str) -> None:
+def link_to_version(model: Path, version: str) -> None:
     """Makes a model's link name a version."""
     versions = versions_folder(model)
     with tempfile.TemporaryDirectory(prefix=PART, dir=versions) as folder:
@@ -98,7 +107,7 @@ def restore_link(model: Path) -> None:
         if os.path.lexists(model) or not os.path.isdir(versions_folder(model)):
             return
         if names := promoted_versions(model):
-            point(model, names[-1])
+            link_to_version(model, names[-1])
     except OSError as e:
         raise UserError(
             f"{model}: is missing, and cannot be made a link to its newest version in "

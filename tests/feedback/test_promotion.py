@@ -306,6 +306,16 @@ def test_the_command_holds_the_lock_while_it_learns(place, monkeypatch):
     run_command(place, events="x")
 
 
+def test_a_lock_without_a_promotion_leaves_nothing(place):
+    before = sorted(place.rglob("*"))
+    with model_lock(place / MODEL):
+        assert (place / "model.versions").is_dir()
+    assert sorted(place.rglob("*")) == before
+    with pytest.raises(UserError, match="no earlier version"):
+        run_command(place, rollback=True)
+    assert sorted(place.rglob("*")) == before
+
+
 def test_the_lock_ends_with_its_process(place):
     code = f"""
 import os
