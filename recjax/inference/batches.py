@@ -47,7 +47,6 @@ def recommend_all(
         of the parts has other files.
     """
     model.ids.check_histories()
-    users = model.users
     folder = out.with_name(f".parts.{out.name}")
     described = {"settings": settings, "chunk": chunk, "model": _digest(model)}
     path = folder / SETTINGS
@@ -56,6 +55,21 @@ def recommend_all(
         folder.mkdir()
         with writes_to(path):
             write_text_atomically(path, json.dumps(described, sort_keys=True))
+    lists = pl.scan_parquet(_make_parts(model, folder, chunk, settings), glob=False)
+    with writes_to(out), atomic_files(out) as (unfinished,):
+        if out.suffix == ".parquet":
+            lists.sink_parquet(unfinished)
+        else:
+            lists.sink_csv(unfinished)
+    _delete_parts(folder)
+    print(f"lists of {len(model.users):,} users: {out}")
+
+
+def _make_parts(
+    model: Model, folder: Path, chunk: int, settings: dict[str, Any]
+) -> list[Path]:
+    """Writes the parts that are not finished, and returns the paths of all."""
+    users = model.users
     starts = range(0, len(users), chunk)
     parts = [folder / f"{start:012d}.parquet" for start in starts]
     chosen = [users[start : start + chunk] for start in starts]
@@ -69,14 +83,7 @@ def recommend_all(
                 found.write_parquet(unfinished)
             bar.update(len(names))
     bar.close()
-    lists = pl.scan_parquet(parts, glob=False)
-    with writes_to(out), atomic_files(out) as (unfinished,):
-        if out.suffix == ".parquet":
-            lists.sink_parquet(unfinished)
-        else:
-            lists.sink_csv(unfinished)
-    _delete_parts(folder)
-    print(f"lists of {len(users):,} users: {out}")
+    return parts
 
 
 def _read_settings(folder: Path) -> dict[str, Any] | None:
