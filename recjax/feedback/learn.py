@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import polars as pl
 
 from recjax.common.errors import UserError
 from recjax.config.base import freeze, get_config, phase
@@ -26,7 +25,7 @@ from recjax.feedback.promotion import promote
 from recjax.inference.files import locate_model
 from recjax.inference.frames import read_parquet
 from recjax.inference.model import Model
-from recjax.inference.parts import CURSOR, STORE
+from recjax.inference.parts import CURSOR, ITEM, STORE, make_history_table
 from recjax.run.train import run
 from recjax.serving.store import Store
 
@@ -207,12 +206,9 @@ def with_feedback(
     model: Model, histories: dict[str, list[str]], cursor: dict[str, Any]
 ) -> Model:
     """Returns a model with new histories and the cursor of its events."""
-    row_of = {name: row for row, name in enumerate(model.items["id"])}
-    rows = {user: [row_of[item] for item in items] for user, items in histories.items()}
-    table = pl.DataFrame(
-        {"user": list(rows), "items": list(rows.values())},
-        schema={"user": pl.String, "items": pl.List(pl.Int32)},
-    )
+    row_of = {name: row for row, name in enumerate(model.items[ITEM])}
+    rows = [[row_of[item] for item in items] for items in histories.values()]
+    table = make_history_table(list(histories), rows)
     about = {**model.parts.about, **cursor}
     return Model(replace(model.parts, histories=table, about=about))
 

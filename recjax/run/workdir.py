@@ -16,6 +16,7 @@ from recjax.common.errors import UserError
 from recjax.common.files import read_json, user_path, write_text_atomically
 from recjax.common.param_paths import FlatParams, tree_bytes
 from recjax.inference.files import MODEL
+from recjax.inference.versions import restore_link
 from recjax.reporting.results_file import check_results_version
 from recjax.reporting.results_page import results_page, summary_text
 from recjax.run.sources import check_sources
@@ -122,6 +123,7 @@ def _finished(
         ) from None
     changed = check_sources(config, folder, done)
     saved = (folder / "checkpoints" / "params").is_dir()
+    restore_link(folder / MODEL)  # of a promotion that was killed
     if config.report.save_model and saved and not (folder / MODEL).is_dir():
         if first:
             print(f"{folder} holds a finished run; its {MODEL}/ is written now")

@@ -322,6 +322,9 @@ def test_a_finished_run_with_a_promoted_model_is_shown(ids_only, tmp_path):
     assert train.run(c, str(tmp_path)) == first
     dry_run(c, str(tmp_path))
     assert (tmp_path / "model").is_symlink()
+    (tmp_path / "model").unlink()  # by a promotion that was killed
+    assert train.run(c, str(tmp_path)) == first
+    assert (tmp_path / "model").is_symlink()
 
 
 def test_backups_of_logs_are_not_deleted(ids_only, tmp_path, monkeypatch):
