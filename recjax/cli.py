@@ -8,7 +8,7 @@ recjax COMMAND --help
 import importlib
 import sys
 
-from recjax.runtime.host_memory import use_huge_pages
+from recjax.runtime.host_memory import restart_with_settings
 
 COMMANDS = {
     "train": "recjax.main",
@@ -31,7 +31,7 @@ def main() -> None:
         known = ", ".join(COMMANDS)
         print(f"error: no command {name!r}; there are {known}", file=sys.stderr)
         sys.exit(2)
-    use_huge_pages()
+    restart_with_settings()
     del sys.argv[1]
     module = importlib.import_module(COMMANDS[name])
     if name == "train":

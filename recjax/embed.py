@@ -16,7 +16,7 @@ from recjax.command import (
     run_command,
     write_frame,
 )
-from recjax.runtime.host_memory import use_huge_pages
+from recjax.runtime.host_memory import restart_with_settings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,5 +54,5 @@ def embed(options: Any) -> None:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    restart_with_settings()
     main()

@@ -28,7 +28,7 @@ from recjax.runtime.console import (
     exit_soon,
     keep_console,
 )
-from recjax.runtime.host_memory import keep_memory, use_huge_pages
+from recjax.runtime.host_memory import keep_memory, restart_with_settings
 
 
 def _fail(message: str, details: Sequence[str] = ()) -> NoReturn:
@@ -204,5 +204,5 @@ def main(argv: Any) -> None:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    restart_with_settings()
     app.run(main, flags_parser=parse_flags)

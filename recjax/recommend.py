@@ -21,7 +21,7 @@ from recjax.command import (
 )
 from recjax.common.errors import UserError
 from recjax.common.files import user_path
-from recjax.runtime.host_memory import use_huge_pages
+from recjax.runtime.host_memory import restart_with_settings
 
 CHUNK = 4096  # users whose lists are saved at a time
 USER, ITEM = "user", "item"  # columns of files, if those of the data are not there
@@ -113,5 +113,5 @@ def _from_file(model: Any, name: str, settings: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    restart_with_settings()
     main()

@@ -18,7 +18,7 @@ from typing import Any
 from recjax.command import make_parser, run_command
 from recjax.common.errors import UserError
 from recjax.common.files import read_bytes, user_path
-from recjax.runtime.host_memory import use_huge_pages
+from recjax.runtime.host_memory import restart_with_settings
 
 TOKEN = "RECJAX_TOKEN"
 BACKLOG = 2048  # connections that wait, as in uvicorn
@@ -124,5 +124,5 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    restart_with_settings()
     main()

@@ -15,7 +15,7 @@ from recjax.command import (
     write_frame,
 )
 from recjax.common.errors import UserError
-from recjax.runtime.host_memory import use_huge_pages
+from recjax.runtime.host_memory import restart_with_settings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -55,5 +55,5 @@ def similar(options: Any) -> None:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    restart_with_settings()
     main()

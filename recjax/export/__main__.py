@@ -16,7 +16,7 @@ from typing import Any
 from recjax.command import make_parser, run_command
 from recjax.common.errors import UserError
 from recjax.common.files import user_path
-from recjax.runtime.host_memory import use_huge_pages
+from recjax.runtime.host_memory import restart_with_settings
 from recjax.runtime.locks import check_directory, directory_lock
 
 KINDS = ("stablehlo", "onnx", "sentence-transformers")
@@ -64,5 +64,5 @@ def _write(parts: Any, folder: Path, options: Any) -> list[Path]:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    restart_with_settings()
     main()

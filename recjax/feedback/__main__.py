@@ -17,7 +17,7 @@ from recjax.command import make_parser, run_command
 from recjax.common.errors import UserError
 from recjax.common.files import user_path
 from recjax.common.hub import is_hub_id
-from recjax.runtime.host_memory import use_huge_pages
+from recjax.runtime.host_memory import restart_with_settings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -141,5 +141,5 @@ def _learn(options: Any) -> None:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    restart_with_settings()
     main()

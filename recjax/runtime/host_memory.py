@@ -17,19 +17,23 @@ _TUNABLES = "GLIBC_TUNABLES"
 _HUGE_PAGES = "glibc.malloc.hugetlb=1"  # since glibc 2.35
 
 
-def use_huge_pages() -> None:
-    """Starts this program again, so that the C library asks for huge pages.
+def restart_with_settings() -> None:
+    """Starts this program again with settings that C libraries read at their start.
 
-    The library reads the setting only at the start of a process. It has an effect on
-    Linux with glibc, unless the environment has settings of its own.
+    The C library asks for huge pages (Linux with glibc), and OpenBLAS, which numpy
+    uses, does not spin while it waits for work. Nothing happens if the environment has
+    settings of glibc already.
     """
-    # In two pairs of runs fine-tuning took 5% less processor time with them.
+    # In two pairs of runs fine-tuning took 5% less processor time with huge pages.
     if not sys.platform.startswith("linux") or _TUNABLES in os.environ:
         return
     if not sys.executable:
         return
     os.environ[_TUNABLES] = _HUGE_PAGES
-    with contextlib.suppress(OSError):  # then with small pages
+    # By default a thread of OpenBLAS spins for 2**26 cycles. A list of a fused model
+    # took 2.8 ms of processor time with that, and 1.6 ms with this.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+    with contextlib.suppress(OSError):  # then without the settings
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 

@@ -63,19 +63,21 @@ def test_limits_of_containers_count(tmp_path, monkeypatch, groups, files, limits
 
 START = """
 import os, sys
-from recjax.runtime.host_memory import use_huge_pages
-use_huge_pages()
-print(os.environ.get("GLIBC_TUNABLES"), sys.argv[1:], os.getpid())
+from recjax.runtime.host_memory import restart_with_settings
+restart_with_settings()
+names = "GLIBC_TUNABLES", "OPENBLAS_THREAD_TIMEOUT"
+print(*map(os.environ.get, names), sys.argv[1:], os.getpid())
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="settings of glibc")
 @pytest.mark.parametrize("own", [None, "glibc.malloc.arena_max=2"])
-def test_a_program_starts_again_with_huge_pages(tmp_path, own):
+def test_a_program_starts_again_with_settings(tmp_path, own):
     """Once, as the same process, with its arguments; unless the user has settings."""
     script = tmp_path / "start.py"
     script.write_text(START)
-    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    names = ("GLIBC_TUNABLES", "OPENBLAS_THREAD_TIMEOUT")
+    environment = {k: v for k, v in os.environ.items() if k not in names}
     if own:
         environment["GLIBC_TUNABLES"] = own
     process = subprocess.Popen(
@@ -85,7 +87,7 @@ def test_a_program_starts_again_with_huge_pages(tmp_path, own):
         text=True,
     )
     out, _ = process.communicate()
-    expected = own or "glibc.malloc.hugetlb=1"
+    expected = f"{own} None" if own else "glibc.malloc.hugetlb=1 4"
     assert out == f"{expected} ['--a=1', 'b c'] {process.pid}\n"
 
 
