@@ -99,7 +99,9 @@ class Model:
             out differently.
         """
         check_devices()
-        folder = locate_model(f"{name}@{revision}" if revision else str(name))
+        place = locate_model(f"{name}@{revision}" if revision else str(name))
+        # A promotion during the loading changes the link, and not the version.
+        folder = Path(os.path.realpath(place))
         parts, lists = load_parts(folder)
         model = cls(parts)
         try:

@@ -79,7 +79,7 @@ class Service:
 
     def _load(self, name: str) -> tuple[LiveCatalogue, str]:
         """Loads a model, its new items and its programs."""
-        # A promotion during the loading changes the link, and not the version.
+        # Read once: a promotion during the loading changes the link.
         folder = Path(os.path.realpath(locate_model(name)))
         loaded = Model.from_pretrained(folder)
         version = model_version(folder)
