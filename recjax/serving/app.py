@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hmac
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.resources import files
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request, Security
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse, Response
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -30,6 +29,7 @@ from recjax.serving.bodies import (
     Texts,
 )
 from recjax.serving.engine import ListItem, NewItem, UnknownItem
+from recjax.serving.guard import Guard, error
 from recjax.serving.limits import QueueFull
 from recjax.serving.live_catalogue import MAX_K
 from recjax.serving.live_programs import count_compilations
@@ -44,10 +44,7 @@ from recjax.serving.store import (
     StoreError,
 )
 
-MAX_BODY = 2**20  # bytes of a request
 MAX_MESSAGE = 300  # characters of an error about a body
-LISTS = "/recommend"  # start of the routes that name users
-BEARER = {"WWW-Authenticate": "Bearer"}
 
 
 def make_app(
@@ -62,7 +59,7 @@ def make_app(
         token.
       reloadable: whether `/reload` may load another model from the disk.
     """
-    # Only describes the token, so that /docs can send it; `guard` checks it.
+    # Only describes the token, so that /docs can send it; `Guard` checks it.
     described = [Security(HTTPBearer(auto_error=False))] if token else []
     app = FastAPI(
         title="recjax",
@@ -71,38 +68,7 @@ def make_app(
         lifespan=_close_at_the_end(service),
     )
     app.state.service = service
-
-    def is_allowed(request: Request) -> bool:
-        is_read = request.method in ("GET", "HEAD", "OPTIONS")
-        if not token or (is_read and not request.scope["path"].startswith(LISTS)):
-            return True
-        header = request.headers.get("authorization", "")
-        scheme, _, given = header.partition(" ")
-        right = hmac.compare_digest(given.encode(), token.encode())
-        return scheme.lower() == "bearer" and right
-
-    @app.middleware("http")
-    async def guard(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        start = time.perf_counter()
-        response: Response
-        length = request.headers.get("content-length", "0")
-        # Before the body is read.
-        if not is_allowed(request):
-            response = _error(401, "a bearer token is required", BEARER)
-        elif not length.isdecimal() or int(length) > MAX_BODY:
-            response = _error(413, f"the body is larger than {MAX_BODY:,} bytes")
-        elif request.method in ("POST", "PUT", "PATCH") and "content-length" not in (
-            request.headers
-        ):
-            response = _error(411, "a length is required")
-        else:
-            response = await call_next(request)
-        route = getattr(request.scope.get("route"), "path_format", "unknown")
-        metrics.request(route, response.status_code, time.perf_counter() - start)
-        return response
-
+    app.add_middleware(Guard, metrics=metrics, token=token)
     _add_errors(app)
     _add_state(app, service, metrics)
     _add_lists(app, service, metrics)
@@ -123,7 +89,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(StarletteHTTPException)
     async def http(_: Request, e: StarletteHTTPException) -> Response:
-        return _error(e.status_code, str(e.detail), e.headers)
+        return error(e.status_code, str(e.detail), e.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, e: RequestValidationError) -> Response:
@@ -132,31 +98,31 @@ def _add_errors(app: FastAPI) -> None:
         message = first["msg"]
         if first["type"] == "model_attributes_type":
             message = "is not a JSON object, or its Content-Type is not JSON"
-        return _error(422, shorten(f"{where}: {message}", MAX_MESSAGE))
+        return error(422, shorten(f"{where}: {message}", MAX_MESSAGE))
 
     @app.exception_handler(UnknownItem)
     async def unknown(_: Request, e: UnknownItem) -> Response:
-        return _error(404, f"no item {e.args[0]!r}")
+        return error(404, f"no item {e.args[0]!r}")
 
     @app.exception_handler(UserError)
     async def refused(_: Request, e: UserError) -> Response:
-        return _error(409, str(e))
+        return error(409, str(e))
 
     @app.exception_handler(QueueFull)
     async def busy(_: Request, e: QueueFull) -> Response:
-        return _error(429, "too many requests wait; try again", {"Retry-After": "1"})
+        return error(429, "too many requests wait; try again", {"Retry-After": "1"})
 
     @app.exception_handler(EventConflict)
     async def conflict(_: Request, e: EventConflict) -> Response:
-        return _error(409, str(e))
+        return error(409, str(e))
 
     @app.exception_handler(Exception)
     async def failed(_: Request, e: Exception) -> Response:
-        return _error(500, "the service failed; its log says why")
+        return error(500, "the service failed; its log says why")
 
     @app.exception_handler(StoreError)
     async def broken(_: Request, e: StoreError) -> Response:
-        return _error(
+        return error(
             503, f"the store failed: {e}; an event can be sent again with the same id"
         )
 
@@ -333,7 +299,3 @@ def _item(item: ListItem) -> dict[str, Any]:
     if item.because:
         shown["because"] = [{"id": x, "cosine": cosine} for x, cosine in item.because]
     return shown
-
-
-def _error(code: int, message: str, headers: Any = None) -> JSONResponse:
-    return JSONResponse({"error": message}, code, headers)
