@@ -215,7 +215,7 @@ def test_mistakes_are_named(model, tmp_path):
         (lambda: model.similar(["x"]), "no item 'x'"),
         (lambda: model.add_items({"i1": "one"}), "'i1' is in the catalogue"),
         (lambda: model.add_items(pl.DataFrame({"x": ["1"]})), "no column 'item_id'"),
-        (lambda: model.evaluate([["i1"]], []), "1 histories, 0 targets"),
+        (lambda: model.evaluate([["i1"]], []), "0 targets for 1 histories"),
         (lambda: recjax.load(tmp_path), "is not a model of recjax"),
         (lambda: recjax.load(tmp_path / "no"), "no such directory"),
         (lambda: model.save_pretrained(__file__), "has other files than a model"),
