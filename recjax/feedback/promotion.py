@@ -1,7 +1,7 @@
 """Promotes a version of a model, and goes back to the one before.
 
-`inference.versions` describes the files. Every change is made in an order that leaves a
-usable model if the program is killed; the next one finishes what was begun.
+`inference.versions` describes the files. If the program is killed, a usable model is
+left, and the next promotion or rollback completes the change.
 """
 
 import contextlib
@@ -32,10 +32,10 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def model_lock(model: Path) -> Iterator[None]:
-    """Holds the lock of a model, which whoever changes its versions must hold.
+    """Holds the lock that every change of a model's versions needs.
 
-    A candidate is compared with the present model, so that the lock is held from before
-    the comparison until after the promotion.
+    It must be held during the comparison too, so that the candidate is compared with
+    the model that it replaces.
 
     Raises:
       UserError: another process holds it, or the model is a link to another place.

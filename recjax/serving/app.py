@@ -28,12 +28,13 @@ from recjax.serving.bodies import (
     Reload,
     Texts,
 )
-from recjax.serving.engine import ListItem, NewItem, UnknownItem
+from recjax.serving.engine import ListItem, UnknownItem
 from recjax.serving.guard import Guard, error
 from recjax.serving.limits import QueueFull
 from recjax.serving.live_catalogue import MAX_K
 from recjax.serving.live_programs import count_compilations
 from recjax.serving.metrics import Metrics
+from recjax.serving.new_items import NewItem
 from recjax.serving.service import Answer, Service, make_event
 from recjax.serving.store import (
     DELETED,

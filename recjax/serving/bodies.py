@@ -33,7 +33,7 @@ def check_text(value: str) -> str:
 
 
 # No control characters: one of them separates ids in the store, and NUL ends strings.
-# No U+FFFD either, which stands for bytes in an address that are not UTF-8.
+# U+FFFD is refused too: it replaces bytes of a URL that are not valid UTF-8.
 EventId = Annotated[
     str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f\ufffd]+$")
 ]

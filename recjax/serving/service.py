@@ -18,13 +18,11 @@ from recjax.serving.engine import (
     ItemList,
     ListItem,
     ListRequest,
-    NewItem,
     Timings,
     UnknownItem,
-    encode_items,
-    insert_items,
 )
 from recjax.serving.live_catalogue import LiveCatalogue
+from recjax.serving.new_items import NewItem, encode_items, insert_items
 from recjax.serving.store import (
     DELETED,
     HIDDEN,

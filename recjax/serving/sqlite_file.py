@@ -9,8 +9,8 @@ from recjax.common.errors import UserError
 
 BUSY_SECONDS = 5.0  # to wait for a lock of another process
 HEADER = b"SQLite format 3\0"
-# One transaction, so that a file never has a part of the tables. A store that was made
-# before stores had identities gets one.
+# One transaction, so that a file never has a part of the tables. A store of an earlier
+# version gets an identity.
 SCHEMA = """
 begin immediate;
 create table if not exists events (

@@ -20,8 +20,8 @@ EVIL = "<img src=x onerror=\"document.title='harmed'\"> \u202e & <b>bold</b>"
 def serve(model, path, token=""):
     """Serves a model with an item whose title holds markup; yields the address."""
     from recjax.serving.app import make_app
-    from recjax.serving.engine import NewItem
     from recjax.serving.metrics import Metrics
+    from recjax.serving.new_items import NewItem
     from recjax.serving.open_store import open_store
     from recjax.serving.service import Service
 

@@ -1,4 +1,4 @@
-"""The identity of a store, by which its sequences are told from those of another."""
+"""The identity of a store, which says whose sequences a model's cursor counts."""
 
 import re
 import shutil
