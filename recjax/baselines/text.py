@@ -7,7 +7,6 @@ from recjax.common.vectors import unit_vectors
 from recjax.data.batching.types import Queries
 from recjax.data.dataset import Examples
 
-NUM_RECENT = 8  # most recent items of a history that are used
 DECAY = 0.5  # of an item's weight, for every more recent item
 TEMPERATURE = 0.1  # divides the cosines
 
@@ -15,8 +14,8 @@ TEMPERATURE = 0.1  # divides the cosines
 class TextSimilarity:
     """Scores an item by the cosines of its text vector with those of the history.
 
-    The score is a weighted mean over the most recent items of the history. The vectors
-    should be whitened over the catalogue: otherwise all their cosines are large.
+    The score is a weighted mean over the history, in which recent items weigh more.
+    Vectors should be whitened over the catalogue: otherwise all cosines are large.
     """
 
     def __init__(self, vectors_NxE: np.ndarray):
@@ -27,7 +26,8 @@ class TextSimilarity:
 
     def score(self, queries: Queries) -> np.ndarray:
         """Returns scores_BxN: logits of a softmax over the items."""
-        weights_H = recency_weights(queries.history_BxH.shape[1], NUM_RECENT, DECAY)
+        length = queries.history_BxH.shape[1]
+        weights_H = recency_weights(length, length, DECAY)
         weights_BxN = weighted_histories(queries, len(self.unit_NxE), weights_H)
         total_B = np.maximum(weights_BxN.sum(axis=1), 1e-9)
         users_BxE = (weights_BxN @ self.unit_NxE) / total_B[:, None]

@@ -43,7 +43,9 @@ SECTIONS["data"] = {
         at_most=MAX_SEED,
     ),
     "cold_items": fraction(
-        0.0, "Fraction of the items whose only events are test targets.", below=0.99
+        0.0,
+        "Fraction of the items whose only events are validation and test targets.",
+        below=0.99,
     ),
     "min_rating": Key(0.0, "Lower-rated events are removed; 0 keeps all.", at_least=0),
     "k_core": count(
@@ -148,6 +150,22 @@ SECTIONS["item_tower"] = {
     "width": count(
         64, "dimensions", "Width D of item and user vectors.", at_most=100_000
     ),
+    "id_dropout": fraction(
+        0.0,
+        "Fraction of the items that have no id vector in a step, so that texts learn "
+        "to represent items alone.",
+        below=0.99,
+    ),
+    "init": choice(
+        "random",
+        ("random", "zero_shot"),
+        "Initial projection of texts: random, or one that whitens the encoder's "
+        "vectors and keeps the main components. With zero_shot, ids add nothing at "
+        "first.",
+    ),
+    "init_whitening": fraction(
+        0.5, "Power of the whitening of zero_shot; 1 whitens fully, 0 only centres."
+    ),
 }
 
 SECTIONS["user_tower"] = {
@@ -158,6 +176,17 @@ SECTIONS["user_tower"] = {
         "transformer, BERT4Rec, or LightGCN propagation.",
     ),
     "position": choice("relative", "positions", "Position encoding of transformers."),
+    "recency": Key(
+        False,
+        "Whether the tower is added to a recency-weighted mean of the history, and "
+        "adds nothing at first.",
+    ),
+    "width": count(
+        0,
+        "dimensions",
+        "Width inside the tower, with recency; 0 is item_tower.width.",
+        at_most=100_000,
+    ),
     "repeats": Key(False, "Whether an embedding marks repeated items of a history."),
     "num_layers": count(
         2, "layers", "Recurrent layers, blocks, or propagation steps.", at_most=1000
@@ -186,6 +215,10 @@ SECTIONS["head"] = {
     ),
     "temperature": Key(
         1.0, "Divides the scores; two_tower learns it from this value.", at_least=1e-6
+    ),
+    "bias": Key(
+        False,
+        "Whether two_tower has a bias for each item, 0 at first; softmax always has.",
     ),
     "fusion": choice(
         (),
@@ -258,6 +291,12 @@ SECTIONS["train"] = {
         "Number format of the computation; parameters are always float32.",
     ),
     "metric": Key("ndcg@10", "Validation metric of early stopping and best epochs."),
+    "metric_average": choice(
+        "micro",
+        ("micro", "macro"),
+        "Its mean: over the validation examples (micro), or over the means of new, "
+        "cold and warm targets (macro).",
+    ),
     "checkpoint_seconds": Key(60.0, "Time between checkpoints.", "seconds", at_least=0),
     "keep": count(2, "checkpoints", "Newest checkpoints of a phase that are kept."),
     "spike": Key(

@@ -21,7 +21,8 @@ from recjax.config.choices import allowed_names
 from recjax.config.keys import PHASE, declared_keys
 from recjax.config.schema import Key
 from recjax.data.dataset import NO_SPLIT
-from recjax.models.users import BIDIRECTIONAL, HAS_HEADS, USES_GRAPH
+from recjax.models.items.tower import ZERO_SHOT
+from recjax.models.users import BIDIRECTIONAL, HAS_HEADS, USES_GRAPH, inner_width
 
 # Validation tries every combination of fusion weights after each epoch.
 MAX_FUSION_COMBINATIONS = 256
@@ -200,12 +201,20 @@ def _check_towers(config: ConfigDict) -> Iterator[str]:
     if "text" in sources and not config.text.template.strip():
         yield "text.template: empty, but item_tower.sources contains 'text'"
     name = tower.name
-    width = config.item_tower.width
+    width = inner_width(tower, config.item_tower.width)
+    key = "item_tower" if width == config.item_tower.width else "user_tower"
     if name in HAS_HEADS and width % tower.num_heads:
         yield (
-            f"item_tower.width: {width} is not divisible by user_tower.num_heads, "
+            f"{key}.width: {width} is not divisible by user_tower.num_heads, "
             f"{tower.num_heads}"
         )
+    if tower.width and not tower.recency:
+        yield (
+            f"user_tower.width: {tower.width} needs user_tower.recency; set 0, and the "
+            "width in item_tower.width"
+        )
+    if tower.recency and (name in BIDIRECTIONAL or name in USES_GRAPH):
+        yield f"user_tower.recency: cannot be combined with {name!r}; set False"
     if name in BIDIRECTIONAL and tower.repeats:
         yield f"user_tower.repeats: {name!r} would leak the masked items; set False"
     if name in BIDIRECTIONAL and config.data.history_length < 2:
@@ -220,6 +229,23 @@ def _check_towers(config: ConfigDict) -> Iterator[str]:
                 f"{key}: {negatives!r}; a graph tower reads all items in every step "
                 "and needs 'all'"
             )
+
+
+def _check_zero_shot(config: ConfigDict) -> Iterator[str]:
+    tower = config.item_tower
+    if tower.init != ZERO_SHOT:
+        return
+    if "text" not in tower.sources:
+        yield "item_tower.init: 'zero_shot' needs 'text' in item_tower.sources"
+    elif config.text.whiten:
+        yield "text.whiten: the projection of zero_shot whitens already; set False"
+    elif tower.mlp_layers:
+        yield (
+            f"item_tower.mlp_layers: {tower.mlp_layers} random layers come before the "
+            "projection of zero_shot; set 0"
+        )
+    elif len(tower.sources) > 1 and tower.combine != "sum":
+        yield f"item_tower.combine: {tower.combine!r} with zero_shot; set 'sum'"
 
 
 def _check_baselines(config: ConfigDict) -> Iterator[str]:
@@ -272,6 +298,7 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _check_ratings,
     _check_metrics,
     _check_towers,
+    _check_zero_shot,
     _check_baselines,
     _check_mesh,
     _check_wandb,

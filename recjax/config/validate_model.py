@@ -10,6 +10,7 @@ from recjax.config.validate import baseline_keys
 from recjax.models.encoders.base import EncoderConfig
 from recjax.models.heads import FUSION_WEIGHTS
 from recjax.models.items.text_source import block_of, is_text_block
+from recjax.models.items.tower import ZERO_SHOT
 from recjax.training.optimizer import PhaseRules
 
 
@@ -41,6 +42,12 @@ def check_encoder(config: ConfigDict, encoder: EncoderConfig) -> None:
         raise UserError(
             f"item_tower.pooling: 'pooler', but text.encoder {config.text.encoder} has "
             "none"
+        )
+    width, tower = encoder.hidden_size, config.item_tower
+    if tower.init == ZERO_SHOT and tower.width > width:
+        raise UserError(
+            f"item_tower.width: {tower.width} is more than the encoder's width, "
+            f"{width}, which is the largest one for item_tower.init 'zero_shot'"
         )
     if config.text.lora_rank > encoder.hidden_size:
         raise UserError(

@@ -10,17 +10,6 @@ def round_up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 
-def round_up_shape(size: int, multiple: int, parts: int) -> int:
-    """Rounds up to one of few sizes, because every shape is compiled separately.
-
-    From one power of two to the next there are `parts` sizes, at least 8 apart. All are
-    multiples of `multiple`.
-    """
-    # `parts` steps from the power of two below `size` to the next one.
-    step = max(2 ** (max(size - 1, 1).bit_length() - 1) // parts, 8)
-    return round_up(round_up(size, step), multiple)
-
-
 def pad_to(
     values: np.ndarray, size: int, padding: float = -1, dtype: type = np.int32
 ) -> np.ndarray:

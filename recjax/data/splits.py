@@ -15,7 +15,7 @@ from recjax.data.ingest.sources import locate_data
 Splits = tuple[Examples, Examples, Examples]  # training, validation, test
 # Descriptions in `Data.left_out`.
 NO_HISTORY = "targets without a history"
-HELD_OUT = "training and validation examples with held-out targets"
+HELD_OUT = "training examples with held-out targets"
 
 
 def load_data(config: Any) -> Data:
@@ -173,15 +173,16 @@ def _split_at(
 
 
 def hold_out(reader: Reader, splits: Splits, held_out_N: np.ndarray) -> Splits:
-    """Makes items cold: they remain as targets of the test and nowhere else.
+    """Makes items new: they remain as targets of validation and test, nowhere else.
 
-    Removes them from all histories, and from the targets of training and validation.
+    Removes them from all histories, and from the targets of training. Validation keeps
+    them, so that what it chooses is chosen for new items too.
     """
-    train, valid = (_without(examples, held_out_N) for examples in splits[:2])
-    test = _without(splits[2], held_out_N, keep_targets=True)
-    reader.count_left_out(NO_HISTORY, len(splits[2]) - len(test))
-    removed = len(splits[0]) - len(train) + len(splits[1]) - len(valid)
-    reader.count_left_out(HELD_OUT, removed)
+    train = _without(splits[0], held_out_N)
+    valid, test = (_without(x, held_out_N, keep_targets=True) for x in splits[1:])
+    removed = len(splits[1]) - len(valid) + len(splits[2]) - len(test)
+    reader.count_left_out(NO_HISTORY, removed)
+    reader.count_left_out(HELD_OUT, len(splits[0]) - len(train))
     return train, valid, test
 
 

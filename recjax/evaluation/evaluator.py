@@ -1,7 +1,7 @@
 """Ranks the catalogue for every example of a split and keeps per-example metrics."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,13 +138,23 @@ class Evaluator:
         self._fusion = fusion
 
     def tune_fusion_weights(
-        self, scorer: ModelScorer, params: Any, examples: Examples, metric: str
+        self,
+        scorer: ModelScorer,
+        params: Any,
+        examples: Examples,
+        value_of: Callable[[MetricValues], float],
     ) -> tuple[np.ndarray, MetricValues]:
         """Chooses the best weights_M of score fusion by a grid search.
 
         Without a split they are those of `head.fusion_weights`.
 
         Those in `params` are ignored; among equal combinations the first one wins.
+
+        Args:
+          scorer: ranks the examples.
+          params: the parameters, nested.
+          examples: the examples.
+          value_of: metrics of the examples in order -> what is maximised.
 
         Returns:
           weights_M, and the metrics of the examples with these weights.
@@ -157,21 +167,19 @@ class Evaluator:
         weights_WxM = np.array(grid, np.float32)
         placed_WxM = replicate(weights_WxM, self.mesh)
         encoded = scorer.encode_catalogue(params)
-        is_example, parts = [], []
+        rows, parts = [], []
         for batch in self.queries(examples, by_length=True):
-            is_example.append(batch.examples_B >= 0)
+            rows.append(batch.examples_B)
             placed = self._place_with_fusion(batch)
             parts.append(scorer.rank_by_weighting(params, encoded, placed, placed_WxM))
-        is_example_R = np.concatenate(is_example)
-        # Above, equal and below; the order of the examples does not matter for means.
-        counts_3xWxR = np.concatenate(parts, axis=2)[:, :, is_example_R]
+        # Above, equal and below.
+        counts_3xWxR = np.concatenate(parts, axis=2)[:, :, example_order(rows)]
 
         def values(w: int) -> MetricValues:
             above_R, equal_R, below_R = counts_3xWxR[:, w]
             return ranking_values(above_R, equal_R, below_R, self.config.eval.ks)
 
-        means = [values(w)[metric].mean() for w in range(len(weights_WxM))]
-        best = int(np.argmax(means))
+        best = int(np.argmax([value_of(values(w)) for w in range(len(weights_WxM))]))
         return weights_WxM[best], values(best)
 
     def _place_with_fusion(self, batch: Queries) -> Queries:
@@ -209,11 +217,20 @@ class Evaluator:
         examples, parts = zip(
             *((batch.examples_B, ranked) for batch, ranked in pairs), strict=True
         )
-        examples_R = np.concatenate(examples)
-        order_R = np.argsort(examples_R, kind="stable")[(examples_R < 0).sum() :]
+        order_R = example_order(examples)
         above_R, equal_R, below_R, score_R, top_RxK = (
             np.concatenate([np.asarray(part) for part in column])[order_R]
             for column in zip(*parts, strict=True)
         )
         values = ranking_values(above_R, equal_R, below_R, self.config.eval.ks)
         return Evaluation(values, above_R + equal_R + 1, score_R, top_RxK, vectors_NxD)
+
+
+def example_order(examples: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the positions, in concatenated batches, of the examples in order.
+
+    Args:
+      examples: examples_B of each batch; -1 is padding.
+    """
+    examples_R = np.concatenate(examples)
+    return np.argsort(examples_R, kind="stable")[(examples_R < 0).sum() :]

@@ -50,11 +50,16 @@ def make_subgroups(data: Data, examples: Examples) -> Subgroups:
         for column, masks in user_groups(data.users).items()
     }
     return {
-        "item": bin_masks(events_N[examples.targets_R], ITEM_BINS),
+        "item": item_groups(data, examples),
         "history": bin_masks(examples.lengths(), HISTORY_BINS),
         "popularity": popularity,
         **by_user,
     }
+
+
+def item_groups(data: Data, examples: Examples) -> dict[str, np.ndarray]:
+    """Groups examples by the training events of their targets: `{group: mask_R}`."""
+    return bin_masks(count_events(data)[examples.targets_R], ITEM_BINS)
 
 
 def popularity_groups(events_N: np.ndarray) -> np.ndarray:

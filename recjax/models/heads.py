@@ -13,22 +13,27 @@ FUSION_WEIGHTS = "late_fusion/weights"  # path of the parameter of `FusionWeight
 
 
 class TwoTowerHead(nn.Module):
-    """Cosine similarity divided by a learned temperature."""
+    """Cosine similarity divided by a learned temperature, plus an optional bias."""
 
     num_items: int
     temperature: float
+    has_bias: bool = False
 
     def setup(self) -> None:
         # Learned as a logarithm, as in CLIP (Radford et al., 2021): steps are relative,
         # and the scale stays positive.
         init = nn.initializers.constant(-jnp.log(self.temperature))
         self.log_scale = self.param("log_scale", init, ())
+        if self.has_bias:
+            self.bias = self.param("bias", nn.initializers.zeros, (self.num_items,))
 
     def queries(self, users_xD: Array) -> Array:
         return _unit_vectors(users_xD) * jnp.exp(self.log_scale)
 
     def candidates(self, vectors_UxD: Array, items_U: Array) -> tuple[Array, Array]:
-        return _unit_vectors(vectors_UxD), jnp.zeros(items_U.shape, jnp.float32)
+        shape = items_U.shape
+        bias_U = self.bias[items_U] if self.has_bias else jnp.zeros(shape, jnp.float32)
+        return _unit_vectors(vectors_UxD), bias_U
 
 
 class SoftmaxHead(nn.Module):
@@ -36,6 +41,7 @@ class SoftmaxHead(nn.Module):
 
     num_items: int
     temperature: float
+    has_bias: bool = True
 
     def setup(self) -> None:
         self.bias = self.param("bias", nn.initializers.zeros, (self.num_items,))
@@ -70,9 +76,9 @@ class Bilinear(nn.Module):
         return x_xD @ self.param("kernel", lambda _: jnp.eye(x_xD.shape[-1]))
 
 
-# Called with N and `head.temperature`. `queries` maps user vectors to queries, and
-# `candidates` maps item vectors and their indices to candidates_UxD and bias_U.
-HEADS: dict[str, Callable[[int, float], nn.Module]] = {
+# Called with N, `head.temperature` and `head.bias`. `queries` maps user vectors to
+# queries, and `candidates` item vectors and their indices to candidates_UxD and bias_U.
+HEADS: dict[str, Callable[[int, float, bool], nn.Module]] = {
     "two_tower": TwoTowerHead,
     "softmax": SoftmaxHead,
 }

@@ -13,9 +13,9 @@ from jax import Array
 from recjax.models.encoders.base import EncoderConfig
 from recjax.models.heads import HEADS, FusionWeights
 from recjax.models.items.text_source import TextSource
-from recjax.models.items.tower import SOURCES, Catalogue, ItemTower
+from recjax.models.items.tower import SOURCES, ZERO_SHOT, Catalogue, ItemTower
 from recjax.models.layers.graph import propagate
-from recjax.models.users import BIDIRECTIONAL, USER_TOWERS, USES_GRAPH
+from recjax.models.users import BIDIRECTIONAL, USES_GRAPH, make_user_tower
 from recjax.models.users.repeats import RepeatEmbedding
 
 
@@ -58,6 +58,11 @@ class Recommender(nn.Module):
             for s in self.items.sources
         )
         return self.clone(items=self.items.clone(sources=sources))
+
+    def without_learned_pooling(self) -> "Recommender":
+        """Returns the same model with mean pooling where pooling has to be learned."""
+        learned = self.text is not None and self.text.pooling == "attention"
+        return self.with_text(pooling="mean") if learned else self
 
     def encode_items(
         self, catalogue: Catalogue, items: Any, train: bool = False
@@ -181,12 +186,16 @@ def make_model(
     sources = tuple(
         SOURCES[name](config, num_items, encoder_config) for name in tower.sources
     )
+    # The zero-shot start ranks by text: everything else adds nothing at first.
+    init_scale = 0.0 if tower.init == ZERO_SHOT else 0.02
     return Recommender(
         items=ItemTower(sources, tower.combine, tower.width),
-        users=USER_TOWERS[users.name](users, length, dtype),
-        head=HEADS[config.head.name](num_items, config.head.temperature),
+        users=make_user_tower(users, length, tower.width, dtype),
+        head=HEADS[config.head.name](
+            num_items, config.head.temperature, config.head.bias
+        ),
         late_fusion=FusionWeights(n) if (n := len(config.head.fusion)) else None,
-        repeat=RepeatEmbedding() if users.repeats else None,
+        repeat=RepeatEmbedding(init_scale) if users.repeats else None,
         num_items=num_items,
         history_length=length,
         bidirectional=users.name in BIDIRECTIONAL,

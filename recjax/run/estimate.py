@@ -16,8 +16,9 @@ from recjax.common.param_paths import FlatParams, tree_bytes
 from recjax.data.dataset import Examples
 from recjax.evaluation.results import phase_results, reference_results
 from recjax.models.items.text_source import block_of, count_frozen_blocks
+from recjax.models.items.tower import ZERO_SHOT
 from recjax.reporting.writer import Reporter
-from recjax.run.references import fit_baseline, untrained_model
+from recjax.run.references import fit_baseline
 from recjax.runtime.host_memory import peak_memory
 from recjax.runtime.mesh import replicate
 from recjax.training.callbacks import RunCallbacks
@@ -151,8 +152,11 @@ def _add_prefixes(estimate: Estimate, run: Run, params: FlatParams) -> None:
         return
     assert run.model.encoder_config is not None
     needed = []
-    if run.config.eval.zero_shot or TEXT in _baselines(run):
-        needed.append((untrained_model(run), run.model.encoder_config.num_blocks, True))
+    config = run.config
+    starts_there = config.item_tower.init == ZERO_SHOT and not config.train.init_from
+    if config.eval.zero_shot or TEXT in _baselines(run) or starts_there:
+        model = run.model.without_learned_pooling()
+        needed.append((model, run.model.encoder_config.num_blocks, True))
     trained = set[int | None]()
     for rules in run.rules:
         paths = rules.trained_paths()

@@ -13,7 +13,6 @@ from recjax.catalogue.whitening import whiten
 from recjax.common.param_paths import FlatParams
 from recjax.evaluation.evaluator import Evaluation
 from recjax.evaluation.results import reference_results
-from recjax.models.recommender import Recommender
 from recjax.runtime.mesh import replicate
 from recjax.training.context import Run
 
@@ -75,7 +74,7 @@ class References:
         Attention pooling has to be learned, so the mean replaces it here.
         """
         start = self.run.timer.start()
-        model = untrained_model(self.run)
+        model = self.run.model.without_learned_pooling()
         assert model.encoder_config is not None
         encoder = self.run.catalogue.prefix_encoder
         assert encoder is not None
@@ -97,12 +96,6 @@ class References:
         """Keeps the test ranks for `ranks.parquet`, and returns the metrics."""
         self.run.reporter.ranks(name, test.rank_R)
         return reference_results(self.run.config, self.run.data, test)
-
-
-def untrained_model(run: Run) -> Recommender:
-    """Returns the model with a pooling that does not have to be learned."""
-    pooling = run.config.item_tower.pooling
-    return run.model.with_text(pooling="mean" if pooling == "attention" else pooling)
 
 
 def fit_baseline(run: Run, name: str, vectors_NxE: np.ndarray | None) -> Baseline:

@@ -30,6 +30,7 @@ from recjax.data.text.packing import Tokens
 from recjax.evaluation.evaluator import Evaluator
 from recjax.inference.files import MODEL, check_target
 from recjax.models.encoders.directory import weights_version
+from recjax.models.items.tower import ZERO_SHOT
 from recjax.models.recommender import Recommender, make_model
 from recjax.reporting.data_report import (
     data_report,
@@ -42,6 +43,7 @@ from recjax.reporting.writer import Reporter
 from recjax.run.init_from import copy_params, initial_digest
 from recjax.run.text import Text, load_text
 from recjax.run.workdir import check_disk
+from recjax.run.zero_shot import set_projection
 from recjax.runtime.compile_cache import enable_compile_cache, platform_key
 from recjax.runtime.compiler import Compiler
 from recjax.runtime.locks import DirectoryLock
@@ -163,10 +165,11 @@ def make_run(
     if config.train.init_from:
         folder = text.folder if text else None
         params = copy_params(config.train.init_from, params, data.item_ids, folder, log)
-
     catalogue = make_catalogue(
         config, data.num_items, tokens, mesh, compiler, reporter, bool(planned_workdir)
     )
+    if config.item_tower.init == ZERO_SHOT and not config.train.init_from:
+        params = set_projection(model, params, catalogue, config.item_tower)
     run = Run(
         config=config,
         data=data,

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from recjax.evaluation.metrics import MetricValues
+from recjax.evaluation.selection import make_selection
 from recjax.models.heads import FUSION_WEIGHTS
 from recjax.runtime.mesh import replicate
 from recjax.training.context import Run
@@ -25,6 +26,7 @@ class RunCallbacks:
         self.run = run
         self.phase = phase
         self.log = run.reporter.log
+        self.selection = make_selection(run.config, run.data)
         self._timed = run.timer.start()  # the seconds before are counted already
         self._saved: tuple[int, int] | None = None  # epoch and step of the newest save
 
@@ -43,14 +45,14 @@ class RunCallbacks:
         """
         start = self.run.timer.start()
         loop = LoopState(state, {}, {}, iter(self.phase.batches), PhaseProgress())
-        metric = self.run.config.train.metric
-        loop.progress.best = float(self._rank_validation(loop)[metric].mean())
+        loop.progress.best = self.selection(self._rank_validation(loop))
         loop.best = copy_params(loop.state.result)
         self.run.timer.add_since("train", start)
         self._timed = self.run.timer.start()
         self._saved = 0, 0  # nothing was trained yet
         self.log(
-            f"validation {metric} before the first epoch: {loop.progress.best:.4f}"
+            f"validation {self.selection.metric} before the first epoch: "
+            f"{loop.progress.best:.4f}"
         )
         return loop
 
@@ -80,13 +82,15 @@ class RunCallbacks:
         """Logs the validation metrics; returns the one that selects the best epoch."""
         values = self._rank_validation(loop)
         scalars = {f"valid/{name}": float(x.mean()) for name, x in values.items()}
+        by_group = self.selection.by_group(values)
+        scalars |= {f"valid/{name}": x for name, x in by_group.items()}
         step = self.phase.step_of(loop.progress.epoch, 0)
         self.run.reporter.scalars(step, scalars)
         if (weights_M := loop.state.trainable.get(FUSION_WEIGHTS)) is not None:
             named = zip(self.run.config.head.fusion, np.asarray(weights_M), strict=True)
             scalars = {f"valid/fusion/{name}": float(x) for name, x in named}
             self.run.reporter.scalars(step, scalars)
-        return float(values[self.run.config.train.metric].mean())
+        return self.selection(values)
 
     def _rank_validation(self, loop: LoopState) -> MetricValues:
         """Ranks the validation examples; with score fusion, tunes its weights first."""
@@ -95,9 +99,8 @@ class RunCallbacks:
         if FUSION_WEIGHTS not in loop.state.trainable:
             return evaluator.by_model(scorer, params, examples)[0].values
         # The weights of the baselines are chosen by validation, not by a gradient.
-        metric = self.run.config.train.metric
         weights_M, values = evaluator.tune_fusion_weights(
-            scorer, params, examples, metric
+            scorer, params, examples, self.selection
         )
 
         mesh = self.run.mesh

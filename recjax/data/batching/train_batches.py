@@ -1,6 +1,8 @@
 """Shuffled, deduplicated training batches."""
 
+import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import grain
 import numpy as np
@@ -8,8 +10,25 @@ import numpy as np
 from recjax.data.batching.negatives import NEGATIVES, NegativeSampler
 from recjax.data.batching.types import Batch
 from recjax.data.batching.windows import NextItem, Window
-from recjax.data.padding import pad_left, pad_to, round_up, round_up_shape
+from recjax.data.padding import pad_left, pad_to, round_up
 from recjax.data.text.packing import Items, Packed, Packing, whole_catalogue
+
+SAMPLED_BATCHES = 32  # from which the sizes of all batches are estimated
+# Standard deviations above the mean, for the sizes of batches. A batch in fifteen
+# exceeds the first, which wastes little on padding, and one in 30,000 the second.
+DEVIATIONS = (1.5, 4.0)
+
+
+class BatchShape(NamedTuple):
+    """Sizes of a batch's arrays; each combination of them is compiled separately."""
+
+    targets: int  # P
+    items: int  # U
+    rows: int  # R, of packed texts
+
+    def holds(self, other: "BatchShape") -> bool:
+        """Returns whether a batch of another shape fits, with padding."""
+        return all(size >= needed for size, needed in zip(self, other, strict=True))
 
 
 class TrainBatches:
@@ -59,7 +78,7 @@ class TrainBatches:
             for make in self.negatives.samplers
         ]
         self._sampler = NegativeSampler(samplers, logq)
-        self._target_sizes = self._choose_target_sizes()
+        self.seed = seed
         self.steps_per_epoch = epoch_steps or -(-len(windows) // batch_size)
         # Grain seeds the generator of each batch by its index, so an iterator that is
         # restored in the middle of an epoch continues with the same batches.
@@ -83,17 +102,44 @@ class TrainBatches:
         """Makes a batch of the chosen windows; without `rng`, always the same."""
         windows = [self.windows.window(int(w), rng) for w in chosen]
         targets = np.concatenate([window.targets for window in windows])
-        # With all items as candidates, item indices already index into them.
-        batch = Batch(
+        if self.negatives.needs_whole_catalogue:
+            needed = BatchShape(len(targets), 0, 0)
+            # With all items as candidates, item indices already index into them.
+            return self._lay_out(chosen, windows, targets, self.shape_for(needed))
+        rng = rng or np.random.default_rng(0)
+        distinct, negatives = self._distinct_items(windows, targets, rng)
+        packed = self.packing.pack(distinct) if self.packing else None
+        shape = self.shape_for(_needed_shape(targets, distinct, packed))
+        batch = self._lay_out(chosen, windows, targets, shape)
+        items = self._make_items(distinct, negatives, packed, shape)
+        return self._index_items(batch, targets, items, distinct)
+
+    def _lay_out(
+        self,
+        chosen: np.ndarray,
+        windows: Sequence[Window],
+        targets: np.ndarray,
+        shape: BatchShape,
+    ) -> Batch:
+        """Lays out inputs and targets as arrays of item indices."""
+        return Batch(
             *self._lay_out_inputs(windows),
-            *self._lay_out_targets(windows, targets),
+            *self._lay_out_targets(windows, targets, shape.targets),
             pad_to(self.windows.windows_Wx3[chosen, 0], self.batch_size),
             items=None,
         )
-        if self.negatives.needs_whole_catalogue:
-            return batch
-        rng = rng or np.random.default_rng(0)
-        return self._with_items(batch, targets, len(chosen), rng)
+
+    def _distinct_items(
+        self, windows: Sequence[Window], targets: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        """Returns the items to encode, sorted, and the negatives with their weights."""
+        visible = [
+            window.inputs if window.hidden is None else window.inputs[~window.hidden]
+            for window in windows
+        ]
+        negatives = self._sampler.sample(targets, len(windows), rng)
+        # Every item is encoded once, however often it occurs.
+        return np.unique(np.concatenate([targets, negatives[0], *visible])), negatives
 
     def _lay_out_inputs(
         self, windows: Sequence[Window]
@@ -111,10 +157,9 @@ class TrainBatches:
         return history_BxH, mask_BxH, hidden_BxH
 
     def _lay_out_targets(
-        self, windows: Sequence[Window], targets: np.ndarray
+        self, windows: Sequence[Window], targets: np.ndarray, size: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """targets_P, position_P and label_P of a batch."""
-        size = next(size for size in self._target_sizes if size >= len(targets))
+        """targets_P, position_P and label_P of a batch, where P = `size`."""
         targets_P = pad_to(targets, size, 0)
         # Inputs are padded on the left, so they end at the last of H positions.
         positions = [
@@ -129,37 +174,38 @@ class TrainBatches:
         position_P[np.isnan(ratings_P)] = -1  # an unknown rating is no dislike
         return targets_P, position_P, (ratings_P >= self.like).astype(np.float32)
 
-    def _with_items(
+    def _make_items(
         self,
-        batch: Batch,
-        targets: np.ndarray,
-        num_windows: int,
-        rng: np.random.Generator,
+        distinct: np.ndarray,
+        negatives: tuple[np.ndarray, np.ndarray],
+        packed: Packed | None,
+        shape: BatchShape,
+    ) -> Items:
+        """Pads the items to encode, and weights those that are candidates."""
+        if packed is not None:
+            packed = packed.fill_up(shape.rows, shape.items)
+        if self.negatives.is_stale:
+            # Candidates are the rows of the stale table.
+            return Items(pad_to(distinct, shape.items), self.log_weight_N, packed)
+        # Items that are only in histories are encoded, but they are no candidates.
+        log_weight_U = np.full(shape.items, -np.inf, np.float32)
+        items, weights = negatives
+        log_weight_U[np.searchsorted(distinct, items)] = np.log(weights)
+        return Items(pad_to(distinct, shape.items), log_weight_U, packed)
+
+    def _index_items(
+        self, batch: Batch, targets: np.ndarray, items: Items, distinct: np.ndarray
     ) -> Batch:
-        """Adds the distinct items to encode, and makes all indices point to them."""
+        """Makes the indices of a batch point to the items that it encodes."""
         visible_BxH = batch.mask_BxH
         if batch.hidden_BxH is not None:
             visible_BxH = visible_BxH & ~batch.hidden_BxH
-        # Every item is encoded once, however often it occurs.
-        own_items = np.union1d(targets, batch.history_BxH[visible_BxH])
-        negatives, weights = self._sampler.sample(targets, num_windows, rng)
-        distinct = np.union1d(own_items, negatives)
-        # Few sizes of U, because each is compiled separately.
-        size = round_up_shape(len(distinct), self.multiple, parts=2)
-        items_U = pad_to(distinct, size)
         # `distinct` is sorted: a binary search gives an item's index in it.
         history_BxH = np.searchsorted(distinct, batch.history_BxH)
         history_BxH = np.where(visible_BxH, history_BxH, 0)
         targets_P = batch.targets_P
-        if self.negatives.is_stale:
-            # Candidates are the stale table's rows, so targets stay item indices.
-            log_weight_U = self.log_weight_N
-        else:
-            # Items that are only in histories are encoded, but they are no candidates.
-            log_weight_U = np.full(size, -np.inf, np.float32)
-            log_weight_U[np.searchsorted(distinct, negatives)] = np.log(weights)
+        if not self.negatives.is_stale:  # its candidates are all items, in their order
             targets_P = pad_to(np.searchsorted(distinct, targets), len(targets_P), 0)
-        items = Items(items_U, log_weight_U, self._pack(items_U))
         return batch._replace(history_BxH=history_BxH, targets_P=targets_P, items=items)
 
     def all_items(self) -> Items:
@@ -178,22 +224,57 @@ class TrainBatches:
             np.add.at(freq_N, items, probabilities)
         return freq_N / len(self.windows)
 
-    def _choose_target_sizes(self) -> list[int]:
-        """Returns two sizes of P: one that few batches exceed, and the largest one."""
-        # Most histories are shorter than H, so P = B * H would be mostly padding. Four
-        # standard deviations above the mean leave the second size, and its compilation,
-        # to about one batch in 30,000.
-        mean, variance = self.windows.count_targets()
-        usual = self.batch_size * mean + 4 * (variance * self.batch_size) ** 0.5
+    def shape_for(self, needed: BatchShape) -> BatchShape:
+        """Returns the smallest of the usual shapes that holds a batch."""
+        usual = next((shape for shape in self.shapes if shape.holds(needed)), None)
+        if usual is not None:
+            return usual
+        # So rare that its own compilation costs less than the padding of all others.
         largest = self.batch_size * self.windows.max_targets
-        sizes = (min(int(np.ceil(usual)), largest), largest)
-        return [round_up(size, self.multiple) for size in sizes]
+        return self._round_up(
+            BatchShape(largest, *(2 ** max(x - 1, 1).bit_length() for x in needed[1:]))
+        )
 
-    def _pack(self, items_U: np.ndarray) -> Packed | None:
-        """Packs the texts of a batch's items if they have to be encoded."""
-        if not self.packing:
-            return None
-        packed = self.packing.pack(items_U)
-        # Finer sizes than for U, because an empty row costs as much as a full one.
-        size = round_up_shape(len(packed.index_RxL), self.packing.multiple, parts=8)
-        return packed.fill_up(size)
+    @functools.cached_property
+    def shapes(self) -> list[BatchShape]:
+        """The usual shapes of batches, estimated from a sample of them."""
+        mean, variance = self.windows.count_targets()
+        size = min(self.batch_size, len(self.windows))
+        largest = size * self.windows.max_targets
+        # Most histories are shorter than H, so P = B * H would be mostly padding.
+        usual = size * mean + DEVIATIONS[-1] * (variance * size) ** 0.5
+        num_targets = min(int(np.ceil(usual)), largest)
+        if self.negatives.needs_whole_catalogue:
+            return [self._round_up(BatchShape(num_targets, 0, 0))]
+        rng = np.random.default_rng(self.seed)
+        sizes = []
+        for _ in range(SAMPLED_BATCHES):
+            chosen = rng.choice(len(self.windows), size, replace=False)
+            windows = [self.windows.window(int(w), rng) for w in chosen]
+            targets = np.concatenate([window.targets for window in windows])
+            distinct, _ = self._distinct_items(windows, targets, rng)
+            packed = self.packing.pack(distinct) if self.packing else None
+            sizes.append(_needed_shape(targets, distinct, packed)[1:])
+        mean_2, std_2 = np.mean(sizes, axis=0), np.std(sizes, axis=0)
+        return [
+            self._round_up(BatchShape(num_targets, *np.ceil(mean_2 + d * std_2)))
+            for d in DEVIATIONS
+        ]
+
+    def _round_up(self, shape: BatchShape) -> BatchShape:
+        """Rounds the sizes up to the multiples that the mesh needs."""
+        rows = self.packing.multiple if self.packing else 1
+        multiples = (self.multiple, self.multiple, rows)
+        return BatchShape._make(
+            round_up(int(size), multiple)
+            for size, multiple in zip(shape, multiples, strict=True)
+        )
+
+
+def _needed_shape(
+    targets: np.ndarray, distinct: np.ndarray, packed: Packed | None
+) -> BatchShape:
+    """Returns the shape of a batch without padding."""
+    return BatchShape(
+        len(targets), len(distinct), len(packed.index_RxL) if packed else 0
+    )

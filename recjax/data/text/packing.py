@@ -42,15 +42,17 @@ class Packed(NamedTuple):
     owner_RxL: np.ndarray  # which of the U texts the token belongs to
     first_U: np.ndarray  # row * L + column of each text's first token
 
-    def fill_up(self, num_rows: int) -> "Packed":
-        """Appends empty rows until there are `num_rows`."""
+    def fill_up(self, num_rows: int, num_texts: int | None = None) -> "Packed":
+        """Appends empty rows, and items without a text, until there are so many."""
+        size = len(self.first_U) if num_texts is None else num_texts
 
-        def pad(values_RxL: np.ndarray, padding: int = 0) -> np.ndarray:
-            widths = ((0, num_rows - len(values_RxL)), (0, 0))
-            return np.pad(values_RxL, widths, constant_values=padding)
+        def pad(values_RxL: np.ndarray) -> np.ndarray:
+            return np.pad(values_RxL, ((0, num_rows - len(values_RxL)), (0, 0)))
 
-        owner_RxL = pad(self.owner_RxL, len(self.first_U))
-        return Packed._make([*map(pad, self[:3]), owner_RxL, self.first_U])
+        index_RxL, position_RxL, segment_RxL = map(pad, self[:3])
+        owner_RxL = np.where(segment_RxL > 0, pad(self.owner_RxL), np.int32(size))
+        first_U = pad_to(self.first_U, size, 0)
+        return Packed(index_RxL, position_RxL, segment_RxL, owner_RxL, first_U)
 
 
 @dataclass(frozen=True)

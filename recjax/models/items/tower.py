@@ -30,6 +30,8 @@ def combine_gate(vectors: Sequence[Array], width: int) -> Array:
     return (gate * jnp.stack(vectors, axis=-2)).sum(-2) * len(vectors)
 
 
+ZERO_SHOT = "zero_shot"  # value of `item_tower.init`
+
 COMBINE: dict[str, Callable[[Sequence[Array], int], Array]] = {
     "sum": lambda vectors, width: sum(vectors[1:], start=vectors[0]),
     "concat": combine_concat,
@@ -66,19 +68,34 @@ class ItemTower(nn.Module):
 
 
 class IdSource(nn.Module):
-    """One learned vector per catalogue item; reads no array of the catalogue."""
+    """One learned vector per catalogue item; reads no array of the catalogue.
+
+    Attributes:
+      start_at_zero: whether the vectors are zero at first, and not of unit length.
+      dropout: fraction of a step's items that have no vector in it, so that the other
+        sources learn to represent an item alone (Volkovs et al., DropoutNet, 2017).
+    """
 
     num_items: int
     width: int
     dtype: Any
+    start_at_zero: bool = False
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, arrays: Any, items: Any, train: bool) -> Array:
         # Vectors of about unit length, whatever the width.
         init = nn.initializers.normal(self.width**-0.5)
+        if self.start_at_zero:
+            init = nn.initializers.zeros
         shape = self.num_items, self.width
         embed = nn.Embed(*shape, self.dtype, embedding_init=init, name="vectors")
-        return embed(items.items_U)
+        vectors_UxD = embed(items.items_U)
+        if not train or not self.dropout:
+            return vectors_UxD
+        key, shape = self.make_rng("dropout"), (len(vectors_UxD), 1)
+        keep_Ux1 = jax.random.bernoulli(key, 1 - self.dropout, shape)
+        return jnp.where(keep_Ux1, vectors_UxD, 0)
 
 
 def make_text_source(
@@ -102,7 +119,12 @@ def make_text_source(
 # texts.
 SOURCES: dict[str, Callable[[Any, int, EncoderConfig | None], nn.Module]] = {
     "id": lambda config, num_items, _: IdSource(
-        num_items, config.item_tower.width, jnp.dtype(config.train.dtype), name="id"
+        num_items,
+        config.item_tower.width,
+        jnp.dtype(config.train.dtype),
+        start_at_zero=config.item_tower.init == ZERO_SHOT,
+        dropout=config.item_tower.id_dropout,
+        name="id",
     ),
     "text": make_text_source,
 }

@@ -10,6 +10,7 @@ from recjax.models.users.additive import AdditiveTower
 from recjax.models.users.cnn import CnnTower
 from recjax.models.users.gru import GruTower
 from recjax.models.users.mean import GraphTower, MeanTower
+from recjax.models.users.recency import RecencyTower
 from recjax.models.users.transformer import TransformerTower
 
 POSITIONS = ("absolute", "relative")
@@ -45,3 +46,25 @@ USER_TOWERS: dict[str, Callable[[Any, int, Any], nn.Module]] = {
 BIDIRECTIONAL = ("bert4rec",)  # predict hidden items instead of the next one
 HAS_HEADS = ("additive", "transformer", "bert4rec")  # use `num_heads`
 USES_GRAPH = ("graph",)  # read item vectors after graph propagation
+
+
+def inner_width(config: Any, width: int) -> int:
+    """Returns the width inside the tower of `config.user_tower`, given D."""
+    return int(config.width or width) if config.recency else width
+
+
+def make_user_tower(config: Any, length: int, width: int, dtype: Any) -> nn.Module:
+    """Builds the user tower that `config.user_tower` describes.
+
+    Args:
+      config: the section of the config.
+      length: maximum history length H.
+      width: width D of item and user vectors.
+      dtype: number format of the computation.
+    """
+    tower = USER_TOWERS[config.name](config, length, dtype)
+    if not config.recency:
+        return tower
+    # A plain mean has nothing to add to the recency-weighted one.
+    deep = None if config.name == "mean" else tower
+    return RecencyTower(length, inner_width(config, width), deep)
