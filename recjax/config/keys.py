@@ -220,6 +220,12 @@ SECTIONS["head"] = {
         False,
         "Whether two_tower has a bias for each item, 0 at first; softmax always has.",
     ),
+    "event_bias": Key(
+        (),
+        "Candidate biases of items without training events, and of those with 1 to 4; "
+        "chosen by validation after every epoch. With data.split='none': the two "
+        "biases. () has none.",
+    ),
     "fusion": choice(
         (),
         "fusable_baselines",
@@ -275,6 +281,11 @@ SECTIONS["optim"] = {
     "momentum": fraction(0.9, "Momentum of sgd.", below=1),
     "clip_norm": Key(
         1.0, "Maximum global norm of gradients; 0 never clips.", at_least=0
+    ),
+    "shared_moment": Key(
+        (),
+        "Regexes of parameters to which AdamW gives one second moment for all their "
+        "numbers, so that the vectors of rare items move little.",
     ),
     "weight_decay": Key(0.01, "Weight decay, times the learning rate.", at_least=0),
     "wd_mults": Key(

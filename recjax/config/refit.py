@@ -51,6 +51,8 @@ def get_config(run: str = "") -> ConfigDict:
         )
     if config.head.fusion:
         config.head.fusion_weights = _fusion_weights(phases, config, path)
+    if config.head.event_bias:
+        config.head.event_bias = _event_bias(phases, path)
     # In-sample, baselines that count events would only repeat what they counted.
     config.eval.baselines, config.eval.zero_shot = (), False
     return config.lock()
@@ -80,3 +82,12 @@ def _fusion_weights(
         return tuple(float(found[name]) for name in config.head.fusion)
     except (KeyError, TypeError, ValueError):
         raise UserError(f"--config: {path}: has no weights of head.fusion") from None
+
+
+def _event_bias(phases: dict[str, Any], path: Any) -> tuple[float, ...]:
+    """Returns the biases of new and of cold items that the last phase has chosen."""
+    found = list(phases.values())[-1].get("event_bias")
+    try:
+        return tuple(float(found[name]) for name in ("new", "cold"))
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"--config: {path}: has no head.event_bias") from None

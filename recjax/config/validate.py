@@ -261,6 +261,22 @@ def _check_baselines(config: ConfigDict) -> Iterator[str]:
             f"head.fusion_weights: {len(weights)} weights for each of {len(fused)} "
             f"baselines are more than {MAX_FUSION_COMBINATIONS} combinations"
         )
+    head = config.head
+    for bias in head.event_bias:
+        if isinstance(bias, bool) or not isinstance(bias, int | float):
+            yield f"head.event_bias: {bias!r} is not a number"
+    if len(head.event_bias) ** 2 > MAX_FUSION_COMBINATIONS:
+        yield (
+            f"head.event_bias: {len(head.event_bias)} values for each of 2 groups are "
+            f"more than {MAX_FUSION_COMBINATIONS} combinations"
+        )
+    if head.event_bias and head.name == "two_tower" and not head.bias:
+        yield "head.event_bias: needs a bias for each item; set head.bias to True"
+    if not searched and len(head.event_bias) not in (0, 2):
+        yield (
+            f"head.event_bias: {tuple(head.event_bias)}; without a split it has two "
+            "biases, of new and of cold items"
+        )
     for key, names in baseline_keys(config):
         if TEXT in names and "text" not in config.item_tower.sources:
             yield f"{key}: 'text' needs 'text' in item_tower.sources"
@@ -275,6 +291,17 @@ def baseline_keys(config: ConfigDict) -> Iterator[tuple[str, Sequence[str]]]:
     """Yields each key that names baselines, with its value."""
     yield "eval.baselines", config.eval.baselines
     yield "head.fusion", config.head.fusion
+
+
+def _check_optimizer(config: ConfigDict) -> Iterator[str]:
+    shared = config.optim.shared_moment
+    if shared and config.optim.name != "adamw":
+        yield f"optim.shared_moment: {config.optim.name!r} has no second moment; set ()"
+    for regex in shared:
+        try:
+            re.compile(regex)
+        except (re.error, TypeError) as e:
+            yield f"optim.shared_moment: {regex!r} is not a regex ({e})"
 
 
 def _check_mesh(config: ConfigDict) -> Iterator[str]:
@@ -300,6 +327,7 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _check_towers,
     _check_zero_shot,
     _check_baselines,
+    _check_optimizer,
     _check_mesh,
     _check_wandb,
 )

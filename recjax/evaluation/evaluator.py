@@ -10,14 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from recjax.common.param_paths import FlatParams, unflatten_params
 from recjax.common.vectors import unit_vectors
 from recjax.data.batching.eval_batches import make_queries, sample_candidates
 from recjax.data.batching.types import Queries, Scorer
 from recjax.data.dataset import NO_SPLIT, Data, Examples
 from recjax.data.padding import round_up
 from recjax.evaluation.metrics import MetricValues, ranking_values
-from recjax.evaluation.model_scorer import ModelScorer
+from recjax.evaluation.model_scorer import Encoded, ModelScorer
 from recjax.evaluation.ranking import Ranked, rank, rank_queries
+from recjax.models.heads import EVENT_BIAS, FUSION_WEIGHTS, TUNED
 from recjax.retrieval.index import Index, make_index
 from recjax.runtime.compiler import Compiler
 from recjax.runtime.mesh import replicate, shard_batch
@@ -137,50 +139,69 @@ class Evaluator:
         """Adds the baseline_scores_BxMxN of a scorer to later rankings by a model."""
         self._fusion = fusion
 
-    def tune_fusion_weights(
+    def tune_scores(
         self,
         scorer: ModelScorer,
-        params: Any,
+        params: FlatParams,
         examples: Examples,
         value_of: Callable[[MetricValues], float],
-    ) -> tuple[np.ndarray, MetricValues]:
-        """Chooses the best weights_M of score fusion by a grid search.
+    ) -> tuple[FlatParams, MetricValues]:
+        """Chooses the weights of score fusion, and the biases by training events.
 
-        Without a split they are those of `head.fusion_weights`.
-
-        Those in `params` are ignored; among equal combinations the first one wins.
+        Each is the best of its grid, with the others as they are in `params`; among
+        equal values the first one wins. Without a split, `config.head` has the values.
 
         Args:
           scorer: ranks the examples.
-          params: the parameters, nested.
+          params: the parameters by path.
           examples: the examples.
           value_of: metrics of the examples in order -> what is maximised.
 
         Returns:
-          weights_M, and the metrics of the examples with these weights.
+          The tuned parameters by path, and the metrics of the examples with them.
         """
         head = self.config.head
-        weights = tuple(head.fusion_weights)
-        grid = [weights]  # without a split there is nothing to choose them by
-        if self.config.data.split != NO_SPLIT:
-            grid = list(itertools.product(weights, repeat=len(head.fusion)))
-        weights_WxM = np.array(grid, np.float32)
-        placed_WxM = replicate(weights_WxM, self.mesh)
-        encoded = scorer.encode_catalogue(params)
-        rows, parts = [], []
+        tuned = {path: np.asarray(params[path]) for path in TUNED if path in params}
+        grids = {FUSION_WEIGHTS: head.fusion_weights, EVENT_BIAS: head.event_bias}
+        encoded = scorer.encode_catalogue(unflatten_params(without_event_bias(params)))
+        for path, start in tuned.items():
+            # Without a split there is nothing to choose them by.
+            combinations = itertools.product(grids[path], repeat=len(start))
+            fixed = self.config.data.split == NO_SPLIT
+            options = [grids[path]] if fixed else list(combinations)
+            trials = [{**tuned, path: np.array(x, np.float32)} for x in options]
+            weights_WxK = np.stack([np.concatenate([*x.values()]) for x in trials])
+            found = self._rank_by_weighting(
+                scorer, params, encoded, examples, weights_WxK
+            )
+            best = int(np.argmax([value_of(values) for values in found]))
+            tuned, values = trials[best], found[best]
+        return tuned, values
+
+    def _rank_by_weighting(
+        self,
+        scorer: ModelScorer,
+        params: FlatParams,
+        encoded: Encoded,
+        examples: Examples,
+        weights_WxK: np.ndarray,
+    ) -> list[MetricValues]:
+        """Ranks the examples for W weightings of fused baselines and event groups."""
+        placed_WxK = replicate(weights_WxK, self.mesh)
+        nested, rows, parts = unflatten_params(params), [], []
         for batch in self.queries(examples, by_length=True):
             rows.append(batch.examples_B)
             placed = self._place_with_fusion(batch)
-            parts.append(scorer.rank_by_weighting(params, encoded, placed, placed_WxM))
+            parts.append(scorer.rank_by_weighting(nested, encoded, placed, placed_WxK))
         # Above, equal and below.
         counts_3xWxR = np.concatenate(parts, axis=2)[:, :, example_order(rows)]
-
-        def values(w: int) -> MetricValues:
-            above_R, equal_R, below_R = counts_3xWxR[:, w]
-            return ranking_values(above_R, equal_R, below_R, self.config.eval.ks)
-
-        best = int(np.argmax([value_of(values(w)) for w in range(len(weights_WxM))]))
-        return weights_WxM[best], values(best)
+        above_WxR, equal_WxR, below_WxR = counts_3xWxR
+        return [
+            ranking_values(above_R, equal_R, below_R, self.config.eval.ks)
+            for above_R, equal_R, below_R in zip(
+                above_WxR, equal_WxR, below_WxR, strict=True
+            )
+        ]
 
     def _place_with_fusion(self, batch: Queries) -> Queries:
         """Puts queries on the devices, with the scores of the fused baselines."""
@@ -234,3 +255,10 @@ def example_order(examples: Sequence[np.ndarray]) -> np.ndarray:
     """
     examples_R = np.concatenate(examples)
     return np.argsort(examples_R, kind="stable")[(examples_R < 0).sum() :]
+
+
+def without_event_bias(params: FlatParams) -> FlatParams:
+    """Returns the parameters with biases of 0 for items with few training events."""
+    if EVENT_BIAS not in params:
+        return params
+    return {**params, EVENT_BIAS: jnp.zeros_like(params[EVENT_BIAS])}

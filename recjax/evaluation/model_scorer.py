@@ -28,6 +28,7 @@ class ModelScorer:
       k: number of best candidates to keep.
       compiler: compiles and counts the functions.
       graph: graph of the training events; None without graph layers.
+      group_N: of each item by its training events, see `Recommender.item_candidates`.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class ModelScorer:
         k: int,
         compiler: Compiler,
         graph: Any,
+        group_N: np.ndarray,
     ):
         self.model = model
         self.pieces = pieces
         self.graph = graph
         self.positions_N = positions_N
+        self.group_N = group_N
         self.k = k
         self.num_items = len(positions_N)
         replicated = compiler.replicated
@@ -50,7 +53,8 @@ class ModelScorer:
         self._join = compiler("join", self._join_pieces, out_shardings=replicated)
         # (params, encoded, queries) -> Ranked
         self.rank = compiler("user_queries", self._rank_batch, out_shardings=replicated)
-        # (params, encoded, queries, weights_WxM) -> counts, see `ranking`
+        # (params, encoded without event bias, queries, weights_WxK of the M baselines,
+        # then of new and cold items) -> counts, see `ranking`
         self.rank_by_weighting = compiler(
             "rank_by_weighting", self._rank_by_weighting, out_shardings=replicated
         )
@@ -73,7 +77,11 @@ class ModelScorer:
         )
         items_N = jnp.arange(self.num_items)
         index = self._apply(
-            Recommender.item_candidates, params, candidates_NxD, items_N
+            Recommender.item_candidates,
+            params,
+            candidates_NxD,
+            items_N,
+            jnp.asarray(self.group_N),
         )
         return history_NxD, make_index(*index)
 
@@ -94,11 +102,18 @@ class ModelScorer:
         )
 
     def _rank_by_weighting(
-        self, params: Any, encoded: Encoded, batch: Queries, weights_WxM: jax.Array
+        self, params: Any, encoded: Encoded, batch: Queries, weights_WxK: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         vectors_NxD, index = encoded
         queries_BxD = self._query(params, vectors_NxD, batch)
-        assert batch.baseline_scores_BxMxN is not None
         scores_BxN = score_items(queries_BxD, index)[:, : self.num_items]
-        baseline_scores_BxMxN = jnp.asarray(batch.baseline_scores_BxMxN)
-        return rank_by_weighting(scores_BxN, baseline_scores_BxMxN, weights_WxM, batch)
+        added = []
+        if batch.baseline_scores_BxMxN is not None:
+            added.append(jnp.asarray(batch.baseline_scores_BxMxN))
+        if self.model.event_bias is not None:
+            # A bias of a group is the weight of a score that is 1 for its items.
+            in_group_2xN = jnp.stack([jnp.asarray(self.group_N) == i for i in (0, 1)])
+            shape = (len(scores_BxN), *in_group_2xN.shape)
+            added.append(jnp.broadcast_to(in_group_2xN, shape).astype(jnp.float32))
+        added_BxKxN = jnp.concatenate(added, axis=1)
+        return rank_by_weighting(scores_BxN, added_BxKxN, weights_WxK, batch)

@@ -11,8 +11,8 @@ from recjax.data.dataset import Data, Examples, count_events
 from recjax.evaluation.beyond_accuracy import beyond_accuracy
 from recjax.evaluation.evaluator import Evaluation
 from recjax.evaluation.metrics import fit_platt, rating_report, with_intervals
-from recjax.evaluation.subgroups import make_subgroups, subgroup_report
-from recjax.models.heads import FUSION_WEIGHTS
+from recjax.evaluation.subgroups import ITEM_BINS, make_subgroups, subgroup_report
+from recjax.models.heads import EVENT_BIAS, FUSION_WEIGHTS
 
 SHOWN = 3  # items on each side of an example
 
@@ -41,7 +41,7 @@ def phase_results(
         "epochs": epochs,
         "kept_epoch": kept_epoch,
         "trainable": count_params(trained),
-        **fusion_weights(config, trained),
+        **tuned_values(config, trained),
         "examples": example_recommendations(config, data, titles, test.top_RxK),
     }
 
@@ -52,13 +52,20 @@ def reference_results(config: Any, data: Data, test: Evaluation) -> dict[str, An
     return {**metrics, "beyond_accuracy": beyond_accuracy_results(config, data, test)}
 
 
-def fusion_weights(config: Any, trained: FlatParams) -> dict[str, dict[str, float]]:
-    """Returns the weights of score fusion that validation chose, by baseline."""
-    if FUSION_WEIGHTS not in trained:
-        return {}
-    weights = np.asarray(trained[FUSION_WEIGHTS])
-    named = zip(config.head.fusion, weights, strict=True)
-    return {"fusion": {name: round(float(weight), 6) for name, weight in named}}
+def tuned_values(config: Any, params: FlatParams) -> dict[str, dict[str, float]]:
+    """Returns what validation chose: weights of score fusion, biases by item group."""
+    names = {
+        "fusion": (FUSION_WEIGHTS, config.head.fusion),
+        "event_bias": (EVENT_BIAS, list(ITEM_BINS)[:2]),
+    }
+    return {
+        key: {
+            name: round(float(x), 6)
+            for name, x in zip(named, np.asarray(params[path]), strict=True)
+        }
+        for key, (path, named) in names.items()
+        if path in params
+    }
 
 
 def metric_intervals(

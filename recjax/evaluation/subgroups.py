@@ -59,7 +59,8 @@ def make_subgroups(data: Data, examples: Examples) -> Subgroups:
 
 def item_groups(data: Data, examples: Examples) -> dict[str, np.ndarray]:
     """Groups examples by the training events of their targets: `{group: mask_R}`."""
-    return bin_masks(count_events(data)[examples.targets_R], ITEM_BINS)
+    group_R = event_group(count_events(data))[examples.targets_R]
+    return {name: group_R == i for i, name in enumerate(ITEM_BINS)}
 
 
 def popularity_groups(events_N: np.ndarray) -> np.ndarray:
@@ -147,13 +148,23 @@ def subgroup_report(
     return report
 
 
+def event_group(events_N: np.ndarray) -> np.ndarray:
+    """Returns the group of items by their training events: 0 new, 1 cold, 2 warm."""
+    return bin_index(events_N, ITEM_BINS)
+
+
 def bin_masks(
     x_R: np.ndarray, bin_edges: Mapping[str, int | None]
 ) -> dict[str, np.ndarray]:
     """Returns masks of consecutive bins, given the largest value of each bin."""
-    bounds = [bound for bound in bin_edges.values() if bound is not None]
-    bin_R = np.searchsorted(bounds, x_R)
+    bin_R = bin_index(x_R, bin_edges)
     return {name: bin_R == i for i, name in enumerate(bin_edges)}
+
+
+def bin_index(x_R: np.ndarray, bin_edges: Mapping[str, int | None]) -> np.ndarray:
+    """Returns the index of the bin of each value, given the largest of each bin."""
+    bounds = [bound for bound in bin_edges.values() if bound is not None]
+    return np.searchsorted(bounds, x_R)
 
 
 def _largest_gap(

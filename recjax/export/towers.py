@@ -15,7 +15,7 @@ from recjax.inference.item_encoder import (
     item_params,
     pool_texts,
 )
-from recjax.inference.parts import ModelParts
+from recjax.inference.parts import EVENTS, ModelParts
 from recjax.models.encoders.huggingface import load_config
 from recjax.models.recommender import Recommender, make_model
 
@@ -77,9 +77,10 @@ def item_tower(parts: ModelParts, batch: int | None = None) -> Tower:
     size = batch or 1
     encoder = load_config(parts.encoder)
     model = make_model(parts.config, size, encoder)
+    new_U, events_N = np.full(size, NEW), parts.items[EVENTS].to_numpy()
     params = {
         path: np.asarray(x)
-        for path, x in item_params(parts.params, np.full(size, NEW)).items()
+        for path, x in item_params(parts.params, new_U, events_N).items()
         if path.startswith(("items/", "head/"))
     }
     whitening = parts.whitening

@@ -149,6 +149,8 @@ def feedback_config(
         config[section].update(own[section])
     if own.data.split == NO_SPLIT:  # weights, not candidates to choose from
         config.head.fusion_weights = SECTIONS["head"]["fusion_weights"].default
+        if config.head.event_bias:
+            config.head.event_bias = tuple(sorted({0.0, *config.head.event_bias}))
     config.seed = own.seed
     config.data.update(
         source=str(data),

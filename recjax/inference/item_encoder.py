@@ -16,8 +16,10 @@ from recjax.common.param_paths import FlatParams, unflatten_params
 from recjax.data.padding import pad_to
 from recjax.data.text.packing import Items, Packed, Tokens
 from recjax.data.text.tokenize import TextTokenizer
+from recjax.evaluation.subgroups import event_group
 from recjax.inference.parts import ItemVectors
 from recjax.models.encoders.base import EncoderConfig
+from recjax.models.heads import EVENT_BIAS
 from recjax.models.recommender import Recommender, make_model
 
 BATCH_SIZES = (1, 32)  # texts that are encoded at a time
@@ -36,6 +38,7 @@ class ItemEncoder:
       encoder_config: static description of the text encoder.
       folder: directory of the tokenizer.
       whitening: of the text vectors, if the item tower reads whitened ones.
+      events_N: training events of the items of the training.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class ItemEncoder:
         encoder_config: EncoderConfig,
         folder: Path,
         whitening: Whitening | None,
+        events_N: np.ndarray,
     ):
         self.config = config
         self.encoder_config = encoder_config
@@ -53,9 +57,10 @@ class ItemEncoder:
         # The same model with a catalogue of one batch of new items.
         size = BATCH_SIZES[-1]
         self._model = make_model(config, size, encoder_config)
-        by_item = (ID_VECTORS, BIAS)
+        by_item = (ID_VECTORS, BIAS, EVENT_BIAS)
         self._by_item = {path: params[path] for path in by_item if path in params}
-        own = item_params(params, np.full(size, NEW))
+        self._events_N = events_N
+        own = item_params(params, np.full(size, NEW), events_N)
         self._flat_params = jax.device_put(own)
         self._params = unflatten_params(self._flat_params)
 
@@ -120,7 +125,7 @@ class ItemEncoder:
             params = self._params
             if items_U is not None:
                 rows_U = pad_to(items_U[start : start + size], size, NEW)
-                own = item_params(self._by_item, rows_U)
+                own = item_params(self._by_item, rows_U, self._events_N)
                 params = unflatten_params({**self._flat_params, **own})
             found = finish_items(self._model, params, padded_UxE)
             parts.append([np.asarray(x)[: len(part_UxE)] for x in found])
@@ -193,15 +198,18 @@ def graph_without_events(size: int) -> dict[str, np.ndarray]:
     }
 
 
-def item_params(params: FlatParams, items_U: np.ndarray) -> FlatParams:
+def item_params(
+    params: FlatParams, items_U: np.ndarray, events_N: np.ndarray
+) -> FlatParams:
     """Returns the parameters for a catalogue of other items.
 
     A new item has no id vector: where the item tower reads ids, it reads zeros. Its
-    bias is the mean bias of the catalogue.
+    bias is that of new items, if validation chose one, else the mean of the catalogue.
 
     Args:
       params: those of the catalogue of the training.
       items_U: index of each item in that catalogue; `NEW` for a new item.
+      events_N: training events of the items of that catalogue.
     """
     own, is_new_U = dict(params), items_U == NEW
     if ID_VECTORS in own:
@@ -209,7 +217,13 @@ def item_params(params: FlatParams, items_U: np.ndarray) -> FlatParams:
         own[ID_VECTORS] = np.where(is_new_U[:, None], np.float32(0), vectors_UxD)
     if BIAS in own:
         bias_N = np.asarray(own[BIAS])
-        own[BIAS] = np.where(is_new_U, np.float32(np.mean(bias_N)), bias_N[items_U])
+        new = np.mean(bias_N)
+        if EVENT_BIAS in own:
+            # An item without training events has a bias of 0, and those of its group.
+            by_group_3 = np.append(np.asarray(own[EVENT_BIAS]), np.float32(0))
+            bias_N = bias_N + by_group_3[event_group(events_N)]
+            new = by_group_3[0]
+        own[BIAS] = np.where(is_new_U, np.float32(new), bias_N[items_U])
     return own
 
 

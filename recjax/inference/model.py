@@ -43,6 +43,7 @@ from recjax.inference.lists import (
 from recjax.inference.new_items import read_items, render
 from recjax.inference.parts import (
     ADDED,
+    EVENTS,
     ItemVectors,
     ModelParts,
     make_item_table,
@@ -521,4 +522,5 @@ class Model:
             self._encoder_config,
             parts.encoder,
             parts.whitening,
+            parts.items[EVENTS].to_numpy(),
         )

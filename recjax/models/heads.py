@@ -10,6 +10,8 @@ from jax import Array
 from recjax.common.vectors import MIN_SQUARED_LENGTH
 
 FUSION_WEIGHTS = "late_fusion/weights"  # path of the parameter of `FusionWeights`
+EVENT_BIAS = "event_bias/values"  # path of the parameter of `EventBias`
+TUNED = (FUSION_WEIGHTS, EVENT_BIAS)  # tuned on validation, not by gradients
 
 
 class TwoTowerHead(nn.Module):
@@ -66,6 +68,21 @@ class FusionWeights(nn.Module):
     @nn.compact
     def __call__(self) -> Array:
         return self.param("weights", nn.initializers.zeros, (self.num_fused,))
+
+
+class EventBias(nn.Module):
+    """Biases of new and of cold items, which training underrates.
+
+    They are tuned by grid search on validation, not by gradients, as in calibrated
+    stacking (Chao et al., An empirical study and analysis of generalized zero-shot
+    learning, 2016).
+    """
+
+    @nn.compact
+    def __call__(self) -> Array:
+        """Returns the biases of new, cold and warm items, of which the last is 0."""
+        values_2 = self.param("values", nn.initializers.zeros, (2,))
+        return jnp.append(values_2, 0)
 
 
 class Bilinear(nn.Module):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from recjax.models.encoders.base import EncoderConfig
-from recjax.models.heads import HEADS, FusionWeights
+from recjax.models.heads import HEADS, EventBias, FusionWeights
 from recjax.models.items.text_source import TextSource
 from recjax.models.items.tower import SOURCES, ZERO_SHOT, Catalogue, ItemTower
 from recjax.models.layers.graph import propagate
@@ -24,16 +24,18 @@ class Recommender(nn.Module):
 
     Attributes:
       late_fusion: weights of baselines that are added to the scores; None = none.
+      event_bias: biases of items with few training events; None = none.
       repeat: marks items that occurred earlier in the history; None = no marks.
       bidirectional: whether the user tower predicts hidden items (BERT4Rec).
       graph_layers: graph convolutions over the item vectors; 0 = none.
     """
 
-    # The names of the first five are the first parts of parameter paths.
+    # The names of the first six are the first parts of parameter paths.
     items: ItemTower
     users: nn.Module
     head: nn.Module
     late_fusion: FusionWeights | None
+    event_bias: EventBias | None
     repeat: RepeatEmbedding | None
     num_items: int
     history_length: int
@@ -101,10 +103,17 @@ class Recommender(nn.Module):
         return self.text.pool_states(states_RxLxE, packed)
 
     def item_candidates(
-        self, vectors_UxD: Array, items_U: Array
+        self, vectors_UxD: Array, items_U: Array, group_U: Array | None = None
     ) -> tuple[Array, Array]:
-        """Returns candidates_UxD and bias_U, to score against `user_queries`."""
-        return self.head.candidates(vectors_UxD, items_U)
+        """Returns candidates_UxD and bias_U, to score against `user_queries`.
+
+        `group_U` is 0 for new items, 1 for cold and 2 for warm ones; None adds no
+        `event_bias`.
+        """
+        candidates_UxD, bias_U = self.head.candidates(vectors_UxD, items_U)
+        if self.event_bias is not None and group_U is not None:
+            bias_U += self.event_bias()[group_U]
+        return candidates_UxD, bias_U
 
     def embed_history(
         self, vectors_UxD: Array, history_BxH: Array, mask_BxH: Array
@@ -146,9 +155,10 @@ class Recommender(nn.Module):
         The candidates are the batch's items, or the entire catalogue if it contains
         `stale`, all item vectors of an earlier training state.
         """
-        # Creates the fusion weights, which training does not use.
-        if self.late_fusion is not None and self.is_initializing():
-            self.late_fusion()
+        # Creates the parameters that validation tunes and training does not use.
+        for tuned in (self.late_fusion, self.event_bias):
+            if tuned is not None and self.is_initializing():
+                tuned()
         items = batch.items
         # An item that occurs in several histories, or as a target, is encoded once.
         vectors_UxD = self.encode_items(catalogue, items, train)
@@ -195,6 +205,7 @@ def make_model(
             num_items, config.head.temperature, config.head.bias
         ),
         late_fusion=FusionWeights(n) if (n := len(config.head.fusion)) else None,
+        event_bias=EventBias() if config.head.event_bias else None,
         repeat=RepeatEmbedding(init_scale) if users.repeats else None,
         num_items=num_items,
         history_length=length,

@@ -12,6 +12,7 @@ from recjax.data.dataset import count_events
 from recjax.data.histories import complete_histories
 from recjax.data.ingest.sources import locate_encoder
 from recjax.evaluation.model_scorer import ModelScorer
+from recjax.evaluation.subgroups import event_group
 from recjax.inference import golden
 from recjax.inference.card import model_card
 from recjax.inference.files import MODEL, save_parts
@@ -59,7 +60,13 @@ def model_parts(
     model = run.model.with_text(frozen_blocks=blocks)
     catalogue = run.catalogue.build(model, params, blocks)
     scorer = ModelScorer(
-        model, catalogue, catalogue.positions_N(), 1, run.compiler, training_graph(run)
+        model,
+        catalogue,
+        catalogue.positions_N(),
+        1,
+        run.compiler,
+        training_graph(run),
+        event_group(count_events(data)),
     )
     history_NxD, index = scorer.encode_catalogue(unflatten_params(params))
     number = data.num_items

@@ -5,11 +5,11 @@ from dataclasses import asdict
 from typing import Any
 
 import jax
-import numpy as np
 
 from recjax.evaluation.metrics import MetricValues
+from recjax.evaluation.results import tuned_values
 from recjax.evaluation.selection import make_selection
-from recjax.models.heads import FUSION_WEIGHTS
+from recjax.models.heads import TUNED
 from recjax.runtime.mesh import replicate
 from recjax.training.context import Run
 from recjax.training.loop import LoopState, PhaseProgress, copy_params
@@ -86,32 +86,39 @@ class RunCallbacks:
         scalars |= {f"valid/{name}": x for name, x in by_group.items()}
         step = self.phase.step_of(loop.progress.epoch, 0)
         self.run.reporter.scalars(step, scalars)
-        if (weights_M := loop.state.trainable.get(FUSION_WEIGHTS)) is not None:
-            named = zip(self.run.config.head.fusion, np.asarray(weights_M), strict=True)
-            scalars = {f"valid/fusion/{name}": float(x) for name, x in named}
+        tuned = tuned_values(self.run.config, loop.state.result)
+        scalars = {
+            f"valid/{key}/{name}": x
+            for key, named in tuned.items()
+            for name, x in named.items()
+        }
+        if scalars:
             self.run.reporter.scalars(step, scalars)
         return self.selection(values)
 
     def _rank_validation(self, loop: LoopState) -> MetricValues:
-        """Ranks the validation examples; with score fusion, tunes its weights first."""
+        """Ranks the validation examples, and first tunes what validation chooses."""
         evaluator, scorer = self.run.evaluator, self.phase.scorer
-        params, examples = self.phase.nested(loop.state.result), self.run.data.valid
-        if FUSION_WEIGHTS not in loop.state.trainable:
-            return evaluator.by_model(scorer, params, examples)[0].values
-        # The weights of the baselines are chosen by validation, not by a gradient.
-        weights_M, values = evaluator.tune_fusion_weights(
-            scorer, params, examples, self.selection
+        params, examples = loop.state.result, self.run.data.valid
+        if not any(path in params for path in TUNED):
+            nested = self.phase.nested(params)
+            return evaluator.by_model(scorer, nested, examples)[0].values
+        tuned, values = evaluator.tune_scores(
+            scorer, {**self.phase.frozen, **params}, examples, self.selection
         )
-
+        tuned = {path: x for path, x in tuned.items() if path in params}
         mesh = self.run.mesh
 
-        def with_weights(flat: Any) -> Any:
+        def with_tuned(flat: Any) -> Any:
             # A copy for each: the train step reuses the memory of all its inputs.
-            return flat and {**flat, FUSION_WEIGHTS: replicate(weights_M, mesh)}
+            return flat and {
+                **flat,
+                **{p: replicate(x, mesh) for p, x in tuned.items()},
+            }
 
         loop.state = loop.state.replace(
-            trainable=with_weights(loop.state.trainable),
-            average=with_weights(loop.state.average),
+            trainable=with_tuned(loop.state.trainable),
+            average=with_tuned(loop.state.average),
         )
         return values
 

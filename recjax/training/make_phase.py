@@ -14,10 +14,11 @@ from recjax.data.batching.sequences import merge_prefixes
 from recjax.data.batching.train_batches import TrainBatches
 from recjax.data.batching.types import Batch
 from recjax.data.batching.windows import MaskedItem, NextItem
-from recjax.data.dataset import Examples
+from recjax.data.dataset import Examples, count_events
 from recjax.data.padding import round_up
 from recjax.data.text.packing import Items
 from recjax.evaluation.model_scorer import ModelScorer
+from recjax.evaluation.subgroups import event_group
 from recjax.losses import LOSSES
 from recjax.models.items.text_source import count_frozen_blocks
 from recjax.models.layers.graph import make_graph
@@ -82,6 +83,7 @@ def make_phase(
         run.evaluator.k,
         run.compiler,
         graph,
+        event_group(count_events(run.data)),
     )
     return Phase(
         index=index,

@@ -1,10 +1,13 @@
 """The optimizer of a phase: schedule, learning-rate and decay multipliers by regex."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from recjax.common.errors import UserError
@@ -94,6 +97,9 @@ def resolve_rules(config: Any, phase: Any, paths: Sequence[str]) -> PhaseRules:
     # A rule without effect is most likely a typo: a freeze that freezes nothing.
     _check_every_rule_matches(lr_name, phase.lr_mults, paths)
     _check_every_rule_matches(wd_name, config.wd_mults, paths)
+    for regex in config.shared_moment:
+        if not any(re.fullmatch(regex, path) for path in paths):
+            raise UserError(f"optim.shared_moment: {regex!r} matches no parameter")
     return rules
 
 
@@ -116,6 +122,66 @@ def _check_every_rule_matches(name: str, rules: Rules, paths: Sequence[str]) -> 
         raise UserError(f"{name}: {pattern!r} matches no parameter{why}")
 
 
+class SharedAdamState(NamedTuple):
+    """State of `scale_by_shared_adam`; the dicts are by path."""
+
+    step: jax.Array
+    mean: FlatParams
+    square: FlatParams  # one number for each array
+
+
+def scale_by_shared_adam(
+    b1: float, b2: float, eps: float
+) -> optax.GradientTransformation:
+    """Adam (Kingma and Ba, 2015) with one second moment for each array.
+
+    Adam moves a row of an embedding table by about the learning rate in every step,
+    however small its gradient: an item of few events, which is a negative in almost all
+    steps, moves as far as a popular one. With a common scale, rows move in proportion
+    to their gradients.
+    """
+
+    def init(params: FlatParams) -> SharedAdamState:
+        square = {path: jnp.zeros((), x.dtype) for path, x in params.items()}
+        mean = jax.tree.map(jnp.zeros_like, params)
+        return SharedAdamState(jnp.zeros((), jnp.int32), mean, square)
+
+    def update(
+        updates: FlatParams, state: SharedAdamState, params: Any = None
+    ) -> tuple[FlatParams, SharedAdamState]:
+        del params
+        step = state.step + 1
+        mean = {p: b1 * state.mean[p] + (1 - b1) * g for p, g in updates.items()}
+        square = {
+            path: b2 * state.square[path] + (1 - b2) * jnp.mean(g * g)
+            for path, g in updates.items()
+        }
+        scale_1, scale_2 = 1 / (1 - b1**step), 1 / (1 - b2**step)
+        updates = {
+            path: scale_1 * mean[path] / (jnp.sqrt(scale_2 * square[path]) + eps)
+            for path in updates
+        }
+        return updates, SharedAdamState(step, mean, square)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _adamw(config: Any) -> optax.GradientTransformation:
+    moments = config.b1, config.b2, config.eps
+    own = optax.scale_by_adam(*moments)
+    if not config.shared_moment:
+        return own
+
+    def label(params: FlatParams) -> dict[str, str]:
+        return {path: "shared" if is_shared(path) else "own" for path in params}
+
+    def is_shared(path: str) -> bool:
+        return any(re.fullmatch(regex, path) for regex in config.shared_moment)
+
+    parts = {"own": own, "shared": scale_by_shared_adam(*moments)}
+    return optax.partition(parts, label)
+
+
 def _sgd(config: Any) -> optax.GradientTransformation:
     return optax.trace(config.momentum) if config.momentum else optax.identity()
 
@@ -126,7 +192,7 @@ def _adafactor(config: Any) -> optax.GradientTransformation:
 
 
 OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
-    "adamw": lambda config: optax.scale_by_adam(config.b1, config.b2, config.eps),
+    "adamw": _adamw,
     "sgd": _sgd,
     "adafactor": _adafactor,
 }

@@ -14,8 +14,8 @@ from recjax.config import base
 from recjax.data.batching.eval_batches import make_queries
 from recjax.data.splits import load_data
 from recjax.evaluation import ranking
-from recjax.evaluation.evaluator import Evaluator
-from recjax.models.heads import FUSION_WEIGHTS
+from recjax.evaluation.evaluator import Evaluator, without_event_bias
+from recjax.models.heads import EVENT_BIAS, FUSION_WEIGHTS
 from recjax.run import train
 from recjax.run.phases import complete_phase
 from recjax.runtime.mesh import replicate
@@ -76,36 +76,57 @@ def test_all_combinations_are_ranked_as_each_alone(
     config, tmp_path, monkeypatch, candidates, mask_seen, block
 ):
     """`rank_by_weighting` gives the counts of `rank` for every combination."""
-    weights, means = (0.0, 0.3, 2.0), {}
+    weights, biases, means = (0.0, 0.3, 2.0), (-0.5, 0.0, 4.0), {}
     monkeypatch.setattr(ranking, "BLOCK_SIZE", block)
-    plain = Evaluator.tune_fusion_weights
+    plain = Evaluator.tune_scores
 
-    def every(self, scorer, params, examples, metric):
-        encoded = scorer.encode_catalogue(params)
+    def mean(self, scorer, params, examples, value_of, **changes):
+        """Value and counts with other parameters, by the usual ranking."""
+        flat = {**params, **{p: np.float32(x) for p, x in changes.items()}}
+        nested = param_paths.unflatten_params(
+            {p: replicate(x, self.mesh) for p, x in flat.items()}
+        )
+        (want,) = self.by_model(scorer, nested, examples)
+        batch = next(self.queries(examples, by_length=True))
+        placed = self._place_with_fusion(batch)
+        ranked = scorer.rank(nested, scorer.encode_catalogue(nested), placed)
+        plain_params = param_paths.unflatten_params(without_event_bias(params))
+        encoded = scorer.encode_catalogue(plain_params)
+        both = np.concatenate([flat[FUSION_WEIGHTS], flat[EVENT_BIAS]])
+        alone = replicate(both[None], self.mesh)
+        found = scorer.rank_by_weighting(plain_params, encoded, placed, alone)
+        np.testing.assert_array_equal(found[0][0], ranked.above_B)
+        np.testing.assert_array_equal(found[1][0], ranked.equal_B)
+        np.testing.assert_array_equal(found[2][0], ranked.below_B)
+        return value_of(want.values)
+
+    def every(self, scorer, params, examples, value_of):
+        bias = tuple(np.asarray(params[EVENT_BIAS]))
         for pair in itertools.product(weights, repeat=2):
-            alone = replicate(np.array([pair], np.float32), self.mesh)
-            flat = {**param_paths.flatten_params(params), FUSION_WEIGHTS: alone[0]}
-            want = self.by_model(scorer, param_paths.unflatten_params(flat), examples)[
-                0
-            ]
-            q = next(self.queries(examples, by_length=True))
-            placed = self._place_with_fusion(q)
-            found = scorer.rank_by_weighting(params, encoded, placed, alone)
-            ranked = scorer.rank(param_paths.unflatten_params(flat), encoded, placed)
-            np.testing.assert_array_equal(found[0][0], ranked.above_B)
-            np.testing.assert_array_equal(found[1][0], ranked.equal_B)
-            np.testing.assert_array_equal(found[2][0], ranked.below_B)
-            means[pair] = want.mean(metric)
-        best, values = plain(self, scorer, params, examples, metric)
-        chosen = means[tuple(round(float(w), 4) for w in best)]
-        assert values[metric].mean() == pytest.approx(chosen) == max(means.values())
-        return best, values
+            changes = {FUSION_WEIGHTS: pair, EVENT_BIAS: bias}
+            means[pair] = mean(self, scorer, params, examples, value_of, **changes)
+        tuned, values = plain(self, scorer, params, examples, value_of)
+        chosen = tuple(round(float(w), 4) for w in tuned[FUSION_WEIGHTS])
+        assert means[chosen] == max(means.values())
+        by_bias = {
+            pair: mean(
+                self, scorer, params, examples, value_of, **{**tuned, EVENT_BIAS: pair}
+            )
+            for pair in itertools.product(biases, repeat=2)
+        }
+        assert value_of(values) == pytest.approx(max(by_bias.values()))
+        assert by_bias[tuple(tuned[EVENT_BIAS])] == max(by_bias.values())
+        found.append(by_bias)
+        return tuned, values
 
-    monkeypatch.setattr(Evaluator, "tune_fusion_weights", every)
+    found = []
+    monkeypatch.setattr(Evaluator, "tune_scores", every)
     c = with_fusion(config, "repeat_transitions", "text", weights=weights).unlock()
     c.eval.candidates, c.eval.mask_seen = candidates, mask_seen
+    c.head.event_bias, c.data.cold_items = biases, 0.2
     train.run(c.lock(), str(tmp_path))
     assert len(set(means.values())) > 4
+    assert len(set(found[-1].values())) > 1
 
 
 def test_a_resumed_run_fuses_the_untrained_encoder(config, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ def test_against_loops(data, batches, vectors):
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     want = []
     for history in naive.histories(batches):
-        newest = history[::-1][:8]
+        newest = history[::-1]
         shares = [0.5**back for back in range(len(newest))]
         user = sum(s * unit[item] for s, item in zip(shares, newest, strict=True))
         want.append(unit @ user / sum(shares) / 0.1 if len(newest) else 0 * unit[:, 0])
