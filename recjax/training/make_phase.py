@@ -185,12 +185,24 @@ def make_batches(run: Run, phase: Any, seed: int) -> TrainBatches:
         negatives=phase.negatives or config.loss.negatives,
         logq=config.loss.logq,
         num_items=run.data.num_items,
-        held_out_N=run.data.held_out_N,
+        excluded_N=excluded_items(run),
         num_negatives=config.loss.num_negatives,
         multiple=row_multiple(run.mesh),
         like=config.eval.like_threshold if config.loss.name == "rating" else None,
         seed=seed,
     )
+
+
+def excluded_items(run: Run) -> np.ndarray:
+    """Returns whether each item is excluded from the negatives: bool_N.
+
+    A new item must not be learned as one that nobody wants. Only texts can represent
+    it, so that a model of ids alone learns to rank it last, unless it is held out.
+    """
+    excluded_N = run.data.held_out_N
+    if run.model.text is not None:
+        excluded_N = excluded_N | (count_events(run.data) == 0)
+    return excluded_N
 
 
 def make_windows(config: Any, examples: Examples) -> NextItem:

@@ -142,7 +142,7 @@ def scale_by_shared_adam(
     """
 
     def init(params: FlatParams) -> SharedAdamState:
-        square = {path: jnp.zeros((), x.dtype) for path, x in params.items()}
+        square = jax.tree.map(lambda x: jnp.zeros((), x.dtype), params)
         mean = jax.tree.map(jnp.zeros_like, params)
         return SharedAdamState(jnp.zeros((), jnp.int32), mean, square)
 
@@ -151,16 +151,15 @@ def scale_by_shared_adam(
     ) -> tuple[FlatParams, SharedAdamState]:
         del params
         step = state.step + 1
-        mean = {p: b1 * state.mean[p] + (1 - b1) * g for p, g in updates.items()}
-        square = {
-            path: b2 * state.square[path] + (1 - b2) * jnp.mean(g * g)
-            for path, g in updates.items()
-        }
+        mean = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mean, updates)
+        square = jax.tree.map(
+            lambda v, g: b2 * v + (1 - b2) * jnp.mean(g * g), state.square, updates
+        )
+        # Both means begin at zero, and are corrected for it.
         scale_1, scale_2 = 1 / (1 - b1**step), 1 / (1 - b2**step)
-        updates = {
-            path: scale_1 * mean[path] / (jnp.sqrt(scale_2 * square[path]) + eps)
-            for path in updates
-        }
+        updates = jax.tree.map(
+            lambda m, v: scale_1 * m / (jnp.sqrt(scale_2 * v) + eps), mean, square
+        )
         return updates, SharedAdamState(step, mean, square)
 
     return optax.GradientTransformation(init, update)

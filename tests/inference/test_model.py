@@ -12,7 +12,7 @@ from recjax.common.errors import UserError
 from recjax.config import base
 from recjax.data.histories import complete_histories
 from recjax.data.splits import load_data
-from recjax.inference.parts import ADDED, STATE
+from recjax.inference.parts import ADDED, STATE, UNTRAINED
 from recjax.models.users import USER_TOWERS, USES_GRAPH
 from recjax.run import train
 from tests.conftest import shrink, train_ids_model
@@ -176,6 +176,32 @@ def test_a_new_item_has_the_vector_of_its_text(finished, model):
     np.testing.assert_array_equal(
         model.encode_items(table), model.encode_items(["one two drama"])
     )
+
+
+def test_a_new_item_has_the_bias_of_new_items(config, tmp_path):
+    """An item that training held out, and the same one added later, score alike."""
+    c = config.unlock()
+    c.item_tower.sources, c.data.cold_items = ("id", "text"), 0.2
+    c.head.name, c.head.bias, c.head.event_bias = "two_tower", True, (1.0, 2.5)
+    c.item_tower.init = "zero_shot"  # the id vector of an untrained item is zero
+    c.report.save_model, c.train.phases = True, (base.phase("p", epochs=1, lr=1e-2),)
+    final = recjax.train(c.lock(), str(tmp_path))
+    model = recjax.load(tmp_path)
+    new = model.items.filter(pl.col("state") == UNTRAINED)
+    chosen = final["phases"]["p"]["event_bias"]["new"]
+    assert chosen in (1.0, 2.5)
+    rows = [model.items["id"].to_list().index(name) for name in new["id"]]
+    biases = model.parts.vectors.bias_N[rows]
+    np.testing.assert_allclose(biases, chosen)
+    want = model.score(new["id"].to_list(), users=model.users)
+    model.add_items({f"again {i}": text for i, text in enumerate(new["text"])})
+    added = [f"again {i}" for i in range(len(new))]
+    np.testing.assert_allclose(model.score(added, users=model.users), want, atol=1e-4)
+    # A trained item that is encoded again keeps the bias of its group.
+    item = model.items["events"].to_numpy().argmax()
+    text = model.items["text"][int(item)]
+    again = model.item_encoder.encode([text], np.array([item]))
+    np.testing.assert_allclose(again.bias_N[0], model.parts.vectors.bias_N[item])
 
 
 @pytest.mark.parametrize("name", USER_TOWERS)

@@ -178,3 +178,29 @@ def test_schedules():
     assert rates(schedule="linear")[::5] == [1.0, 0.5, 0.0]
     assert rates(schedule="cosine")[::5] == [1.0, 0.5, 0.0]
     assert rates(schedule="linear", warmup=0.5)[5:] == [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
+
+
+def test_rare_rows_move_in_proportion_to_their_gradients():
+    """With a shared second moment; Adam moves every row by the learning rate."""
+    word = ENCODER + "embeddings/word/embedding"
+    grads = jax.tree.map(jnp.zeros_like, PARAMS)
+    grads[word] = jnp.array([[1.0, 1.0], [0.1, 0.1], [1e-3, 1e-3]])
+    moved = {}
+    for shared in ((), (r".*/word/embedding",)):
+        _, made = make(base.freeze("none"), shared_moment=shared, weight_decay=0.0)
+        state = made.tx.init(PARAMS)
+        params = PARAMS
+        for _ in range(3):
+            updates, state = made.tx.update(grads, state, params)
+            params = optax.apply_updates(params, updates)
+        moved[shared] = np.abs(np.asarray(params[word] - PARAMS[word]))[:, 0]
+    own, shared = moved.values()
+    np.testing.assert_allclose(own, 0.3, rtol=1e-3)
+    np.testing.assert_allclose(shared / shared[0], [1, 0.1, 1e-3], rtol=1e-3)
+    # The root mean square of a step is that of Adam.
+    assert np.sqrt((shared**2).mean()) == pytest.approx(0.3, rel=1e-3)
+
+
+def test_shared_moment_that_matches_nothing_is_refused():
+    with pytest.raises(UserError, match="optim.shared_moment: 'items/ids' matches no"):
+        make(base.freeze("none"), shared_moment=("items/ids",))

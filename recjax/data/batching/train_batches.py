@@ -39,7 +39,7 @@ class TrainBatches:
       epoch_steps: batches per epoch; 0 = enough to read every window once.
       negatives: items that a target competes with, a key of `negatives.NEGATIVES`.
       logq: whether to correct for how often an item is sampled, see `NegativeSampler`.
-      held_out_N: whether an item is excluded from the candidates; None excludes none.
+      excluded_N: whether an item is no negative; None excludes none.
       num_negatives: items sampled for a batch, with replacement.
       multiple: U and P become multiples of it.
       like: the lowest rating of a liked item; None if ratings are not used.
@@ -54,7 +54,7 @@ class TrainBatches:
         negatives: str,
         logq: bool,
         num_items: int,
-        held_out_N: np.ndarray | None = None,
+        excluded_N: np.ndarray | None = None,
         num_negatives: int = 0,
         multiple: int = 1,
         like: float | None = None,
@@ -68,11 +68,11 @@ class TrainBatches:
         self.like = like
         self.packing: Packing | None = None  # set by a phase that has to encode texts
         self.num_items = num_items
-        if held_out_N is None:
-            held_out_N = np.zeros(num_items, bool)
-        self.log_weight_N = np.where(held_out_N, -np.inf, 0).astype(np.float32)
+        if excluded_N is None:
+            excluded_N = np.zeros(num_items, bool)
+        self.log_weight_N = np.where(excluded_N, -np.inf, 0).astype(np.float32)
         self.target_freq_N = self._target_freq()
-        (allowed,) = np.nonzero(~held_out_N)
+        (allowed,) = np.nonzero(~excluded_N)
         samplers = [
             make(self.target_freq_N, allowed, num_negatives)
             for make in self.negatives.samplers
