@@ -11,21 +11,18 @@ import numpy as np
 from jax.sharding import Mesh
 
 from recjax.common.param_paths import FlatParams, unflatten_params
-from recjax.common.vectors import unit_vectors
 from recjax.data.batching.eval_batches import make_queries, sample_candidates
 from recjax.data.batching.types import Queries, Scorer
 from recjax.data.dataset import NO_SPLIT, Data, Examples
 from recjax.data.padding import round_up
 from recjax.evaluation.metrics import MetricValues, ranking_values
 from recjax.evaluation.model_scorer import Encoded, ModelScorer
-from recjax.evaluation.ranking import Ranked, rank, rank_queries
+from recjax.evaluation.ranking import Ranked, rank
 from recjax.models.heads import EVENT_BIAS, FUSION_WEIGHTS, TUNED
-from recjax.retrieval.index import Index, make_index
 from recjax.runtime.compiler import Compiler
 from recjax.runtime.mesh import replicate, shard_batch
 
 MAX_SCORES = 2**24  # users x items ranked at a time: 64 MiB
-MIN_NORM = 1e-9  # an empty history has the zero vector
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Evaluation:
 
 
 class Evaluator:
-    """Evaluates models, text vectors and other scorers on the examples of a split.
+    """Evaluates models and other scorers on the examples of a split.
 
     Users are sharded over the data axis of the mesh.
     """
@@ -95,31 +92,6 @@ class Evaluator:
             return self._ranker(*shard_batch((scores_BxN, batch), self.mesh))
 
         return self._collect((batch, ranked(batch)) for batch in self.queries(examples))
-
-    def by_text(self, vectors_NxE: jax.Array, examples: Examples) -> Evaluation:
-        """Evaluates text vectors: cosines with the mean unit vector of a history."""
-        # The baseline `TextSimilarity` differs: it weights recent items more and
-        # computes on the host, while this ranks on the devices as a model does.
-
-        def ranked(index: Index, batch: Queries) -> Ranked:
-            history_BxHxE = index.candidates_MxD[batch.history_BxH]
-            mask_BxH = batch.mask_BxH.astype(jnp.float32)
-            sums_BxE = jnp.einsum("bhe,bh->be", history_BxHxE, mask_BxH)
-            # The length of a user vector changes no rank, except by rounding. A product
-            # with the reciprocal, to which XLA compiles `unit_vectors`, is less exact.
-            norms_Bx1 = jnp.linalg.norm(sums_BxE, axis=1, keepdims=True)
-            users_BxE = sums_BxE / jnp.maximum(norms_Bx1, MIN_NORM)
-            return rank_queries(users_BxE, index, batch, self.k, self.data.num_items)
-
-        unit_NxE = unit_vectors(vectors_NxE)
-        index = make_index(unit_NxE, jnp.zeros(len(unit_NxE)))
-        replicated = self.compiler.replicated
-        run = self.compiler("rank by text", ranked, out_shardings=replicated)
-        batches = self.queries(examples)
-        pairs = (
-            (batch, run(index, shard_batch(batch, self.mesh))) for batch in batches
-        )
-        return self._collect(pairs, unit_NxE)
 
     def by_model(
         self, scorer: ModelScorer, params: Any, *splits: Examples

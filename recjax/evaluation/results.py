@@ -46,10 +46,19 @@ def phase_results(
     }
 
 
-def reference_results(config: Any, data: Data, test: Evaluation) -> dict[str, Any]:
-    """Returns the entry of a baseline, or of the zero-shot encoder."""
-    metrics = metric_intervals(config, test, data.test)
-    return {**metrics, "beyond_accuracy": beyond_accuracy_results(config, data, test)}
+def reference_results(
+    config: Any, data: Data, valid: Evaluation, test: Evaluation
+) -> dict[str, Any]:
+    """Returns the entry of a baseline, or of the zero-shot encoder.
+
+    The validation values are there to choose a partner for the score fusion.
+    """
+    return {
+        **metric_intervals(config, test, data.test),
+        "valid": metric_intervals(config, valid, data.valid),
+        "subgroups": subgroup_results(config, data, test),
+        "beyond_accuracy": beyond_accuracy_results(config, data, test),
+    }
 
 
 def tuned_values(config: Any, params: FlatParams) -> dict[str, dict[str, float]]:

@@ -40,6 +40,9 @@ def results_page(final: Mapping[str, Any], metrics: Sequence[str]) -> str:
         "have more. Head: share of recommendations from the most popular items, which "
         "together have a third of the training events. Diversity: mean cosine distance "
         "between the items of a list, by the item vectors of the same row.",
+        item_table(rows),
+        "Test examples by the training events of the target: none (new), 1 to 4 (cold) "
+        "or more (warm).",
         subgroup_table(last["subgroups"]),
         "Subgroups are those of the last phase. item: training events of the target "
         "(new: none, cold: few, warm: more); history: number of items in the history; "
@@ -54,7 +57,7 @@ def results_page(final: Mapping[str, Any], metrics: Sequence[str]) -> str:
 
 
 def named_rows(final: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns `test` and `beyond_accuracy` of all systems, in the order of the tables.
+    """Returns the results of all systems, in the order of the tables.
 
     Baselines come first, then the zero-shot encoder and the phases.
     """
@@ -64,7 +67,7 @@ def named_rows(final: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         source = "train.init_from" if final.get("initial") else "pretrained encoder"
         references[f"zero-shot ({source})"] = final["zero_shot"]
     for name, metrics in references.items():
-        rows[name] = {"test": metrics, "beyond_accuracy": metrics["beyond_accuracy"]}
+        rows[name] = {"test": metrics, **metrics}
     for name, phase in final["phases"].items():
         fused = phase.get("fusion", {}).items()
         weights = "".join(f", {weight:g} x {baseline}" for baseline, weight in fused)
@@ -124,6 +127,24 @@ def subgroup_table(subgroups: Mapping[str, Any]) -> str:
             cells = map(interval_cell, metrics.values())
             body.append([name, str(values["rows"]), *cells])
     return markdown_table(["subgroup of the test", "examples", *metrics], body)
+
+
+def item_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns a table of all systems by the training events of the target."""
+    first = next(iter(rows.values()))["subgroups"]["item"]["groups"]
+    columns = [
+        (group, metric)
+        for group, values in first.items()
+        for metric in values
+        if metric != "rows"
+    ]
+    body = []
+    for name, row in rows.items():
+        found = row["subgroups"]["item"]["groups"]
+        cells = [interval_cell(found[group][metric]) for group, metric in columns]
+        body.append([name, *cells])
+    header = [f"{group}: {metric}" for group, metric in columns]
+    return markdown_table(["test", *header], body)
 
 
 def gap_text(subgroups: Mapping[str, Any]) -> str:

@@ -20,7 +20,6 @@ from recjax.models.items.tower import ZERO_SHOT
 from recjax.reporting.writer import Reporter
 from recjax.run.references import fit_baseline
 from recjax.runtime.host_memory import peak_memory
-from recjax.runtime.mesh import replicate
 from recjax.training.callbacks import RunCallbacks
 from recjax.training.context import Run
 from recjax.training.make_phase import make_phase
@@ -195,20 +194,21 @@ def _add_references(estimate: Estimate, run: Run, sampled: Run) -> None:
 
         def evaluate_baseline(baseline: Any = baseline) -> Any:
             found = run.evaluator.by_baseline(baseline, test)
-            return reference_results(run.config, sampled.data, found)
+            return reference_results(run.config, sampled.data, found, found)
 
-        estimate.add("baselines", ratio * measure(run, evaluate_baseline))
+        # For validation and test.
+        estimate.add("baselines", 2 * ratio * measure(run, evaluate_baseline))
     if fused := [(name, fitted[name]) for name in run.config.head.fusion]:
         fusion = ScoreFusion(fused, run.config.head.fusion_floor)
         run.evaluator.set_score_fusion(fusion)
     if vectors_NxE is not None and run.config.eval.zero_shot:
-        placed_NxE = replicate(vectors_NxE, run.mesh)
+        similarity = fit_baseline(run, TEXT, vectors_NxE)
 
         def evaluate_encoder() -> Any:
-            found = run.evaluator.by_text(placed_NxE, test)
-            return reference_results(run.config, sampled.data, found)
+            found = run.evaluator.by_baseline(similarity, test)
+            return reference_results(run.config, sampled.data, found, found)
 
-        estimate.add("zero_shot", ratio * measure(run, evaluate_encoder))
+        estimate.add("zero_shot", 2 * ratio * measure(run, evaluate_encoder))
 
 
 def _add_phase(

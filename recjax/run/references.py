@@ -11,9 +11,7 @@ from recjax.baselines.score_fusion import ScoreFusion
 from recjax.baselines.text import TextSimilarity
 from recjax.catalogue.whitening import whiten
 from recjax.common.param_paths import FlatParams
-from recjax.evaluation.evaluator import Evaluation
 from recjax.evaluation.results import reference_results
-from recjax.runtime.mesh import replicate
 from recjax.training.context import Run
 
 WHITENING_POWER = 0.5  # half: without any whitening all cosines are large
@@ -52,18 +50,16 @@ class References:
         start, results = self.run.timer.start(), {}
         for name in self.run.config.eval.baselines:
             baseline = self.fused.get(name) or self._fit(name)
-            test = self.run.evaluator.by_baseline(baseline, self.run.data.test)
-            results[name] = self._report(name, test)
+            results[name] = self._evaluate(name, baseline)
         self.run.timer.add_since("baselines", start)
         return results
 
     def zero_shot(self) -> dict[str, Any]:
-        """Tests the pretrained encoder without a gradient step."""
+        """Evaluates the pretrained encoder without a gradient step, as `text` does."""
         self._encode_for([TEXT])
         start = self.run.timer.start()
-        vectors_NxE = replicate(self.vectors_NxE, self.run.mesh)
-        test = self.run.evaluator.by_text(vectors_NxE, self.run.data.test)
-        results = self._report("zero_shot", test)
+        baseline = self.fused.get(TEXT) or self._fit(TEXT)
+        results = self._evaluate("zero_shot", baseline)
         self.run.timer.add_since("zero_shot", start)
         return results
 
@@ -92,10 +88,15 @@ class References:
         vectors_NxE = self.vectors_NxE if name == TEXT else None
         return fit_baseline(self.run, name, vectors_NxE)
 
-    def _report(self, name: str, test: Evaluation) -> dict[str, Any]:
+    def _evaluate(self, name: str, baseline: Baseline) -> dict[str, Any]:
         """Keeps the test ranks for `ranks.parquet`, and returns the metrics."""
+        data = self.run.data
+        valid, test = (
+            self.run.evaluator.by_baseline(baseline, examples)
+            for examples in (data.valid, data.test)
+        )
         self.run.reporter.ranks(name, test.rank_R)
-        return reference_results(self.run.config, self.run.data, test)
+        return reference_results(self.run.config, data, valid, test)
 
 
 def fit_baseline(run: Run, name: str, vectors_NxE: np.ndarray | None) -> Baseline:

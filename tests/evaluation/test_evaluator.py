@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from recjax.baselines import BASELINES
+from recjax.baselines.text import TextSimilarity
 from recjax.data.batching.eval_batches import sample_candidates
 from recjax.data.dataset import Examples
 from recjax.data.splits import load_data
@@ -69,21 +70,6 @@ def test_random_is_seeded(data, evaluator):
     assert np.mean(auc(0)) == pytest.approx(0.5, abs=0.15)
 
 
-def test_text_vectors_without_training(config, data, evaluator):
-    """The user is the mean of the newest H unit vectors; scores are cosines."""
-    rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(data.num_items, 5)).astype(np.float32)
-
-    def scores(history):
-        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        user = unit[history[-config.data.history_length :]].mean(0)
-        return unit @ user / np.linalg.norm(user)
-
-    values = evaluator.by_text(jnp.asarray(vectors), data.test).values
-    for name, want in by_hand(data, config, scores).items():
-        np.testing.assert_allclose(values[name], want, err_msg=name)
-
-
 @pytest.mark.parametrize("mask_seen", [True, False])
 def test_only_sampled_candidates_are_compared(config, data, mask_seen):
     c = config.unlock()
@@ -91,14 +77,15 @@ def test_only_sampled_candidates_are_compared(config, data, mask_seen):
     mesh = mesh_lib.make_mesh(c.mesh)
     evaluator = Evaluator(c, data, mesh, Compiler(print, mesh))
     vectors = np.random.default_rng(0).normal(size=(data.num_items, 5))
-    evaluation = evaluator.by_text(jnp.asarray(vectors, jnp.float32), data.test)
+    evaluation = evaluator.by_baseline(TextSimilarity(vectors), data.test)
     sampled_RxC = sample_candidates(
         data.test, data.num_items, 6, mask_seen=mask_seen, seed=c.data.split_seed
     )
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     for row, drawn in enumerate(sampled_RxC):
         history = data.test.history(row)[-c.data.history_length :]
-        scores, target = unit @ unit[history].mean(0), data.test.targets_R[row]
+        weight_H = 0.5 ** np.arange(len(history))[::-1]
+        scores, target = unit @ (weight_H @ unit[history]), data.test.targets_R[row]
         above = (scores[drawn] > scores[target]).sum()
         assert evaluation.values["hr@5"][row] == (above < 5), row
         assert evaluation.values["hr@1"][row] == (above < 1), row

@@ -595,11 +595,10 @@ def test_groups_and_lists_are_reported(config, tmp_path, monkeypatch):
     found = final["phases"]["towers"]
     measures = {f"{name}@10" for name in ("coverage", "gini", "novelty", "head")}
     assert found["beyond_accuracy"].keys() == measures | {"diversity@10"}
-    assert (
-        final["zero_shot"]["beyond_accuracy"].keys() == found["beyond_accuracy"].keys()
-    )
-    for baseline in final["baselines"].values():
-        assert baseline["beyond_accuracy"].keys() == measures
+    for reference in (final["zero_shot"], *final["baselines"].values()):
+        assert reference["beyond_accuracy"].keys() == measures
+        assert reference["valid"].keys() == final["valid"].keys()
+        assert reference["subgroups"].keys() == found["subgroups"].keys()
     coverage = {
         k: x["beyond_accuracy"]["coverage@10"] for k, x in final["baselines"].items()
     }

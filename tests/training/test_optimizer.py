@@ -202,5 +202,7 @@ def test_rare_rows_move_in_proportion_to_their_gradients():
 
 
 def test_shared_moment_that_matches_nothing_is_refused():
-    with pytest.raises(UserError, match="optim.shared_moment: 'items/ids' matches no"):
+    with pytest.raises(
+        UserError, match=r"optim\.shared_moment: 'items/ids' matches no"
+    ):
         make(base.freeze("none"), shared_moment=("items/ids",))
