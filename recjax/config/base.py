@@ -40,7 +40,11 @@ def _defaults(keys: dict[str, Key]) -> dict[str, Any]:
 
 
 def freeze(
-    what: str | int, *, layers: int | None = None, encoder: float = 1.0
+    what: str | int,
+    *,
+    layers: int | None = None,
+    encoder: float = 1.0,
+    layer_decay: float = 1.0,
 ) -> tuple[tuple[str, float | None], ...]:
     """Returns rules for the text encoder; everything else trains at multiplier 1.
 
@@ -49,8 +53,10 @@ def freeze(
         pooling above them); 'lora' or 'bias' to train only these parameters of the
         encoder (with `text.lora_rank`: Hu et al., 2022; BitFit: Ben Zaken et al.,
         2022).
-      layers: number of layers of the encoder; required for k.
+      layers: number of layers of the encoder; required for k, and for `layer_decay`.
       encoder: learning-rate multiplier of the encoder's trained weights.
+      layer_decay: of k or 'none', multiplier of a layer relative to the one above it
+        (Howard and Ruder, ULMFiT, 2018).
 
     Raises:
       ValueError: unknown `what`, or a number of layers that does not fit.
@@ -59,6 +65,17 @@ def freeze(
     rest = (r".*", 1.0)
     if what in ("all", 0):
         return (frozen, rest)
+    if layer_decay != 1.0:
+        if layers is None or not (what == "none" or isinstance(what, int)):
+            raise ValueError(f"freeze: layer_decay with {what!r} and layers={layers}")
+        trained_layers = range(0 if what == "none" else layers - int(what), layers)
+        by_layer = tuple(
+            (rf"{ENCODER}layer_{i}/.*", encoder * layer_decay ** (layers - 1 - i))
+            for i in trained_layers
+        )
+        pool = (ENCODER + r"pool/.*", encoder)
+        below = (ENCODER + r".*", encoder * layer_decay**layers)
+        return (*by_layer, pool, below if what == "none" else frozen, rest)
     if what == "none":
         return ((ENCODER + r".*", encoder), rest)
     if what == "embeddings":

@@ -302,11 +302,10 @@ SECTIONS["train"] = {
         "Number format of the computation; parameters are always float32.",
     ),
     "metric": Key("ndcg@10", "Validation metric of early stopping and best epochs."),
-    "metric_average": choice(
-        "micro",
-        ("micro", "macro"),
-        "Its mean: over the validation examples (micro), or over the means of new, "
-        "cold and warm targets (macro).",
+    "group_weights": Key(
+        (),
+        "Weights of new, cold and warm targets in that metric, whose value is the "
+        "weighted mean of their means; () counts every example equally.",
     ),
     "checkpoint_seconds": Key(60.0, "Time between checkpoints.", "seconds", at_least=0),
     "keep": count(2, "checkpoints", "Newest checkpoints of a phase that are kept."),
@@ -408,6 +407,12 @@ PHASE: dict[str, Key] = {
     ),
     "ema": fraction(
         0.0, "Decay per step of weights averaged for evaluation; 0 disables.", below=1
+    ),
+    "anchor": Key(
+        0.0,
+        "Weight decay of the encoder towards its weights at the start of the phase, "
+        "times the learning rate (L2-SP).",
+        at_least=0,
     ),
     "negatives": Key(
         "", "Overrides loss.negatives unless empty.", choices="negatives", optional=True

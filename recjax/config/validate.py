@@ -190,6 +190,16 @@ def _check_metrics(config: ConfigDict) -> Iterator[str]:
             yield f"{key}: {name!r} is not one of {', '.join(known)}"
 
 
+def _check_group_weights(config: ConfigDict) -> Iterator[str]:
+    weights = tuple(config.train.group_weights)
+    numbers = all(isinstance(x, int | float) and x >= 0 for x in weights)
+    if len(weights) not in (0, 3) or not numbers or (weights and not sum(weights)):
+        yield (
+            f"train.group_weights: {weights} must be three numbers of at least 0, of "
+            "new, cold and warm targets, not all 0; or ()"
+        )
+
+
 def _check_towers(config: ConfigDict) -> Iterator[str]:
     tower = config.user_tower
     sources = tuple(config.item_tower.sources)
@@ -324,6 +334,7 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _check_no_split,
     _check_ratings,
     _check_metrics,
+    _check_group_weights,
     _check_towers,
     _check_zero_shot,
     _check_baselines,

@@ -83,7 +83,9 @@ class RunCallbacks:
         values = self._rank_validation(loop)
         scalars = {f"valid/{name}": float(x.mean()) for name, x in values.items()}
         by_group = self.selection.by_group(values)
-        scalars |= {f"valid/{name}": x for name, x in by_group.items()}
+        scalars |= {
+            f"valid/{name}/{self.selection.metric}": x for name, x in by_group.items()
+        }
         step = self.phase.step_of(loop.progress.epoch, 0)
         self.run.reporter.scalars(step, scalars)
         tuned = tuned_values(self.run.config, loop.state.result)

@@ -18,6 +18,7 @@ from recjax.common.param_paths import (
     match_rules,
     unused_rules,
 )
+from recjax.models.items.text_source import is_text_block
 
 Schedule = Callable[[Any], Any]
 KERNEL_RULE = r".*/kernel"  # the default rule for weight decay
@@ -215,6 +216,26 @@ def make_schedule(phase: Any, steps: int) -> Schedule:
     return optax.join_schedules([rise, decay], [warmup])
 
 
+def decay_to_start(strength: float) -> optax.GradientTransformation:
+    """Decays the encoder's weights towards their first values.
+
+    Weights that begin pretrained should end near them, not near zero (Li et al.,
+    Explicit inductive bias for transfer learning, L2-SP, 2018).
+    """
+
+    def init(params: FlatParams) -> FlatParams:
+        # Copies, because the train step reuses the memory of its inputs.
+        return {p: jnp.copy(x) for p, x in params.items() if is_text_block(p)}
+
+    def update(
+        updates: FlatParams, start: FlatParams, params: Any = None
+    ) -> tuple[FlatParams, FlatParams]:
+        pulled = {p: updates[p] + strength * (params[p] - x) for p, x in start.items()}
+        return {**updates, **pulled}, start
+
+    return optax.GradientTransformation(init, update)
+
+
 def make_optimizer(config: Any, phase: Any, rules: PhaseRules, steps: int) -> Optimizer:
     """Builds the optimizer of one phase.
 
@@ -242,6 +263,8 @@ def make_optimizer(config: Any, phase: Any, rules: PhaseRules, steps: int) -> Op
         chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
     if config.weight_decay:
         chain.append(optax.stateless(decay))
+    if phase.anchor:
+        chain.append(decay_to_start(phase.anchor))
     # After the decay, so that a multiplier scales the decay too.
     chain += [optax.stateless(multiply), optax.scale_by_learning_rate(schedule)]
     return Optimizer(optax.chain(*chain), schedule)

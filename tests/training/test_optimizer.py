@@ -206,3 +206,38 @@ def test_shared_moment_that_matches_nothing_is_refused():
         UserError, match=r"optim\.shared_moment: 'items/ids' matches no"
     ):
         make(base.freeze("none"), shared_moment=("items/ids",))
+
+
+def test_layer_decay():
+    rules = base.freeze(2, layers=6, encoder=0.1, layer_decay=0.5)
+    mults = make(rules)[0].lr_mults
+    found = [mults[f"{ENCODER}layer_{i}/mlp_up/kernel"] for i in range(6)]
+    assert found == [None, None, None, None, 0.05, 0.1]
+    assert mults[ENCODER + "pool/kernel"] == 0.1
+    rules = base.freeze("none", layers=6, layer_decay=0.5)
+    mults = make(rules)[0].lr_mults
+    found = [mults[f"{ENCODER}layer_{i}/mlp_up/kernel"] for i in range(6)]
+    assert found == [1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
+    assert mults[ENCODER + "embeddings/word/embedding"] == 1 / 64
+    with pytest.raises(ValueError, match="layer_decay with 'lora'"):
+        base.freeze("lora", layers=6, layer_decay=0.5)
+
+
+def test_an_anchor_holds_the_encoder_near_its_start():
+    """And nothing else."""
+    grads = jax.tree.map(jnp.ones_like, PARAMS)
+    ends = {}
+    for anchor in (0.0, 10.0):
+        rules = base.freeze("none")
+        plain = {"name": "sgd", "weight_decay": 0.0, "momentum": 0.0, "clip_norm": 0.0}
+        _, made = make(rules, anchor=anchor, **plain)
+        params, state = PARAMS, made.tx.init(PARAMS)
+        for _ in range(50):
+            updates, state = made.tx.update(grads, state, params)
+            params = optax.apply_updates(params, updates)
+        ends[anchor] = params
+    word, scale = ENCODER + "embeddings/word/embedding", "users/norm/scale"
+    np.testing.assert_allclose(ends[0.0][word] - PARAMS[word], -5, rtol=1e-4)
+    # The gradient and the pull of 10 times the distance are equal there.
+    np.testing.assert_allclose(ends[10.0][word] - PARAMS[word], -0.1, rtol=1e-3)
+    np.testing.assert_array_equal(ends[10.0][scale], ends[0.0][scale])
