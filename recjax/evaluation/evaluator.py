@@ -121,7 +121,8 @@ class Evaluator:
         """Chooses the weights of score fusion, and the biases by training events.
 
         Each is the best of its grid, with the others as they are in `params`; among
-        equal values the first one wins. Without a split, `config.head` has the values.
+        equal values the first one wins. A number at an end of the grid is doubled for
+        as long as that is better. Without a split, `config.head` has the values.
 
         Args:
           scorer: ranks the examples.
@@ -136,18 +137,24 @@ class Evaluator:
         tuned = {path: np.asarray(params[path]) for path in TUNED if path in params}
         grids = {FUSION_WEIGHTS: head.fusion_weights, EVENT_BIAS: head.event_bias}
         encoded = scorer.encode_catalogue(unflatten_params(without_event_bias(params)))
+        values: MetricValues = {}
         for path, start in tuned.items():
+            grid, best = grids[path], -np.inf
             # Without a split there is nothing to choose them by.
-            combinations = itertools.product(grids[path], repeat=len(start))
             fixed = self.config.data.split == NO_SPLIT
-            options = [grids[path]] if fixed else list(combinations)
-            trials = [{**tuned, path: np.array(x, np.float32)} for x in options]
-            weights_WxK = np.stack([np.concatenate([*x.values()]) for x in trials])
-            found = self._rank_by_weighting(
-                scorer, params, encoded, examples, weights_WxK
-            )
-            best = int(np.argmax([value_of(values) for values in found]))
-            tuned, values = trials[best], found[best]
+            options = [grid] if fixed else [*itertools.product(grid, repeat=len(start))]
+            while options:
+                trials = [{**tuned, path: np.array(x, np.float32)} for x in options]
+                weights_WxK = np.stack([np.concatenate([*x.values()]) for x in trials])
+                found = self._rank_by_weighting(
+                    scorer, params, encoded, examples, weights_WxK
+                )
+                means = [value_of(x) for x in found]
+                index = int(np.argmax(means))
+                if means[index] <= best:
+                    break
+                tuned, values, best = trials[index], found[index], means[index]
+                options = [] if fixed else beyond_grid(options[index], grid)
         return tuned, values
 
     def _rank_by_weighting(
@@ -227,6 +234,18 @@ def example_order(examples: Sequence[np.ndarray]) -> np.ndarray:
     """
     examples_R = np.concatenate(examples)
     return np.argsort(examples_R, kind="stable")[(examples_R < 0).sum() :]
+
+
+def beyond_grid(
+    chosen: Sequence[float], grid: Sequence[float]
+) -> list[tuple[float, ...]]:
+    """Returns `chosen` with each number at or beyond an end of the grid doubled."""
+    ends = [
+        i
+        for i, x in enumerate(chosen)
+        if (x >= max(grid) and x > 0) or (x <= min(grid) and x < 0)
+    ]
+    return [tuple(x * (1 + (i == end)) for i, x in enumerate(chosen)) for end in ends]
 
 
 def without_event_bias(params: FlatParams) -> FlatParams:
