@@ -187,6 +187,11 @@ SECTIONS["user_tower"] = {
         "Width inside the tower, with recency; 0 is item_tower.width.",
         at_most=100_000,
     ),
+    "filter_share": fraction(
+        0.0,
+        "Share of a low-pass filter beside the attention of the transformer; BSARec "
+        "has 0.7.",
+    ),
     "repeats": Key(False, "Whether an embedding marks repeated items of a history."),
     "num_layers": count(
         2, "layers", "Recurrent layers, blocks, or propagation steps.", at_most=1000

@@ -218,6 +218,8 @@ def _check_towers(config: ConfigDict) -> Iterator[str]:
             f"{key}.width: {width} is not divisible by user_tower.num_heads, "
             f"{tower.num_heads}"
         )
+    if tower.filter_share and name != "transformer":
+        yield f"user_tower.filter_share: {name!r} has no filter; set 0"
     if tower.width and not tower.recency:
         yield (
             f"user_tower.width: {tower.width} needs user_tower.recency; set 0, and the "

@@ -20,7 +20,7 @@ def _make_transformer(
     config: Any, length: int, dtype: Any, *, bidirectional: bool = False
 ) -> nn.Module:
     shape = config.num_layers, config.num_heads, config.mlp_ratio
-    options = config.dropout, dtype, bidirectional
+    options = config.dropout, dtype, bidirectional, config.filter_share
     return TransformerTower(config.position, length, *shape, *options)
 
 

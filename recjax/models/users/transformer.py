@@ -10,20 +10,33 @@ import jax.numpy as jnp
 from jax import Array
 
 from recjax.models.layers.attention import Attention
+from recjax.models.layers.causal_filter import CausalFilter
 from recjax.models.layers.dropout import Dropout
+
+FILTER_WINDOW = 8  # newest items in the moving average of the filter
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block."""
+    """Pre-norm transformer block.
+
+    Attributes:
+      filter_share: weight of a `CausalFilter` beside the attention; 0 = no filter.
+    """
 
     num_heads: int
     mlp_ratio: int
     dropout: float
     dtype: Any
+    filter_share: float = 0.0
 
     @nn.compact
     def __call__(
-        self, x_BxHxD: Array, mask_BxHxH: Array, bias_1xAxHxH: Array | None, train: bool
+        self,
+        x_BxHxD: Array,
+        mask_BxH: Array,
+        mask_BxHxH: Array,
+        bias_1xAxHxH: Array | None,
+        train: bool,
     ) -> Array:
         width = x_BxHxD.shape[-1]
         dropout: Callable[..., Array] = Dropout(self.dropout)
@@ -31,7 +44,11 @@ class Block(nn.Module):
         y = nn.LayerNorm(dtype=self.dtype, name="attention_norm")(x_BxHxD)
         options = self.num_heads, self.dropout, self.dtype
         attention = Attention(*options, name="attention")
-        x_BxHxD += drop(attention(y, mask_BxHxH, train, bias_1xAxHxH))
+        mixed = attention(y, mask_BxHxH, train, bias_1xAxHxH)
+        if self.filter_share:
+            filtered = CausalFilter(FILTER_WINDOW, name="filter")(y, mask_BxH)
+            mixed = (1 - self.filter_share) * mixed + self.filter_share * filtered
+        x_BxHxD += drop(mixed)
         y = nn.LayerNorm(dtype=self.dtype, name="mlp_norm")(x_BxHxD)
         y = nn.Dense(self.mlp_ratio * width, dtype=self.dtype, name="mlp_up")(y)
         y = drop(jax.nn.gelu(y))
@@ -76,6 +93,7 @@ class TransformerTower(nn.Module):
       length: maximum history length H; the last position is the newest event's.
       bidirectional: whether positions also see newer items, with a learned vector in
         place of hidden ones.
+      filter_share: see `Block`.
     """
 
     position: str
@@ -86,6 +104,7 @@ class TransformerTower(nn.Module):
     dropout: float
     dtype: Any
     bidirectional: bool = False
+    filter_share: float = 0.0
 
     @nn.compact
     def __call__(
@@ -116,5 +135,6 @@ class TransformerTower(nn.Module):
             mask_BxHxH &= jnp.tril(jnp.ones((length, length), bool))[None]
         for i in range(self.num_layers):
             options = self.num_heads, self.mlp_ratio, self.dropout, self.dtype
-            x = Block(*options, name=f"block_{i}")(x, mask_BxHxH, bias, train)
+            block = Block(*options, self.filter_share, name=f"block_{i}")
+            x = block(x, mask_BxH, mask_BxHxH, bias, train)
         return nn.LayerNorm(dtype=self.dtype, name="norm")(x)

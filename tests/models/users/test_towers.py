@@ -25,7 +25,7 @@ from recjax.models.items.text_source import count_frozen_blocks
 from recjax.models.items.tower import COMBINE
 from recjax.models.layers.pooling import AttentionPool, pool_first, pool_mean
 from recjax.models.recommender import Recommender, make_model
-from recjax.models.users import BIDIRECTIONAL, USER_TOWERS
+from recjax.models.users import BIDIRECTIONAL, USER_TOWERS, make_user_tower
 from recjax.runtime import mesh as mesh_lib
 from recjax.runtime.compiler import Compiler
 from recjax.training.initial_params import dummy_inputs, init_params, trace_init
@@ -194,6 +194,8 @@ CASES = [
     *((name, "relative") for name in USER_TOWERS),
     ("transformer", "absolute"),
     ("bert4rec", "absolute"),
+    *((f"{name}+recency", "relative") for name in ("mean", "gru", "transformer")),
+    ("transformer+filter", "relative"),
 ]
 every_user_tower = pytest.mark.parametrize(("name", "position"), CASES)
 causal_user_tower = pytest.mark.parametrize(
@@ -205,7 +207,9 @@ def two_layers(config, name, position, length=6):
     """A user tower whose convolutions are so narrow that only dilation reaches far."""
     c = config.unlock().user_tower
     c.position, c.num_layers, c.kernel_size = position, 2, 2
-    return USER_TOWERS[name](c, length, jnp.float32)
+    c.name, _, option = name.partition("+")
+    c.recency, c.filter_share = option == "recency", 0.7 * (option == "filter")
+    return make_user_tower(c, length, 8, jnp.float32)
 
 
 @causal_user_tower
@@ -240,6 +244,8 @@ def test_every_parameter_of_a_user_tower_counts(config, name, position):
     mask = np.ones((2, 6), bool)
     hidden = [np.arange(6)[None] == np.array([[2], [5]])] * (name in BIDIRECTIONAL)
     variables = tower.init(jax.random.key(0), history, mask, False, *hidden)
+    # A matrix of zeros would hide what comes before it.
+    variables = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape), variables)
     wanted = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
 
     def loss(variables):
