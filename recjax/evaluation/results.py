@@ -122,12 +122,13 @@ def rating_results(
     A rating of at least `eval.like_threshold` counts as a like.
 
     Returns:
-      See `rating_report`; None if the data has no ratings, or if the validation or
-      test targets are all liked or all disliked.
+      See `rating_report`; None if the loss is not that of likes, or if the validation
+      or test targets are all liked or all disliked.
     """
-    like = config.eval.like_threshold
-    if not config.data.rating or not like:
+    # The scores of a model that predicts the next item say nothing about likes.
+    if config.loss.name != "rating":
         return None
+    like = config.eval.like_threshold
     splits = data.valid, data.test
     labels = [(split.ratings_R >= like).astype(np.float64) for split in splits]
     if any(len(np.unique(label_R)) < 2 for label_R in labels):

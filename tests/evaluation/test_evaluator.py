@@ -153,7 +153,7 @@ def test_rows_come_back_in_order(config, data, evaluator):
 def test_likes_are_calibrated_on_validation(config):
     """Test scores in reverse order do not change the calibration."""
     rng, c = np.random.default_rng(0), config.unlock()
-    c.data.rating, c.eval.like_threshold = "rating", 4.0
+    c.data.rating, c.eval.like_threshold, c.loss.name = "rating", 4.0, "rating"
     rows, scores = {}, {}
     for split, sign, threshold in (("valid", 1, 3), ("test", -1, 2)):
         ratings_R = rng.integers(1, 6, 60).astype(np.float32)

@@ -640,7 +640,7 @@ def test_the_cut_off_of_groups_and_lists(config, tmp_path, ks, k):
 
 def test_ratings_are_reported(config, tmp_path):
     c = config.unlock()
-    c.data.rating, c.eval.like_threshold = "rating", 4.0
+    c.data.rating, c.eval.like_threshold, c.loss.name = "rating", 4.0, "rating"
     final = train.run(c.lock(), str(tmp_path))
     r = final["phases"]["towers"]["rating"]
     counts = ("true_positive", "false_positive", "false_negative", "true_negative")
@@ -648,9 +648,13 @@ def test_ratings_are_reported(config, tmp_path):
     assert "predicted liked" in (tmp_path / "results.md").read_text()
 
 
-def test_ratings_of_one_class_are_not_reported(config, tmp_path):
+@pytest.mark.parametrize(("threshold", "loss"), [(0.5, "rating"), (4.0, "softmax")])
+def test_likes_that_no_model_can_tell_are_not_reported(
+    config, tmp_path, threshold, loss
+):
+    """All targets are liked, or the model was not trained for likes."""
     c = config.unlock()
-    c.data.rating, c.eval.like_threshold = "rating", 0.5
+    c.data.rating, c.eval.like_threshold, c.loss.name = "rating", threshold, loss
     final = train.run(c.lock(), str(tmp_path))
     assert final["phases"]["towers"]["rating"] is None
 
