@@ -35,6 +35,28 @@ def phase(name: str, **changes: Any) -> ConfigDict:
     return config
 
 
+def start_zero_shot(config: ConfigDict, *, width: int = 384) -> None:
+    """Sets the keys of a model that ranks as the zero-shot row before any training.
+
+    Everything that training adds begins at zero: ids, user tower and biases. See "The
+    zero-shot start" in `recjax/models/README.md`.
+
+    Args:
+      config: the config, which is changed; its `item_tower.sources` contain `text`.
+      width: of item and user vectors, at most that of the text encoder.
+    """
+    config.item_tower.init = "zero_shot"
+    config.item_tower.width = width
+    config.user_tower.recency = True
+    config.user_tower.width = min(width, 64)
+    config.head.name = "two_tower"
+    config.head.temperature = 0.1
+    config.head.bias = True
+    config.head.event_bias = (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+    if "id" in config.item_tower.sources:
+        config.optim.shared_moment = (r"items/id/.*",)
+
+
 def _defaults(keys: dict[str, Key]) -> dict[str, Any]:
     return {name: key.default for name, key in keys.items()}
 

@@ -91,9 +91,10 @@ class References:
     def _evaluate(self, name: str, baseline: Baseline) -> dict[str, Any]:
         """Keeps the test ranks for `ranks.parquet`, and returns the metrics."""
         data = self.run.data
-        valid, test = (
+        # The test first: what `random` draws for it does not depend on the validation.
+        test, valid = (
             self.run.evaluator.by_baseline(baseline, examples)
-            for examples in (data.valid, data.test)
+            for examples in (data.test, data.valid)
         )
         self.run.reporter.ranks(name, test.rank_R)
         return reference_results(self.run.config, data, valid, test)

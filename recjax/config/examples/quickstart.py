@@ -16,16 +16,19 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.data.rating = "rating"
     config.data.user_table = True
+    config.data.reverse = 0.3
     config.eval.like_threshold = 4.0
     config.item_tower.sources = ("id", "text")
-    config.user_tower.dropout = 0.3
-    config.train.batch_size = 128
+    base.start_zero_shot(config)
+    config.user_tower.dropout = 0.5
+    config.loss.smoothing = 0.2
+    config.train.batch_size = 64
     config.train.phases = (
-        base.phase("towers", epochs=12, lr=2e-3, ema=0.98),
+        base.phase("towers", epochs=12, lr=1e-3, ema=0.98),
         base.phase(
             "top",
             epochs=3,
-            lr=1e-3,
+            lr=5e-4,
             schedule="cosine",
             warmup=0.1,
             ema=0.9,
