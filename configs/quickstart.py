@@ -2,8 +2,8 @@
 
     python -m recjax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-At most four and a half minutes on two CPU cores. Test HR@10 / NDCG@10 with
-seed 0: .184 / .094 after the first phase, .202 / .103 after the second.
+Three and a half minutes on two CPU cores. Test HR@10 / NDCG@10 with seed 0:
+.059 / .038 before training, .116 / .063 after the encoder's phase, .229 / .126 at last.
 """
 
 from recjax.config.examples.quickstart import get_config

@@ -43,7 +43,8 @@ def test_config_runs(name, atomic_dir, six_layers, tmp_path):
     assert np.isfinite(final["test"]["ndcg@10"]["value"])
     if name == "quickstart":
         text = (tmp_path / "results.md").read_text()
-        assert "after phase top (1 epoch)" in text
+        assert "after phase encoder (" in text
+        assert "after phase towers (" in text
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)

@@ -8,7 +8,7 @@ from recjax.baselines.ease import MAX_ITEMS
 from recjax.common.errors import UserError
 from recjax.config.validate import baseline_keys
 from recjax.models.encoders.base import EncoderConfig
-from recjax.models.heads import EVENT_BIAS, FUSION_WEIGHTS
+from recjax.models.heads import FUSION_WEIGHTS
 from recjax.models.items.text_source import block_of, is_text_block
 from recjax.models.items.tower import ZERO_SHOT
 from recjax.training.optimizer import PhaseRules
@@ -67,12 +67,11 @@ def check_phases(
       UserError: adapters or fusion weights that no phase trains; whitening of vectors
         that change.
     """
-    lora_trained = fusion_trained = bias_trained = False
+    lora_trained = fusion_trained = False
     for phase, phase_rules in zip(phases, rules, strict=True):
         paths = phase_rules.trained_paths()
         lora_trained |= any("/lora_" in path for path in paths)
         fusion_trained |= FUSION_WEIGHTS in paths
-        bias_trained |= EVENT_BIAS in paths
         encoder = [path for path in paths if is_text_block(path)]
         # The whitening is fitted once, to the vectors before any training.
         if config.text.whiten and encoder:
@@ -85,8 +84,6 @@ def check_phases(
             f"head.fusion: {', '.join(config.head.fusion)}, but every phase freezes "
             f"the fusion weights, {FUSION_WEIGHTS}"
         )
-    if config.head.event_bias and not bias_trained:
-        raise UserError(f"head.event_bias: every phase freezes it, {EVENT_BIAS}")
     has_lora = "text" in config.item_tower.sources and config.text.lora_rank
     if has_lora and not lora_trained:
         raise UserError(

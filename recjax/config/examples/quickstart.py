@@ -1,9 +1,9 @@
-"""MovieLens 100K, items represented by id and text: frozen first, then fine-tuned.
+"""MovieLens 100K, ids and text: first the encoder learns from behaviour, then the rest.
 
     python -m recjax.main --config=quickstart --workdir=runs/quickstart
 
-At most four and a half minutes on two CPU cores. Test HR@10 / NDCG@10 with
-seed 0: .184 / .094 after the first phase, .202 / .103 after the second.
+Three and a half minutes on two CPU cores. Test HR@10 / NDCG@10 with seed 0:
+.059 / .038 before training, .116 / .063 after the encoder's phase, .229 / .126 at last.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from recjax.config import base
 
 
 def get_config() -> ConfigDict:
-    """Returns two phases: towers over frozen text, then the top encoder layer too."""
+    """Returns two phases: the top encoder layers, then all else over frozen texts."""
     config = base.get_config()
     config.data.rating = "rating"
     config.data.user_table = True
@@ -22,17 +22,19 @@ def get_config() -> ConfigDict:
     base.start_zero_shot(config)
     config.user_tower.dropout = 0.5
     config.loss.smoothing = 0.2
+    config.text.remat_rows = 32
     config.train.batch_size = 64
     config.train.phases = (
-        base.phase("towers", epochs=12, lr=1e-3, ema=0.98),
         base.phase(
-            "top",
+            "encoder",
             epochs=3,
-            lr=5e-4,
-            schedule="cosine",
+            epoch_steps=15,
+            batch_size=128,
+            lr=1e-4,
+            schedule="linear",
             warmup=0.1,
-            ema=0.9,
-            lr_mults=base.freeze(1, layers=6, encoder=0.2),
+            lr_mults=base.tune_encoder(2, layers=6),
         ),
+        base.phase("towers", epochs=12, lr=1e-3, ema=0.98),
     )
     return config
