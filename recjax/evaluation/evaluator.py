@@ -1,7 +1,7 @@
 """Ranks the catalogue for every example of a split and keeps per-example metrics."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +115,7 @@ class Evaluator:
         self,
         scorer: ModelScorer,
         params: FlatParams,
+        paths: Collection[str],
         examples: Examples,
         value_of: Callable[[MetricValues], float],
     ) -> tuple[FlatParams, MetricValues]:
@@ -127,11 +128,12 @@ class Evaluator:
         Args:
           scorer: ranks the examples.
           params: the parameters by path.
+          paths: those that are chosen, some of `TUNED`; others stay as they are.
           examples: the examples.
           value_of: metrics of the examples in order -> what is maximised.
 
         Returns:
-          The tuned parameters by path, and the metrics of the examples with them.
+          The chosen parameters by path, and the metrics of the examples with them.
         """
         head = self.config.head
         tuned = {path: np.asarray(params[path]) for path in TUNED if path in params}
@@ -139,6 +141,8 @@ class Evaluator:
         encoded = scorer.encode_catalogue(unflatten_params(without_event_bias(params)))
         values: MetricValues = {}
         for path, start in tuned.items():
+            if path not in paths:
+                continue
             grid, best = grids[path], -np.inf
             # Without a split there is nothing to choose them by.
             fixed = self.config.data.split == NO_SPLIT
@@ -155,7 +159,7 @@ class Evaluator:
                     break
                 tuned, values, best = trials[index], found[index], means[index]
                 options = [] if fixed else beyond_grid(options[index], grid)
-        return tuned, values
+        return {path: tuned[path] for path in paths}, values
 
     def _rank_by_weighting(
         self,

@@ -102,13 +102,13 @@ class RunCallbacks:
         """Ranks the validation examples, and first tunes what validation chooses."""
         evaluator, scorer = self.run.evaluator, self.phase.scorer
         params, examples = loop.state.result, self.run.data.valid
-        if not any(path in params for path in TUNED):
+        paths = [path for path in TUNED if path in params]
+        if not paths:
             nested = self.phase.nested(params)
             return evaluator.by_model(scorer, nested, examples)[0].values
         tuned, values = evaluator.tune_scores(
-            scorer, {**self.phase.frozen, **params}, examples, self.selection
+            scorer, {**self.phase.frozen, **params}, paths, examples, self.selection
         )
-        tuned = {path: x for path, x in tuned.items() if path in params}
         mesh = self.run.mesh
 
         def with_tuned(flat: Any) -> Any:

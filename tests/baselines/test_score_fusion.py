@@ -100,12 +100,12 @@ def test_all_combinations_are_ranked_as_each_alone(
         np.testing.assert_array_equal(found[2][0], ranked.below_B)
         return value_of(want.values)
 
-    def every(self, scorer, params, examples, value_of):
+    def every(self, scorer, params, paths, examples, value_of):
         bias = tuple(np.asarray(params[EVENT_BIAS]))
         for pair in itertools.product(weights, repeat=2):
             changes = {FUSION_WEIGHTS: pair, EVENT_BIAS: bias}
             means[pair] = mean(self, scorer, params, examples, value_of, **changes)
-        tuned, values = plain(self, scorer, params, examples, value_of)
+        tuned, values = plain(self, scorer, params, paths, examples, value_of)
         changes = {**tuned, EVENT_BIAS: bias}
         fused = mean(self, scorer, params, examples, value_of, **changes)
         # A number at an end of its grid may be doubled, but then it has to be better.
