@@ -72,7 +72,9 @@ def named_rows(final: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         fused = phase.get("fusion", {}).items()
         weights = "".join(f", {weight:g} x {baseline}" for baseline, weight in fused)
         biases = phase.get("event_bias", {}).items()
-        weights += "".join(f", {bias:+g} for {group} items" for group, bias in biases)
+        weights += "".join(
+            f", {bias:+g} for {group} items" for group, bias in biases if bias
+        )
         epochs = "1 epoch" if phase["epochs"] == 1 else f"{phase['epochs']} epochs"
         kept = phase.get("kept_epoch", phase["epochs"])  # older results lack it
         if not kept:
