@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from recjax.common.errors import UserError
@@ -18,7 +16,7 @@ from recjax.common.param_paths import (
     match_rules,
     unused_rules,
 )
-from recjax.models.items.text_source import is_text_block
+from recjax.training.gradient_transforms import decay_to_start, scale_by_shared_adam
 
 Schedule = Callable[[Any], Any]
 KERNEL_RULE = r".*/kernel"  # the default rule for weight decay
@@ -123,49 +121,6 @@ def _check_every_rule_matches(name: str, rules: Rules, paths: Sequence[str]) -> 
         raise UserError(f"{name}: {pattern!r} matches no parameter{why}")
 
 
-class SharedAdamState(NamedTuple):
-    """State of `scale_by_shared_adam`; the dicts are by path."""
-
-    step: jax.Array
-    mean: FlatParams
-    square: FlatParams  # one number for each array
-
-
-def scale_by_shared_adam(
-    b1: float, b2: float, eps: float
-) -> optax.GradientTransformation:
-    """Adam (Kingma and Ba, 2015) with one second moment for each array.
-
-    Adam moves a row of an embedding table by about the learning rate in every step,
-    however small its gradient: an item of few events, which is a negative in almost all
-    steps, moves as far as a popular one. With a common scale, rows move in proportion
-    to their gradients.
-    """
-
-    def init(params: FlatParams) -> SharedAdamState:
-        square = jax.tree.map(lambda x: jnp.zeros((), x.dtype), params)
-        mean = jax.tree.map(jnp.zeros_like, params)
-        return SharedAdamState(jnp.zeros((), jnp.int32), mean, square)
-
-    def update(
-        updates: FlatParams, state: SharedAdamState, params: Any = None
-    ) -> tuple[FlatParams, SharedAdamState]:
-        del params
-        step = state.step + 1
-        mean = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mean, updates)
-        square = jax.tree.map(
-            lambda v, g: b2 * v + (1 - b2) * jnp.mean(g * g), state.square, updates
-        )
-        # Both means begin at zero, and are corrected for it.
-        scale_1, scale_2 = 1 / (1 - b1**step), 1 / (1 - b2**step)
-        updates = jax.tree.map(
-            lambda m, v: scale_1 * m / (jnp.sqrt(scale_2 * v) + eps), mean, square
-        )
-        return updates, SharedAdamState(step, mean, square)
-
-    return optax.GradientTransformation(init, update)
-
-
 def _adamw(config: Any) -> optax.GradientTransformation:
     moments = config.b1, config.b2, config.eps
     own = optax.scale_by_adam(*moments)
@@ -214,26 +169,6 @@ def make_schedule(phase: Any, steps: int) -> Schedule:
     # The first step already moves: the rate starts at lr / warmup, not at 0.
     rise = optax.linear_schedule(phase.lr / warmup, phase.lr, max(warmup - 1, 1))
     return optax.join_schedules([rise, decay], [warmup])
-
-
-def decay_to_start(strength: float) -> optax.GradientTransformation:
-    """Decays the encoder's weights towards their first values.
-
-    Weights that begin pretrained should end near them, not near zero (Li et al.,
-    Explicit inductive bias for transfer learning, L2-SP, 2018).
-    """
-
-    def init(params: FlatParams) -> FlatParams:
-        # Copies, because the train step reuses the memory of its inputs.
-        return {p: jnp.copy(x) for p, x in params.items() if is_text_block(p)}
-
-    def update(
-        updates: FlatParams, start: FlatParams, params: Any = None
-    ) -> tuple[FlatParams, FlatParams]:
-        pulled = {p: updates[p] + strength * (params[p] - x) for p, x in start.items()}
-        return {**updates, **pulled}, start
-
-    return optax.GradientTransformation(init, update)
 
 
 def make_optimizer(config: Any, phase: Any, rules: PhaseRules, steps: int) -> Optimizer:
