@@ -74,7 +74,12 @@ def start(data_set: str) -> ConfigDict:
 
 
 def make(
-    variant: str, sweep: Callable[[Add], None], *, tuned: bool = False, **shared: Any
+    variant: str,
+    sweep: Callable[[Add], None],
+    *,
+    tuned: bool = False,
+    prepare: Callable[[ConfigDict], None] | None = None,
+    **shared: Any,
 ) -> ConfigDict:
     """Returns the config of one variant, locked.
 
@@ -84,6 +89,7 @@ def make(
       tuned: whether some variant trains the encoder. Then the texts of all variants
         are titles only, and the phase that trains the encoder takes the keys of the
         data set's `tuned` that the variant does not set.
+      prepare: changes the reference in all variants, before `shared`.
       shared: changes to the reference in all variants, with __ for the dot.
 
     Raises:
@@ -94,6 +100,8 @@ def make(
     config = start(data_set)
     if tuned:
         config.text.template = config.text.title
+    if prepare is not None:
+        prepare(config)
     config.update_from_flattened_dict(
         {key.replace("__", "."): value for key, value in shared.items()}
     )
