@@ -6,8 +6,8 @@ from recjax.baselines.matrix import recency_weights, weighted_histories
 from recjax.common.vectors import unit_vectors
 from recjax.data.batching.types import Queries
 from recjax.data.dataset import Examples
+from recjax.models.users.recency import DECAY
 
-DECAY = 0.5  # of an item's weight, for every more recent item
 TEMPERATURE = 0.1  # divides the cosines
 
 

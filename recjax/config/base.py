@@ -109,13 +109,15 @@ def freeze(
     rest = (r".*", 1.0)
     if what in ("all", 0):
         return (frozen, rest)
+    top: range | None = None  # the trained layers, if their number is given
+    if isinstance(what, int) and layers is not None and 0 < what <= layers:
+        top = range(layers - what, layers)
     if layer_decay != 1.0:
-        if layers is None or not (what == "none" or isinstance(what, int)):
+        if layers is None or (top is None and what != "none"):
             raise ValueError(f"freeze: layer_decay with {what!r} and layers={layers}")
-        trained_layers = range(0 if what == "none" else layers - int(what), layers)
         by_layer = tuple(
             (rf"{ENCODER}layer_{i}/.*", encoder * layer_decay ** (layers - 1 - i))
-            for i in trained_layers
+            for i in top or range(layers)
         )
         pool = (ENCODER + r"pool/.*", encoder)
         below = (ENCODER + r".*", encoder * layer_decay**layers)
@@ -126,9 +128,8 @@ def freeze(
         return ((ENCODER + r"embeddings/.*", None), (ENCODER + r".*", encoder), rest)
     if what in ("lora", "bias"):
         trained = r".*/lora_[ab]" if what == "lora" else r".*/bias"
-    elif isinstance(what, int) and layers is not None and 0 < what <= layers:
-        top = "|".join(str(layer) for layer in range(layers - what, layers))
-        trained = rf"(layer_({top})|pool)/.*"
+    elif top is not None:
+        trained = rf"(layer_({'|'.join(map(str, top))})|pool)/.*"
     else:
         raise ValueError(f"freeze: {what!r} is invalid for layers={layers}")
     return ((ENCODER + trained, encoder), frozen, rest)

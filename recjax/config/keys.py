@@ -189,8 +189,8 @@ SECTIONS["user_tower"] = {
     ),
     "filter_share": fraction(
         0.0,
-        "Share of a low-pass filter beside the attention of the transformer; BSARec "
-        "has 0.7.",
+        "Weight of a low-pass filter in each block of the transformer; attention has "
+        "the rest. 0 uses attention alone, BSARec 0.7.",
     ),
     "repeats": Key(False, "Whether an embedding marks repeated items of a history."),
     "num_layers": count(

@@ -273,6 +273,17 @@ def _check_baselines(config: ConfigDict) -> Iterator[str]:
             f"head.fusion_weights: {len(weights)} weights for each of {len(fused)} "
             f"baselines are more than {MAX_FUSION_COMBINATIONS} combinations"
         )
+    for key, names in baseline_keys(config):
+        if TEXT in names and "text" not in config.item_tower.sources:
+            yield f"{key}: 'text' needs 'text' in item_tower.sources"
+        if "bpr_mf" in names and find_spec("implicit") is None:
+            yield (
+                f"{key}: 'bpr_mf' needs the library implicit: "
+                "pip install 'implicit>=0.7.3'"
+            )
+
+
+def _check_event_bias(config: ConfigDict) -> Iterator[str]:
     head = config.head
     for bias in head.event_bias:
         if isinstance(bias, bool) or not isinstance(bias, int | float):
@@ -284,19 +295,12 @@ def _check_baselines(config: ConfigDict) -> Iterator[str]:
         )
     if head.event_bias and head.name == "two_tower" and not head.bias:
         yield "head.event_bias: needs a bias for each item; set head.bias to True"
+    searched = config.data.split != NO_SPLIT
     if not searched and len(head.event_bias) not in (0, 2):
         yield (
             f"head.event_bias: {tuple(head.event_bias)}; without a split it has two "
             "biases, of new and of cold items"
         )
-    for key, names in baseline_keys(config):
-        if TEXT in names and "text" not in config.item_tower.sources:
-            yield f"{key}: 'text' needs 'text' in item_tower.sources"
-        if "bpr_mf" in names and find_spec("implicit") is None:
-            yield (
-                f"{key}: 'bpr_mf' needs the library implicit: "
-                "pip install 'implicit>=0.7.3'"
-            )
 
 
 def baseline_keys(config: ConfigDict) -> Iterator[tuple[str, Sequence[str]]]:
@@ -340,6 +344,7 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _check_towers,
     _check_zero_shot,
     _check_baselines,
+    _check_event_bias,
     _check_optimizer,
     _check_mesh,
     _check_wandb,

@@ -219,7 +219,7 @@ def item_params(
         bias_N = np.asarray(own[BIAS])
         new = np.mean(bias_N)
         if EVENT_BIAS in own:
-            # An item without training events has a bias of 0, and those of its group.
+            # New items were no negatives in training, so that their own bias is 0.
             by_group_3 = np.append(np.asarray(own[EVENT_BIAS]), np.float32(0))
             bias_N = bias_N + by_group_3[event_group(events_N)]
             new = by_group_3[0]

@@ -41,11 +41,9 @@ def zero_shot(config, **keys):
 )
 def test_untrained_model_scores_as_text_similarity(config, tmp_path, keys):
     c = zero_shot(config, **keys)
-    if c.item_tower.pooling == "attention":
-        # A query of zeros, so that the untrained attention is the mean.
-        c.unlock().user_tower.name = "mean"
     with open_run(c, tmp_path, time.perf_counter()) as (run, params):
         if c.item_tower.pooling == "attention":
+            # With a query of zeros, untrained attention is the mean.
             path = next(p for p in params if "pool/query" in p)
             params[path] = jax.numpy.zeros_like(params[path])
         references = References(run, params)

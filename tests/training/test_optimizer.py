@@ -221,6 +221,8 @@ def test_layer_decay():
     assert mults[ENCODER + "embeddings/word/embedding"] == 1 / 64
     with pytest.raises(ValueError, match="layer_decay with 'lora'"):
         base.freeze("lora", layers=6, layer_decay=0.5)
+    with pytest.raises(ValueError, match="layer_decay with 7 and layers=6"):
+        base.freeze(7, layers=6, layer_decay=0.5)
 
 
 def test_an_anchor_holds_the_encoder_near_its_start():

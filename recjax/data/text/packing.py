@@ -43,7 +43,7 @@ class Packed(NamedTuple):
     first_U: np.ndarray  # row * L + column of each text's first token
 
     def fill_up(self, num_rows: int, num_texts: int | None = None) -> "Packed":
-        """Appends empty rows, and items without a text, until there are so many."""
+        """Pads to `num_rows` rows and to `num_texts` texts, which are empty."""
         size = len(self.first_U) if num_texts is None else num_texts
 
         def pad(values_RxL: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A causal low-pass filter over the history, as a partner of attention."""
+"""A causal low-pass filter over a history."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,9 +9,9 @@ class CausalFilter(nn.Module):
     """Divides a history into a moving average and the rest, and rescales the rest.
 
     BSARec (Shin et al., An attentive inductive bias for sequential recommendation,
-    2024) takes the low frequencies of the complete history, which later items are a
-    part of. This filter sees earlier items only, because all positions are trained at
-    once.
+    2024) takes low frequencies of the complete history, so that every position sees
+    later items. This filter sees earlier items only, because all positions are trained
+    at once.
 
     Attributes:
       window: newest items in the moving average, with learned weights per feature.

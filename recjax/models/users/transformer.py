@@ -20,7 +20,8 @@ class Block(nn.Module):
     """Pre-norm transformer block.
 
     Attributes:
-      filter_share: weight of a `CausalFilter` beside the attention; 0 = no filter.
+      filter_share: weight of a `CausalFilter`, which is averaged with the attention;
+        0 uses attention alone.
     """
 
     num_heads: int
