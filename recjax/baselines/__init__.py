@@ -34,3 +34,4 @@ BASELINES: dict[str, Callable[[int], Baseline]] = {
     "bpr_mf": BprMf,
 }
 TEXT = "text"  # `text.TextSimilarity`, which takes text vectors instead of a seed
+AUTO = "auto"  # value of `head.fusion`, see `score_fusion.auto_fusion`

@@ -1,9 +1,11 @@
 """Score fusion: adds weighted scores of baselines to the scores of a model."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from recjax.baselines import TEXT
 from recjax.data.batching.types import Queries, Scorer
 
 # Baselines with scores >= 0, which enter as logarithms; others enter unchanged.
@@ -14,6 +16,23 @@ LOG_SCORED = (
     "repeat_transitions",
     "item_knn",
 )
+
+AUTO_EASE_ITEMS = 15_000  # items up to which `auto_fusion` has EASE, of N x N weights
+
+
+def auto_fusion(config: Any, num_items: int) -> tuple[str, ...]:
+    """Returns the baselines that `head.fusion=("auto",)` chooses from.
+
+    They differ in what they know: the order of events, common users, all pairs of
+    items, and texts.
+    """
+    names = ["transitions" if config.eval.mask_seen else "repeat_transitions"]
+    names.append("item_knn")
+    if num_items <= AUTO_EASE_ITEMS:
+        names.append("ease")
+    if "text" in config.item_tower.sources:
+        names.append(TEXT)
+    return tuple(names)
 
 
 class ScoreFusion:

@@ -64,7 +64,8 @@ def start_zero_shot(config: ConfigDict, *, width: int = 384) -> None:
     zero-shot start" in `recjax/models/README.md`.
 
     Args:
-      config: the config, which is changed; its `item_tower.sources` contain `text`.
+      config: the config, which is changed; its `item_tower.sources` contain `text`,
+        and `eval.mask_seen` is set.
       width: of item and user vectors, at most that of the text encoder.
     """
     config.item_tower.init = "zero_shot"
@@ -75,6 +76,8 @@ def start_zero_shot(config: ConfigDict, *, width: int = 384) -> None:
     config.head.temperature = 0.1
     config.head.bias = True
     config.head.event_bias = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, -0.5)
+    if not config.eval.mask_seen:
+        config.head.seen_bias = (0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0)
     if "id" in config.item_tower.sources:
         config.optim.shared_moment = (r"items/id/.*",)
 

@@ -16,7 +16,7 @@ def allowed_names(choices: tuple[str, ...] | str) -> Collection[str]:
 def registries() -> dict[str, Collection[str]]:
     """Returns all registries, with the names that a user has registered until now."""
     # Imported only here, so that the declarations can be read without importing JAX.
-    from recjax.baselines import BASELINES, TEXT
+    from recjax.baselines import AUTO, BASELINES, TEXT
     from recjax.catalogue.prefix_cache import DTYPES
     from recjax.data.batching.negatives import NEGATIVES
     from recjax.data.ingest.formats import SUFFIXES
@@ -35,7 +35,7 @@ def registries() -> dict[str, Collection[str]]:
         "combinations": COMBINE,
         "file_formats": SUFFIXES,
         # Random scores would only blur the scores that they are added to.
-        "fusable_baselines": tuple(name for name in baselines if name != "random"),
+        "fusable_baselines": (*(x for x in baselines if x != "random"), AUTO),
         "heads": HEADS,
         "item_sources": SOURCES,
         "losses": LOSSES,

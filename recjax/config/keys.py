@@ -231,17 +231,25 @@ SECTIONS["head"] = {
         "chosen by validation after every epoch. With data.split='none': the two "
         "biases. () has none.",
     ),
+    "seen_bias": Key(
+        (),
+        "Candidate biases of the history's items, chosen by validation after every "
+        "epoch, without eval.mask_seen. With data.split='none': the bias. () has none.",
+    ),
     "fusion": choice(
         (),
         "fusable_baselines",
-        "Score fusion: baselines whose scores or log-probabilities are added.",
+        "Score fusion: baselines whose scores or log-probabilities are added. auto, "
+        "alone, tries several baselines that the data allow, and keeps those that help "
+        "on validation.",
     ),
     "fusion_floor": Key(
         0.01, "Added to fused probabilities before the logarithm.", at_least=1e-9
     ),
     "fusion_weights": Key(
         (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
-        "Candidate weights of each baseline, chosen by validation after every epoch. "
+        "Candidate weights of each baseline, chosen by validation after every epoch; "
+        "all combinations if they are at most 256, else steps that change one weight. "
         "With data.split='none': the weight of each baseline, in their order.",
     ),
 }

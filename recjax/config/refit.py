@@ -9,9 +9,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from recjax.baselines import AUTO
 from recjax.common.errors import UserError
 from recjax.common.files import read_json, user_path
 from recjax.config.load import load_json
+from recjax.models.heads import BIASED_GROUPS
 
 
 def get_config(run: str = "") -> ConfigDict:
@@ -50,9 +52,12 @@ def get_config(run: str = "") -> ConfigDict:
             "with more epochs or another learning rate"
         )
     if config.head.fusion:
-        config.head.fusion_weights = _fusion_weights(phases, config, path)
-    if config.head.event_bias:
-        config.head.event_bias = _event_bias(phases, path)
+        weights = _fusion_weights(phases, config, path)
+        config.head.fusion = tuple(weights)
+        config.head.fusion_weights = tuple(weights.values()) or (0.0,)
+    for key, groups in BIASED_GROUPS.items():
+        if config.head[key]:
+            config.head[key] = _biases(phases, key, groups, path)
     # In-sample, baselines that count events would only repeat what they counted.
     config.eval.baselines, config.eval.zero_shot = (), False
     return config.lock()
@@ -75,19 +80,26 @@ def _kept_epoch(phases: dict[str, Any], name: str, path: Any) -> int:
 
 def _fusion_weights(
     phases: dict[str, Any], config: ConfigDict, path: Any
-) -> tuple[float, ...]:
-    """Returns the weight of each fused baseline, as the last phase has chosen it."""
+) -> dict[str, float]:
+    """Returns the weights of the fused baselines, as the last phase has chosen them.
+
+    Of those that "auto" chose from, only the ones with a weight.
+    """
     found = list(phases.values())[-1].get("fusion")
     try:
-        return tuple(float(found[name]) for name in config.head.fusion)
-    except (KeyError, TypeError, ValueError):
+        if AUTO in config.head.fusion:
+            return {name: float(x) for name, x in found.items() if x}
+        return {name: float(found[name]) for name in config.head.fusion}
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(f"--config: {path}: has no weights of head.fusion") from None
 
 
-def _event_bias(phases: dict[str, Any], path: Any) -> tuple[float, ...]:
-    """Returns the biases of new and of cold items that the last phase has chosen."""
-    found = list(phases.values())[-1].get("event_bias")
+def _biases(
+    phases: dict[str, Any], key: str, groups: tuple[str, ...], path: Any
+) -> tuple[float, ...]:
+    """Returns the biases of groups of items that the last phase has chosen."""
+    found = list(phases.values())[-1].get(key)
     try:
-        return tuple(float(found[name]) for name in ("new", "cold"))
+        return tuple(float(found[name]) for name in groups)
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"--config: {path}: has no head.event_bias") from None
+        raise UserError(f"--config: {path}: has no head.{key}") from None

@@ -15,17 +15,16 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from recjax.baselines import TEXT
+from recjax.baselines import AUTO, TEXT
 from recjax.common.errors import UserError
 from recjax.config.choices import allowed_names
 from recjax.config.keys import PHASE, declared_keys
 from recjax.config.schema import Key
 from recjax.data.dataset import NO_SPLIT
+from recjax.models.heads import BIASED_GROUPS
 from recjax.models.items.tower import ZERO_SHOT
 from recjax.models.users import BIDIRECTIONAL, HAS_HEADS, USES_GRAPH, inner_width
 
-# Validation tries every combination of fusion weights after each epoch.
-MAX_FUSION_COMBINATIONS = 256
 MAX_NAME = 64  # characters of a phase name, which is a part of file names
 
 
@@ -151,10 +150,10 @@ def _check_no_split(config: ConfigDict) -> Iterator[str]:
                 "keep='last' and patience=0, or use --config=refit:RUN"
             )
     fused, weights = tuple(config.head.fusion), tuple(config.head.fusion_weights)
-    if fused and len(fused) != len(weights):
+    if AUTO in fused or (fused and len(fused) != len(weights)):
         yield (
-            f"head.fusion_weights: {where}; set one weight for each of {fused}, or use "
-            "--config=refit:RUN"
+            f"head.fusion_weights: {where}; name the baselines in head.fusion and set "
+            "one weight for each, or use --config=refit:RUN"
         )
     if config.data.cold_items:
         yield f"data.cold_items: {where}; set 0"
@@ -267,12 +266,8 @@ def _check_baselines(config: ConfigDict) -> Iterator[str]:
         yield "head.fusion_weights: () has no weight; set at least one"
     if len(set(fused)) < len(fused):
         yield f"head.fusion: {fused} contains a baseline twice"
-    searched = config.data.split != NO_SPLIT
-    if searched and len(weights) ** len(fused) > MAX_FUSION_COMBINATIONS:
-        yield (
-            f"head.fusion_weights: {len(weights)} weights for each of {len(fused)} "
-            f"baselines are more than {MAX_FUSION_COMBINATIONS} combinations"
-        )
+    if AUTO in fused and len(fused) > 1:
+        yield f"head.fusion: {AUTO!r} chooses the baselines; leave out the others"
     for key, names in baseline_keys(config):
         if TEXT in names and "text" not in config.item_tower.sources:
             yield f"{key}: 'text' needs 'text' in item_tower.sources"
@@ -283,24 +278,23 @@ def _check_baselines(config: ConfigDict) -> Iterator[str]:
             )
 
 
-def _check_event_bias(config: ConfigDict) -> Iterator[str]:
+def _check_biases(config: ConfigDict) -> Iterator[str]:
     head = config.head
-    for bias in head.event_bias:
-        if isinstance(bias, bool) or not isinstance(bias, int | float):
-            yield f"head.event_bias: {bias!r} is not a number"
-    if len(head.event_bias) ** 2 > MAX_FUSION_COMBINATIONS:
-        yield (
-            f"head.event_bias: {len(head.event_bias)} values for each of 2 groups are "
-            f"more than {MAX_FUSION_COMBINATIONS} combinations"
-        )
+    for key, groups in BIASED_GROUPS.items():
+        biases = head[key]
+        for bias in biases:
+            if isinstance(bias, bool) or not isinstance(bias, int | float):
+                yield f"head.{key}: {bias!r} is not a number"
+        searched = config.data.split != NO_SPLIT
+        if not searched and len(biases) not in (0, len(groups)):
+            yield (
+                f"head.{key}: {tuple(biases)}; without a split it has the bias of "
+                f"{' and of '.join(groups)} items"
+            )
     if head.event_bias and head.name == "two_tower" and not head.bias:
         yield "head.event_bias: needs a bias for each item; set head.bias to True"
-    searched = config.data.split != NO_SPLIT
-    if not searched and len(head.event_bias) not in (0, 2):
-        yield (
-            f"head.event_bias: {tuple(head.event_bias)}; without a split it has two "
-            "biases, of new and of cold items"
-        )
+    if head.seen_bias and config.eval.mask_seen:
+        yield "head.seen_bias: seen items are masked; set () or eval.mask_seen=False"
 
 
 def baseline_keys(config: ConfigDict) -> Iterator[tuple[str, Sequence[str]]]:
@@ -344,7 +338,7 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _check_towers,
     _check_zero_shot,
     _check_baselines,
-    _check_event_bias,
+    _check_biases,
     _check_optimizer,
     _check_mesh,
     _check_wandb,

@@ -1,6 +1,6 @@
 """Ranks the catalogue for every example of a split and keeps per-example metrics."""
 
-import itertools
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +15,11 @@ from recjax.data.batching.eval_batches import make_queries, sample_candidates
 from recjax.data.batching.types import Queries, Scorer
 from recjax.data.dataset import NO_SPLIT, Data, Examples
 from recjax.data.padding import round_up
+from recjax.evaluation.grid_search import Numbers, grid_search
 from recjax.evaluation.metrics import MetricValues, ranking_values
 from recjax.evaluation.model_scorer import Encoded, ModelScorer
 from recjax.evaluation.ranking import Ranked, rank
-from recjax.models.heads import EVENT_BIAS, FUSION_WEIGHTS, TUNED
+from recjax.models.heads import EVENT_BIAS, FUSION_WEIGHTS, SEEN_BIAS, TUNED
 from recjax.runtime.compiler import Compiler
 from recjax.runtime.mesh import replicate, shard_batch
 
@@ -119,11 +120,10 @@ class Evaluator:
         examples: Examples,
         value_of: Callable[[MetricValues], float],
     ) -> tuple[FlatParams, MetricValues]:
-        """Chooses the weights of score fusion, and the biases by training events.
+        """Chooses the weights of score fusion, and the biases of groups of items.
 
-        Each is the best of its grid, with the others as they are in `params`; among
-        equal values the first one wins. A number at an end of the grid is doubled for
-        as long as that is better. Without a split, `config.head` has the values.
+        Each is the best that `grid_search` finds, with the others as they are in
+        `params`. Without a split, `config.head` has the values.
 
         Args:
           scorer: ranks the examples.
@@ -137,28 +137,31 @@ class Evaluator:
         """
         head = self.config.head
         tuned = {path: np.asarray(params[path]) for path in TUNED if path in params}
-        grids = {FUSION_WEIGHTS: head.fusion_weights, EVENT_BIAS: head.event_bias}
+        grids = {
+            FUSION_WEIGHTS: head.fusion_weights,
+            EVENT_BIAS: head.event_bias,
+            SEEN_BIAS: head.seen_bias,
+        }
         encoded = scorer.encode_catalogue(unflatten_params(without_event_bias(params)))
         values: MetricValues = {}
-        for path, start in tuned.items():
-            if path not in paths:
-                continue
-            grid, best = grids[path], -np.inf
+
+        def evaluate(path: str, options: Sequence[Numbers]) -> list[MetricValues]:
+            trials = [{**tuned, path: np.array(x, np.float32)} for x in options]
+            weights_WxK = np.stack([np.concatenate([*x.values()]) for x in trials])
+            return self._rank_by_weighting(
+                scorer, params, encoded, examples, weights_WxK
+            )
+
+        for path in [path for path in tuned if path in paths]:
+            grid, start = tuple(grids[path]), tuple(tuned[path].tolist())
             # Without a split there is nothing to choose them by.
-            fixed = self.config.data.split == NO_SPLIT
-            options = [grid] if fixed else [*itertools.product(grid, repeat=len(start))]
-            while options:
-                trials = [{**tuned, path: np.array(x, np.float32)} for x in options]
-                weights_WxK = np.stack([np.concatenate([*x.values()]) for x in trials])
-                found = self._rank_by_weighting(
-                    scorer, params, encoded, examples, weights_WxK
+            if self.config.data.split == NO_SPLIT:
+                chosen, (values,) = grid, evaluate(path, [grid])
+            else:
+                chosen, values = grid_search(
+                    functools.partial(evaluate, path), value_of, grid, start
                 )
-                means = [value_of(x) for x in found]
-                index = int(np.argmax(means))
-                if means[index] <= best:
-                    break
-                tuned, values, best = trials[index], found[index], means[index]
-                options = [] if fixed else beyond_grid(options[index], grid)
+            tuned[path] = np.array(chosen, np.float32)
         return {path: tuned[path] for path in paths}, values
 
     def _rank_by_weighting(
@@ -238,18 +241,6 @@ def example_order(examples: Sequence[np.ndarray]) -> np.ndarray:
     """
     examples_R = np.concatenate(examples)
     return np.argsort(examples_R, kind="stable")[(examples_R < 0).sum() :]
-
-
-def beyond_grid(
-    chosen: Sequence[float], grid: Sequence[float]
-) -> list[tuple[float, ...]]:
-    """Returns `chosen` with each number at or beyond an end of the grid doubled."""
-    ends = [
-        i
-        for i, x in enumerate(chosen)
-        if (x >= max(grid) and x > 0) or (x <= min(grid) and x < 0)
-    ]
-    return [tuple(x * (1 + (i == end)) for i, x in enumerate(chosen)) for end in ends]
 
 
 def without_event_bias(params: FlatParams) -> FlatParams:

@@ -9,7 +9,12 @@ import numpy as np
 
 from recjax.data.batching.types import Queries
 from recjax.data.text.packing import Items
-from recjax.evaluation.ranking import Ranked, rank_by_weighting, rank_queries
+from recjax.evaluation.ranking import (
+    Ranked,
+    mark_items,
+    rank_by_weighting,
+    rank_queries,
+)
 from recjax.models.recommender import Recommender
 from recjax.retrieval.index import Index, make_index, score_items
 from recjax.runtime.compiler import Compiler
@@ -54,7 +59,7 @@ class ModelScorer:
         # (params, encoded, queries) -> Ranked
         self.rank = compiler("user_queries", self._rank_batch, out_shardings=replicated)
         # (params, encoded without event bias, queries, weights_WxK of the M baselines,
-        # then of new and cold items) -> counts, see `ranking`
+        # then of new and cold items, then of seen ones) -> counts, see `ranking`
         self.rank_by_weighting = compiler(
             "rank_by_weighting", self._rank_by_weighting, out_shardings=replicated
         )
@@ -97,6 +102,11 @@ class ModelScorer:
             fused_BxN = self._apply(
                 Recommender.fuse_scores, params, batch.baseline_scores_BxMxN
             )
+        if self.model.seen_bias is not None:
+            if fused_BxN is None:
+                fused_BxN = jnp.zeros((len(queries_BxD), self.num_items))
+            history = batch.history_BxH, batch.mask_BxH
+            fused_BxN = self._apply(Recommender.bias_seen, params, fused_BxN, *history)
         return rank_queries(
             queries_BxD, index, batch, self.k, self.num_items, fused_BxN
         )
@@ -115,5 +125,10 @@ class ModelScorer:
             in_group_2xN = jnp.stack([jnp.asarray(self.group_N) == i for i in (0, 1)])
             shape = (len(scores_BxN), *in_group_2xN.shape)
             added.append(jnp.broadcast_to(in_group_2xN, shape).astype(jnp.float32))
+        if self.model.seen_bias is not None:
+            is_seen_BxN = mark_items(
+                jnp.asarray(batch.history_BxH), batch.mask_BxH, self.num_items
+            )
+            added.append(is_seen_BxN[:, None].astype(jnp.float32))
         added_BxKxN = jnp.concatenate(added, axis=1)
         return rank_by_weighting(scores_BxN, added_BxKxN, weights_WxK, batch)

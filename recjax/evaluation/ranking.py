@@ -104,17 +104,21 @@ def rank_by_weighting(
     return _candidate_counts(*counts, num_candidates_B[None], num_excluded_B[None])
 
 
+def mark_items(items_BxS: jax.Array, mask_BxS: Array, num_items: int) -> jax.Array:
+    """Returns where_BxN: True at the items of each row, without its padding."""
+    user_Bx1 = jnp.arange(len(items_BxS))[:, None]
+    index_BxS = jnp.where(mask_BxS, items_BxS, num_items)  # padding is dropped
+    where_BxN = jnp.zeros((len(items_BxS), num_items), bool)
+    return where_BxN.at[user_Bx1, index_BxS].set(True, mode="drop")
+
+
 def _excluded_items(batch: Queries, num_items: int) -> jax.Array:
     """Returns excluded_BxN: the target, and every item that is no candidate."""
     user_B = jnp.arange(len(batch.targets_B))
     # Either all items but the listed ones are candidates, or only the listed ones.
     sampled = batch.sampled_BxC is not None
     listed_BxS = jnp.asarray(batch.sampled_BxC if sampled else batch.seen_BxS)
-    index_BxS = jnp.where(listed_BxS < 0, num_items, listed_BxS)  # padding is dropped
-    excluded_BxN = jnp.full((len(user_B), num_items), sampled)
-    excluded_BxN = excluded_BxN.at[user_B[:, None], index_BxS].set(
-        not sampled, mode="drop"
-    )
+    excluded_BxN = mark_items(listed_BxS, listed_BxS >= 0, num_items) != sampled
     return excluded_BxN.at[user_B, jnp.asarray(batch.targets_B)].set(True)
 
 

@@ -11,8 +11,8 @@ from recjax.data.dataset import Data, Examples, count_events
 from recjax.evaluation.beyond_accuracy import beyond_accuracy
 from recjax.evaluation.evaluator import Evaluation
 from recjax.evaluation.metrics import fit_platt, rating_report, with_intervals
-from recjax.evaluation.subgroups import ITEM_BINS, make_subgroups, subgroup_report
-from recjax.models.heads import EVENT_BIAS, FUSION_WEIGHTS
+from recjax.evaluation.subgroups import make_subgroups, subgroup_report
+from recjax.models.heads import BIASED_GROUPS, EVENT_BIAS, FUSION_WEIGHTS, SEEN_BIAS
 
 SHOWN = 3  # items on each side of an example
 
@@ -65,7 +65,8 @@ def tuned_values(config: Any, params: FlatParams) -> dict[str, dict[str, float]]
     """Returns what validation chose: weights of score fusion, biases by item group."""
     names = {
         "fusion": (FUSION_WEIGHTS, config.head.fusion),
-        "event_bias": (EVENT_BIAS, list(ITEM_BINS)[:2]),
+        "event_bias": (EVENT_BIAS, BIASED_GROUPS["event_bias"]),
+        "seen_bias": (SEEN_BIAS, BIASED_GROUPS["seen_bias"]),
     }
     return {
         key: {

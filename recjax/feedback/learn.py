@@ -26,6 +26,7 @@ from recjax.inference.files import locate_model
 from recjax.inference.frames import read_parquet
 from recjax.inference.model import Model
 from recjax.inference.parts import CURSOR, ITEM, STORE, make_history_table
+from recjax.models.heads import BIASED_GROUPS
 from recjax.run.train import run
 from recjax.serving.store import Store
 
@@ -149,8 +150,9 @@ def feedback_config(
         config[section].update(own[section])
     if own.data.split == NO_SPLIT:  # weights, not candidates to choose from
         config.head.fusion_weights = SECTIONS["head"]["fusion_weights"].default
-        if config.head.event_bias:
-            config.head.event_bias = tuple(sorted({0.0, *config.head.event_bias}))
+        for key in BIASED_GROUPS:
+            if config.head[key]:
+                config.head[key] = tuple(sorted({0.0, *config.head[key]}))
     config.seed = own.seed
     config.data.update(
         source=str(data),

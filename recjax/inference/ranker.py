@@ -157,7 +157,7 @@ def _score_batch(
             fused_BxN = apply(fused_BxMxN, method=Recommender.fuse_scores)
             missing = scores_BxM.shape[1] - fused_BxN.shape[1]
             scores_BxM += jnp.pad(fused_BxN, ((0, 0), (0, missing)))
-    return scores_BxM
+    return apply(scores_BxM, history_BxH, mask_BxH, method=Recommender.bias_seen)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -11,7 +11,11 @@ from recjax.common.vectors import MIN_SQUARED_LENGTH
 
 FUSION_WEIGHTS = "late_fusion/weights"  # path of the parameter of `FusionWeights`
 EVENT_BIAS = "event_bias/values"  # path of the parameter of `EventBias`
-TUNED = (FUSION_WEIGHTS, EVENT_BIAS)  # tuned on validation, not by gradients
+SEEN_BIAS = "seen_bias/value"  # path of the parameter of `SeenBias`
+# Tuned on validation, not by gradients.
+TUNED = (FUSION_WEIGHTS, EVENT_BIAS, SEEN_BIAS)
+# The groups of items whose biases are tuned, by key of the config's section `head`.
+BIASED_GROUPS = {"event_bias": ("new", "cold"), "seen_bias": ("seen",)}
 
 
 class TwoTowerHead(nn.Module):
@@ -83,6 +87,26 @@ class EventBias(nn.Module):
         """Returns the biases of new, cold and warm items, of which the last is 0."""
         values_2 = self.param("values", nn.initializers.zeros, (2,))
         return jnp.append(values_2, 0)
+
+
+class SeenBias(nn.Module):
+    """Bias of the items of the history, where these may be recommended.
+
+    How often users choose an item again differs between training and later times, and
+    the items of the history are the most similar ones to it. Tuned like `EventBias`.
+    """
+
+    @nn.compact
+    def __call__(self, scores_BxN: Array, history_BxH: Array, mask_BxH: Array) -> Array:
+        """Adds the bias to the scores of the history's items, once to each."""
+        value_1 = self.param("value", nn.initializers.zeros, (1,))
+        user_Bx1 = jnp.arange(len(scores_BxN))[:, None]
+        index_BxH = jnp.where(mask_BxH, history_BxH, scores_BxN.shape[1])
+        # Set, and not added: an item may be in the history several times.
+        biased_BxH = (
+            scores_BxN[user_Bx1, jnp.where(mask_BxH, history_BxH, 0)] + value_1[None]
+        )
+        return scores_BxN.at[user_Bx1, index_BxH].set(biased_BxH, mode="drop")
 
 
 class Bilinear(nn.Module):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from recjax.models.encoders.base import EncoderConfig
-from recjax.models.heads import HEADS, EventBias, FusionWeights
+from recjax.models.heads import HEADS, EventBias, FusionWeights, SeenBias
 from recjax.models.items.text_source import TextSource
 from recjax.models.items.tower import SOURCES, ZERO_SHOT, Catalogue, ItemTower
 from recjax.models.layers.graph import propagate
@@ -25,17 +25,19 @@ class Recommender(nn.Module):
     Attributes:
       late_fusion: weights of baselines that are added to the scores; None = none.
       event_bias: biases of items with few training events; None = none.
+      seen_bias: bias of the items of a history; None = none.
       repeat: marks items that occurred earlier in the history; None = no marks.
       bidirectional: whether the user tower predicts hidden items (BERT4Rec).
       graph_layers: graph convolutions over the item vectors; 0 = none.
     """
 
-    # The names of the first six are the first parts of parameter paths.
+    # The names of the first seven are the first parts of parameter paths.
     items: ItemTower
     users: nn.Module
     head: nn.Module
     late_fusion: FusionWeights | None
     event_bias: EventBias | None
+    seen_bias: SeenBias | None
     repeat: RepeatEmbedding | None
     num_items: int
     history_length: int
@@ -147,6 +149,14 @@ class Recommender(nn.Module):
         assert self.late_fusion is not None
         return jnp.einsum("m,bmn->bn", self.late_fusion(), baseline_scores_BxMxN)
 
+    def bias_seen(
+        self, scores_BxN: Array, history_BxH: Array, mask_BxH: Array
+    ) -> Array:
+        """Adds the bias of seen items, if there is one, to scores of all items."""
+        if self.seen_bias is None:
+            return scores_BxN
+        return self.seen_bias(scores_BxN, history_BxH, mask_BxH)
+
     def __call__(
         self, catalogue: Catalogue, batch: Any, train: bool = False
     ) -> tuple[Array, Array, Array]:
@@ -156,9 +166,12 @@ class Recommender(nn.Module):
         `stale`, all item vectors of an earlier training state.
         """
         # Creates the parameters that validation tunes and training does not use.
-        for tuned in (self.late_fusion, self.event_bias):
-            if tuned is not None and self.is_initializing():
-                tuned()
+        if self.is_initializing():
+            for tuned in (self.late_fusion, self.event_bias):
+                if tuned is not None:
+                    tuned()
+            none_1x1 = jnp.zeros((1, 1), jnp.int32)
+            self.bias_seen(jnp.zeros((1, 1)), none_1x1, none_1x1 > 0)
         items = batch.items
         # An item that occurs in several histories, or as a target, is encoded once.
         vectors_UxD = self.encode_items(catalogue, items, train)
@@ -206,6 +219,7 @@ def make_model(
         ),
         late_fusion=FusionWeights(n) if (n := len(config.head.fusion)) else None,
         event_bias=EventBias() if config.head.event_bias else None,
+        seen_bias=SeenBias() if config.head.seen_bias else None,
         repeat=RepeatEmbedding(init_scale) if users.repeats else None,
         num_items=num_items,
         history_length=length,

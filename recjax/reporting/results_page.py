@@ -71,9 +71,9 @@ def named_rows(final: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for name, phase in final["phases"].items():
         fused = phase.get("fusion", {}).items()
         weights = "".join(f", {weight:g} x {baseline}" for baseline, weight in fused)
-        biases = phase.get("event_bias", {}).items()
+        biases = phase.get("event_bias", {}) | phase.get("seen_bias", {})
         weights += "".join(
-            f", {bias:+g} for {group} items" for group, bias in biases if bias
+            f", {bias:+g} for {group} items" for group, bias in biases.items() if bias
         )
         epochs = "1 epoch" if phase["epochs"] == 1 else f"{phase['epochs']} epochs"
         kept = phase.get("kept_epoch", phase["epochs"])  # older results lack it

@@ -15,7 +15,11 @@ from recjax.models.encoders.directory import TOKENIZER
 from recjax.runtime.mesh import place
 
 PER_ITEM = (ID_VECTORS, BIAS)  # parameters with a row for each item
-OWN = ("late_fusion/", "event_bias/")  # parameters that each run tunes itself
+OWN = (
+    "late_fusion/",
+    "event_bias/",
+    "seen_bias/",
+)  # parameters that each run tunes itself
 
 
 def initial_digest(name: str) -> str | None:

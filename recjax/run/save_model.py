@@ -26,6 +26,7 @@ from recjax.inference.parts import (
     make_item_table,
 )
 from recjax.models.encoders.directory import settings_digest, transformer_folder
+from recjax.models.heads import FUSION_WEIGHTS
 from recjax.training.context import Run
 from recjax.training.make_phase import training_graph
 
@@ -53,7 +54,7 @@ def model_parts(
     run: Run, params: FlatParams, fusion: dict[str, Any], results: dict[str, Any]
 ) -> ModelParts:
     """Collects the parts of the model; the arguments are those of `save_model`."""
-    data, config = run.data, run.config
+    data = run.data
     # The catalogue is encoded from its texts to the end, whatever the last phase has
     # trained, so that a resumed run writes the same vectors.
     blocks = run.model.encoder_config.num_blocks if run.model.encoder_config else 0
@@ -76,6 +77,7 @@ def model_parts(
             for x in (history_NxD, index.candidates_MxD, index.bias_M)
         )
     )
+    config, params, fusion = without_unused(run.config, params, fusion)
     encoder = None
     if run.tokens is not None:
         encoder = transformer_folder(locate_encoder(config.text.encoder))
@@ -104,6 +106,22 @@ def model_parts(
             "metrics": {name: results["test"][name] for name in config.report.metrics},
         },
     )
+
+
+def without_unused(
+    config: Any, params: FlatParams, fusion: dict[str, Any]
+) -> tuple[Any, FlatParams, dict[str, Any]]:
+    """Leaves out the fused baselines with a weight of 0, which only take memory."""
+    if FUSION_WEIGHTS not in params:
+        return config, params, fusion
+    weights = dict(zip(fusion, np.asarray(params[FUSION_WEIGHTS]), strict=True))
+    used = {name: weight for name, weight in weights.items() if weight}
+    config = config.copy_and_resolve_references().unlock()
+    config.head.fusion = tuple(used)
+    params = {path: x for path, x in params.items() if path != FUSION_WEIGHTS}
+    if used:
+        params[FUSION_WEIGHTS] = np.stack([*used.values()])
+    return config.lock(), params, {name: fusion[name] for name in used}
 
 
 def item_table(run: Run) -> pl.DataFrame:

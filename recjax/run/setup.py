@@ -10,6 +10,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from recjax.baselines import AUTO
+from recjax.baselines.score_fusion import auto_fusion
 from recjax.catalogue.arrays import CatalogueBuilder
 from recjax.catalogue.frozen_prefix import PrefixEncoder, make_packing
 from recjax.checkpointing.checkpoints import Checkpoints
@@ -148,6 +150,7 @@ def make_run(
     # Data and texts.
     data = load_data(config)
     check_catalogue(config, data.num_items)
+    config = with_fusion(config, data.num_items)
     text = None
     if "text" in config.item_tower.sources:
         text = load_text(config, data.render(config.text.template, "text.template"))
@@ -191,6 +194,15 @@ def make_run(
     )
     timer.add_since("load", timer.process_start)
     return run, params
+
+
+def with_fusion(config: Any, num_items: int) -> Any:
+    """Returns the config with the names of the baselines that "auto" stands for."""
+    if tuple(config.head.fusion) != (AUTO,):
+        return config
+    config = config.copy_and_resolve_references().unlock()
+    config.head.fusion = auto_fusion(config, num_items)
+    return config.lock()
 
 
 def make_catalogue(

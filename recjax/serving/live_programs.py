@@ -83,6 +83,13 @@ def _fuse(recommender: Recommender, params: Any, fused_BxWxM: jax.Array) -> jax.
     )
 
 
+def _bias_seen(recommender: Recommender, params: Any, *args: jax.Array) -> jax.Array:
+    biased: jax.Array = recommender.apply(
+        {"params": params}, *args, method=Recommender.bias_seen
+    )
+    return biased
+
+
 # Compiled once for all catalogues of the same model and capacity.
 @partial(jax.jit, static_argnums=(0, 1))
 def rank_batch(
@@ -101,6 +108,7 @@ def rank_batch(
         scores_BxM = queries_BxD @ arrays.candidates_DxM + arrays.bias_M[None]
         if fused_BxWxM is not None:
             scores_BxM += _fuse(recommender, params, fused_BxWxM)
+        scores_BxM = _bias_seen(recommender, params, scores_BxM, history_BxH, mask_BxH)
     users_Bx1 = jnp.arange(len(scores_BxM))[:, None]
     columns_BxS = jnp.where(excluded_BxS < 0, scores_BxM.shape[1], excluded_BxS)
     scores_BxM = scores_BxM.at[users_Bx1, columns_BxS].set(-jnp.inf, mode="drop")
@@ -125,6 +133,11 @@ def score_columns(
         scores_1xK += arrays.bias_M[None, columns_K]
         if fused_1xWxM is not None:
             scores_1xK += _fuse(recommender, params, fused_1xWxM[..., columns_K])
+        # The positions of the history's items among the columns.
+        is_equal_KxH = columns_K[:, None] == history_1xH
+        seen_1xK = jnp.arange(len(columns_K))[None]
+        is_seen_1xK = (is_equal_KxH & mask_1xH).any(axis=1)[None]
+        scores_1xK = _bias_seen(recommender, params, scores_1xK, seen_1xK, is_seen_1xK)
     return scores_1xK[0]
 
 

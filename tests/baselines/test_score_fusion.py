@@ -5,17 +5,19 @@ import itertools
 import numpy as np
 import pytest
 
+import recjax
 from recjax.baselines import BASELINES
-from recjax.baselines.score_fusion import LOG_SCORED, ScoreFusion
+from recjax.baselines.score_fusion import LOG_SCORED, ScoreFusion, auto_fusion
 from recjax.checkpointing.checkpoints import read_params
 from recjax.common import param_paths
 from recjax.common.errors import UserError
-from recjax.config import base
+from recjax.config import base, refit
+from recjax.config.validate import check_config
 from recjax.data.batching.eval_batches import make_queries
 from recjax.data.splits import load_data
 from recjax.evaluation import ranking
 from recjax.evaluation.evaluator import Evaluator, without_event_bias
-from recjax.models.heads import EVENT_BIAS, FUSION_WEIGHTS
+from recjax.models.heads import EVENT_BIAS, FUSION_WEIGHTS, SEEN_BIAS, TUNED
 from recjax.run import train
 from recjax.run.phases import complete_phase
 from recjax.runtime.mesh import replicate
@@ -92,8 +94,8 @@ def test_all_combinations_are_ranked_as_each_alone(
         ranked = scorer.rank(nested, scorer.encode_catalogue(nested), placed)
         plain_params = param_paths.unflatten_params(without_event_bias(params))
         encoded = scorer.encode_catalogue(plain_params)
-        both = np.concatenate([flat[FUSION_WEIGHTS], flat[EVENT_BIAS]])
-        alone = replicate(both[None], self.mesh)
+        tuned = np.concatenate([flat[path] for path in TUNED if path in flat])
+        alone = replicate(tuned[None], self.mesh)
         found = scorer.rank_by_weighting(plain_params, encoded, placed, alone)
         np.testing.assert_array_equal(found[0][0], ranked.above_B)
         np.testing.assert_array_equal(found[1][0], ranked.equal_B)
@@ -107,20 +109,24 @@ def test_all_combinations_are_ranked_as_each_alone(
             means[pair] = mean(self, scorer, params, examples, value_of, **changes)
         tuned, values = plain(self, scorer, params, paths, examples, value_of)
         changes = {**tuned, EVENT_BIAS: bias}
+        changes |= {SEEN_BIAS: params[SEEN_BIAS]} if SEEN_BIAS in params else {}
         fused = mean(self, scorer, params, examples, value_of, **changes)
         # A number at an end of its grid may be doubled, but then it has to be better.
         best = max(means.values())
         is_inside = tuple(round(float(w), 4) for w in tuned[FUSION_WEIGHTS]) in means
         assert fused == best if is_inside else fused > best
+        end = mean(self, scorer, params, examples, value_of, **tuned)
+        assert value_of(values) == pytest.approx(end)
+        before = tuned | {path: params[path] for path in (SEEN_BIAS,) if path in params}
         by_bias = {
             pair: mean(
-                self, scorer, params, examples, value_of, **{**tuned, EVENT_BIAS: pair}
+                self, scorer, params, examples, value_of, **before | {EVENT_BIAS: pair}
             )
             for pair in itertools.product(biases, repeat=2)
         }
         found.append(by_bias)
-        chosen = mean(self, scorer, params, examples, value_of, **tuned)
-        assert value_of(values) == pytest.approx(chosen)
+        chosen = mean(self, scorer, params, examples, value_of, **before)
+        assert end >= chosen
         is_inside = tuple(tuned[EVENT_BIAS]) in by_bias
         best = max(by_bias.values())
         assert chosen == best if is_inside else chosen > best
@@ -131,9 +137,46 @@ def test_all_combinations_are_ranked_as_each_alone(
     c = with_fusion(config, "repeat_transitions", "text", weights=weights).unlock()
     c.eval.candidates, c.eval.mask_seen = candidates, mask_seen
     c.head.event_bias, c.data.cold_items = biases, 0.2
+    c.head.seen_bias = () if mask_seen else (0.0, -3.0)
     train.run(c.lock(), str(tmp_path))
     assert len(set(means.values())) > 4
     assert len(set(found[-1].values())) > 1
+
+
+def test_auto_chooses_the_baselines(config, tmp_path):
+    """The model keeps those with a weight, and a refit has the same."""
+    c = with_fusion(config, "auto", weights=(0.0, 1.0), keep="last").unlock()
+    c.report.save_model = True
+    c.eval.mask_seen = False
+    final = train.run(c.lock(), str(tmp_path / "run"))
+    weights = final["phases"]["towers"]["fusion"]
+    assert list(weights) == ["repeat_transitions", "item_knn", "ease", "text"]
+    used = {name: weight for name, weight in weights.items() if weight}
+    assert 0 < len(used) < len(weights)
+    model = recjax.load(tmp_path / "run")
+    assert list(model.parts.fusion) == [*used] == [*model.parts.config.head.fusion]
+    np.testing.assert_allclose(model.parts.params[FUSION_WEIGHTS], [*used.values()])
+    refitted = refit.get_config(str(tmp_path / "run"))
+    check_config(refitted)
+    assert refitted.head.fusion == tuple(used)
+    assert refitted.head.fusion_weights == tuple(used.values())
+
+
+def test_a_model_has_no_baseline_without_weight(config, tmp_path):
+    c = with_fusion(config, "text", "ease", weights=(0.0,)).unlock()
+    c.report.save_model = True
+    train.run(c.lock(), str(tmp_path / "run"))
+    model = recjax.load(tmp_path / "run")
+    assert model.fusion is None
+    assert FUSION_WEIGHTS not in model.parts.params
+    model.recommend(histories=[model.items["id"][:2].to_list()], k=2)
+
+
+def test_what_auto_chooses_from_depends_on_the_data(config):
+    c = with_fusion(config, "auto").unlock()
+    assert auto_fusion(c, 100) == ("transitions", "item_knn", "ease", "text")
+    c.item_tower.sources = ("id",)
+    assert auto_fusion(c, 10**6) == ("transitions", "item_knn")
 
 
 def test_a_resumed_run_fuses_the_untrained_encoder(config, tmp_path, monkeypatch):

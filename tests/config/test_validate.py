@@ -173,13 +173,12 @@ MISTAKES = [
     ({"head.fusion": ("random",)}, "head.fusion: 'random' is not one of"),
     ({"head.fusion": ("ease", "ease")}, "head.fusion: .* contains a baseline twice"),
     ({"head.fusion_weights": ()}, r"head.fusion_weights: \(\) has no weight"),
+    ({"head.seen_bias": (-1.0,)}, "head.seen_bias: seen items are masked"),
     (
-        {
-            "head.fusion": ("text", "ease"),
-            "head.fusion_weights": tuple(map(float, range(17))),
-        },
-        "head.fusion_weights: 17 weights for each of 2 baselines are more than 256",
+        {"head.seen_bias": (True,), "eval.mask_seen": False},
+        "head.seen_bias: True is not a number",
     ),
+    ({"head.fusion": ("auto", "ease")}, "head.fusion: 'auto' chooses the baselines"),
     (
         {"head.fusion": ("text",), "item_tower.sources": ("id",)},
         "head.fusion: 'text' needs 'text' in item_tower.sources",

@@ -14,7 +14,7 @@ from recjax.data.dataset import Examples
 from recjax.data.splits import load_data
 from recjax.evaluation import evaluator as evaluator_lib
 from recjax.evaluation import metrics, results
-from recjax.evaluation.evaluator import Evaluator, beyond_grid
+from recjax.evaluation.evaluator import Evaluator
 from recjax.evaluation.ranking import rank_queries
 from recjax.retrieval.index import make_index
 from recjax.runtime import mesh as mesh_lib
@@ -180,11 +180,3 @@ def test_a_small_test_split_shows_each_example_once(config, data):
     titles = data.item_ids.tolist()
     lines = results.example_recommendations(config, data, titles, top_RxK)
     assert len(lines) == len(data.test)
-
-
-def test_the_ends_of_a_grid_are_doubled():
-    grid = (-1.0, 0.0, 2.0)
-    assert beyond_grid((0.0, 0.0), grid) == []
-    assert beyond_grid((2.0, -1.0), grid) == [(4.0, -1.0), (2.0, -2.0)]
-    assert beyond_grid((4.0, 0.0), grid) == [(8.0, 0.0)]
-    assert beyond_grid((0.0,), (0.0,)) == []

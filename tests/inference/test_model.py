@@ -1,6 +1,7 @@
 """A trained model: lists, scores, new items, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,12 @@ from recjax.common.errors import UserError
 from recjax.config import base
 from recjax.data.histories import complete_histories
 from recjax.data.splits import load_data
+from recjax.inference.model import Model
 from recjax.inference.parts import ADDED, STATE, UNTRAINED
+from recjax.models.heads import SEEN_BIAS
 from recjax.models.users import USER_TOWERS, USES_GRAPH
 from recjax.run import train
+from recjax.serving.live_catalogue import LiveCatalogue, Query
 from tests.conftest import shrink, train_ids_model
 
 
@@ -202,6 +206,36 @@ def test_a_new_item_has_the_bias_of_new_items(config, tmp_path):
     text = model.items["text"][int(item)]
     again = model.item_encoder.encode([text], np.array([item]))
     np.testing.assert_allclose(again.bias_N[0], model.parts.vectors.bias_N[item])
+
+
+def test_items_of_the_history_have_their_bias(config, tmp_path):
+    """In a run, in its model and in a service alike."""
+    c = config.unlock()
+    c.eval.mask_seen, c.head.seen_bias = False, (-2.5,)
+    c.report.save_model, c.train.phases = True, (base.phase("p", epochs=1),)
+    final = recjax.train(c.lock(), str(tmp_path))
+    bias = final["phases"]["p"]["seen_bias"]["seen"]
+    assert bias <= -2.5  # doubled if that is better
+    model = recjax.load(tmp_path)
+    ids = model.items["id"].to_list()
+    history, columns = [ids[3], ids[5], ids[3]], np.array([3, 5, 3])
+    found = model.score(ids, histories=[history])[0]
+    params = model.parts.params | {SEEN_BIAS: np.zeros(1, np.float32)}
+    plain = Model(replace(model.parts, params=params))
+    want = plain.score(ids, histories=[history])[0].copy()
+    want[[3, 5]] += bias
+    np.testing.assert_allclose(found, want, atol=1e-5)
+    best = model.recommend(histories=[history], k=len(ids), exclude_seen=False)
+    np.testing.assert_allclose(best["score"], np.sort(want)[::-1], atol=1e-5)
+    live = LiveCatalogue(model, spare=1)
+    (listed,) = live.rank([Query(columns, np.array([], int), 16)])
+    np.testing.assert_allclose(listed[1], np.sort(want)[::-1][:16], atol=1e-5)
+    asked = np.arange(8)
+    np.testing.assert_allclose(live.score(columns, asked), want[:8], atol=1e-5)
+    data = load_data(as_config(model))
+    rows = [data.item_ids[data.test.history(i)] for i in range(len(data.test))]
+    again = model.evaluate(rows, data.item_ids[data.test.targets_R], mask_seen=False)
+    assert again["ndcg@10"]["value"] == pytest.approx(final["test"]["ndcg@10"]["value"])
 
 
 @pytest.mark.parametrize("name", USER_TOWERS)

@@ -111,6 +111,7 @@ def test_a_run_that_is_not_finished_is_refused(earlier, tmp_path):
         ({"train.phases[0].keep": "best"}, "no epoch can be chosen"),
         ({"train.phases[0].patience": 2}, "no epoch can be chosen"),
         ({"head.fusion_weights": (1.0,)}, "set one weight for each"),
+        ({"head.fusion": ("auto",)}, "name the baselines in head.fusion"),
         ({"data.cold_items": 0.1}, "data.cold_items: .*; set 0"),
     ],
 )
