@@ -35,6 +35,7 @@ from recjax.runtime.provenance import CODE
 
 BOARD_METRICS = ("hr@10", "ndcg@10")  # columns of TensorBoard's table of a sweep
 REUSE = "directories of other sweeps; their finished runs of the same config are linked"
+DATA = "a data set that the config knows, or FILE.py with a function describe(config)"
 DRY = "check every variant and list the missing runs, without running or writing"
 
 
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add_variants(parser, "variants to run (default: all of the sweep)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--data", default="", help="a data set that the config knows")
+    parser.add_argument("--data", default="", help=DATA)
     parser.add_argument("--jobs", type=int, default=1, help="number of parallel runs")
     parser.add_argument(
         "--reuse", nargs="+", type=path_argument, default=[], help=REUSE

@@ -91,6 +91,20 @@ def test_a_variant_overrides_the_data_set_in_the_phase_that_trains_the_encoder()
     assert (tune.batch_size, tune.negatives) == (64, "stale")
 
 
+def test_a_data_set_in_a_file(tmp_path):
+    """`TUNED` is for the phase that trains the encoder; by default it is bounded."""
+    path = tmp_path / "shop.py"
+    path.write_text("def describe(config):\n    config.data.source = 'here'\n")
+    c = importlib.import_module("configs.ablations.freezing").get_config(f"top2@{path}")
+    assert c.data.source == "here"
+    _, tune, _ = c.train.phases
+    assert (tune.batch_size, tune.negatives) == (128, "stale")
+    path.write_text(path.read_text() + "TUNED = {'batch_size': 32}\n")
+    c = importlib.import_module("configs.ablations.freezing").get_config(f"top2@{path}")
+    _, tune, _ = c.train.phases
+    assert (tune.batch_size, tune.negatives) == (32, "")
+
+
 @pytest.mark.parametrize("path", sorted(Path("configs/searches").glob("[a-z]*.py")))
 def test_a_search_samples_keys_of_the_config(path):
     space = load_function(str(path), "search")

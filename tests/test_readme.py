@@ -19,6 +19,7 @@ import polars as pl
 import pytest
 
 import recjax
+from configs.ablations.reference import ONLY_THE_BATCH
 from experiments.sweeping.load import load_sweep, resolve
 from recjax.baselines import BASELINES
 from recjax.common.param_paths import match_rules
@@ -53,6 +54,7 @@ LINKED = [*PAGES, *EXPERIMENTS, "CHANGELOG.md"]
 NUM_BLOCKS = {
     "README.md": 2,
     "configs/README.md": 3,
+    "experiments/README.md": 1,
     "recjax/baselines/README.md": 1,
     "recjax/checkpointing/README.md": 1,
     "recjax/export/README.md": 1,
@@ -111,7 +113,8 @@ def test_the_first_page_is_short():
 
 
 def test_every_block_of_code_has_a_test():
-    found = {page: len(blocks(page)) for page in PAGES if blocks(page)}
+    pages = [*PAGES, *EXPERIMENTS]
+    found = {page: len(blocks(page)) for page in pages if blocks(page)}
     assert found == NUM_BLOCKS
 
 
@@ -294,6 +297,22 @@ def test_sweep(run_block):
     assert list(configs) == ["mean", "cls", "slow"]
     assert configs["cls"].item_tower.pooling == "cls"
     assert configs["slow"].train.phases[0].lr == 1e-4
+
+
+# --- experiments/README.md ------------------------------------------------------------
+
+
+def test_an_ablation_on_a_data_set_in_a_file(run_block, shop):
+    """The file has the keys of the main page, and the defaults that it names."""
+    page = run_block("experiments/README.md", "def describe")
+    config = resolve(
+        [f"--config={ROOT}/configs/ablations/towers.py:gru@{page.__file__}"]
+    )
+    whole = run_block("README.md", "bought_at", "shop_config").get_config()
+    assert config.data == whole.data
+    assert config.text == whole.text
+    assert page.TUNED == ONLY_THE_BATCH
+    assert len(load_data(config).item_ids) > 0
 
 
 # --- Own parts ------------------------------------------------------------------------

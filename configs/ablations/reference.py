@@ -1,7 +1,8 @@
 """The reference model that all ablations start from, by data set.
 
 `get_config("cls")` of an ablation is its variant `cls` on MovieLens 100K,
-`get_config("cls@amazon_industrial")` the same variant on another of `DATA_SETS`.
+`get_config("cls@amazon_industrial")` the same variant on another of `DATA_SETS`, and
+`get_config("cls@shop.py")` on the data set that this file defines.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 
 from configs import data_sets
 from recjax.config import base
+from recjax.config.load import explain, load_module
 from recjax.config.variants import Add, Changes, pick
 
 LAYERS = 6  # of the encoder
@@ -56,17 +58,36 @@ DATA_SETS = {
 }
 
 
-def start(data_set: str) -> ConfigDict:
-    """Returns a causal transformer over frozen text vectors of a data set.
+def find_data_set(name: str) -> DataSet:
+    """Returns a data set of `DATA_SETS`, or the one that a Python file defines.
+
+    The file has a function `describe(config)` and, optionally, a dict `TUNED`; see
+    `DataSet`.
 
     Raises:
-      ValueError: no such data set.
+      ValueError: no such data set, or a key in `TUNED` that phases do not have.
+      UserError: the file cannot be read, or has no function `describe`.
     """
+    if not name.endswith(".py"):
+        if name not in DATA_SETS:
+            known = ", ".join(DATA_SETS)
+            raise ValueError(
+                f"no data set {name!r}; choose one of {known}, or write FILE.py"
+            )
+        return DATA_SETS[name]
+    module = load_module(name, "data set", "describe")
+    tuned = getattr(module, "TUNED", ONLY_THE_BATCH)
+    try:
+        base.phase(TUNE, **tuned)
+    except (AttributeError, KeyError, TypeError) as e:
+        raise ValueError(f"{name}: TUNED: {' '.join(explain(e))}") from None
+    return DataSet(module.describe, tuned)
+
+
+def start(data_set: DataSet) -> ConfigDict:
+    """Returns a causal transformer over frozen text vectors of a data set."""
     config = base.get_config()
-    if data_set not in DATA_SETS:
-        known = ", ".join(DATA_SETS)
-        raise ValueError(f"no data set {data_set!r}; choose one of {known}")
-    DATA_SETS[data_set].describe(config)
+    data_set.describe(config)
     config.user_tower.dropout = 0.3
     config.train.phases = (base.phase("towers", **TOWERS),)
     config.eval.baselines = ("popularity", "transitions")
@@ -84,7 +105,7 @@ def make(
     """Returns the config of one variant, locked.
 
     Args:
-      variant: name of a variant, or name@data_set.
+      variant: name of a variant, or name@data_set, see `find_data_set`.
       sweep: the function of the config's file.
       tuned: whether some variant trains the encoder. Then the texts of all variants
         are titles only, and the phase that trains the encoder takes the keys of the
@@ -94,9 +115,10 @@ def make(
 
     Raises:
       ValueError: no such variant or data set.
+      UserError: a file with a data set cannot be read.
     """
-    name, _, data_set = variant.partition("@")
-    data_set = data_set or "ml100k"
+    name, _, data_set_name = variant.partition("@")
+    data_set = find_data_set(data_set_name or "ml100k")
     config = start(data_set)
     if tuned:
         config.text.template = config.text.title
@@ -108,6 +130,6 @@ def make(
     config = pick(config, name, sweep)
     for phase in config.train.phases:
         if phase.name == TUNE:
-            defaults = DATA_SETS[data_set].tuned
-            phase.update({k: value for k, value in defaults.items() if not phase[k]})
+            tuned_keys = data_set.tuned.items()
+            phase.update({key: value for key, value in tuned_keys if not phase[key]})
     return config

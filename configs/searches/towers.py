@@ -15,7 +15,7 @@ from configs.ablations import reference
 
 def get_config() -> ConfigDict:
     """Returns the config that the trials change."""
-    config = reference.start("ml100k")
+    config = reference.start(reference.DATA_SETS["ml100k"])
     config.item_tower.sources = ("id", "text")
     return config.lock()
 

@@ -1,6 +1,5 @@
 """Loads config files and the files of a run, and reports problems in one line."""
 
-import importlib.util
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from ml_collections import config_flags
 
 from recjax.common.errors import UserError
 from recjax.common.files import read_json
-from recjax.config.load import explain
+from recjax.config.load import explain, load_module
 from recjax.config.variants import Changes, read_variants
 from recjax.reporting.results_file import check_results_version
 
@@ -53,19 +52,7 @@ def load_function(path: str, name: str) -> Any:
     Raises:
       UserError: the file cannot be read, or has no such function.
     """
-    if not Path(path).exists():
-        raise UserError(f"--config: {path} does not exist")
-    spec = importlib.util.spec_from_file_location("sweep_config", path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"--config: {path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as e:  # a config file may raise anything
-        raise UserError(f"--config: {path}: {' '.join(explain(e))}") from None
-    if not hasattr(module, name):
-        raise UserError(f"--config: {path} has no function {name!r}")
-    return getattr(module, name)
+    return getattr(load_module(path, "--config", name), name)
 
 
 def resolve(arguments: list[str]) -> Any:

@@ -23,6 +23,7 @@ from experiments.sweeping.pool import NO_MODEL, Job
 from recjax.common.config import flat_config
 from recjax.common.errors import UserError
 from recjax.common.files import atomic_files
+from recjax.config.load import load_module
 from recjax.config.validate import check_config
 from recjax.data.splits import load_data
 from recjax.run.workdir import check_same_config
@@ -41,7 +42,7 @@ class Plan:
 
     Attributes:
       config: path of the config file.
-      data: name of a data set that the config knows, or "".
+      data: name of a data set that the config knows, a file that defines one, or "".
       variants: config changes by name, the reference first.
       seeds: each variant is run with each of them.
       arguments: flags that all runs have in common.
@@ -89,6 +90,8 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
       UserError: no variant can run, or the directory holds runs of other arguments.
     """
     known = load_sweep(args.config)
+    if args.data.endswith(".py"):
+        load_module(args.data, "--data", "describe")  # a mistake in it is named early
     if unknown := [variant for variant in args.variants or () if variant not in known]:
         raise UserError(
             f"--variants: no {unknown[0]!r} in {args.config}; choose from "

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from recjax.common.text import visible
 
 STOPPED = 75  # exit code: stopped by a signal and saved, so it can be resumed
+USER_FUNCTIONS = ("get_config", "describe")  # of config files, and of data sets
 PROCESS_LOST = 76  # exit code: another process of the run is gone
 
 
@@ -50,7 +51,8 @@ def explain(error: BaseException) -> list[str]:
     with contextlib.suppress(ValueError, SyntaxError):
         message = str(ast.literal_eval(message))  # a KeyError quotes its message
     if "Traceback (most recent call last)" in message:  # from code of the config file
-        places = re.findall(r'File "([^"]+)", line (\d+), in get_config', message)
+        frame = rf'File "([^"]+)", line (\d+), in (?:{"|".join(USER_FUNCTIONS)})\b'
+        places = re.findall(frame, message)
         where = "{}, line {}: ".format(*places[-1]) if places else ""
         exception = r"^(?=\w+(?:Error|Exception): )"
         last = re.split(exception, message, flags=re.MULTILINE)[-1]
@@ -68,9 +70,9 @@ def explain(error: BaseException) -> list[str]:
 
 
 def _place(error: BaseException) -> str:
-    """Returns where in a `get_config` an exception was raised, with a colon."""
+    """Returns where in `USER_FUNCTIONS` an exception was raised, with a colon."""
     frames = traceback.extract_tb(error.__traceback__)
-    places = [frame for frame in frames if frame.name == "get_config"]
+    places = [frame for frame in frames if frame.name in USER_FUNCTIONS]
     return f"{places[-1].filename}, line {places[-1].lineno}: " if places else ""
 
 

@@ -1,9 +1,11 @@
 """Finds and reads configs: Python files, saved JSON files, packaged examples."""
 
 import difflib
+import importlib.util
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 from ml_collections import ConfigDict
@@ -83,6 +85,32 @@ def load_json(path: str | Path) -> ConfigDict:
         return from_dict(saved)
     except UserError as e:
         raise UserError(f"--config: {file}: {e}") from None
+
+
+def load_module(path: str, where: str, function: str) -> ModuleType:
+    """Imports a Python file that has to define a function.
+
+    Args:
+      path: the file.
+      where: begins the messages of errors.
+      function: name of the function.
+
+    Raises:
+      UserError: the file cannot be read, or has no such function.
+    """
+    if not Path(path).exists():
+        raise UserError(f"{where}: {path} does not exist")
+    spec = importlib.util.spec_from_file_location("user_file", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{where}: {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as e:  # a file of the user may raise anything
+        raise UserError(f"{where}: {path}: {' '.join(explain(e))}") from None
+    if not callable(getattr(module, function, None)):
+        raise UserError(f"{where}: {path} has no function {function!r}")
+    return module
 
 
 def from_dict(saved: Any) -> ConfigDict:

@@ -23,6 +23,13 @@ from recjax.common.errors import STOPPED
 from recjax.runtime.locks import MARK, directory_lock
 from tests.experiments.conftest import results
 
+DATA_FILE = """
+def describe(config):
+    config.data.source = {data!r}
+    config.text.title = "{{title}}"
+    config.item_tower.width = 8
+    config.eval.bootstrap_samples = 20
+"""
 TWO = ("--variants", "narrow", "wide")
 
 
@@ -344,6 +351,57 @@ def test_another_sweep_is_refused(sweep_config, tmp_path, capsys):
     with directory_lock(out, "sweep", "--out"), pytest.raises(SystemExit):
         sweep.main(asked)
     assert f"--out {out}: process " in capsys.readouterr().err
+
+
+def test_a_data_set_in_a_file(atomic_dir, tmp_path, capsys):
+    """Its runs are made once, are collected, and belong to what the file sets."""
+    file, out = tmp_path / "shop.py", tmp_path / "out"
+    file.write_text(DATA_FILE.format(data=str(atomic_dir)))
+    asked = ["--config=configs/ablations/sources.py", f"--data={file}", f"--out={out}"]
+    asked += ["--variants", "id", "--seeds", "0", "--"]
+    asked.append("--config.train.phases[0].epochs=1")
+    for _ in range(2):
+        sweep.main(asked)
+    assert capsys.readouterr().out.count("id 0: started") == 1
+    run = json.loads((out / "id/0/config.json").read_text())
+    assert run["data"]["source"] == str(atomic_dir)
+    collect.main([str(out)])
+    assert f"--data={file} " in capsys.readouterr().out
+    file.write_text(file.read_text().replace("= 8", "= 16"))
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main(asked)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "holds a run of another config (item_tower.width: 8 before, 16" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "error: --data: .*/shop.py does not exist"),
+        ("x = 1", "error: --data: .*/shop.py has no function 'describe'"),
+        ("import nowhere", "error: --data: .*/shop.py: No module named 'nowhere'"),
+        (
+            "def describe(config):\n    config.data.sorce = 'x'",
+            "shop.py, line 2: no key 'sorce'; did you mean \"source\"",
+        ),
+        ("def describe(config):\n    exit(4)", "shop.py, line 2: 4"),
+        ("def describe(config):\n    1 / 0", "shop.py, line 2: .*division by zero"),
+        (
+            "TUNED = {'batchsize': 1}\ndef describe(config): pass",
+            "shop.py: TUNED: no key 'batchsize'; did you mean \"batch_size\"",
+        ),
+    ],
+)
+def test_mistakes_in_a_file_with_a_data_set(tmp_path, capsys, text, message):
+    file = tmp_path / "shop.py"
+    if text is not None:
+        file.write_text(text)
+    asked = ["--config=configs/ablations/sources.py", f"--data={file}"]
+    with pytest.raises(SystemExit) as e:
+        sweep.main([*asked, f"--out={tmp_path / 'out'}", "--dry_run"])
+    assert e.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(message, line)
 
 
 def start(config, out):
