@@ -36,6 +36,7 @@ def caption(
     return [
         describe_test(sweep, rows, tested, args.items),
         describe_protocol(sweep),
+        *describe_unimproved(sweep),
         *([missing] if sweep.missing else []),
         "\n".join(f"    {shlex.join(command)}" for command in commands),
     ]
@@ -143,6 +144,20 @@ def describe_checkpoint(sweep: Sweep) -> str:
         return "The parameters after the last epoch are tested."
     chosen = f"The epoch is chosen on validation {sweep.config['train']['metric']}"
     return f"{chosen}; {', '.join(last)} use the last epoch." if last else f"{chosen}."
+
+
+def describe_unimproved(sweep: Sweep) -> list[str]:
+    """Names the phases that kept nothing, in one paragraph; empty if there are none."""
+    parts = []
+    for variant in sweep.variants():
+        seeds = len(sweep.seeds(variant))
+        for phase, number in sweep.unimproved(variant).items():
+            of_seeds = f"{number} of {seeds} seed{'s' * (seeds > 1)}"
+            parts.append(f"{variant}: phase {phase} kept nothing in {of_seeds}")
+    if not parts:
+        return []
+    why = "no epoch was better on validation than the start of the phase"
+    return [f"{'; '.join(parts)} ({why})."]
 
 
 def describe_comparison(sweep: Sweep, rows: Sequence[Row], tested: str) -> str:

@@ -1,6 +1,7 @@
 """Reads the finished runs of a sweep, and checks that they fit in one table."""
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,17 @@ class Sweep:
         phases = {x["name"]: x for x in self.configs[run]["train"]["phases"]}
         kept: str = phases[last]["keep"]
         return kept
+
+    def unimproved(self, variant: str) -> Counter[str]:
+        """Counts, by phase, the seeds in which it kept the parameters at its start."""
+        runs = [self.results[variant, seed]["phases"] for seed in self.seeds(variant)]
+        # Older results lack `kept_epoch`.
+        return Counter(
+            name
+            for phases in runs
+            for name, phase in phases.items()
+            if not phase.get("kept_epoch", phase["epochs"])
+        )
 
     def seeds(self, variant: str) -> list[int]:
         """Returns the seeds of the finished runs of a variant."""

@@ -78,7 +78,7 @@ def named_rows(final: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         epochs = "1 epoch" if phase["epochs"] == 1 else f"{phase['epochs']} epochs"
         kept = phase.get("kept_epoch", phase["epochs"])  # older results lack it
         if not kept:
-            epochs = f"unchanged by {epochs}"
+            epochs = f"nothing kept of {epochs}"
         elif kept < phase["epochs"]:
             epochs = f"epoch {kept} of {phase['epochs']}"
         rows[f"after phase {name} ({epochs}{weights})"] = phase

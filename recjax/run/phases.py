@@ -97,8 +97,10 @@ def evaluate_phase(
     )
     if not kept_epoch:
         log(
-            f"warning: no epoch of phase {phase.config.name} improves validation "
-            f"{metric}; the parameters from before the phase are kept"
+            f"warning: phase {phase.config.name} keeps nothing (best epoch 0 of "
+            f"{progress.epoch}): no epoch improves validation {metric}, so the "
+            "parameters from before the phase are kept; try another lr, more epochs, "
+            "or fewer trained parameters"
         )
     # The report lists parameters in the order of `params`.
     after = {path: kept.get(path, x) for path, x in params.items()}

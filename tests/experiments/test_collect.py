@@ -139,6 +139,25 @@ def test_the_table(runs, capsys):
     assert (runs / "table.md").read_text() == TABLE
 
 
+def test_a_phase_that_keeps_nothing_is_named(runs, capsys):
+    """Runs without `kept_epoch` are older; a phase that keeps an epoch has no note."""
+    for variant, seed, phase, kept in (
+        ("plain", 0, "q", 2),
+        ("better", 0, "p", 0),
+        ("better", 0, "q", 0),
+        ("better", 1, "p", 3),
+        ("better", 1, "q", 0),
+    ):
+        path = runs / variant / str(seed) / "results.json"
+        change(path, "phases", phase, "kept_epoch", value=kept)
+    collect.main([str(runs)])
+    note = (
+        "better: phase p kept nothing in 1 of 2 seeds; better: phase q kept nothing in "
+        "2 of 2 seeds (no epoch was better on validation than the start of the phase)."
+    )
+    assert f"\n\n{note}\n\n" in capsys.readouterr().out
+
+
 def test_the_csv(runs, tmp_path):
     collect.main([str(runs), "--out", str(tmp_path / "out")])
     assert not (runs / "table.csv").exists()

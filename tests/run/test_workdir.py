@@ -193,8 +193,9 @@ def test_an_epoch_that_is_not_kept_is_named(ids_only, tmp_path, capsys):
     final = train.run(c.lock(), str(tmp_path))
     assert final["phases"]["bad"]["kept_epoch"] == 0
     out = capsys.readouterr().out
-    assert "warning: no epoch of phase bad improves validation ndcg@10" in out
-    assert "| after phase bad (unchanged by 2 epochs)" in out
+    assert "warning: phase bad keeps nothing (best epoch 0 of 2): no epoch" in out
+    assert "warning: phase good" not in out
+    assert "| after phase bad (nothing kept of 2 epochs)" in out
     assert final["phases"]["bad"]["test"] == final["phases"]["good"]["test"]
     assert json.loads((tmp_path / MARK).read_text())["kind"] == "run"
 
