@@ -3,17 +3,22 @@
 import importlib
 from pathlib import Path
 
+import jax
 import numpy as np
 import optuna
 import pytest
+from jax.extend.core import jaxpr_as_fun
 
-from configs.ablations import reference
+from configs.ablations import finetuning, reference
 from configs.ablations.reference import DATA_SETS
 from experiments.sweeping.load import load_function, resolve
 from recjax.config import base
 from recjax.config.validate import check_config
 from recjax.config.variants import read_variants
+from recjax.models.encoders.huggingface import load_config
+from recjax.models.recommender import make_model
 from recjax.run import train
+from recjax.training.initial_params import trace_init
 from tests.conftest import shrink
 
 NAMES = sorted(
@@ -77,6 +82,42 @@ def test_variants_differ_and_the_default_is_the_reference(name):
     if several:
         with pytest.raises(ValueError, match="no data set 'mars'; choose one of"):
             module.get_config(f"{variants[0]}@mars")
+
+
+def test_adapters_leave_the_start_of_finetuning_as_it_is(atomic_dir, six_layers):
+    """One variant has LoRA; its other parameters begin as those of the reference."""
+    start = {}
+    for variant in ("frozen", "lora"):
+        c = finetuning.get_config(variant)
+        c = shrink(c, atomic_dir, six_layers)
+        model = make_model(c, 25, load_config(six_layers))
+        jaxpr, shapes = trace_init(c, model)
+        values = jaxpr_as_fun(jaxpr)(jax.random.key(c.seed))
+        start[variant] = dict(zip(sorted(shapes), values, strict=True))
+    added = set(start["lora"]) - set(start["frozen"])
+    assert {path.split("/")[-1] for path in added} == {"lora_a", "lora_b"}
+    assert not any(start["lora"][p].any() for p in added if p.endswith("lora_b"))
+    for path, value in start["frozen"].items():
+        np.testing.assert_array_equal(start["lora"][path], value, path)
+
+
+def test_finetuning_variants_have_the_same_steps():
+    """All but the named exceptions differ only in what the phase trains, or its rate."""
+    frozen = finetuning.get_config("frozen").train.phases
+    phases = {
+        variant: finetuning.get_config(variant).train.phases
+        for variant in read_variants(finetuning.sweep)
+    }
+    encoders = {name: x[0] for name, x in phases.items() if len(x) == 2}
+    assert all(x[1:] == frozen for x in phases.values() if len(x) == 2)
+    free = {"lr", "lr_mults"}
+    free_of = {"stale": "negatives", "anchor": "anchor", "more_steps": "epoch_steps"}
+    for name, phase in encoders.items():
+        differ = {key for key in phase if phase[key] != encoders["top2"][key]}
+        assert differ <= free | {free_of.get(name, "lr")}, name
+    (joint,) = phases["joint"]
+    differ = {key for key in joint if joint[key] != frozen[0][key]}
+    assert differ == {"lr_mults", "negatives"}
 
 
 def test_a_variant_overrides_the_data_set_in_the_phase_that_trains_the_encoder():

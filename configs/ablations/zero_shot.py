@@ -24,6 +24,7 @@ RANDOM_START = {
     "head.event_bias": (),
     "optim.shared_moment": (),
 }
+TEXT_ONLY = {"item_tower.sources": ("text",), "optim.shared_moment": ()}
 TOWERS = base.phase("towers", epochs=8, lr=1e-3, schedule="linear", patience=0)
 ENCODER = base.phase(
     "encoder",
@@ -60,7 +61,6 @@ def sweep(add: Add) -> None:
     add("no_event_bias", {"head.event_bias": ()})
     add("id_dropout", {"item_tower.id_dropout": 0.3})
     add("filter", {"user_tower.filter_share": 0.5})
-    texts = {"item_tower.sources": ("text",), "optim.shared_moment": ()}
-    add("text", texts)
+    add("text", TEXT_ONLY)
     add("encoder", {"train.phases": (ENCODER, TOWERS)})
-    add("text_encoder", {**texts, "train.phases": (ENCODER, TOWERS)})
+    add("text_encoder", {**TEXT_ONLY, "train.phases": (ENCODER, TOWERS)})
