@@ -133,6 +133,17 @@ class CatalogueBuilder:
                 return self._arrays({}, encoder.packing, prefix)
         return self._arrays(self._replicate("states_TxE", prefix), encoder.packing)
 
+    def text_vectors(self, model: Recommender, params: FlatParams) -> np.ndarray:
+        """Returns vectors_NxE of all texts, by the encoder with these parameters.
+
+        Attention pooling has to be learned, so the mean replaces it here.
+        """
+        assert self.prefix_encoder is not None
+        assert model.encoder_config is not None
+        blocks = model.encoder_config.num_blocks
+        model = model.without_learned_pooling()
+        return np.asarray(self.prefix_encoder.encode(model, params, blocks))
+
     def _arrays(
         self,
         by_source: dict[str, dict[str, Any]],

@@ -65,17 +65,9 @@ class References:
 
     @functools.cached_property
     def vectors_NxE(self) -> np.ndarray:
-        """Vectors of the item texts by the pretrained encoder.
-
-        Attention pooling has to be learned, so the mean replaces it here.
-        """
+        """Vectors of the item texts by the pretrained encoder."""
         start = self.run.timer.start()
-        model = self.run.model.without_learned_pooling()
-        assert model.encoder_config is not None
-        encoder = self.run.catalogue.prefix_encoder
-        assert encoder is not None
-        blocks = model.encoder_config.num_blocks
-        vectors_NxE = np.asarray(encoder.encode(model, self.params, blocks))
+        vectors_NxE = self.run.catalogue.text_vectors(self.run.model, self.params)
         self.run.timer.add_since("prefix", start)
         return vectors_NxE
 

@@ -26,12 +26,7 @@ def set_projection(
     """
     if catalogue.placeholder is not None:  # a dry run encodes nothing
         return params
-    assert model.encoder_config is not None
-    assert catalogue.prefix_encoder is not None
-    blocks = model.encoder_config.num_blocks
-    vectors_NxE = catalogue.prefix_encoder.encode(
-        model.without_learned_pooling(), params, blocks
-    )
+    vectors_NxE = catalogue.text_vectors(model, params)
     values = whitening_projection(vectors_NxE, config.width, config.init_whitening)
     projection = dict(zip((KERNEL, BIAS), values, strict=True))
     shardings = {path: params[path].sharding for path in projection}
