@@ -193,6 +193,11 @@ SECTIONS["user_tower"] = {
         "the rest. 0 uses attention alone, BSARec 0.7.",
     ),
     "repeats": Key(False, "Whether an embedding marks repeated items of a history."),
+    "ratings": Key(
+        False,
+        "Whether embeddings mark the liked and the other items of a history, by "
+        "eval.like_threshold. A saved model knows no ratings and marks no item.",
+    ),
     "num_layers": count(
         2, "layers", "Recurrent layers, blocks, or propagation steps.", at_most=1000
     ),

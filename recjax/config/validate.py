@@ -21,6 +21,8 @@ from recjax.config.choices import allowed_names
 from recjax.config.keys import PHASE, declared_keys
 from recjax.config.schema import Key
 from recjax.data.dataset import NO_SPLIT
+from recjax.evaluation.metrics import LIKE_AUC
+from recjax.losses import RATING, learns_likes
 from recjax.models.heads import BIASED_GROUPS
 from recjax.models.items.tower import ZERO_SHOT
 from recjax.models.users import BIDIRECTIONAL, HAS_HEADS, USES_GRAPH, inner_width
@@ -167,8 +169,11 @@ def _check_ratings(config: ConfigDict) -> Iterator[str]:
     ):
         if value and not data.rating:
             yield f"{key}: needs a column of ratings; set data.rating"
-    if config.loss.name == "rating" and not config.eval.like_threshold:
-        yield "loss.name: 'rating' needs likes; set eval.like_threshold and data.rating"
+    needs_likes = "set eval.like_threshold and data.rating"
+    if config.loss.name == RATING and not config.eval.like_threshold:
+        yield f"loss.name: 'rating' needs likes; {needs_likes}"
+    if config.user_tower.ratings and not config.eval.like_threshold:
+        yield f"user_tower.ratings: True needs likes; {needs_likes}"
     if data.split == "fixed" and (data.min_rating or data.k_core):
         yield (
             "data.split: 'fixed' files are not filtered; set data.min_rating and "
@@ -182,11 +187,17 @@ def _check_metrics(config: ConfigDict) -> Iterator[str]:
     # Other cut-offs are not computed; the run would fail only after the first epoch.
     known = [f"{m}@{k}" for m in ("hr", "ndcg", "mrr") for k in config.eval.ks]
     known.append("auc")
+    if learns_likes(config.loss):
+        known.append(LIKE_AUC)
     named = [("train.metric", config.train.metric)]
     named += [("report.metrics", name) for name in config.report.metrics]
     for key, name in named:
         if name not in known:
             yield f"{key}: {name!r} is not one of {', '.join(known)}"
+    # These are chosen by the ranks alone.
+    tuned = [key for key in ("fusion", "event_bias") if config.head[key]]
+    if tuned and config.train.metric == LIKE_AUC:
+        yield f"train.metric: {LIKE_AUC!r} cannot choose head.{tuned[0]}; set it to ()"
 
 
 def _check_group_weights(config: ConfigDict) -> Iterator[str]:
@@ -226,8 +237,9 @@ def _check_towers(config: ConfigDict) -> Iterator[str]:
         )
     if tower.recency and (name in BIDIRECTIONAL or name in USES_GRAPH):
         yield f"user_tower.recency: cannot be combined with {name!r}; set False"
-    if name in BIDIRECTIONAL and tower.repeats:
-        yield f"user_tower.repeats: {name!r} would leak the masked items; set False"
+    for key in ("repeats", "ratings"):
+        if name in BIDIRECTIONAL and tower[key]:
+            yield f"user_tower.{key}: {name!r} would leak the masked items; set False"
     if name in BIDIRECTIONAL and config.data.history_length < 2:
         yield (
             f"data.history_length: {name!r} needs at least 2, one of them for the mask"

@@ -16,9 +16,15 @@ from recjax.data.batching.types import Queries, Scorer
 from recjax.data.dataset import NO_SPLIT, Data, Examples
 from recjax.data.padding import round_up
 from recjax.evaluation.grid_search import Numbers, grid_search
-from recjax.evaluation.metrics import MetricValues, ranking_values
+from recjax.evaluation.metrics import (
+    LIKE_AUC,
+    MetricValues,
+    like_auc_values,
+    ranking_values,
+)
 from recjax.evaluation.model_scorer import Encoded, ModelScorer
 from recjax.evaluation.ranking import Ranked, rank
+from recjax.losses import learns_likes
 from recjax.models.heads import EVENT_BIAS, FUSION_WEIGHTS, SEEN_BIAS, TUNED
 from recjax.runtime.compiler import Compiler
 from recjax.runtime.mesh import replicate, shard_batch
@@ -83,6 +89,7 @@ class Evaluator:
             mask_seen=config.eval.mask_seen,
             by_length=by_length,
             sampled_RxC=self._sampled_candidates(examples),
+            like=config.eval.like_threshold if config.user_tower.ratings else None,
         )
 
     def by_baseline(self, baseline: Scorer, examples: Examples) -> Evaluation:
@@ -92,7 +99,8 @@ class Evaluator:
             scores_BxN = np.ascontiguousarray(baseline.score(batch))
             return self._ranker(*shard_batch((scores_BxN, batch), self.mesh))
 
-        return self._collect((batch, ranked(batch)) for batch in self.queries(examples))
+        pairs = ((batch, ranked(batch)) for batch in self.queries(examples))
+        return self._collect(examples, pairs)
 
     def by_model(
         self, scorer: ModelScorer, params: Any, *splits: Examples
@@ -106,7 +114,7 @@ class Evaluator:
                 yield batch, scorer.rank(params, encoded, placed)
 
         vectors_NxD = encoded[1].candidates_MxD[: self.data.num_items]
-        return [self._collect(ranked(examples), vectors_NxD) for examples in splits]
+        return [self._collect(x, ranked(x), vectors_NxD) for x in splits]
 
     def set_score_fusion(self, fusion: Scorer) -> None:
         """Adds the baseline_scores_BxMxN of a scorer to later rankings by a model."""
@@ -216,6 +224,7 @@ class Evaluator:
 
     def _collect(
         self,
+        split: Examples,
         pairs: Iterable[tuple[Queries, Ranked]],
         vectors_NxD: jax.Array | None = None,
     ) -> Evaluation:
@@ -230,6 +239,9 @@ class Evaluator:
             for column in zip(*parts, strict=True)
         )
         values = ranking_values(above_R, equal_R, below_R, self.config.eval.ks)
+        if learns_likes(self.config.loss):
+            liked_R = split.ratings_R >= self.config.eval.like_threshold
+            values[LIKE_AUC] = like_auc_values(score_R, liked_R)
         return Evaluation(values, above_R + equal_R + 1, score_R, top_RxK, vectors_NxD)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from recjax.common.intervals import Interval
 
 MetricValues = dict[str, np.ndarray]
+LIKE_AUC = "like_auc"  # metric of models that are trained for likes
 
 
 def rank_metric(rank_R: np.ndarray, metric: str) -> np.ndarray:
@@ -43,6 +44,27 @@ def ranking_values(
     better_R = below_R + 0.5 * (equal_R + alone_R)
     values["auc"] = better_R / np.maximum(others_R, 1)
     return values
+
+
+def like_auc_values(score_R: np.ndarray, liked_R: np.ndarray) -> np.ndarray:
+    """Returns the share of examples with the other label that a score separates from.
+
+    For a liked target these are the other ones that score below it, for others the
+    liked ones above; equal scores count one half. The mean over the liked targets, that
+    over the others and that over all are each the AUC (DeLong et al., 1988). All values
+    are one half if all labels are equal.
+    """
+    value_R = np.full(len(score_R), 0.5)
+    if liked_R.all() or not liked_R.any():
+        return value_R
+    for own_R, sign in ((liked_R, 1), (~liked_R, -1)):
+        others = np.sort(sign * score_R[~own_R])
+        below, not_above = (
+            np.searchsorted(others, sign * score_R[own_R], side)
+            for side in ("left", "right")
+        )
+        value_R[own_R] = (below + not_above) / (2 * len(others))
+    return value_R
 
 
 def with_intervals(

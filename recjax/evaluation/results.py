@@ -12,6 +12,7 @@ from recjax.evaluation.beyond_accuracy import beyond_accuracy
 from recjax.evaluation.evaluator import Evaluation
 from recjax.evaluation.metrics import fit_platt, rating_report, with_intervals
 from recjax.evaluation.subgroups import make_subgroups, subgroup_report
+from recjax.losses import learns_likes
 from recjax.models.heads import BIASED_GROUPS, EVENT_BIAS, FUSION_WEIGHTS, SEEN_BIAS
 
 SHOWN = 3  # items on each side of an example
@@ -127,7 +128,7 @@ def rating_results(
       or test targets are all liked or all disliked.
     """
     # The scores of a model that predicts the next item say nothing about likes.
-    if config.loss.name != "rating":
+    if not learns_likes(config.loss):
         return None
     like = config.eval.like_threshold
     splits = data.valid, data.test

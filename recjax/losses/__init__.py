@@ -15,6 +15,14 @@ def _make_bce(config: Any, beta: float = 1.0) -> Loss:
     )
 
 
+RATING = "rating"  # the loss of likes and dislikes
+
+
+def learns_likes(config: Any) -> bool:
+    """Returns whether a model is trained for likes, by `config.loss`."""
+    return bool(config.name == RATING)
+
+
 # Called with `config.loss` and N.
 LOSSES: dict[str, Callable[[Any, int], Loss]] = {
     "softmax": lambda config, num_items: functools.partial(
@@ -24,5 +32,5 @@ LOSSES: dict[str, Callable[[Any, int], Loss]] = {
     "gbce": lambda config, num_items: _make_bce(
         config, gbce_beta(config.negatives_per_positive, config.gbce_t, num_items)
     ),
-    "rating": lambda config, num_items: rating,
+    RATING: lambda config, num_items: rating,
 }

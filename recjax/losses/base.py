@@ -17,7 +17,8 @@ class LossInputs(NamedTuple):
         If item u occurs c_u times among the targets of the batch and the sampled items,
         w_u is c_u or, with logQ correction, c_u / E[c_u] (Bengio and Senecal, 2008; Yi
         et al., 2019).
-      label_P: 1 if the target was liked, else 0; None for losses that ignore ratings.
+      label_P: 1 if the target was liked, 0 if not, -1 if that is unknown; None for
+        losses that ignore ratings.
     """
 
     queries_PxD: Array

@@ -72,8 +72,12 @@ def gbce_beta(num_negatives: int, calibration: float, num_items: int) -> float:
 
 
 def rating(inputs: LossInputs) -> Array:
-    """Binary cross-entropy of whether each target was liked: loss_P."""
-    assert inputs.label_P is not None
+    """Binary cross-entropy of whether each target was liked: loss_P.
+
+    It is 0 where that is unknown.
+    """
     inputs = inputs.clean()
-    cost_P = optax.sigmoid_binary_cross_entropy(inputs.target_scores(), inputs.label_P)
-    return jnp.where(inputs.mask_P, cost_P, 0.0)
+    assert inputs.label_P is not None
+    label_P = inputs.label_P.astype(jnp.float32)
+    cost_P = optax.sigmoid_binary_cross_entropy(inputs.target_scores(), label_P)
+    return jnp.where(inputs.mask_P & (label_P >= 0), cost_P, 0.0)

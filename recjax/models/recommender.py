@@ -16,6 +16,7 @@ from recjax.models.items.text_source import TextSource
 from recjax.models.items.tower import SOURCES, ZERO_SHOT, Catalogue, ItemTower
 from recjax.models.layers.graph import propagate
 from recjax.models.users import BIDIRECTIONAL, USES_GRAPH, make_user_tower
+from recjax.models.users.ratings import RatingEmbedding
 from recjax.models.users.repeats import RepeatEmbedding
 
 
@@ -27,6 +28,7 @@ class Recommender(nn.Module):
       event_bias: biases of items with few training events; None = none.
       seen_bias: bias of the items of a history; None = none.
       repeat: marks items that occurred earlier in the history; None = no marks.
+      ratings: marks liked and other items of the history; None = no marks.
       bidirectional: whether the user tower predicts hidden items (BERT4Rec).
       graph_layers: graph convolutions over the item vectors; 0 = none.
     """
@@ -39,6 +41,7 @@ class Recommender(nn.Module):
     event_bias: EventBias | None
     seen_bias: SeenBias | None
     repeat: RepeatEmbedding | None
+    ratings: RatingEmbedding | None
     num_items: int
     history_length: int
     bidirectional: bool = False
@@ -118,20 +121,35 @@ class Recommender(nn.Module):
         return candidates_UxD, bias_U
 
     def embed_history(
-        self, vectors_UxD: Array, history_BxH: Array, mask_BxH: Array
+        self,
+        vectors_UxD: Array,
+        history_BxH: Array,
+        mask_BxH: Array,
+        liked_BxH: Array | None = None,
     ) -> Array:
-        """Looks up history_BxHxD, the input of the user tower; padding is zero."""
+        """Looks up history_BxHxD, the input of the user tower; padding is zero.
+
+        Without `liked_BxH` no rating is known.
+        """
         # An empty history must not become that of the item that fills the padding.
         history_BxHxD = jnp.where(mask_BxH[..., None], vectors_UxD[history_BxH], 0)
-        if self.repeat is None:
-            return history_BxHxD
-        return self.repeat(history_BxHxD, history_BxH, mask_BxH)
+        if self.repeat is not None:
+            history_BxHxD = self.repeat(history_BxHxD, history_BxH, mask_BxH)
+        if self.ratings is not None and liked_BxH is not None:
+            history_BxHxD = self.ratings(history_BxHxD, liked_BxH, mask_BxH)
+        return history_BxHxD
 
     def user_queries(
-        self, vectors_NxD: Array, history_BxH: Array, mask_BxH: Array
+        self,
+        vectors_NxD: Array,
+        history_BxH: Array,
+        mask_BxH: Array,
+        liked_BxH: Array | None = None,
     ) -> Array:
         """Returns queries_BxD of complete histories of catalogue items."""
-        history_BxHxD = self.embed_history(vectors_NxD, history_BxH, mask_BxH)
+        history_BxHxD = self.embed_history(
+            vectors_NxD, history_BxH, mask_BxH, liked_BxH
+        )
         hidden_BxH = None
         if self.bidirectional:
             # Training hides items inside the history; the next item is one more hidden
@@ -180,7 +198,9 @@ class Recommender(nn.Module):
             own_NxD = vectors_UxD[: self.num_items]
             candidates_NxD, input_UxD = self.propagate(own_NxD, catalogue["graph"])
             vectors_UxD = vectors_UxD.at[: self.num_items].set(candidates_NxD)
-        history_BxHxD = self.embed_history(input_UxD, batch.history_BxH, batch.mask_BxH)
+        history_BxHxD = self.embed_history(
+            input_UxD, batch.history_BxH, batch.mask_BxH, batch.liked_BxH
+        )
         users_BxHxD = self.encode_users(
             history_BxHxD, batch.mask_BxH, train, batch.hidden_BxH
         )
@@ -221,6 +241,7 @@ def make_model(
         event_bias=EventBias() if config.head.event_bias else None,
         seen_bias=SeenBias() if config.head.seen_bias else None,
         repeat=RepeatEmbedding(init_scale) if users.repeats else None,
+        ratings=RatingEmbedding() if users.ratings else None,
         num_items=num_items,
         history_length=length,
         bidirectional=users.name in BIDIRECTIONAL,

@@ -104,5 +104,15 @@ def dummy_inputs(history_length: int) -> DummyInputs:
     history_BxH = np.zeros((1, history_length), np.int32)
     one_P = np.zeros(1, np.int32)
     mask_BxH = history_BxH == 0
-    batch = Batch(history_BxH, mask_BxH, mask_BxH, one_P, one_P, None, None, items)
+    batch = Batch(
+        history_BxH,
+        mask_BxH,
+        mask_BxH,
+        one_P,
+        one_P,
+        None,
+        None,
+        items,
+        liked_BxH=history_BxH,
+    )
     return DummyInputs({"text": {"ids_T": jnp.zeros(1, jnp.int32)}}, batch)

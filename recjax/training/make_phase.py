@@ -19,7 +19,7 @@ from recjax.data.padding import round_up
 from recjax.data.text.packing import Items
 from recjax.evaluation.model_scorer import ModelScorer
 from recjax.evaluation.subgroups import event_group
-from recjax.losses import LOSSES
+from recjax.losses import LOSSES, RATING, learns_likes
 from recjax.models.items.text_source import count_frozen_blocks
 from recjax.models.layers.graph import make_graph
 from recjax.models.recommender import Recommender
@@ -173,6 +173,7 @@ def make_batches(run: Run, phase: Any, seed: int) -> TrainBatches:
             f"batches of {even} users, not {size}: the same number on each of "
             f"{num_devices} devices"
         )
+    reads_ratings = learns_likes(config.loss) or config.user_tower.ratings
     windows = make_windows(config, run.data.train)
     if len(windows.examples) < (num_examples := len(run.data.train)):
         run.reporter.log(
@@ -188,7 +189,8 @@ def make_batches(run: Run, phase: Any, seed: int) -> TrainBatches:
         excluded_N=excluded_items(run),
         num_negatives=config.loss.num_negatives,
         multiple=row_multiple(run.mesh),
-        like=config.eval.like_threshold if config.loss.name == "rating" else None,
+        like=config.eval.like_threshold if reads_ratings else None,
+        rated_only=config.loss.name == RATING,
         seed=seed,
     )
 

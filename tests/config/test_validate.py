@@ -113,6 +113,7 @@ def test_phases_refuse_unknown_keys():
         base.phase("towers", epoch=1)
 
 
+LIKES = {"data.rating": "rating", "eval.like_threshold": 4.0}
 MISTAKES = [
     ({"item_tower.width": 9}, "item_tower.width: 9 is not divisible by user_tower.num"),
     (
@@ -150,6 +151,24 @@ MISTAKES = [
     (
         {"loss.name": "rating"},
         "loss.name: 'rating' needs likes; set eval.like_threshold",
+    ),
+    (
+        {"user_tower.ratings": True},
+        "user_tower.ratings: True needs likes; set eval.like_threshold",
+    ),
+    (
+        {**LIKES, "user_tower.ratings": True, "user_tower.name": "bert4rec"},
+        "user_tower.ratings: 'bert4rec' would leak the masked items",
+    ),
+    ({"train.metric": "like_auc"}, "train.metric: 'like_auc' is not one of hr@1,"),
+    (
+        {
+            **LIKES,
+            "loss.name": "rating",
+            "train.metric": "like_auc",
+            "head.event_bias": (0.0, 1.0),
+        },
+        "train.metric: 'like_auc' cannot choose head.event_bias",
     ),
     ({"eval.ks": ()}, r"eval.ks: \(\) has no cut-off"),
     ({"eval.ks": (10.5, 10)}, r"eval.ks: 10.5 in \(10.5, 10\) is not of type int"),

@@ -49,6 +49,18 @@ def test_auc_without_other_candidates_is_half():
     assert metrics.ranking_values(none, none, none, (1,))["auc"] == [0.5]
 
 
+def test_like_auc_of_examples_by_hand():
+    """Two liked targets and three others, of which one ties with a liked one."""
+    score = np.array([3.0, 1.0, 1.0, 0.0, 2.0])
+    liked = np.array([True, True, False, False, False])
+    values = metrics.like_auc_values(score, liked)
+    np.testing.assert_allclose(values, [1, 1.5 / 3, 1.5 / 2, 1, 0.5])
+    auc = metrics.rating_report(score, liked.astype(float), (1.0, 0.0), 0.5)["auc"]
+    for part in (liked, ~liked, liked | ~liked):
+        assert values[part].mean() == pytest.approx(auc)
+    assert metrics.like_auc_values(score, liked | True).tolist() == [0.5] * 5
+
+
 def test_interval_has_its_nominal_coverage():
     rng = np.random.default_rng(1)
     hits = 0

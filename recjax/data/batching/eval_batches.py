@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from recjax.data.batching.types import Queries
+from recjax.data.batching.types import Queries, likes
 from recjax.data.dataset import Examples
 from recjax.data.padding import pad_left, pad_to
 
@@ -19,6 +19,7 @@ def make_queries(
     mask_seen: bool,
     by_length: bool = False,
     sampled_RxC: np.ndarray | None = None,
+    like: float | None = None,
 ) -> Iterator[Queries]:
     """Yields the examples in batches of B queries.
 
@@ -30,6 +31,7 @@ def make_queries(
         a half, a quarter and so on, down to `MIN_WIDTH`. Otherwise the examples are in
         order and all batches have one shape.
       sampled_RxC: see `sample_candidates`; None if all items are candidates.
+      like: the lowest rating of a liked item; None if the model reads no ratings.
     """
     lengths_R = examples.lengths()
     order_R = np.arange(len(examples))
@@ -56,7 +58,18 @@ def make_queries(
             pad_to(chosen, batch_size),
             # Padding may take any candidates: its ranks are dropped.
             None if sampled_RxC is None else sampled_RxC[pad_to(chosen, batch_size, 0)],
+            liked_BxH=None
+            if like is None
+            else _liked(examples, chosen, (batch_size, width), like),
         )
+
+
+def _liked(
+    examples: Examples, chosen: np.ndarray, shape: tuple[int, int], like: float
+) -> np.ndarray:
+    """Whether users liked the items of their histories: liked_BxH, see `likes`."""
+    ratings = [examples.sequence_ratings(example)[:-1] for example in chosen]
+    return pad_left([likes(x, like)[-shape[1] :] for x in ratings], shape)[0]
 
 
 def sample_candidates(

@@ -8,7 +8,7 @@ import grain
 import numpy as np
 
 from recjax.data.batching.negatives import NEGATIVES, NegativeSampler
-from recjax.data.batching.types import Batch
+from recjax.data.batching.types import Batch, likes
 from recjax.data.batching.windows import NextItem, Window
 from recjax.data.padding import pad_left, pad_to, round_up
 from recjax.data.text.packing import Items, Packed, Packing, whole_catalogue
@@ -43,6 +43,7 @@ class TrainBatches:
       num_negatives: items sampled for a batch, with replacement.
       multiple: U and P become multiples of it.
       like: the lowest rating of a liked item; None if ratings are not used.
+      rated_only: whether targets without a rating are left out.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class TrainBatches:
         num_negatives: int = 0,
         multiple: int = 1,
         like: float | None = None,
+        rated_only: bool = False,
         seed: int = 0,
     ):
         self.windows = windows
@@ -66,6 +68,7 @@ class TrainBatches:
         self.negatives = NEGATIVES[negatives]
         self.multiple = multiple
         self.like = like
+        self.rated_only = rated_only
         self.packing: Packing | None = None  # set by a phase that has to encode texts
         self.num_items = num_items
         if excluded_N is None:
@@ -127,6 +130,7 @@ class TrainBatches:
             *self._lay_out_targets(windows, targets, shape.targets),
             pad_to(self.windows.windows_Wx3[chosen, 0], self.batch_size),
             items=None,
+            liked_BxH=self._lay_out_likes(windows),
         )
 
     def _distinct_items(
@@ -156,6 +160,13 @@ class TrainBatches:
         history_BxH[hidden_BxH] = 0
         return history_BxH, mask_BxH, hidden_BxH
 
+    def _lay_out_likes(self, windows: Sequence[Window]) -> np.ndarray | None:
+        """Whether users liked the items of a batch's histories: liked_BxH."""
+        if self.like is None:
+            return None
+        liked = [likes(window.input_ratings, self.like) for window in windows]
+        return pad_left(liked, (self.batch_size, self.length))[0]
+
     def _lay_out_targets(
         self, windows: Sequence[Window], targets: np.ndarray, size: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -170,9 +181,10 @@ class TrainBatches:
         if self.like is None:
             return targets_P, position_P, None
         ratings = np.concatenate([window.ratings for window in windows])
-        ratings_P = pad_to(ratings, size, np.nan, float)
-        position_P[np.isnan(ratings_P)] = -1  # an unknown rating is no dislike
-        return targets_P, position_P, (ratings_P >= self.like).astype(np.float32)
+        label_P = pad_to(likes(ratings, self.like), size)
+        if self.rated_only:
+            position_P[label_P < 0] = -1
+        return targets_P, position_P, label_P
 
     def _make_items(
         self,

@@ -12,7 +12,8 @@ class Batch(NamedTuple):
     """A training batch of B windows, with P targets altogether.
 
     Histories are padded on the left; -1 is padding in `position_P` and `examples_B`.
-    If the candidates are the whole catalogue, `targets_P` are item indices.
+    If the candidates are the whole catalogue, `targets_P` are item indices. Likes are
+    those of `likes`.
     """
 
     history_BxH: np.ndarray  # indices into `items`; item indices if that is None
@@ -20,9 +21,10 @@ class Batch(NamedTuple):
     hidden_BxH: np.ndarray | None  # items that the user tower may not see (BERT4Rec)
     targets_P: np.ndarray  # index of each target among the candidates, see `items`
     position_P: np.ndarray  # b * H + h where the user tower predicts the target
-    label_P: np.ndarray | None  # 1 if liked, else 0; None if ratings are not used
+    label_P: np.ndarray | None  # whether targets are liked; None without ratings
     examples_B: np.ndarray | None  # training examples; None on the devices
     items: Items | None  # distinct items; None if a step encodes all items
+    liked_BxH: np.ndarray | None = None  # of histories; None without ratings
 
 
 class Queries(NamedTuple):
@@ -39,6 +41,13 @@ class Queries(NamedTuple):
     sampled_BxC: np.ndarray | None = None  # candidates; None if all items are
     # Scores of the M baselines to add to the model's; None without score fusion.
     baseline_scores_BxMxN: np.ndarray | None = None
+    # As in `Batch`; None if the user tower reads no ratings.
+    liked_BxH: np.ndarray | None = None
+
+
+def likes(ratings: np.ndarray, threshold: float) -> np.ndarray:
+    """Returns 1 for a rating of at least `threshold`, 0 below and -1 if unknown."""
+    return np.where(np.isnan(ratings), -1, ratings >= threshold).astype(np.int32)
 
 
 class Scorer(Protocol):

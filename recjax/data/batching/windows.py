@@ -14,6 +14,7 @@ class Window(NamedTuple):
     positions: np.ndarray  # index into `inputs` where each target is predicted
     targets: np.ndarray  # item indices
     ratings: np.ndarray  # of the target events; NaN where unknown
+    input_ratings: np.ndarray  # of the inputs; NaN where unknown
     hidden: np.ndarray | None = None  # inputs that the user tower may not see
 
 
@@ -62,7 +63,9 @@ class NextItem:
         # The first item of a window has no history, so it is no target.
         positions = np.arange(len(items) - 1)[-self.max_targets :]
         targets = positions + 1
-        return Window(items[:-1], positions, items[targets], ratings[targets])
+        return Window(
+            items[:-1], positions, items[targets], ratings[targets], ratings[:-1]
+        )
 
     def target_probabilities(self, w: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the items of a window, and the probability of each to be a target."""
@@ -139,7 +142,9 @@ class MaskedItem(NextItem):
             if not hidden.any():  # a window without a target would be wasted
                 hidden[rng.integers(len(items))] = True
         (positions,) = np.nonzero(hidden)
-        return Window(items, positions, items[positions], ratings[positions], hidden)
+        return Window(
+            items, positions, items[positions], ratings[positions], ratings, hidden
+        )
 
     def _position_probabilities(self, size: int) -> np.ndarray:
         probabilities = np.zeros(size)

@@ -1,5 +1,7 @@
 """Queries: seen items, and batches by length."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,20 @@ def test_queries():
     assert q.seen_BxS.tolist() == [[1, 2, 3, 4], [7, -1, -1, -1], [-1] * 4]
     (q,) = make_queries(examples, mask_seen=False, **kw)
     assert (q.seen_BxS == -1).all()
+
+
+def test_likes_of_histories():
+    examples = dataclasses.replace(
+        sequences([1, 2, 3, 9], [4, 5], all_positions=False),
+        ratings=np.array([5.0, 1, np.nan, 4]),
+        ratings_R=np.array([5.0, 5.0]),
+    )
+    kw = {"batch_size": 2, "history_length": 2, "mask_seen": True}
+    (q,) = make_queries(examples, like=4.0, **kw)
+    assert q.history_BxH.tolist() == [[2, 3], [0, 4]]
+    assert q.liked_BxH.tolist() == [[0, -1], [0, 1]]  # 0 at padding
+    (q,) = make_queries(examples, **kw)
+    assert q.liked_BxH is None
 
 
 def test_repeated_items_are_seen_once():

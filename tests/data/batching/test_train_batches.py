@@ -402,6 +402,20 @@ def test_an_unknown_rating_is_not_a_dislike():
         ratings=np.array([5.0, np.nan, 4]),
         ratings_R=np.array([1.0]),
     )
-    b = batches(examples, like=4.0).make_batch(np.array([0]))
+    b = batches(examples, like=4.0, rated_only=True).make_batch(np.array([0]))
     assert targets(b)[0] == [3, 4]
     assert b.label_P[b.position_P >= 0].tolist() == [1, 0]
+    b = batches(examples, like=4.0).make_batch(np.array([0]))
+    assert targets(b)[0] == [2, 3, 4]
+    assert b.label_P[b.position_P >= 0].tolist() == [-1, 1, 0]
+
+
+def test_likes_of_histories_are_those_before_each_target():
+    examples = dataclasses.replace(
+        sequences([1, 2, 3, 4]),
+        ratings=np.array([5.0, np.nan, 2]),
+        ratings_R=np.array([4.0]),
+    )
+    b = batches(examples, like=4.0).make_batch(np.array([0]))
+    assert b.liked_BxH[b.mask_BxH].tolist() == [1, -1, 0]
+    assert batches(examples).make_batch(np.array([0])).liked_BxH is None
