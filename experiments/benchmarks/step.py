@@ -95,7 +95,7 @@ def plain_loss(run: Run, phase: Phase, params: FlatParams, batch: Batch) -> floa
     assert batch.items is not None
 
     def compute(params: FlatParams, catalogue: Any, batch: Any) -> jax.Array:
-        queries_PxD, candidates_UxD, bias_U = phase.scorer.model.apply(
+        queries_PxD, candidates_UxD, bias_U, _ = phase.scorer.model.apply(
             {"params": unflatten_params(params)}, catalogue, batch
         )
         mask_P = batch.position_P >= 0

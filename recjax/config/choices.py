@@ -25,11 +25,13 @@ def registries() -> dict[str, Collection[str]]:
     from recjax.models.heads import HEADS
     from recjax.models.items.text_source import POOLINGS
     from recjax.models.items.tower import COMBINE, SOURCES
+    from recjax.models.objectives import OBJECTIVES
     from recjax.models.users import POSITIONS, USER_TOWERS
     from recjax.training.optimizer import OPTIMIZERS, SCHEDULES
 
     baselines = (*BASELINES, TEXT)
     return {
+        "auxiliary_losses": OBJECTIVES,
         "baselines": baselines,
         "cache_dtypes": DTYPES,
         "combinations": COMBINE,

@@ -289,6 +289,31 @@ SECTIONS["loss"] = {
     "logq": Key(
         True, "Whether in-batch and sampled negatives weigh 1 / expected count (logQ)."
     ),
+    "auxiliary": choice(
+        (),
+        "auxiliary_losses",
+        "Losses beside the main one: the target's category, items near each other in a "
+        "history (contrast), histories with the same target (duorec), likes (rating).",
+    ),
+    "auxiliary_weights": Key(
+        (), "Weight of each of them; () learns the weights of all losses."
+    ),
+    "category": Key(
+        "",
+        "Column of the item file with the categories; empty clusters the text vectors "
+        "of the pretrained encoder.",
+    ),
+    "num_categories": count(
+        64,
+        "categories",
+        "Number of clusters, or of values of the column, of which the rarest count as "
+        "one.",
+        at_least=2,
+        at_most=100_000,
+    ),
+    "temperature": Key(
+        0.1, "Divides the cosines of contrast and duorec.", at_least=1e-6
+    ),
 }
 
 SECTIONS["optim"] = {

@@ -25,6 +25,7 @@ from recjax.evaluation.metrics import LIKE_AUC
 from recjax.losses import RATING, learns_likes
 from recjax.models.heads import BIASED_GROUPS
 from recjax.models.items.tower import ZERO_SHOT
+from recjax.models.objectives import CATEGORY
 from recjax.models.users import BIDIRECTIONAL, HAS_HEADS, USES_GRAPH, inner_width
 
 MAX_NAME = 64  # characters of a phase name, which is a part of file names
@@ -178,6 +179,34 @@ def _check_ratings(config: ConfigDict) -> Iterator[str]:
         yield (
             "data.split: 'fixed' files are not filtered; set data.min_rating and "
             "data.k_core to 0"
+        )
+
+
+def _check_auxiliary(config: ConfigDict) -> Iterator[str]:
+    loss = config.loss
+    names, weights = tuple(loss.auxiliary), tuple(loss.auxiliary_weights)
+    if len(set((loss.name, *names))) < 1 + len(names):
+        yield f"loss.auxiliary: {names} has a loss twice, or that of loss.name"
+    if weights and len(weights) != len(names):
+        yield (
+            f"loss.auxiliary_weights: {weights} must have one weight for each of "
+            f"{names}; () learns them"
+        )
+    if not all(isinstance(x, int | float) and x >= 0 for x in weights):
+        yield f"loss.auxiliary_weights: {weights} must be numbers of at least 0"
+    if RATING in names and not config.eval.like_threshold:
+        yield (
+            "loss.auxiliary: 'rating' needs likes; set eval.like_threshold and "
+            "data.rating"
+        )
+    if CATEGORY not in names:
+        return
+    if loss.category and not config.data.item_table:
+        yield "loss.category: needs an item file; set data.item_table to True"
+    if not loss.category and "text" not in config.item_tower.sources:
+        yield (
+            "loss.category: '' clusters texts, which needs 'text' in "
+            "item_tower.sources; name a column"
         )
 
 
@@ -345,6 +374,7 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _check_data,
     _check_no_split,
     _check_ratings,
+    _check_auxiliary,
     _check_metrics,
     _check_group_weights,
     _check_towers,

@@ -20,7 +20,7 @@ RATING = "rating"  # the loss of likes and dislikes
 
 def learns_likes(config: Any) -> bool:
     """Returns whether a model is trained for likes, by `config.loss`."""
-    return bool(config.name == RATING)
+    return RATING in (config.name, *config.auxiliary)
 
 
 # Called with `config.loss` and N.

@@ -15,6 +15,7 @@ from recjax.models.heads import HEADS, EventBias, FusionWeights, SeenBias
 from recjax.models.items.text_source import TextSource
 from recjax.models.items.tower import SOURCES, ZERO_SHOT, Catalogue, ItemTower
 from recjax.models.layers.graph import propagate
+from recjax.models.objectives import ForwardPass, Objectives
 from recjax.models.users import BIDIRECTIONAL, USES_GRAPH, make_user_tower
 from recjax.models.users.ratings import RatingEmbedding
 from recjax.models.users.repeats import RepeatEmbedding
@@ -29,11 +30,12 @@ class Recommender(nn.Module):
       seen_bias: bias of the items of a history; None = none.
       repeat: marks items that occurred earlier in the history; None = no marks.
       ratings: marks liked and other items of the history; None = no marks.
+      objectives: losses beside the main one; None = none.
       bidirectional: whether the user tower predicts hidden items (BERT4Rec).
       graph_layers: graph convolutions over the item vectors; 0 = none.
     """
 
-    # The names of the first seven are the first parts of parameter paths.
+    # The names of the first eight are the first parts of parameter paths.
     items: ItemTower
     users: nn.Module
     head: nn.Module
@@ -42,6 +44,7 @@ class Recommender(nn.Module):
     seen_bias: SeenBias | None
     repeat: RepeatEmbedding | None
     ratings: RatingEmbedding | None
+    objectives: Objectives | None
     num_items: int
     history_length: int
     bidirectional: bool = False
@@ -177,11 +180,12 @@ class Recommender(nn.Module):
 
     def __call__(
         self, catalogue: Catalogue, batch: Any, train: bool = False
-    ) -> tuple[Array, Array, Array]:
+    ) -> tuple[Array, Array, Array, dict[str, Array]]:
         """Returns queries_PxD, candidates_UxD and bias_U of a training batch.
 
         The candidates are the batch's items, or the entire catalogue if it contains
-        `stale`, all item vectors of an earlier training state.
+        `stale`, all item vectors of an earlier training state. The last value are the
+        auxiliary losses by name, in training.
         """
         # Creates the parameters that validation tunes and training does not use.
         if self.is_initializing():
@@ -201,12 +205,15 @@ class Recommender(nn.Module):
         history_BxHxD = self.embed_history(
             input_UxD, batch.history_BxH, batch.mask_BxH, batch.liked_BxH
         )
-        users_BxHxD = self.encode_users(
-            history_BxHxD, batch.mask_BxH, train, batch.hidden_BxH
-        )
+
+        def encode_users() -> Array:
+            hidden_BxH = batch.hidden_BxH
+            return self.encode_users(history_BxHxD, batch.mask_BxH, train, hidden_BxH)
+
+        users_BxHxD = encode_users()
         users_TxD = users_BxHxD.reshape(-1, users_BxHxD.shape[-1])
         queries_PxD = self.head.queries(users_TxD[batch.position_P])
-        items_U = items.items_U
+        items_U, history_BxH = items.items_U, batch.history_BxH
         if "stale" in catalogue:
             # The batch's own items replace their stale vectors: they are up to date,
             # and gradients reach them only. Padding (-1) is sent out of range, because
@@ -214,8 +221,44 @@ class Recommender(nn.Module):
             stale_NxD = catalogue["stale"]["vectors_NxD"]
             index_U = jnp.where(items_U < 0, self.num_items, items_U)
             vectors_UxD = stale_NxD.at[index_U].set(vectors_UxD, mode="drop")
+            history_BxH = index_U[history_BxH]
             items_U = jnp.arange(self.num_items)
-        return queries_PxD, *self.head.candidates(vectors_UxD, items_U)
+        compared = queries_PxD, *self.head.candidates(vectors_UxD, items_U)
+        if self.objectives is None:
+            return *compared, {}
+        if self.is_initializing():
+            self.objectives.init_params(users_BxHxD)
+        if not train:
+            return *compared, {}
+
+        forward = ForwardPass(
+            users_BxHxD,
+            encode_users,
+            vectors_UxD,
+            items_U,
+            history_BxH,
+            compared,
+            catalogue.get("categories", {}).get("category_N"),
+            batch,
+        )
+        return *compared, self.objectives(forward)
+
+    def combine_losses(self, main: Array, auxiliary: dict[str, Array]) -> Array:
+        """Returns the weighted sum of the main loss and the auxiliary ones."""
+        assert self.objectives is not None
+        return self.objectives.combine(main, auxiliary)
+
+
+def make_objectives(config: Any) -> Objectives | None:
+    """Builds the auxiliary losses of `config.loss`; None if there are none."""
+    if not config.auxiliary:
+        return None
+    return Objectives(
+        tuple(config.auxiliary),
+        tuple(config.auxiliary_weights),
+        config.num_categories,
+        config.temperature,
+    )
 
 
 def make_model(
@@ -242,6 +285,7 @@ def make_model(
         seen_bias=SeenBias() if config.head.seen_bias else None,
         repeat=RepeatEmbedding(init_scale) if users.repeats else None,
         ratings=RatingEmbedding() if users.ratings else None,
+        objectives=make_objectives(config.loss),
         num_items=num_items,
         history_length=length,
         bidirectional=users.name in BIDIRECTIONAL,

@@ -113,6 +113,9 @@ class TrainLogger:
                 "train/grad_norm": float(values["grad_norm"]),
                 **{f"train/lr/{group}": rate for group, rate in rates.items()},
             }
+            # With auxiliary losses, each of their values.
+            losses = [name for name in values if name.startswith("loss/")]
+            scalars |= {f"train/{name}": float(values[name]) for name in losses}
             for kind in ("users", "items"):
                 spread = float(values[f"spread/{kind}"])
                 scalars[f"train/spread/{kind}"] = spread

@@ -42,6 +42,7 @@ from recjax.reporting.data_report import (
 )
 from recjax.reporting.wandb import WandbWriter
 from recjax.reporting.writer import Reporter
+from recjax.run.categories import item_categories
 from recjax.run.init_from import copy_params, initial_digest
 from recjax.run.text import Text, load_text
 from recjax.run.workdir import check_disk
@@ -190,6 +191,7 @@ def make_run(
         pretrained=text.pretrained if text else None,
         encoder_settings=text.settings if text else None,
         initial=initial,
+        categories_N=item_categories(config, data, model, params, catalogue),
         timer=timer,
     )
     timer.add_since("load", timer.process_start)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
 
 from recjax.catalogue.arrays import CatalogueBuilder
@@ -29,6 +30,7 @@ class Run:
       rules: the resolved rules of every phase with epochs.
       pretrained: digest of the encoder's weights, if they are read from a file.
       encoder_settings: digest of the encoder's config and tokenizer, if there is one.
+      categories_N: category of each item, if an auxiliary loss predicts it.
       initial: digest of the model whose parameters are the initial ones, if any.
       timer: seconds by part, including those of interrupted processes.
       peak_before: largest memory of the interrupted processes, in MiB.
@@ -50,6 +52,7 @@ class Run:
     pretrained: str | None
     encoder_settings: str | None
     initial: str | None
+    categories_N: np.ndarray | None
     timer: Timer
     peak_before: int = 0
 

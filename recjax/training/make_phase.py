@@ -67,10 +67,14 @@ def make_phase(
     batches.packing = catalogue.packing
     candidates = None
     graph = training_graph(run)
+    # What a step reads besides the arrays of the item sources.
+    extra: dict[str, Any] = {"graph": graph} if graph else {}
+    if run.categories_N is not None:
+        extra["categories"] = replicate({"category_N": run.categories_N}, run.mesh)
     if batches.negatives.needs_whole_catalogue:
         # Every step reads the same candidates, so they are placed once.
         arrays, items = catalogue.take(batches.all_items())
-        candidates = {**arrays, "graph": graph} if graph else arrays, items
+        candidates = arrays, items
     run.timer.add_since("prefix", start)
 
     state = init_state(
@@ -92,7 +96,7 @@ def make_phase(
         first_step=first_step,
         frozen=frozen,
         batches=batches,
-        place=make_place(run, catalogue, candidates),
+        place=make_place(run, catalogue, candidates, extra),
         scorer=scorer,
         step=make_step(run, model, optimizer, state, config.ema),
         dropout_key=replicate(jax.random.key(run.config.seed + 1), run.mesh),
@@ -113,7 +117,10 @@ def training_graph(run: Run) -> Any:
 
 
 def make_place(
-    run: Run, catalogue: CatalogueArrays, candidates: tuple[Any, Items] | None
+    run: Run,
+    catalogue: CatalogueArrays,
+    candidates: tuple[Any, Items] | None,
+    extra: dict[str, Any],
 ) -> Callable[[Batch], tuple[Any, Batch]]:
     """Returns a function that puts a batch, and the arrays it reads, on the devices.
 
@@ -121,6 +128,7 @@ def make_place(
       run: the run.
       catalogue: arrays of all items, from which those of a batch are taken.
       candidates: arrays and items of every batch; None if the batches differ in them.
+      extra: further arrays, the same for every batch.
     """
 
     def place(batch: Batch) -> tuple[Any, Batch]:
@@ -132,7 +140,7 @@ def make_place(
         placed: Batch = shard_batch(
             batch._replace(items=None, examples_B=None), run.mesh
         )
-        return arrays, placed._replace(items=items)
+        return {**arrays, **extra}, placed._replace(items=items)
 
     return place
 

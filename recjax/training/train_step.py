@@ -10,6 +10,7 @@ import optax
 from recjax.common.param_paths import FlatParams, unflatten_params
 from recjax.common.vectors import unit_vectors
 from recjax.losses.base import Loss, LossInputs
+from recjax.models.recommender import Recommender
 
 MIN_VECTORS = 2  # fewer give no meaningful variance
 SPIKE_AFTER = 100  # accepted batches, before which no loss is called a spike
@@ -94,11 +95,13 @@ def train_step(
     (value, metrics), grads = differentiate(state.trainable)
     grad_norm = optax.tree.norm(grads)
     accepted = jnp.isfinite(value) & jnp.isfinite(grad_norm)
+    # Learned weights of several losses can make their sum negative.
+    monitored = metrics.get("loss/main", value)
     if spike:
         is_early = state.monitor.accepted < SPIKE_AFTER
-        accepted &= is_early | (value < spike * state.monitor.mean)
+        accepted &= is_early | (monitored < spike * state.monitor.mean)
     # Both states are computed and one is chosen: a branch would split the program.
-    after = _update(state, value, grads, tx, ema)
+    after = _update(state, monitored, grads, tx, ema)
     after = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), after, state)
     skipped = state.monitor.skipped + jnp.where(accepted, 0, 1)
     after = after.replace(
@@ -111,8 +114,11 @@ def train_step(
 def mean_loss(
     params: Any, catalogue: Any, batch: Any, rngs: Any, model: Any, loss: Loss
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns the mean loss over the targets of a batch, and metrics of its vectors."""
-    queries_PxD, candidates_UxD, bias_U = model.apply(
+    """Returns the mean loss over the targets of a batch, and metrics of its vectors.
+
+    With auxiliary losses it is the weighted sum, and each is a metric.
+    """
+    queries_PxD, candidates_UxD, bias_U, auxiliary = model.apply(
         {"params": params}, catalogue, batch, True, rngs=rngs
     )
     # Padding has position -1 and takes no part in the mean.
@@ -130,11 +136,19 @@ def mean_loss(
         )
     )
     items_PxD = candidates_UxD[batch.targets_P]
-    return loss_P.sum() / targets, {
+    main = loss_P.sum() / targets
+    metrics = {
         "targets": targets,
         "spread/users": directional_variance(queries_PxD, mask_P),
         "spread/items": directional_variance(items_PxD, mask_P),
     }
+    if not auxiliary:
+        return main, metrics
+    for name, x in {"main": main, **auxiliary}.items():
+        metrics[f"loss/{name}"] = x
+    combine = Recommender.combine_losses
+    total = model.apply({"params": params}, main, auxiliary, method=combine)
+    return total, metrics
 
 
 def _update(

@@ -170,6 +170,31 @@ MISTAKES = [
         },
         "train.metric: 'like_auc' cannot choose head.event_bias",
     ),
+    ({"loss.auxiliary": ("rating",)}, "loss.auxiliary: 'rating' needs likes; set"),
+    (
+        {**LIKES, "loss.name": "rating", "loss.auxiliary": ("rating",)},
+        "loss.auxiliary: .* has a loss twice, or that of loss.name",
+    ),
+    (
+        {"loss.auxiliary": ("duorec",), "loss.auxiliary_weights": (1.0, 2.0)},
+        "loss.auxiliary_weights: .* must have one weight for each of",
+    ),
+    (
+        {"loss.auxiliary": ("duorec",), "loss.auxiliary_weights": ("a",)},
+        "loss.auxiliary_weights: .'a',. must be numbers of at least 0",
+    ),
+    (
+        {"loss.auxiliary": ("category",), "item_tower.sources": ("id",)},
+        "loss.category: '' clusters texts, which needs 'text'",
+    ),
+    (
+        {
+            "loss.auxiliary": ("category",),
+            "loss.category": "genre",
+            "data.item_table": False,
+        },
+        "loss.category: needs an item file",
+    ),
     ({"eval.ks": ()}, r"eval.ks: \(\) has no cut-off"),
     ({"eval.ks": (10.5, 10)}, r"eval.ks: 10.5 in \(10.5, 10\) is not of type int"),
     ({"train.metric": "ndcg@7"}, "train.metric: 'ndcg@7' is not one of hr@1,"),

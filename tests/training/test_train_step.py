@@ -36,7 +36,7 @@ class Scorer(nn.Module):
         weight_D = self.param("weight", nn.initializers.ones, (16,))
         queries_PxD = jnp.broadcast_to(weight_D, (*batch.targets_P.shape, 16))
         queries_PxD = Dropout(0.5)(queries_PxD, train)
-        return queries_PxD, jnp.eye(3, 16), jnp.zeros(3)
+        return queries_PxD, jnp.eye(3, 16), jnp.zeros(3), {}
 
 
 BATCH = Batch(

@@ -387,7 +387,7 @@ def make_batch(data, items):
 def total_loss(model, params, catalogue, batch, dropout=False, key=3):
     variables = {"params": param_paths.unflatten_params(params)}
     rngs = {"dropout": jax.random.key(key)}
-    compared = model.apply(variables, catalogue, batch, dropout, rngs=rngs)
+    *compared, _ = model.apply(variables, catalogue, batch, dropout, rngs=rngs)
     mask_P, weight_U = batch.position_P >= 0, batch.items.log_weight_U
     scored = LossInputs(*compared, batch.targets_P, mask_P, weight_U)
     return softmax(scored).sum()
