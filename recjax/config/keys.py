@@ -90,6 +90,31 @@ SECTIONS["data"] = {
     ),
 }
 
+SECTIONS["augment"] = {
+    "rate": fraction(
+        0.5,
+        "Fraction of the training windows that are transformed, each in one of the "
+        "ways below that have a share above 0.",
+    ),
+    "crop": fraction(
+        0.0, "Share of a window's events that are cut off at its ends.", below=1
+    ),
+    "mask": fraction(0.0, "Share of a window's inputs that are left out.", below=1),
+    "reorder": fraction(
+        0.0, "Share of a window's inputs, next to each other, that are shuffled."
+    ),
+    "substitute": fraction(
+        0.0, "Share of a window's inputs that are replaced by items with similar texts."
+    ),
+    "neighbours": count(
+        10,
+        "items",
+        "Nearest items, by cosines of half-whitened encoder vectors, from which "
+        "substitute chooses.",
+        at_most=1000,
+    ),
+}
+
 SECTIONS["text"] = {
     "encoder": Key(
         "all-MiniLM-L6-v2",

@@ -20,6 +20,7 @@ from recjax.common.errors import UserError
 from recjax.config.choices import allowed_names
 from recjax.config.keys import PHASE, declared_keys
 from recjax.config.schema import Key
+from recjax.data.batching.augmentation import TRANSFORMATIONS
 from recjax.data.dataset import NO_SPLIT
 from recjax.evaluation.metrics import LIKE_AUC
 from recjax.losses import RATING, learns_likes
@@ -300,6 +301,17 @@ def _check_zero_shot(config: ConfigDict) -> Iterator[str]:
         yield f"item_tower.combine: {tower.combine!r} with zero_shot; set 'sum'"
 
 
+def _check_augmentation(config: ConfigDict) -> Iterator[str]:
+    augment, tower = config.augment, config.user_tower.name
+    if augment.substitute and "text" not in config.item_tower.sources:
+        yield "augment.substitute: needs 'text' in item_tower.sources"
+    for name in TRANSFORMATIONS if tower in BIDIRECTIONAL else ():
+        if augment[name]:
+            yield (
+                f"augment.{name}: {tower!r} hides items of its windows already; set 0"
+            )
+
+
 def _check_baselines(config: ConfigDict) -> Iterator[str]:
     fused = tuple(config.head.fusion)
     weights = tuple(config.head.fusion_weights)
@@ -379,6 +391,7 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _check_group_weights,
     _check_towers,
     _check_zero_shot,
+    _check_augmentation,
     _check_baselines,
     _check_biases,
     _check_optimizer,

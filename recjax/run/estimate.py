@@ -153,7 +153,8 @@ def _add_prefixes(estimate: Estimate, run: Run, params: FlatParams) -> None:
     needed = []
     config = run.config
     starts_there = config.item_tower.init == ZERO_SHOT and not config.train.init_from
-    if config.eval.zero_shot or TEXT in _baselines(run) or starts_there:
+    reads_texts = config.eval.zero_shot or TEXT in _baselines(run)
+    if reads_texts or starts_there or config.augment.substitute:
         model = run.model.without_learned_pooling()
         needed.append((model, run.model.encoder_config.num_blocks, True))
     trained = set[int | None]()

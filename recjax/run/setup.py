@@ -44,6 +44,7 @@ from recjax.reporting.wandb import WandbWriter
 from recjax.reporting.writer import Reporter
 from recjax.run.categories import item_categories
 from recjax.run.init_from import copy_params, initial_digest
+from recjax.run.neighbours import find_neighbours
 from recjax.run.text import Text, load_text
 from recjax.run.workdir import check_disk
 from recjax.run.zero_shot import set_projection
@@ -174,12 +175,14 @@ def make_run(
     )
     if config.item_tower.init == ZERO_SHOT and not config.train.init_from:
         params = set_projection(model, params, catalogue, config.item_tower)
+    neighbours_NxK = find_neighbours(config.augment, data, model, params, catalogue)
     run = Run(
         config=config,
         data=data,
         titles=item_titles(config, data),
         tokens=tokens,
         catalogue=catalogue,
+        neighbours_NxK=neighbours_NxK,
         model=model,
         mesh=mesh,
         compiler=compiler,

@@ -27,6 +27,8 @@ class Run:
     Attributes:
       titles: names of the items in the output, by item index.
       tokens: the tokenised texts of the items; None without a text source.
+      neighbours_NxK: the items that may replace an item in a training window; None
+        without `augment.substitute`.
       rules: the resolved rules of every phase with epochs.
       pretrained: digest of the encoder's weights, if they are read from a file.
       encoder_settings: digest of the encoder's config and tokenizer, if there is one.
@@ -41,6 +43,7 @@ class Run:
     titles: list[str]
     tokens: Tokens | None
     catalogue: CatalogueBuilder
+    neighbours_NxK: np.ndarray | None
     model: Recommender
     mesh: Mesh
     compiler: Compiler

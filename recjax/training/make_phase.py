@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from recjax.catalogue.arrays import CatalogueArrays
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, count_params
+from recjax.data.batching.augmentation import TRANSFORMATIONS, Augmentation
 from recjax.data.batching.sequences import merge_prefixes
 from recjax.data.batching.train_batches import TrainBatches
 from recjax.data.batching.types import Batch
@@ -182,7 +183,7 @@ def make_batches(run: Run, phase: Any, seed: int) -> TrainBatches:
             f"{num_devices} devices"
         )
     reads_ratings = learns_likes(config.loss) or config.user_tower.ratings
-    windows = make_windows(config, run.data.train)
+    windows = make_windows(config, run.data.train, run.neighbours_NxK)
     if len(windows.examples) < (num_examples := len(run.data.train)):
         run.reporter.log(
             f"{num_examples:,} examples, read as {len(windows.examples):,} sequences"
@@ -215,8 +216,15 @@ def excluded_items(run: Run) -> np.ndarray:
     return excluded_N
 
 
-def make_windows(config: Any, examples: Examples) -> NextItem:
+def make_windows(
+    config: Any, examples: Examples, neighbours_NxK: np.ndarray | None = None
+) -> NextItem:
     """Cuts histories into windows: next-item targets, or masked items (BERT4Rec).
+
+    Args:
+      config: the config of the run.
+      examples: the training examples.
+      neighbours_NxK: the items that may replace an item, for `augment.substitute`.
 
     Raises:
       UserError: no example has a history.
@@ -234,7 +242,9 @@ def make_windows(config: Any, examples: Examples) -> NextItem:
     if config.user_tower.name in BIDIRECTIONAL:
         share = config.user_tower.mask_share
         return MaskedItem(examples, data.history_length, share=share, **options)
-    return NextItem(examples, data.history_length, **options)
+    shares = {name: config.augment[name] for name in TRANSFORMATIONS}
+    augmentation = Augmentation(config.augment.rate, shares, neighbours_NxK)
+    return NextItem(examples, data.history_length, augmentation=augmentation, **options)
 
 
 def init_state(

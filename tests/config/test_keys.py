@@ -10,6 +10,8 @@ from recjax.config import base
 from recjax.run.setup import open_run, trained_phases
 from recjax.training.make_phase import make_phase
 
+TEXTS = {"item_tower.sources": ("text",)}
+
 
 def first_step(config, folder):
     """Its loss, the initial parameters, the examples and the dropout key."""
@@ -58,6 +60,15 @@ def start(config):
 @pytest.mark.parametrize(
     ("key", "value", "where"),
     [
+        ("augment.rate", 1.0, {"augment.crop": 0.4}),
+        ("augment.crop", 0.5, {"augment.rate": 1.0}),
+        ("augment.mask", 0.5, {"augment.rate": 1.0}),
+        ("augment.reorder", 0.5, {"augment.rate": 1.0}),
+        (
+            "augment.neighbours",
+            1,
+            {**TEXTS, "augment.rate": 1.0, "augment.substitute": 0.5},
+        ),
         ("data.reverse", 0.9, {}),
         ("data.shuffle_ties", False, {}),
         ("data.windows", "last", {"data.history_length": 3}),

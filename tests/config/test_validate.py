@@ -214,6 +214,14 @@ MISTAKES = [
         {"user_tower.name": "graph", "loss.negatives": "in_batch"},
         "loss.negatives: 'in_batch'; a graph tower reads all items",
     ),
+    (
+        {"augment.substitute": 0.1, "item_tower.sources": ("id",)},
+        "augment.substitute: needs 'text' in item_tower.sources",
+    ),
+    (
+        {"augment.crop": 0.1, "user_tower.name": "bert4rec"},
+        "augment.crop: 'bert4rec' hides items of its windows already; set 0",
+    ),
     ({"head.fusion": ("random",)}, "head.fusion: 'random' is not one of"),
     ({"head.fusion": ("ease", "ease")}, "head.fusion: .* contains a baseline twice"),
     ({"head.fusion_weights": ()}, r"head.fusion_weights: \(\) has no weight"),

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from recjax.data.batching.augmentation import CROP, Augmentation, positions_before
 from recjax.data.dataset import Examples
 
 
@@ -30,6 +31,7 @@ class NextItem:
       reverse: probability that a window of a complete sequence is read from the newest
         item to the oldest, to learn from the events after an item too (Liu et al.,
         ASReP, 2021, use this for pre-training).
+      augmentation: changes the inputs of a fraction of the windows; by default of none.
     """
 
     def __init__(
@@ -40,11 +42,13 @@ class NextItem:
         windows: str,
         shuffle_ties: bool = False,
         reverse: float = 0.0,
+        augmentation: Augmentation | None = None,
     ):
         self.examples = examples
         self.length = length
         self.shuffle_ties = shuffle_ties
         self.reverse = reverse if examples.all_positions else 0.0
+        self.augmentation = augmentation or Augmentation()
         self.windows_Wx3 = _cut_windows(examples, length, windows)
         self.max_targets = length if examples.all_positions else 1
 
@@ -54,18 +58,47 @@ class NextItem:
     def count_targets(self) -> tuple[float, float]:
         """Mean and variance of the number of targets in a window."""
         _, start_W, end_W = self.windows_Wx3.T
-        count_W = np.minimum(end_W - start_W - 1, self.max_targets)
-        return float(count_W.mean()), float(count_W.var())
+        size_W = end_W - start_W
+        count_W = np.minimum(size_W - 1, self.max_targets)
+        probability = self.augmentation.probability(CROP)
+        if not probability:
+            return float(count_W.mean()), float(count_W.var())
+        kept_W = self.augmentation.kept_events(size_W)
+        change_W = np.minimum(kept_W - 1, self.max_targets) - count_W
+        # Law of total variance: between windows, and of a window that may be cropped.
+        mean_W = count_W + probability * change_W
+        within_W = probability * (1 - probability) * change_W**2
+        return float(mean_W.mean()), float(mean_W.var() + within_W.mean())
 
     def window(self, w: int, rng: np.random.Generator | None) -> Window:
         """Reads a window; without `rng`, in the order of the data."""
         items, ratings = self._read(w, rng)
+        if rng is not None and (change := self.augmentation.choose(rng)):
+            return self._transform(change, items, ratings, rng)
         # The first item of a window has no history, so it is no target.
         positions = np.arange(len(items) - 1)[-self.max_targets :]
         targets = positions + 1
         return Window(
             items[:-1], positions, items[targets], ratings[targets], ratings[:-1]
         )
+
+    def _transform(
+        self,
+        change: str,
+        items: np.ndarray,
+        ratings: np.ndarray,
+        rng: np.random.Generator,
+    ) -> Window:
+        """Transforms a window; its targets are still the events that came next."""
+        if change == CROP:
+            # Of a pre-cut example only the last event may be a target.
+            newest = not self.examples.all_positions
+            part = self.augmentation.crop(len(items), rng, newest=newest)
+            items, ratings = items[part], ratings[part]
+        inputs, events = self.augmentation.change_inputs(change, items, rng)
+        targets = np.arange(1, len(items))[-self.max_targets :]
+        positions = positions_before(events, targets)
+        return Window(inputs, positions, items[targets], ratings[targets])
 
     def target_probabilities(self, w: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the items of a window, and the probability of each to be a target."""
@@ -83,7 +116,12 @@ class NextItem:
 
     def _position_probabilities(self, size: int) -> np.ndarray:
         """Probability of each position in a window of `size` items to be a target."""
-        return (np.arange(size) >= max(size - self.max_targets, 1)).astype(float)
+        whole = (np.arange(size) >= max(size - self.max_targets, 1)).astype(float)
+        probability = self.augmentation.probability(CROP)
+        if not probability or not self.examples.all_positions:
+            return whole
+        cropped = self.augmentation.crop_probabilities(size)
+        return (1 - probability) * whole + probability * cropped
 
     def _read(
         self, w: int, rng: np.random.Generator | None

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.unit
 
 
 def batches(examples, history_length=3, windows="last", **changes):
-    options = {k: changes.pop(k) for k in ("shuffle_ties", "reverse") if k in changes}
+    keys = ("shuffle_ties", "reverse", "augmentation")
+    options = {k: changes.pop(k) for k in keys if k in changes}
     if "share" in changes:
         share = changes.pop("share")
         cut = MaskedItem(
