@@ -28,7 +28,13 @@ from recjax.models import recommender
 from recjax.models.encoders import base, bert
 from recjax.models.items import text_source, tower
 from recjax.models.items.text_source import block_of
-from recjax.models.layers import activations, attention, dropout, pooling
+from recjax.models.layers import (
+    activations,
+    attention,
+    dropout,
+    pooling,
+    token_dropout,
+)
 from recjax.models.recommender import Recommender
 from recjax.runtime.compile_cache import platform_key
 from recjax.runtime.compiler import Compiler
@@ -40,7 +46,7 @@ SAMPLED_PIECES = 3  # of the catalogue, to estimate the seconds of all of them
 # The packing is among them because the shape of a row decides the order of summation.
 ENCODER_CODE = (
     *(activations, attention, dropout, base, bert, pooling, text_source, tower),
-    *(recommender, padding, text_packing, sys.modules[__name__]),
+    *(token_dropout, recommender, padding, text_packing, sys.modules[__name__]),
 )
 
 

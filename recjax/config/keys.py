@@ -113,6 +113,18 @@ SECTIONS["augment"] = {
         "substitute chooses.",
         at_most=1000,
     ),
+    "token_dropout": fraction(
+        0.0,
+        "Probability of each token of a text to be left out in training steps that "
+        "encode texts.",
+        below=1,
+    ),
+    "token_span": fraction(
+        0.0,
+        "Share of a text's tokens, next to each other, that are left out in training "
+        "steps that encode texts.",
+        below=1,
+    ),
 }
 
 SECTIONS["text"] = {

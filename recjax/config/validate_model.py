@@ -65,14 +65,15 @@ def check_phases(
 
     Raises:
       UserError: adapters or fusion weights that no phase trains; whitening of vectors
-        that change.
+        that change; tokens to leave out, but no phase that encodes texts.
     """
-    lora_trained = fusion_trained = False
+    lora_trained = fusion_trained = encoder_trained = False
     for phase, phase_rules in zip(phases, rules, strict=True):
         paths = phase_rules.trained_paths()
         lora_trained |= any("/lora_" in path for path in paths)
         fusion_trained |= FUSION_WEIGHTS in paths
         encoder = [path for path in paths if is_text_block(path)]
+        encoder_trained |= bool(encoder)
         # The whitening is fitted once, to the vectors before any training.
         if config.text.whiten and encoder:
             raise UserError(
@@ -90,6 +91,12 @@ def check_phases(
             f"text.lora_rank: {config.text.lora_rank}, but no phase trains LoRA; set "
             "its lr_mults to freeze('lora')"
         )
+    for name in () if encoder_trained else ("token_dropout", "token_span"):
+        if config.augment[name]:
+            raise UserError(
+                f"augment.{name}: {config.augment[name]}, but no phase trains a part "
+                "of the text encoder, so no step reads tokens; set 0"
+            )
 
 
 def find_untrained_gaps(

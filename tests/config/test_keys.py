@@ -13,6 +13,12 @@ from recjax.training.make_phase import make_phase
 TEXTS = {"item_tower.sources": ("text",)}
 
 
+def tuned(what):
+    """Phases that train a part of the encoder."""
+    rules = base.freeze(what, layers=3)
+    return (base.phase("p", epochs=1, lr=1e-2, lr_mults=rules),)
+
+
 def first_step(config, folder):
     """Its loss, the initial parameters, the examples and the dropout key."""
     folder.mkdir()
@@ -69,6 +75,8 @@ def start(config):
             1,
             {**TEXTS, "augment.rate": 1.0, "augment.substitute": 0.5},
         ),
+        ("augment.token_dropout", 0.5, {**TEXTS, "train.phases": tuned("none")}),
+        ("augment.token_span", 0.5, {**TEXTS, "train.phases": tuned(1)}),
         ("data.reverse", 0.9, {}),
         ("data.shuffle_ties", False, {}),
         ("data.windows", "last", {"data.history_length": 3}),

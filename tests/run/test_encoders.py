@@ -82,6 +82,17 @@ def test_adapters_without_effect_are_one_line(config, tmp_path):
         train.run(c, str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["token_dropout", "token_span"])
+@pytest.mark.parametrize("source", ["id", "text"])
+def test_leaving_out_tokens_that_no_step_reads_is_one_line(
+    config, tmp_path, name, source
+):
+    c = config.unlock()
+    c.item_tower.sources, c.augment[name] = (source,), 0.1
+    with pytest.raises(UserError, match=rf"augment\.{name}: 0.1, but no phase trains"):
+        train.run(c, str(tmp_path))
+
+
 def test_frozen_vectors_are_whitened(config, tmp_path, monkeypatch):
     """Whitening changes what the item tower reads, and no zero-shot result."""
     seen, before = [], {}

@@ -11,6 +11,7 @@ from recjax.common.param_paths import TEXT_PARAMS
 from recjax.models.encoders.base import Encoder, EncoderConfig
 from recjax.models.layers.activations import gelu
 from recjax.models.layers.pooling import AttentionPool, pool_first, pool_mean
+from recjax.models.layers.token_dropout import drop_tokens
 
 POOLINGS = ("cls", "mean", "attention", "pooler")
 
@@ -26,6 +27,9 @@ class TextSource(nn.Module):
       pooling: the chain's last block, one of `POOLINGS`.
       frozen_blocks: number of leading blocks that are constant in the current phase.
         They run without dropout, or not at all if the catalogue holds their output.
+      token_dropout: probability of a token to be left out of what the other blocks read
+        in training, see `drop_tokens`.
+      token_span: share of a text's tokens that are left out in one place.
     """
 
     encoder: Encoder
@@ -34,6 +38,8 @@ class TextSource(nn.Module):
     mlp_layers: int = 0
     frozen_blocks: int = 0
     dtype: Any = jnp.float32
+    token_dropout: float = 0.0
+    token_span: float = 0.0
 
     def setup(self) -> None:
         if self.pooling == "attention":
@@ -51,8 +57,16 @@ class TextSource(nn.Module):
         if "vectors_NxE" in arrays:
             x_UxE = arrays["vectors_NxE"][items.items_U]
         else:
-            states_RxLxE = self.encode(arrays, items.packed, train=train)
-            x_UxE = self.pool_states(states_RxLxE, items.packed)
+            packed = items.packed
+            if train and (self.token_dropout or self.token_span):
+                packed = drop_tokens(
+                    packed,
+                    self.make_rng("dropout"),
+                    rate=self.token_dropout,
+                    span=self.token_span,
+                )
+            states_RxLxE = self.encode(arrays, packed, train=train)
+            x_UxE = self.pool_states(states_RxLxE, packed)
         x_UxE = x_UxE.astype(self.dtype)
         for hidden in self.mlp:
             x_UxE = gelu(hidden(x_UxE))

@@ -101,7 +101,7 @@ class IdSource(nn.Module):
 def make_text_source(
     config: Any, _: int, encoder_config: EncoderConfig | None
 ) -> TextSource:
-    """Builds the text source from the config sections `text` and `item_tower`."""
+    """Builds the text source from `text`, `item_tower` and `augment` of the config."""
     assert encoder_config is not None
     text, tower, dtype = config.text, config.item_tower, jnp.dtype(config.train.dtype)
     encoder_config = encoder_config.with_lora(text.lora_rank, text.lora_alpha)
@@ -111,6 +111,8 @@ def make_text_source(
         pooling=tower.pooling,
         mlp_layers=tower.mlp_layers,
         dtype=dtype,
+        token_dropout=config.augment.token_dropout,
+        token_span=config.augment.token_span,
         name="text",
     )
 

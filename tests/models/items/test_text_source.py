@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from recjax.data.text.packing import Packing, Tokens
 from recjax.models.encoders.huggingface import load_config
 from recjax.models.items.text_source import TextSource, block_of, count_frozen_blocks
 from tests.conftest import TINY_BERT
@@ -95,6 +96,29 @@ def test_any_encoder_behind_the_protocol(frozen):
     np.testing.assert_allclose(got, want, rtol=1e-5)
     got = source.apply(variables, {"states_TxE": table[ids_T]}, items, True)
     np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_tokens_are_left_out_in_training_only(frozen):
+    """Also of the output of frozen blocks. First and last tokens are always pooled."""
+    encoder = StaticConfig().make_encoder(jnp.float32, 0)
+    tokens = Tokens(np.array([6, 1, 2, 0, 3, 5, 4]), np.array([0, 4, 7]))
+    packed = Packing(tokens, 8).pack(np.array([0, 1]))
+    items = Items(np.array([0, 1]), jax.tree.map(jnp.asarray, packed))
+    options = {"width": 3, "pooling": "mean", "frozen_blocks": frozen}
+    source = TextSource(encoder, **options, token_dropout=1.0)
+    variables = TextSource(encoder, **options).init(
+        jax.random.key(0), {"ids_T": tokens.ids}, items, False
+    )
+    params = variables["params"]
+    table = params["encoder"]["table"]["embedding"][tokens.ids]
+    arrays = {"states_TxE": table} if frozen else {"ids_T": tokens.ids}
+    rngs = {"dropout": jax.random.key(1)}
+    for train, kept in ((False, [[0, 1, 2, 3], [4, 5, 6]]), (True, [[0, 3], [4, 6]])):
+        means = jnp.stack([table[np.array(rows)].mean(0) for rows in kept])
+        got = source.apply(variables, arrays, items, train, rngs=rngs)
+        want = means @ params["project"]["kernel"]
+        np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
 def test_blocks_of_any_encoder():
