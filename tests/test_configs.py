@@ -102,7 +102,7 @@ def test_adapters_leave_the_start_of_finetuning_as_it_is(atomic_dir, six_layers)
 
 
 def test_finetuning_variants_have_the_same_steps():
-    """All but the named exceptions differ only in what the phase trains, or its rate."""
+    """Variants differ in what the first phase trains and its rate, with exceptions."""
     frozen = finetuning.get_config("frozen").train.phases
     phases = {
         variant: finetuning.get_config(variant).train.phases

@@ -98,7 +98,9 @@ class NextItem:
         inputs, events = self.augmentation.change_inputs(change, items, rng)
         targets = np.arange(1, len(items))[-self.max_targets :]
         positions = positions_before(events, targets)
-        return Window(inputs, positions, items[targets], ratings[targets])
+        return Window(
+            inputs, positions, items[targets], ratings[targets], ratings[events]
+        )
 
     def target_probabilities(self, w: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the items of a window, and the probability of each to be a target."""
