@@ -21,7 +21,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs.ablations import reference, zero_shot
-from configs.ablations.zero_shot import ENCODER, TEXT_ONLY, TOWERS
+from configs.ablations.zero_shot import TOWERS
+from configs.recipes import ENCODER, TEXT_ONLY
 from recjax.config import base
 from recjax.config.variants import Add, Changes
 

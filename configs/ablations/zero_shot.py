@@ -11,33 +11,11 @@ is removed from all histories and from training.
 from ml_collections import ConfigDict
 
 from configs.ablations import reference
+from configs.recipes import ENCODER, RANDOM_START, TEXT_ONLY
 from recjax.config import base
 from recjax.config.variants import Add
 
-RANDOM_START = {
-    "item_tower.init": "random",
-    "item_tower.width": 128,
-    "user_tower.recency": False,
-    "user_tower.width": 0,
-    "head.name": "softmax",
-    "head.temperature": 1.0,
-    "head.event_bias": (),
-    "optim.shared_moment": (),
-}
-TEXT_ONLY = {"item_tower.sources": ("text",), "optim.shared_moment": ()}
 TOWERS = base.phase("towers", epochs=8, lr=1e-3, schedule="linear", patience=0)
-ENCODER = base.phase(
-    "encoder",
-    epochs=4,
-    epoch_steps=30,
-    batch_size=128,
-    negatives="in_batch",
-    lr=1e-4,
-    schedule="linear",
-    warmup=0.1,
-    patience=0,
-    lr_mults=base.tune_encoder(reference.TOP, layers=reference.LAYERS),
-)
 
 
 def get_config(variant: str = "whole") -> ConfigDict:
