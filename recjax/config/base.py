@@ -120,11 +120,12 @@ def freeze(
             raise ValueError(f"freeze: layer_decay with {what!r} and layers={layers}")
         by_layer = tuple(
             (rf"{ENCODER}layer_{i}/.*", encoder * layer_decay ** (layers - 1 - i))
-            for i in top or range(layers)
+            for i in (top or range(layers))[:-1]
         )
-        pool = (ENCODER + r"pool/.*", encoder)
+        # In one rule, as a model that takes the mean of the states has no pooling.
+        last = (rf"{ENCODER}(layer_{layers - 1}|pool)/.*", encoder)
         below = (ENCODER + r".*", encoder * layer_decay**layers)
-        return (*by_layer, pool, below if what == "none" else frozen, rest)
+        return (*by_layer, last, below if what == "none" else frozen, rest)
     if what == "none":
         return ((ENCODER + r".*", encoder), rest)
     if what == "embeddings":

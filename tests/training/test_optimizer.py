@@ -219,6 +219,11 @@ def test_layer_decay():
     found = [mults[f"{ENCODER}layer_{i}/mlp_up/kernel"] for i in range(6)]
     assert found == [1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
     assert mults[ENCODER + "embeddings/word/embedding"] == 1 / 64
+    # A model that takes the mean of the states has no pooling.
+    paths = [path for path in PARAMS if "/pool/" not in path]
+    phase = base.phase("p", lr_mults=rules)
+    config = base.get_config().optim
+    assert optimizer.resolve_rules(config, phase, paths).trained_paths()
     with pytest.raises(ValueError, match="layer_decay with 'lora'"):
         base.freeze("lora", layers=6, layer_decay=0.5)
     with pytest.raises(ValueError, match="layer_decay with 7 and layers=6"):
