@@ -4,11 +4,11 @@
         --out=runs/finetuning
 
 Questions: which of the encoder's parameters should learn from behaviour, and with which
-recipe? In all variants but `joint` and `frozen` a first phase of the same number of
-steps trains the encoder, and the same second phase trains the towers. `stale`, `anchor`
-and `more_steps` differ from `top2` in one setting, `layer_decay` from `all`, and
-`text_only_tuned` from `text_only`. A tenth of the items is removed from all histories
-and from training.
+recipe? The same phase trains the towers in all variants but `joint`, whose only phase
+trains the encoder too. Before it, a phase of the same number of steps trains the
+encoder, except in `frozen` and `text_only`. `stale`, `anchor` and `more_steps` differ
+from `top2` in one setting, `layer_decay` differs from `all`, and `text_only_tuned` has
+the phase of `top2`.
 
 With `lora` alone the encoder has adapters, because a run refuses those that no phase
 trains. They add zero at first and no number of another parameter depends on them, so
@@ -32,7 +32,7 @@ FAST = {"lr": 1e-3}
 
 def get_config(variant: str = "frozen") -> ConfigDict:
     """Returns the config of a variant: ids and texts, and a small transformer."""
-    return reference.make(variant, sweep, prepare=prepare, data__cold_items=0.1)
+    return reference.make(variant, sweep, prepare=prepare)
 
 
 def prepare(config: ConfigDict) -> None:
