@@ -4,10 +4,12 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
@@ -15,6 +17,8 @@ from safetensors.numpy import load_file, save_file
 import recjax
 from recjax.baselines import BASELINES
 from recjax.config import base
+from recjax.inference.model import Model
+from recjax.models.users.time_bias import NUM_BUCKETS
 from tests import synthetic
 
 # Tests spend most of their time compiling, so compile quickly rather than well.
@@ -94,6 +98,18 @@ def finished(atomic_dir, tmp_path_factory):
 @pytest.fixture(scope="session")
 def model(finished):
     return recjax.load(finished)
+
+
+@pytest.fixture(scope="session")
+def timed(atomic_dir, tmp_path_factory):
+    """A run of ids whose user tower reads times, with biases as if trained long."""
+    folder = tmp_path_factory.mktemp("timed")
+    config = shrink(base.get_config(), atomic_dir)
+    parts = train_ids_model(config, folder / "run", **{"user_tower.time": True}).parts
+    biases = np.random.default_rng(0).normal(size=(2, NUM_BUCKETS)).astype(np.float32)
+    params = {**parts.params, "users/time_bias/bias": 2 * biases}
+    Model(replace(parts, params=params)).save_pretrained(folder / "model")
+    return folder / "model"
 
 
 @pytest.fixture

@@ -213,6 +213,11 @@ SECTIONS["user_tower"] = {
         "transformer, BERT4Rec, or LightGCN propagation.",
     ),
     "position": choice("relative", "positions", "Position encoding of transformers."),
+    "time": Key(
+        False,
+        "Whether the attention of transformer is also biased by the time between two "
+        "events, in buckets that grow by factors of two.",
+    ),
     "recency": Key(
         False,
         "Whether the tower is added to a recency-weighted mean of the history, and "

@@ -27,7 +27,13 @@ from recjax.losses import RATING, learns_likes
 from recjax.models.heads import BIASED_GROUPS
 from recjax.models.items.tower import ZERO_SHOT
 from recjax.models.objectives import CATEGORY
-from recjax.models.users import BIDIRECTIONAL, HAS_HEADS, USES_GRAPH, inner_width
+from recjax.models.users import (
+    BIDIRECTIONAL,
+    HAS_HEADS,
+    HAS_TIME_BIAS,
+    USES_GRAPH,
+    inner_width,
+)
 
 MAX_NAME = 64  # characters of a phase name, which is a part of file names
 
@@ -260,6 +266,10 @@ def _check_towers(config: ConfigDict) -> Iterator[str]:
         )
     if tower.filter_share and name != "transformer":
         yield f"user_tower.filter_share: {name!r} has no filter; set 0"
+    if tower.time and name not in HAS_TIME_BIAS:
+        yield f"user_tower.time: {name!r} has no biases of times; set False"
+    if tower.time and (not config.data.time or config.data.split == "fixed"):
+        yield "user_tower.time: the data have no times (see data.time); set False"
     if tower.width and not tower.recency:
         yield (
             f"user_tower.width: {tower.width} needs user_tower.recency; set 0, and the "

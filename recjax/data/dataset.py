@@ -94,6 +94,12 @@ class Examples:
             return None
         return np.append(self.times[self._span(index)], self.target_times_R[index])
 
+    def history_times(self, index: int) -> np.ndarray:
+        """Times of the events of one history, in seconds; NaN where unknown."""
+        if self.times is None:
+            return np.full(len(self.history(index)), np.nan)
+        return self.times[self._span(index)]
+
     def sequence_ratings(self, index: int) -> np.ndarray:
         """Ratings of the events in `sequence`; NaN where unknown."""
         if self.ratings is None:

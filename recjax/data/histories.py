@@ -11,7 +11,18 @@ def complete_histories(data: Data) -> dict[int, np.ndarray]:
     Test events are included: they are what a recommendation for today follows. Where
     items were held out of the histories, the events with these items are included too.
     """
-    found: dict[int, np.ndarray] = {}
+    return {user: x.sequence(row) for user, (x, row) in _longest(data).items()}
+
+
+def complete_times(data: Data) -> dict[int, np.ndarray]:
+    """Returns the times of the events of `complete_histories`, which must be known."""
+    found = {user: x.sequence_times(row) for user, (x, row) in _longest(data).items()}
+    return {user: times for user, times in found.items() if times is not None}
+
+
+def _longest(data: Data) -> dict[int, tuple[Examples, int]]:
+    """Returns the newest example of every user, and its row, in order of the users."""
+    found: dict[int, tuple[Examples, int]] = {}
     # The newest example of a user has the longest history; test events are the newest.
     for examples in (data.test, data.valid, data.train):
         complete = examples.seen_items or examples
@@ -21,7 +32,7 @@ def complete_histories(data: Data) -> dict[int, np.ndarray]:
             if best is None or _length(complete, row) >= _length(complete, best):
                 longest[user] = row
         for user, row in longest.items():
-            found.setdefault(user, complete.sequence(row))
+            found.setdefault(user, (complete, row))
     return dict(sorted(found.items()))
 
 

@@ -90,6 +90,7 @@ class Evaluator:
             by_length=by_length,
             sampled_RxC=self._sampled_candidates(examples),
             like=config.eval.like_threshold if config.user_tower.ratings else None,
+            with_times=config.user_tower.time,
         )
 
     def by_baseline(self, baseline: Scorer, examples: Examples) -> Evaluation:

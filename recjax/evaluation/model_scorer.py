@@ -91,7 +91,7 @@ class ModelScorer:
         return history_NxD, make_index(*index)
 
     def _query(self, params: Any, vectors_NxD: jax.Array, batch: Queries) -> Any:
-        history = (batch.history_BxH, batch.mask_BxH, batch.liked_BxH)
+        history = batch.history_BxH, batch.mask_BxH, batch.times_BxH, batch.liked_BxH
         return self._apply(Recommender.user_queries, params, vectors_NxD, *history)
 
     def _rank_batch(self, params: Any, encoded: Encoded, batch: Queries) -> Ranked:

@@ -42,6 +42,8 @@ def export_towers(parts: ModelParts, folder: Path, batch: int) -> list[Path]:
         "history_vectors": ((*histories, width), np.float32),
         "mask": (histories, bool),
     }
+    if config.user_tower.time:
+        inputs["times"] = histories, np.int32
     users = folder / f"{USERS}.onnx"
     _write(users, *user_tower(parts), inputs, ["queries"])
     if parts.encoder is None:

@@ -30,7 +30,10 @@ def export_towers(parts: ModelParts, folder: Path) -> list[Path]:
     (batch,) = jax.export.symbolic_shape("b")
     vectors = jax.ShapeDtypeStruct((batch, length, width), np.float32)
     mask = jax.ShapeDtypeStruct((batch, length), bool)
-    written = _write(folder / USERS, *user_tower(parts), vectors, mask)
+    inputs = [vectors, mask]
+    if config.user_tower.time:
+        inputs.append(jax.ShapeDtypeStruct((batch, length), np.int32))
+    written = _write(folder / USERS, *user_tower(parts), *inputs)
     if parts.encoder is not None:
         ids = jax.ShapeDtypeStruct((batch, tokens), np.int32)
         mask = jax.ShapeDtypeStruct((batch, tokens), bool)

@@ -28,7 +28,8 @@ def user_tower(parts: ModelParts) -> Tower:
     The function takes `params`, `history_vectors` (B x H x D, the vectors of the items
     of each history, oldest first and padded on the left) and `mask` (B x H, False at
     padding), and returns `queries` (B x D). A score is the dot product of a query and
-    the vector of an item plus the bias of the item.
+    the vector of an item plus the bias of the item. With `user_tower.time` it also
+    takes `times` (B x H, int32, see `pad_times`).
 
     Raises:
       UserError: the model marks repeated items, which needs their ids.
@@ -43,7 +44,7 @@ def user_tower(parts: ModelParts) -> Tower:
     names = ("users/", "head/")
     params = {p: np.asarray(x) for p, x in parts.params.items() if p.startswith(names)}
 
-    def queries(params: Any, history_BxHxD: Any, mask_BxH: Any) -> Any:
+    def queries(params: Any, history_BxHxD: Any, mask_BxH: Any, *times: Any) -> Any:
         # The vectors are looked up by the position in one table of all histories.
         flat_TxD = history_BxHxD.reshape(-1, history_BxHxD.shape[-1])
         index_BxH = jnp.arange(mask_BxH.size).reshape(mask_BxH.shape)
@@ -52,6 +53,7 @@ def user_tower(parts: ModelParts) -> Tower:
             flat_TxD,
             index_BxH,
             mask_BxH,
+            *times,
             method=Recommender.user_queries,
         )
 

@@ -118,8 +118,9 @@ def dated_histories(
     known = set(model.items[ITEM])
     histories = {}
     for user in dict.fromkeys([*model.users, *by_user]):
-        found = apply_events(model.ids.history_ids(user), by_user.get(user, []))
-        histories[user] = [(item, number) for item, number in found if item in known]
+        before = model.ids.history_ids(user), model.ids.history_times(user).tolist()
+        found = apply_events(*before, by_user.get(user, []))
+        histories[user] = [(x.item, x.sequence) for x in found if x.item in known]
     return histories
 
 

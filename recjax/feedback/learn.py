@@ -90,11 +90,17 @@ def learn(name: str, store: Store, folder: Path, settings: Settings) -> Outcome 
       The outcome; None if there are too few new events.
 
     Raises:
-      UserError: the model cannot be read or trained.
+      UserError: the model cannot be read or trained, or reads the times of events.
       StoreError: the store cannot be read.
     """
     place = locate_model(name)
     incumbent = Model.from_pretrained(place)
+    if incumbent.recommender.reads_times:
+        # It would be trained with the order of the events instead of their times.
+        raise UserError(
+            f"{place}: a model with user_tower.time cannot learn from feedback yet; "
+            "train it again on all events"
+        )
     feedback = read_feedback(incumbent, store)
     incumbent = with_stored_items(incumbent, feedback.items)
     data = folder / "data"

@@ -20,6 +20,8 @@ from recjax.inference.parts import (
     ITEMS,
     STATE,
     STORE,
+    TIMES,
+    TIMES_SCHEMA,
     TRAINED,
     UNTRAINED,
     USER,
@@ -122,15 +124,19 @@ def check_histories(histories: pl.DataFrame, num_items: int, path: Path) -> None
 
     Raises:
       UserError: a column is missing, a user appears twice, or a history has an item
-        that is not in the catalogue.
+        that is not in the catalogue, or no time of an event.
     """
-    _check_schema(histories, HISTORY_SCHEMA, path)
+    has_times = TIMES in histories.columns
+    schema = HISTORY_SCHEMA | (TIMES_SCHEMA if has_times else {})
+    _check_schema(histories, schema, path)
     if histories[USER].n_unique() != len(histories):
         raise UserError(f"{path}: a user appears twice")
     lists = histories[ITEMS]
     rows = lists.filter(lists.list.len() > 0).explode()
     if rows.null_count() or not rows.is_between(0, num_items - 1).all():
         raise UserError(f"{path}: has items out of the catalogue")
+    if has_times and (lists.list.len() != histories[TIMES].list.len()).any():
+        raise UserError(f"{path}: a history has another number of times than items")
 
 
 def _check_schema(table: pl.DataFrame, schema: dict[str, Any], path: Path) -> None:

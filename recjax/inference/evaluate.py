@@ -14,21 +14,24 @@ from recjax.inference.lists import CHUNK, chunks
 
 
 def count_candidates(
-    score: Callable[[Sequence[np.ndarray]], np.ndarray],
+    score: Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], np.ndarray],
     histories: Sequence[np.ndarray],
+    times: Sequence[np.ndarray],
     targets_R: np.ndarray,
     mask_seen: bool,
 ) -> np.ndarray:
     """Counts the candidates above, equal to and below each target: counts_Rx3.
 
     Args:
-      score: returns the scores_BxN of B histories.
+      score: returns the scores_BxN of B histories, given their items and times.
       histories: item indices of R histories, oldest first.
+      times: of their events in seconds, as floats; NaN where unknown.
       targets_R: the item index that follows each history.
       mask_seen: whether items of the history are no candidates; a target always is.
     """
     counts = []
-    for start, part in enumerate(chunks(histories)):
+    both = zip(chunks(histories), chunks(times), strict=True)
+    for start, (part, own) in enumerate(both):
         targets_B = targets_R[start * CHUNK : start * CHUNK + len(part)]
         seen = [
             np.setdiff1d(history if mask_seen else history[:0], target)
@@ -36,7 +39,7 @@ def count_candidates(
         ]
         width = max(1, *map(len, seen))
         seen_BxS = np.stack([pad_to(items, width) for items in seen])
-        found = rank(score(part), seen_BxS, targets_B, 1)
+        found = rank(score(part, own), seen_BxS, targets_B, 1)
         counts.append(np.stack(found[:3], axis=1))
     return np.concatenate(counts)
 

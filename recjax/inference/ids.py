@@ -2,18 +2,35 @@
 
 import functools
 from collections.abc import Container, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from recjax.common.errors import UserError
+from recjax.data.batching.times import unknown_times
 from recjax.data.ingest.tables import TIME_TYPES, to_seconds
 from recjax.inference.frames import is_frame, to_polars
 from recjax.inference.inputs import as_list, id_column, id_list, show
-from recjax.inference.parts import ITEM, ITEMS, USER, ModelParts
+from recjax.inference.parts import ITEM, ITEMS, TIMES, USER, ModelParts
 
 NUM_NAMED = 5  # unknown ids that an error names
+
+
+class HistoryQueries(NamedTuple):
+    """Histories to make lists for.
+
+    Attributes:
+      names: of the queries.
+      histories: item indices, oldest first.
+      times: of their events in seconds, as floats; NaN where unknown.
+      label: the column of the names.
+    """
+
+    names: list[Any]
+    histories: list[np.ndarray]
+    times: list[np.ndarray]
+    label: str
 
 
 class IdIndex:
@@ -105,16 +122,23 @@ class IdIndex:
         assert self._parts.histories is not None
         return self._parts.histories[ITEMS][row].to_numpy()
 
+    def history_times(self, user: str) -> np.ndarray:
+        """Returns the times of a user's history in seconds; NaN where unknown."""
+        row, histories = self._user_rows.get(user), self._parts.histories
+        if row is None or histories is None:
+            return np.zeros(0)
+        if TIMES not in histories.columns:
+            return np.full(len(histories[ITEMS][row]), np.nan)
+        return histories[TIMES][row].to_numpy()
+
     def history_ids(self, user: str) -> list[str]:
         """Returns the item ids of a user's history; none for an unknown user."""
         if user not in self._user_rows:
             return []
         return [self.item_ids[index] for index in self.history(user)]
 
-    def queries(
-        self, users: Any, histories: Any
-    ) -> tuple[list[Any], list[np.ndarray], str]:
-        """Returns the names of queries, their histories, and the column of the names.
+    def queries(self, users: Any, histories: Any) -> HistoryQueries:
+        """Returns the histories of users, or those of the caller.
 
         Args:
           users, histories: as in `Model.recommend`; exactly one of them.
@@ -129,18 +153,26 @@ class IdIndex:
             everyone = isinstance(users, str) and users == "all"
             names = self.users if everyone else id_list(users, "users")
             _check_known(names, self._user_rows, "users", "user", "in the model")
-            return names, [self.history(name) for name in names], "user"
+            rows = [self.history(name) for name in names]
+            times = [self.history_times(name) for name in names]
+            return HistoryQueries(names, rows, times, "user")
         if is_frame(histories):
             data = self._parts.config.data
-            names, items = group_by_user(to_polars(histories, "histories"), data)
-            return names, [self._known(x) for x in items], "user"
+            grouped = group_by_user(to_polars(histories, "histories"), data)
+            rows = [self._known(x) for x in grouped.items]
+            times = [
+                x[[name in self.item_index for name in ids]]
+                for x, ids in zip(grouped.times, grouped.items, strict=True)
+            ]
+            return HistoryQueries(grouped.users, rows, times, "user")
         if isinstance(histories, str):
             raise UserError(f"histories: {show(histories)} is not a list of histories")
         found = [
             self.known_items(history, f"histories[{number}]")
             for number, history in enumerate(as_list(histories, "histories"))
         ]
-        return list(range(len(found))), found, "query"
+        numbers = list(range(len(found)))
+        return HistoryQueries(numbers, found, unknown_times(found), "query")
 
 
 def _check_known(
@@ -162,8 +194,16 @@ def _check_known(
         )
 
 
-def group_by_user(frame: pl.DataFrame, data: Any) -> tuple[list[str], list[list[str]]]:
-    """Returns the users of a table of interactions, and their items by time.
+class GroupedEvents(NamedTuple):
+    """Users with the ids and times of their events; times are NaN where unknown."""
+
+    users: list[str]
+    items: list[list[str]]
+    times: list[np.ndarray]
+
+
+def group_by_user(frame: pl.DataFrame, data: Any) -> GroupedEvents:
+    """Returns the users of a table of interactions, and their events by time.
 
     Args:
       frame: the table.
@@ -182,8 +222,11 @@ def group_by_user(frame: pl.DataFrame, data: Any) -> tuple[list[str], list[list[
     table = pl.DataFrame(events)
     if "time" in events:
         table = table.sort("time", maintain_order=True)
-    grouped = table.group_by("user", maintain_order=True).agg(pl.col("item"))
-    return grouped["user"].to_list(), grouped["item"].to_list()
+    else:
+        table = table.with_columns(time=pl.lit(np.nan))
+    grouped = table.group_by("user", maintain_order=True).agg("item", "time")
+    times = [x.to_numpy() for x in grouped["time"]]
+    return GroupedEvents(grouped["user"].to_list(), grouped["item"].to_list(), times)
 
 
 def _time_column(values: pl.Series, name: str) -> pl.Series:

@@ -28,7 +28,7 @@ from recjax.inference.files import (
 )
 from recjax.inference.frames import is_frame, like, to_polars
 from recjax.inference.fusion import Fusion
-from recjax.inference.ids import IdIndex
+from recjax.inference.ids import HistoryQueries, IdIndex
 from recjax.inference.inputs import at_least_one, text_list
 from recjax.inference.item_encoder import ItemEncoder
 from recjax.inference.lists import (
@@ -199,19 +199,19 @@ class Model:
           UserError: unknown users or items, or k below 1.
         """
         k = at_least_one(k, "k")
-        names, rows, label = self.ids.queries(users, histories)
+        queries = self.ids.queries(users, histories)
         allowed_N = None
         if among is not None:
             allowed_N = np.zeros(self.parts.num_items, bool)
             allowed_N[self.ids.items(among, "among")] = True
-        frames = list(self._lists(rows, k, exclude_seen, allowed_N))
+        frames = list(self._lists(queries, k, exclude_seen, allowed_N))
         if not frames:
             frames = [list_frame(self.items, [], [], [], FROM_MODEL)]
         found = pl.concat(frames)
+        label = queries.label
         dtype = pl.String if label == "user" else pl.Int64
-        named = found.with_columns(
-            pl.Series(label, [names[i] for i in found["query"]], dtype=dtype)
-        )
+        names = [queries.names[i] for i in found["query"]]
+        named = found.with_columns(pl.Series(label, names, dtype=dtype))
         columns = [label, "rank", "item", "title", "score", "source"]
         return like(named.select(columns), histories)
 
@@ -236,7 +236,7 @@ class Model:
         Raises:
           UserError: unknown ids, or texts for a model that reads ids alone.
         """
-        _, rows, _ = self.ids.queries(users, histories)
+        queries = self.ids.queries(users, histories)
         if (items is None) == (texts is None):
             raise UserError("score: give either items or texts")
         if texts is not None:
@@ -247,7 +247,8 @@ class Model:
             chosen = np.arange(self.parts.num_items, model.parts.num_items)
         else:
             model, chosen = self, self.ids.items(items)
-        parts = [model._scores(part)[:, chosen] for part in chunks(rows)]
+        both = zip(chunks(queries.histories), chunks(queries.times), strict=True)
+        parts = [model._scores(*part)[:, chosen] for part in both]
         return np.concatenate(parts) if parts else np.zeros((0, len(chosen)))
 
     @consistent
@@ -379,7 +380,8 @@ class Model:
         self, histories: Any, targets: Iterable[Any], mask_seen: bool | None
     ) -> np.ndarray:
         """Counts the candidates above, equal to and below each target: counts_Rx3."""
-        _, rows, _ = self.ids.queries(None, histories)
+        queries = self.ids.queries(None, histories)
+        rows = queries.histories
         targets_R = self.ids.items(targets, "targets")
         if len(rows) != len(targets_R):
             raise UserError(
@@ -388,27 +390,31 @@ class Model:
         if not rows:
             raise UserError("histories: there are none")
         mask = self.parts.config.eval.mask_seen if mask_seen is None else mask_seen
-        return count_candidates(self._scores, rows, targets_R, mask)
+        return count_candidates(self._scores, rows, queries.times, targets_R, mask)
 
-    def _scores(self, histories: Sequence[np.ndarray]) -> np.ndarray:
+    def _scores(
+        self, histories: Sequence[np.ndarray], times: Sequence[np.ndarray]
+    ) -> np.ndarray:
         """Scores all items for B histories of item indices: scores_BxN."""
-        return self._ranker.scores(histories, self.fused_scores(histories))
+        return self._ranker.scores(histories, self.fused_scores(histories), times)
 
     def _lists(
         self,
-        rows: Sequence[np.ndarray],
+        queries: HistoryQueries,
         k: int,
         exclude_seen: bool,
         allowed_N: np.ndarray | None,
     ) -> Iterator[pl.DataFrame]:
-        for start, part in enumerate(chunks(rows)):
+        both = zip(chunks(queries.histories), chunks(queries.times), strict=True)
+        for start, (part, times) in enumerate(both):
             offset = start * CHUNK
             known = [b for b, history in enumerate(part) if len(history)]
             if known:
                 histories = [part[b] for b in known]
                 seen = [np.unique(x) if exclude_seen else x[:0] for x in histories]
                 fused = self.fused_scores(histories)
-                found = self._ranker.top_k(histories, seen, k, allowed_N, fused)
+                own = [times[b] for b in known]
+                found = self._ranker.top_k(histories, seen, k, allowed_N, fused, own)
                 lists = dict(zip(known, zip(*found, strict=True), strict=True))
             else:
                 lists = {}

@@ -23,8 +23,10 @@ ITEM, TITLE, TEXT, HASH, EVENTS, STATE = (
     "state",
 )
 TRAINED, UNTRAINED, ADDED = "trained", "untrained", "added"  # states of an item
-USER, ITEMS = "user", "items"  # columns of the table of histories
+# Columns of the table of histories; times only if the user tower reads them.
+USER, ITEMS, TIMES = "user", "items", "times"
 HISTORY_SCHEMA: dict[str, Any] = {USER: pl.String, ITEMS: pl.List(pl.Int32)}
+TIMES_SCHEMA = {TIMES: pl.List(pl.Float64)}
 # In `ModelParts.about`, if a service has stored events: the sequence of the last one
 # that the histories have, and the identity of its store.
 CURSOR, STORE = "cursor", "store"
@@ -32,10 +34,19 @@ COPY = "copy the directory again"  # what to do about damaged files of a model
 
 
 def make_history_table(
-    users: Sequence[str], histories: Sequence[Sequence[int]]
+    users: Sequence[str],
+    histories: Sequence[Sequence[int]],
+    times: Sequence[Sequence[float]] | None = None,
 ) -> pl.DataFrame:
-    """Makes the table of histories of a model from users and their item indices."""
-    return pl.DataFrame({USER: users, ITEMS: histories}, schema=HISTORY_SCHEMA)
+    """Makes the table of histories of a model from users and their item indices.
+
+    `times` are those of the events in seconds; None without a user tower that reads
+    them.
+    """
+    table = pl.DataFrame({USER: users, ITEMS: histories}, schema=HISTORY_SCHEMA)
+    if times is None:
+        return table
+    return table.hstack(pl.DataFrame({TIMES: times}, schema=TIMES_SCHEMA))
 
 
 def make_item_table(

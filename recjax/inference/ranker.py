@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recjax.data.batching.times import pad_times, unknown_times
 from recjax.data.padding import pad_left, pad_to
 from recjax.inference.parts import ItemVectors
 from recjax.models.recommender import Recommender
@@ -59,6 +60,7 @@ class Ranker:
         k: int,
         allowed_N: np.ndarray | None = None,
         fused_BxMxN: np.ndarray | None = None,
+        times: Sequence[np.ndarray] | None = None,
     ) -> Lists:
         """Returns the best k items for B histories.
 
@@ -68,11 +70,12 @@ class Ranker:
           k: length of the lists.
           allowed_N: whether an item may be in a list; None allows all.
           fused_BxMxN: scores of the fused baselines; None without score fusion.
+          times: of the events of each history, see `pad_times`; None if unknown.
         """
         k = min(k, self.num_items)
         size = min(_power_of_two(k, MIN_K), len(self._index.bias_M))
         parts = []
-        for start, batch in self._batches(histories):
+        for start, batch in self._batches(histories, times):
             stop = start + BATCH_SIZES[-1]
             longest = max(map(len, excluded[start:stop]), default=0)
             width = _power_of_two(longest, MIN_EXCLUDED)
@@ -99,10 +102,11 @@ class Ranker:
         self,
         histories: Sequence[np.ndarray],
         fused_BxMxN: np.ndarray | None = None,
+        times: Sequence[np.ndarray] | None = None,
     ) -> np.ndarray:
         """Returns scores_BxN of all items for B histories."""
         parts = []
-        for start, batch in self._batches(histories):
+        for start, batch in self._batches(histories, times):
             stop = start + BATCH_SIZES[-1]
             fused = None if fused_BxMxN is None else fused_BxMxN[start:stop]
             found_BxM = _score_batch(
@@ -116,13 +120,20 @@ class Ranker:
     def _arrays(self) -> tuple[Any, ...]:
         return self._params, self._history_NxD, self._index
 
-    def _batches(self, histories: Sequence[np.ndarray]) -> Any:
-        """Yields the start of each batch, and its padded histories."""
+    def _batches(
+        self, histories: Sequence[np.ndarray], times: Sequence[np.ndarray] | None
+    ) -> Any:
+        """Yields the start of each batch, its padded histories, and their times."""
         length = self.model.history_length
         for start in range(0, len(histories), BATCH_SIZES[-1]):
-            rows = [x[-length:] for x in histories[start : start + BATCH_SIZES[-1]]]
+            part = slice(start, start + BATCH_SIZES[-1])
+            rows = [x[-length:] for x in histories[part]]
             size = next(size for size in BATCH_SIZES if size >= len(rows))
-            yield start, pad_left(rows, (size, length))
+            times_BxH = None
+            if self.model.reads_times:
+                own = unknown_times(rows) if times is None else times[part]
+                times_BxH = pad_times([x[-length:] for x in own], (size, length))
+            yield start, (*pad_left(rows, (size, length)), times_BxH)
 
     @functools.lru_cache(maxsize=1)  # noqa: B019 (one entry)
     def _everything(self) -> jax.Array:
@@ -144,13 +155,18 @@ def _score_batch(
     index: Index,
     history_BxH: jax.Array,
     mask_BxH: jax.Array,
+    times_BxH: jax.Array | None,
     fused_BxMxN: jax.Array | None,
 ) -> jax.Array:
     apply = functools.partial(model.apply, {"params": params})
     # As in training: `train.dtype` alone decides the precision.
     with jax.default_matmul_precision("float32"):
         queries_BxD = apply(
-            history_NxD, history_BxH, mask_BxH, method=Recommender.user_queries
+            history_NxD,
+            history_BxH,
+            mask_BxH,
+            times_BxH,
+            method=Recommender.user_queries,
         )
         scores_BxM = score_items(queries_BxD, index)
         if fused_BxMxN is not None:
@@ -169,12 +185,20 @@ def _rank_batch(
     index: Index,
     history_BxH: jax.Array,
     mask_BxH: jax.Array,
+    times_BxH: jax.Array | None,
     excluded_BxS: jax.Array,
     allowed_M: jax.Array,
     fused_BxMxN: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
     scores_BxM = _score_batch(
-        model, params, history_NxD, index, history_BxH, mask_BxH, fused_BxMxN
+        model,
+        params,
+        history_NxD,
+        index,
+        history_BxH,
+        mask_BxH,
+        times_BxH,
+        fused_BxMxN,
     )
     num_users, num_columns = scores_BxM.shape
     scores_BxM = jnp.where(allowed_M[None], scores_BxM, -jnp.inf)
@@ -189,7 +213,7 @@ def _power_of_two(size: int, at_least: int) -> int:
     return max(at_least, 1 << max(size - 1, 0).bit_length())
 
 
-def _pad(fused: np.ndarray | None, batch: tuple[np.ndarray, ...]) -> np.ndarray | None:
+def _pad(fused: np.ndarray | None, batch: tuple[Any, ...]) -> np.ndarray | None:
     """Fills the scores of a batch up to its number of rows."""
     if fused is None:
         return None

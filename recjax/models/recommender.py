@@ -33,9 +33,10 @@ class Recommender(nn.Module):
       objectives: losses beside the main one; None = none.
       bidirectional: whether the user tower predicts hidden items (BERT4Rec).
       graph_layers: graph convolutions over the item vectors; 0 = none.
+      reads_times: whether the user tower reads the times of events.
     """
 
-    # The names of the first eight are the first parts of parameter paths.
+    # The names of the first nine are the first parts of parameter paths.
     items: ItemTower
     users: nn.Module
     head: nn.Module
@@ -49,6 +50,7 @@ class Recommender(nn.Module):
     history_length: int
     bidirectional: bool = False
     graph_layers: int = 0
+    reads_times: bool = False
 
     @property
     def text(self) -> TextSource | None:
@@ -92,13 +94,16 @@ class Recommender(nn.Module):
         mask_BxH: Array,
         train: bool = False,
         hidden_BxH: Array | None = None,
+        times_BxH: Array | None = None,
     ) -> Array:
         """Returns users_BxHxD: position h has the user vector of the prefix up to h.
 
-        In a bidirectional tower it depends on the entire history.
+        In a bidirectional tower it depends on the entire history. `times_BxH` are as in
+        `Batch`; None if they are unknown.
         """
         hidden = (hidden_BxH,) if self.bidirectional else ()
-        return self.users(history_BxHxD, mask_BxH, train, *hidden)
+        times = {"times_BxH": times_BxH} if self.reads_times else {}
+        return self.users(history_BxHxD, mask_BxH, train, *hidden, **times)
 
     def encode_prefix(self, catalogue: Catalogue, packed: Any, blocks: int) -> Array:
         """Runs the first `blocks` blocks of the text encoder: states_RxLxE."""
@@ -147,6 +152,7 @@ class Recommender(nn.Module):
         vectors_NxD: Array,
         history_BxH: Array,
         mask_BxH: Array,
+        times_BxH: Array | None = None,
         liked_BxH: Array | None = None,
     ) -> Array:
         """Returns queries_BxD of complete histories of catalogue items."""
@@ -162,7 +168,9 @@ class Recommender(nn.Module):
             history_BxHxD = jnp.pad(history_BxHxD[:, -newest:], after)
             mask_BxH = jnp.pad(mask_BxH[:, -newest:], after[:2], constant_values=True)
             hidden_BxH = jnp.zeros_like(mask_BxH).at[:, -1].set(True)
-        users_BxHxD = self.encode_users(history_BxHxD, mask_BxH, hidden_BxH=hidden_BxH)
+        users_BxHxD = self.encode_users(
+            history_BxHxD, mask_BxH, hidden_BxH=hidden_BxH, times_BxH=times_BxH
+        )
         return self.head.queries(users_BxHxD[:, -1])
 
     def fuse_scores(self, baseline_scores_BxMxN: Array) -> Array:
@@ -207,8 +215,8 @@ class Recommender(nn.Module):
         )
 
         def encode_users() -> Array:
-            hidden_BxH = batch.hidden_BxH
-            return self.encode_users(history_BxHxD, batch.mask_BxH, train, hidden_BxH)
+            own = batch.hidden_BxH, batch.times_BxH
+            return self.encode_users(history_BxHxD, batch.mask_BxH, train, *own)
 
         users_BxHxD = encode_users()
         users_TxD = users_BxHxD.reshape(-1, users_BxHxD.shape[-1])
@@ -290,4 +298,5 @@ def make_model(
         history_length=length,
         bidirectional=users.name in BIDIRECTIONAL,
         graph_layers=users.num_layers if users.name in USES_GRAPH else 0,
+        reads_times=users.time,
     )

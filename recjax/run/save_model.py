@@ -9,7 +9,7 @@ import polars as pl
 from recjax.common.errors import UserError
 from recjax.common.param_paths import FlatParams, unflatten_params
 from recjax.data.dataset import count_events
-from recjax.data.histories import complete_histories
+from recjax.data.histories import complete_histories, complete_times
 from recjax.data.ingest.sources import locate_encoder
 from recjax.evaluation.model_scorer import ModelScorer
 from recjax.evaluation.subgroups import event_group
@@ -141,7 +141,10 @@ def item_table(run: Run) -> pl.DataFrame:
 
 
 def history_table(run: Run) -> pl.DataFrame:
-    """Returns the users and the items of their histories, oldest first."""
+    """Returns the users, their items, oldest first, and the times that are read."""
     histories = complete_histories(run.data)
     users = [str(run.data.user_ids[user]) for user in histories]
-    return make_history_table(users, [x.tolist() for x in histories.values()])
+    times = None
+    if run.model.reads_times:
+        times = [x.tolist() for x in complete_times(run.data).values()]
+    return make_history_table(users, [x.tolist() for x in histories.values()], times)

@@ -33,12 +33,14 @@ class ListRequest(NamedTuple):
       excluded: further ids that the list must not have.
       k: length of the list.
       explain: whether each item comes with the nearest items of the history.
+      times: of the history's events, in seconds, NaN where unknown; None if all are.
     """
 
     history: Sequence[str]
     excluded: Sequence[str]
     k: int
     explain: bool = False
+    times: Sequence[float] | None = None
 
 
 class ListItem(NamedTuple):
@@ -158,19 +160,24 @@ class Engine:
 
         return self._submit(job, 0)
 
-    def rank(self, history: Sequence[str], names: Sequence[str]) -> "Future[ItemList]":
+    def rank(
+        self,
+        history: Sequence[str],
+        names: Sequence[str],
+        times: Sequence[float] | None = None,
+    ) -> "Future[ItemList]":
         """Orders at most `MAX_SCORED` items, best first.
 
-        The future raises UnknownItem if there is no such item.
+        The future raises UnknownItem if there is no such item. `times` are as in
+        `ListRequest`.
         """
 
         def job() -> ItemList:
             live = self._live
             columns = np.array([self._column(name) for name in names], np.int64)
-            known = (live.columns.get(name) for name in history)
-            rows = np.array([c for c in known if c is not None], np.int64)
+            rows, own = live.known(history, times)
             if len(rows):
-                scores_K, source = live.score(rows, columns), FROM_MODEL
+                scores_K, source = live.score(rows, columns, own), FROM_MODEL
             else:
                 scores_K, source = self._popularity.scores(columns), FROM_POPULARITY
             hidden_K = np.array([c in live.hidden for c in columns.tolist()], bool)
@@ -267,8 +274,7 @@ class Engine:
         columns = live.columns
         histories = []
         for request in requests:
-            known = (columns.get(name) for name in request.history)
-            history = np.array([c for c in known if c is not None], np.int64)
+            history, times = live.known(request.history, request.times)
             histories.append(history)
             if len(history):
                 known = (columns.get(name) for name in request.excluded)
@@ -276,7 +282,8 @@ class Engine:
                 # Of too many excluded items, the oldest of the history are dropped.
                 excluded = list(dict.fromkeys([*own, *history[::-1].tolist()]))
                 positions.append(len(histories) - 1)
-                queries.append(Query(history, np.array(excluded, np.int64), request.k))
+                excluded_S = np.array(excluded, np.int64)
+                queries.append(Query(history, excluded_S, request.k, times))
         ranked = (
             dict(zip(positions, live.rank(queries), strict=True)) if queries else {}
         )

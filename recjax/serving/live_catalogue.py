@@ -13,6 +13,7 @@ import numpy as np
 
 from recjax.common.errors import UserError
 from recjax.common.param_paths import unflatten_params
+from recjax.data.batching.times import pad_times, unknown_times
 from recjax.data.padding import pad_left, pad_to, round_up
 from recjax.inference.item_encoder import NEW
 from recjax.inference.parts import ItemVectors
@@ -49,11 +50,13 @@ class Query(NamedTuple):
       excluded: distinct items that the list must not have; of more than
         `EXCLUDED_SIZES` has, the first ones count.
       k: length of the list, at most `MAX_K`.
+      times: of the history's events, see `pad_times`; None if unknown.
     """
 
     history: np.ndarray
     excluded: np.ndarray
     k: int
+    times: np.ndarray | None = None
 
 
 class LiveCatalogue:
@@ -134,6 +137,7 @@ class LiveCatalogue:
             self._params,
             self._arrays,
             *pad_left(histories, (size, length)),
+            self._times([query.times for query in queries], histories, size),
             excluded_BxS,
             self._fused(histories, size),
         )
@@ -145,10 +149,23 @@ class LiveCatalogue:
             found.append((best, scores_BxK[b][is_item_K][: query.k]))
         return found
 
-    def score(self, history: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    def known(
+        self, history: Sequence[str], times: Sequence[float] | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns the columns and times of a history's items, without unknown ones."""
+        found = [self.columns.get(name) for name in history]
+        columns = np.array([c for c in found if c is not None], np.int64)
+        if times is None:
+            return columns, None
+        is_known = [c is not None for c in found]
+        return columns, np.array(times, float)[np.array(is_known, bool)]
+
+    def score(
+        self, history: np.ndarray, columns: np.ndarray, times: np.ndarray | None = None
+    ) -> np.ndarray:
         """Returns scores_K of at most `MAX_SCORED` columns for a history, not empty.
 
-        Hidden items have the score -inf.
+        Hidden items have the score -inf. `times` are as in `Query`.
         """
         size = _at_least(SCORED_SIZES, len(columns))
         histories = [history[-self._recommender.history_length :]]
@@ -157,6 +174,7 @@ class LiveCatalogue:
             self._params,
             self._arrays,
             *pad_left(histories, (1, self._recommender.history_length)),
+            self._times([times], histories, 1),
             pad_to(columns, size),
             self._fused(histories, 1),
         )
@@ -278,6 +296,23 @@ class LiveCatalogue:
             history_MxD[:number] = vectors.history_NxD
         placed: Any = (candidates_DxM, bias_M, history_MxD)
         return Arrays(*jax.device_put(placed))
+
+    def _times(
+        self,
+        times: Sequence[np.ndarray | None],
+        histories: Sequence[np.ndarray],
+        size: int,
+    ) -> np.ndarray | None:
+        """Returns times_BxH of a batch; None if the user tower does not read them."""
+        if not self._recommender.reads_times:
+            return None
+        length = self._recommender.history_length
+        unknown = unknown_times(histories)
+        rows = [
+            other if own is None else own[-length:]
+            for own, other in zip(times, unknown, strict=True)
+        ]
+        return pad_times(rows, (size, length))
 
     def _fused(self, histories: Sequence[np.ndarray], size: int) -> np.ndarray | None:
         """Returns the fused baselines' scores for a batch; None without fusion."""

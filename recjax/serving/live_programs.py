@@ -65,6 +65,7 @@ def _user_queries(
     arrays: Arrays,
     history_BxH: jax.Array,
     mask_BxH: jax.Array,
+    times_BxH: jax.Array | None,
 ) -> jax.Array:
     """Returns the vectors queries_BxD that the candidates are compared with."""
     table, index_BxH = arrays.history_MxD, history_BxH
@@ -73,7 +74,12 @@ def _user_queries(
         table = arrays.candidates_DxM[:, history_BxH.reshape(-1)].T
         index_BxH = jnp.arange(history_BxH.size).reshape(history_BxH.shape)
     return recommender.apply(
-        {"params": params}, table, index_BxH, mask_BxH, method=Recommender.user_queries
+        {"params": params},
+        table,
+        index_BxH,
+        mask_BxH,
+        times_BxH,
+        method=Recommender.user_queries,
     )
 
 
@@ -99,12 +105,15 @@ def rank_batch(
     arrays: Arrays,
     history_BxH: jax.Array,
     mask_BxH: jax.Array,
+    times_BxH: jax.Array | None,
     excluded_BxS: jax.Array,
     fused_BxWxM: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns columns_BxK and scores_BxK of the best items, without the excluded."""
     with jax.default_matmul_precision("float32"):
-        queries_BxD = _user_queries(recommender, params, arrays, history_BxH, mask_BxH)
+        queries_BxD = _user_queries(
+            recommender, params, arrays, history_BxH, mask_BxH, times_BxH
+        )
         scores_BxM = queries_BxD @ arrays.candidates_DxM + arrays.bias_M[None]
         if fused_BxWxM is not None:
             scores_BxM += _fuse(recommender, params, fused_BxWxM)
@@ -123,12 +132,15 @@ def score_columns(
     arrays: Arrays,
     history_1xH: jax.Array,
     mask_1xH: jax.Array,
+    times_1xH: jax.Array | None,
     columns_K: jax.Array,
     fused_1xWxM: jax.Array | None,
 ) -> jax.Array:
     """Returns scores_K of some columns; those of padding mean nothing."""
     with jax.default_matmul_precision("float32"):
-        queries_1xD = _user_queries(recommender, params, arrays, history_1xH, mask_1xH)
+        queries_1xD = _user_queries(
+            recommender, params, arrays, history_1xH, mask_1xH, times_1xH
+        )
         scores_1xK = queries_1xD @ arrays.candidates_DxM[:, columns_K]
         scores_1xK += arrays.bias_M[None, columns_K]
         if fused_1xWxM is not None:

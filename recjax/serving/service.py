@@ -27,6 +27,7 @@ from recjax.serving.store import (
     DELETED,
     HIDDEN,
     SHOWN,
+    HistoryEntry,
     NewEvent,
     Store,
     StoredItem,
@@ -102,36 +103,31 @@ class Service:
         """Stores an event; later lists reflect it. Returns its sequence."""
         return await asyncio.wrap_future(self.store.add(event))
 
-    async def history(self, user: str) -> tuple[list[str], int]:
-        """Returns the item ids of a user's history and the sequence of its end."""
+    async def history(self, user: str) -> tuple[list[HistoryEntry], int]:
+        """Returns a user's history and the sequence of its end."""
         live = self.live
         events = await asyncio.wrap_future(self.store.history(user, live.cursor))
-        before = live.model.ids.history_ids(user)
-        items = [item for item, _ in apply_events(before, events)]
-        return items, events[-1].sequence if events else live.cursor
+        ids = live.model.ids
+        before = ids.history_ids(user), ids.history_times(user).tolist()
+        last = events[-1].sequence if events else live.cursor
+        return apply_events(*before, events), last
 
     async def recommend_user(
         self, user: str, k: int, exclude: Sequence[str], explain: bool
     ) -> Answer:
         """Makes a list for a user, from all events up to now."""
-        history, last = await self.history(user)
-        return await self._recommend(history, last, k, exclude, explain)
+        entries, last = await self.history(user)
+        history, times = _split(entries)
+        request = ListRequest(history, exclude, k, explain, times)
+        return await self._recommend(request, last)
 
     async def recommend_history(
         self, history: Sequence[str], k: int, exclude: Sequence[str], explain: bool
     ) -> Answer:
         """Makes a list for any history."""
-        return await self._recommend(history, 0, k, exclude, explain)
+        return await self._recommend(ListRequest(history, exclude, k, explain), 0)
 
-    async def _recommend(
-        self,
-        history: Sequence[str],
-        last: int,
-        k: int,
-        exclude: Sequence[str],
-        explain: bool,
-    ) -> Answer:
-        request = ListRequest(history, exclude, k, explain)
+    async def _recommend(self, request: ListRequest, last: int) -> Answer:
         found = await asyncio.wrap_future(self.engine.recommend(request))
         return Answer(found, last)
 
@@ -143,10 +139,11 @@ class Service:
         Raises:
           UnknownItem: there is no such item.
         """
-        last = 0
+        times, last = None, 0
         if user is not None:
-            history, last = await self.history(user)
-        found = await asyncio.wrap_future(self.engine.rank(history, names))
+            entries, last = await self.history(user)
+            history, times = _split(entries)
+        found = await asyncio.wrap_future(self.engine.rank(history, names, times))
         return Answer(found, last)
 
     async def neighbours(self, name: str, k: int) -> list[ListItem]:
@@ -281,6 +278,11 @@ class Service:
         """Answers what waits, and closes engine and store."""
         self.engine.close()
         self.store.close()
+
+
+def _split(entries: Sequence[HistoryEntry]) -> tuple[list[str], list[float]]:
+    """Returns the item ids and the times of a history."""
+    return [entry.item for entry in entries], [entry.time for entry in entries]
 
 
 def make_event(

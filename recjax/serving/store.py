@@ -41,21 +41,34 @@ class Event(NamedTuple):
     items: tuple[str, ...]
 
 
-def apply_events(
-    history: Sequence[str], events: Sequence[Event]
-) -> list[tuple[str, int]]:
-    """Appends events to a history; a retraction removes its items from it.
+class HistoryEntry(NamedTuple):
+    """An item of a history.
 
-    Returns:
-      Items with the sequence of their event, 0 for those of the history.
+    Attributes:
+      item: its id.
+      sequence: of its event; 0 for an event before the store.
+      time: seconds since 1970; NaN where unknown.
     """
-    items = [(item, 0) for item in history]
+
+    item: str
+    sequence: int
+    time: float
+
+
+def apply_events(
+    history: Sequence[str], times: Sequence[float], events: Sequence[Event]
+) -> list[HistoryEntry]:
+    """Appends events to a history; a retraction removes its items from it."""
+    entries = [
+        HistoryEntry(item, 0, time) for item, time in zip(history, times, strict=True)
+    ]
     for event in events:
         if event.kind == RETRACTION:
-            items = [entry for entry in items if entry[0] not in event.items]
+            entries = [entry for entry in entries if entry.item not in event.items]
         else:
-            items += [(item, event.sequence) for item in event.items]
-    return items
+            new = event.sequence, event.timestamp
+            entries += [HistoryEntry(item, *new) for item in event.items]
+    return entries
 
 
 class StoredItem(NamedTuple):

@@ -243,8 +243,13 @@ def make_windows(
         share = config.user_tower.mask_share
         return MaskedItem(examples, data.history_length, share=share, **options)
     shares = {name: config.augment[name] for name in TRANSFORMATIONS}
-    augmentation = Augmentation(config.augment.rate, shares, neighbours_NxK)
-    return NextItem(examples, data.history_length, augmentation=augmentation, **options)
+    return NextItem(
+        examples,
+        data.history_length,
+        augmentation=Augmentation(config.augment.rate, shares, neighbours_NxK),
+        with_times=config.user_tower.time,
+        **options,
+    )
 
 
 def init_state(

@@ -115,6 +115,18 @@ def test_phases_refuse_unknown_keys():
 
 LIKES = {"data.rating": "rating", "eval.like_threshold": 4.0}
 MISTAKES = [
+    (
+        {"user_tower.name": "gru", "user_tower.time": True},
+        "user_tower.time: 'gru' has no biases of times; set False",
+    ),
+    (
+        {"data.time": "", "user_tower.time": True},
+        "user_tower.time: the data have no times",
+    ),
+    (
+        {"data.split": "fixed", "user_tower.time": True},
+        "user_tower.time: the data have no times",
+    ),
     ({"item_tower.width": 9}, "item_tower.width: 9 is not divisible by user_tower.num"),
     (
         {"data.rating_range": ("1", "5")},

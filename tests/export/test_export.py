@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 import recjax
 from recjax.common.errors import UserError
 from recjax.config import base
+from recjax.data.batching.times import pad_times
 from recjax.data.padding import pad_left
 from recjax.data.text.tokenize import tokenize
 from recjax.export import onnx, sentence_transformers, stablehlo
@@ -67,6 +68,20 @@ def check_towers(model, users_tower, items_tower, number, tolerance):
     np.testing.assert_allclose(
         scores, model._ranker.scores(histories, fused), **TOLERANCE
     )
+
+
+def test_a_user_tower_that_reads_times_takes_them(timed, tmp_path):
+    pytest.importorskip("flatbuffers")
+    model = recjax.load(timed)
+    stablehlo.export_towers(model.parts, tmp_path)
+    tower = stablehlo.load_tower(tmp_path / "user_tower.stablehlo")
+    users = model.users[:3]
+    times = [model.ids.history_times(user)[-6:] for user in users]
+    arrays = *histories_as_arrays(model, users), pad_times(times, (3, 6))
+    own = model.parts.vectors
+    scores = np.asarray(tower(*arrays)) @ own.candidates_NxD.T + own.bias_N
+    want = model.score(items=model.items["id"].to_list(), users=users)
+    np.testing.assert_allclose(scores, want, **TOLERANCE)
 
 
 @pytest.mark.parametrize("whitened", [False, True])

@@ -40,7 +40,7 @@ def ids(model):
 )
 def test_whole_floats_are_integers(ids, frame):
     """Pandas makes floats of integers where a value of the column was missing."""
-    users, histories, _ = ids.queries(None, frame)
+    users, histories, *_ = ids.queries(None, frame)
     assert users == ["1", "2"]
     assert [history.tolist() for history in histories] == [[0, 1], [2]]
 

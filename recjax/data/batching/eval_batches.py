@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from recjax.data.batching.times import pad_times
 from recjax.data.batching.types import Queries, likes
 from recjax.data.dataset import Examples
 from recjax.data.padding import pad_left, pad_to
@@ -20,6 +21,7 @@ def make_queries(
     by_length: bool = False,
     sampled_RxC: np.ndarray | None = None,
     like: float | None = None,
+    with_times: bool = False,
 ) -> Iterator[Queries]:
     """Yields the examples in batches of B queries.
 
@@ -32,6 +34,7 @@ def make_queries(
         order and all batches have one shape.
       sampled_RxC: see `sample_candidates`; None if all items are candidates.
       like: the lowest rating of a liked item; None if the model reads no ratings.
+      with_times: whether batches have the times of the histories.
     """
     lengths_R = examples.lengths()
     order_R = np.arange(len(examples))
@@ -61,6 +64,12 @@ def make_queries(
             liked_BxH=None
             if like is None
             else _liked(examples, chosen, (batch_size, width), like),
+            times_BxH=pad_times(
+                [examples.history_times(example)[-width:] for example in chosen],
+                (batch_size, width),
+            )
+            if with_times
+            else None,
         )
 
 

@@ -8,6 +8,7 @@ import grain
 import numpy as np
 
 from recjax.data.batching.negatives import NEGATIVES, NegativeSampler
+from recjax.data.batching.times import pad_times
 from recjax.data.batching.types import Batch, likes
 from recjax.data.batching.windows import NextItem, Window
 from recjax.data.padding import pad_left, pad_to, round_up
@@ -131,6 +132,7 @@ class TrainBatches:
             pad_to(self.windows.windows_Wx3[chosen, 0], self.batch_size),
             items=None,
             liked_BxH=self._lay_out_likes(windows),
+            times_BxH=self._lay_out_times(windows),
         )
 
     def _distinct_items(
@@ -166,6 +168,11 @@ class TrainBatches:
             return None
         liked = [likes(window.input_ratings, self.like) for window in windows]
         return pad_left(liked, (self.batch_size, self.length))[0]
+
+    def _lay_out_times(self, windows: Sequence[Window]) -> np.ndarray | None:
+        """times_BxH of a batch; None if the user tower does not read them."""
+        times = [window.times for window in windows if window.times is not None]
+        return pad_times(times, (self.batch_size, self.length)) if times else None
 
     def _lay_out_targets(
         self, windows: Sequence[Window], targets: np.ndarray, size: int

@@ -25,6 +25,7 @@ class Batch(NamedTuple):
     examples_B: np.ndarray | None  # training examples; None on the devices
     items: Items | None  # distinct items; None if a step encodes all items
     liked_BxH: np.ndarray | None = None  # of histories; None without ratings
+    times_BxH: np.ndarray | None = None  # see `pad_times`; None if they are not read
 
 
 class Queries(NamedTuple):
@@ -41,8 +42,9 @@ class Queries(NamedTuple):
     sampled_BxC: np.ndarray | None = None  # candidates; None if all items are
     # Scores of the M baselines to add to the model's; None without score fusion.
     baseline_scores_BxMxN: np.ndarray | None = None
-    # As in `Batch`; None if the user tower reads no ratings.
+    # As in `Batch`; None if the user tower reads no ratings, or no times.
     liked_BxH: np.ndarray | None = None
+    times_BxH: np.ndarray | None = None
 
 
 def likes(ratings: np.ndarray, threshold: float) -> np.ndarray:

@@ -17,6 +17,7 @@ class Window(NamedTuple):
     ratings: np.ndarray  # of the target events; NaN where unknown
     input_ratings: np.ndarray  # of the inputs; NaN where unknown
     hidden: np.ndarray | None = None  # inputs that the user tower may not see
+    times: np.ndarray | None = None  # of the inputs; None if they are not read
 
 
 class NextItem:
@@ -32,6 +33,7 @@ class NextItem:
         item to the oldest, to learn from the events after an item too (Liu et al.,
         ASReP, 2021, use this for pre-training).
       augmentation: changes the inputs of a fraction of the windows; by default of none.
+      with_times: whether windows have the times of their inputs, NaN where unknown.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class NextItem:
         shuffle_ties: bool = False,
         reverse: float = 0.0,
         augmentation: Augmentation | None = None,
+        with_times: bool = False,
     ):
         self.examples = examples
+        self.with_times = with_times
         self.length = length
         self.shuffle_ties = shuffle_ties
         self.reverse = reverse if examples.all_positions else 0.0
@@ -72,14 +76,20 @@ class NextItem:
 
     def window(self, w: int, rng: np.random.Generator | None) -> Window:
         """Reads a window; without `rng`, in the order of the data."""
-        items, ratings = self._read(w, rng)
+        items, ratings, times = self._read(w, rng)
         if rng is not None and (change := self.augmentation.choose(rng)):
-            return self._transform(change, items, ratings, rng)
+            return self._transform(change, items, ratings, times, rng)
         # The first item of a window has no history, so it is no target.
         positions = np.arange(len(items) - 1)[-self.max_targets :]
         targets = positions + 1
+        own = None if times is None else times[:-1]
         return Window(
-            items[:-1], positions, items[targets], ratings[targets], ratings[:-1]
+            items[:-1],
+            positions,
+            items[targets],
+            ratings[targets],
+            ratings[:-1],
+            times=own,
         )
 
     def _transform(
@@ -87,6 +97,7 @@ class NextItem:
         change: str,
         items: np.ndarray,
         ratings: np.ndarray,
+        times: np.ndarray | None,
         rng: np.random.Generator,
     ) -> Window:
         """Transforms a window; its targets are still the events that came next."""
@@ -95,11 +106,17 @@ class NextItem:
             newest = not self.examples.all_positions
             part = self.augmentation.crop(len(items), rng, newest=newest)
             items, ratings = items[part], ratings[part]
+            times = None if times is None else times[part]
         inputs, events = self.augmentation.change_inputs(change, items, rng)
         targets = np.arange(1, len(items))[-self.max_targets :]
         positions = positions_before(events, targets)
         return Window(
-            inputs, positions, items[targets], ratings[targets], ratings[events]
+            inputs,
+            positions,
+            items[targets],
+            ratings[targets],
+            ratings[events],
+            times=None if times is None else times[events],
         )
 
     def target_probabilities(self, w: int) -> tuple[np.ndarray, np.ndarray]:
@@ -127,20 +144,25 @@ class NextItem:
 
     def _read(
         self, w: int, rng: np.random.Generator | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns items and ratings of a window, in the order of this training step."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Returns items, ratings and times in the order of this training step."""
         example, start, end = self.windows_Wx3[w]
         order = np.arange(start, end)
-        if rng is not None and self.shuffle_ties:
+        times = None
+        if self.with_times or self.shuffle_ties:
             times = self.examples.sequence_times(example)
-            if times is not None:
-                # Sorted by time, and by a random number where times are equal.
-                order = order[np.lexsort((rng.random(len(order)), times[start:end]))]
+        if rng is not None and self.shuffle_ties and times is not None:
+            # Sorted by time, and by a random number where times are equal.
+            order = order[np.lexsort((rng.random(len(order)), times[start:end]))]
         if rng is not None and self.reverse and rng.random() < self.reverse:
             order = order[::-1]
         items = self.examples.sequence(example)
         ratings = self.examples.sequence_ratings(example)
-        return items[order], ratings[order]
+        if not self.with_times:
+            return items[order], ratings[order], None
+        if times is None:
+            return items[order], ratings[order], np.full(len(order), np.nan)
+        return items[order], ratings[order], times[order]
 
 
 class MaskedItem(NextItem):
@@ -174,7 +196,7 @@ class MaskedItem(NextItem):
     def window(self, w: int, rng: np.random.Generator | None) -> Window:
         """Reads a window; without `rng`, in data order with the last item hidden."""
         # Windows are cut for H inputs and a target; here the target is itself an input.
-        items, ratings = (values[-self.length :] for values in self._read(w, rng))
+        items, ratings = (values[-self.length :] for values in self._read(w, rng)[:2])
         if rng is None or not self.share:
             hidden = np.arange(len(items)) == len(items) - 1
         else:

@@ -58,9 +58,12 @@ class Attention(nn.Module):
         x_BxLxD: Array,
         mask_BxLxL: Array,
         train: bool,
-        bias_1xAxLxL: Array | None = None,
+        bias_BxAxLxL: Array | None = None,
     ) -> Array:
-        """Attends where the mask (query x key) is True; the bias is per head."""
+        """Attends where the mask (query x key) is True.
+
+        The bias is per head, and the same for all B if its first size is 1.
+        """
         width = x_BxLxD.shape[-1]
         # One matmul for query, key and value is faster than three.
         ranks = {"query": self.lora_rank, "key": 0, "value": self.lora_rank}
@@ -78,7 +81,7 @@ class Attention(nn.Module):
         # JAX's own attention has no dropout of the attention weights.
         drops = train and self.dropout
         attend = self._with_dropout if drops else jax.nn.dot_product_attention
-        out = attend(query, key, value, bias=bias_1xAxLxL, mask=mask_BxLxL[:, None])
+        out = attend(query, key, value, bias=bias_BxAxLxL, mask=mask_BxLxL[:, None])
         out = out.reshape(*out.shape[:-2], width)
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init)
         return dense(width, name="output")(out)

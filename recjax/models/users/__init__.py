@@ -20,7 +20,7 @@ def _make_transformer(
     config: Any, length: int, dtype: Any, *, bidirectional: bool = False
 ) -> nn.Module:
     shape = config.num_layers, config.num_heads, config.mlp_ratio
-    options = config.dropout, dtype, bidirectional, config.filter_share
+    options = config.dropout, dtype, bidirectional, config.filter_share, config.time
     return TransformerTower(config.position, length, *shape, *options)
 
 
@@ -45,6 +45,7 @@ USER_TOWERS: dict[str, Callable[[Any, int, Any], nn.Module]] = {
 }
 BIDIRECTIONAL = ("bert4rec",)  # predict hidden items instead of the next one
 HAS_HEADS = ("additive", "transformer", "bert4rec")  # use `num_heads`
+HAS_TIME_BIAS = ("transformer",)  # with `time`, receive `times_BxH` too
 USES_GRAPH = ("graph",)  # read item vectors after graph propagation
 
 

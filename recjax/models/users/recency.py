@@ -26,7 +26,10 @@ class RecencyTower(nn.Module):
     tower: nn.Module | None
 
     @nn.compact
-    def __call__(self, history_BxHxD: Array, mask_BxH: Array, train: bool) -> Array:
+    def __call__(
+        self, history_BxHxD: Array, mask_BxH: Array, train: bool, **inputs: Array
+    ) -> Array:
+        """Returns users_BxHxD; the tower inside receives further inputs by name."""
         size, width = history_BxHxD.shape[1:]
         unit_BxHxD = unit_vectors(history_BxHxD)
         log_weight_H = self.param(
@@ -45,7 +48,7 @@ class RecencyTower(nn.Module):
             return users_BxHxD
         # A feature of a unit vector is small; the tower inside expects about one.
         inputs_BxHxD = nn.Dense(self.width, name="inputs")(unit_BxHxD * width**0.5)
-        deep_BxHxD = self.tower(inputs_BxHxD, mask_BxH > 0, train)
+        deep_BxHxD = self.tower(inputs_BxHxD, mask_BxH > 0, train, **inputs)
         zeros = nn.initializers.zeros
         output = nn.Dense(width, use_bias=False, kernel_init=zeros, name="output")
         return users_BxHxD + output(deep_BxHxD.astype(jnp.float32))

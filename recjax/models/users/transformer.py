@@ -12,6 +12,7 @@ from jax import Array
 from recjax.models.layers.attention import Attention
 from recjax.models.layers.causal_filter import CausalFilter
 from recjax.models.layers.dropout import Dropout
+from recjax.models.users.time_bias import RelativeTimeBias
 
 FILTER_WINDOW = 8  # newest items in the moving average of the filter
 
@@ -36,7 +37,7 @@ class Block(nn.Module):
         x_BxHxD: Array,
         mask_BxH: Array,
         mask_BxHxH: Array,
-        bias_1xAxHxH: Array | None,
+        bias_BxAxHxH: Array | None,
         train: bool,
     ) -> Array:
         width = x_BxHxD.shape[-1]
@@ -45,7 +46,7 @@ class Block(nn.Module):
         y = nn.LayerNorm(dtype=self.dtype, name="attention_norm")(x_BxHxD)
         options = self.num_heads, self.dropout, self.dtype
         attention = Attention(*options, name="attention")
-        mixed = attention(y, mask_BxHxH, train, bias_1xAxHxH)
+        mixed = attention(y, mask_BxHxH, train, bias_BxAxHxH)
         if self.filter_share:
             filtered = CausalFilter(FILTER_WINDOW, name="filter")(y, mask_BxH)
             mixed = (1 - self.filter_share) * mixed + self.filter_share * filtered
@@ -95,6 +96,7 @@ class TransformerTower(nn.Module):
       bidirectional: whether positions also see newer items, with a learned vector in
         place of hidden ones.
       filter_share: see `Block`.
+      time: whether attention is also biased by the time between events.
     """
 
     position: str
@@ -106,6 +108,7 @@ class TransformerTower(nn.Module):
     dtype: Any
     bidirectional: bool = False
     filter_share: float = 0.0
+    time: bool = False
 
     @nn.compact
     def __call__(
@@ -114,22 +117,21 @@ class TransformerTower(nn.Module):
         mask_BxH: Array,
         train: bool,
         hidden_BxH: Array | None = None,
+        times_BxH: Array | None = None,
     ) -> Array:
-        _, length, width = history_BxHxD.shape
+        """Returns users_BxHxD; without `times_BxH` all times are unknown."""
+        length, width = history_BxHxD.shape[1:]
         init = nn.initializers.normal(0.02)
         x = history_BxHxD
-        bias = None
         if hidden_BxH is not None:
             hidden_D = self.param("hidden", init, (width,))
             hidden_1x1xD = hidden_D[None, None].astype(x.dtype)
             x = jnp.where(hidden_BxH[..., None], hidden_1x1xD, x)
-        if self.position == "relative":
-            shape = self.num_heads, self.length, self.bidirectional
-            bias = RelativePositionBias(*shape, name="attention_bias")(length)
-        else:
+        if self.position == "absolute":
             position_HxD = self.param("position", init, (self.length, width))
             # Counted from the newest event: cutting off padding changes nothing.
             x = x + position_HxD[None, -length:].astype(self.dtype)
+        bias = self._attention_bias(length, times_BxH)
         x = Dropout(self.dropout)(x, train)
         mask_BxHxH = jnp.broadcast_to(mask_BxH[:, None], (x.shape[0], length, length))
         if not self.bidirectional:
@@ -139,3 +141,16 @@ class TransformerTower(nn.Module):
             block = Block(*options, self.filter_share, name=f"block_{i}")
             x = block(x, mask_BxH, mask_BxHxH, bias, train)
         return nn.LayerNorm(dtype=self.dtype, name="norm")(x)
+
+    def _attention_bias(self, length: int, times_BxH: Array | None) -> Array | None:
+        """Returns the sum of the biases, bias_1xAxHxH or bias_BxAxHxH, if any."""
+        bias = None
+        if self.position == "relative":
+            shape = self.num_heads, self.length, self.bidirectional
+            bias = RelativePositionBias(*shape, name="attention_bias")(length)
+        if not self.time:
+            return bias
+        if times_BxH is None:
+            times_BxH = jnp.full((1, length), -1)
+        by_time = RelativeTimeBias(self.num_heads, name="time_bias")(times_BxH)
+        return by_time if bias is None else bias + by_time
