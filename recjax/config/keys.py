@@ -210,13 +210,13 @@ SECTIONS["user_tower"] = {
         "transformer",
         "user_towers",
         "Mean pooling, additive attention, GRU, dilated convolutions, causal "
-        "transformer, BERT4Rec, or LightGCN propagation.",
+        "transformer, HSTU, BERT4Rec, or LightGCN propagation.",
     ),
     "position": choice("relative", "positions", "Position encoding of transformers."),
     "time": Key(
         False,
-        "Whether the attention of transformer is also biased by the time between two "
-        "events, in buckets that grow by factors of two.",
+        "Whether the attention of transformer and hstu is also biased by the time "
+        "between two events, in buckets that grow by factors of two.",
     ),
     "recency": Key(
         False,

@@ -127,6 +127,10 @@ MISTAKES = [
         {"data.split": "fixed", "user_tower.time": True},
         "user_tower.time: the data have no times",
     ),
+    (
+        {"user_tower.name": "hstu", "user_tower.filter_share": 0.5},
+        "user_tower.filter_share: 'hstu' has no filter; set 0",
+    ),
     ({"item_tower.width": 9}, "item_tower.width: 9 is not divisible by user_tower.num"),
     (
         {"data.rating_range": ("1", "5")},

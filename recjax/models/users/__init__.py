@@ -17,11 +17,16 @@ POSITIONS = ("absolute", "relative")
 
 
 def _make_transformer(
-    config: Any, length: int, dtype: Any, *, bidirectional: bool = False
+    config: Any,
+    length: int,
+    dtype: Any,
+    *,
+    bidirectional: bool = False,
+    gated: bool = False,
 ) -> nn.Module:
     shape = config.num_layers, config.num_heads, config.mlp_ratio
-    options = config.dropout, dtype, bidirectional, config.filter_share, config.time
-    return TransformerTower(config.position, length, *shape, *options)
+    options = config.dropout, dtype, bidirectional, config.filter_share, gated
+    return TransformerTower(config.position, length, *shape, *options, config.time)
 
 
 # Called with `config.user_tower`, H and the dtype of the computation. A tower maps
@@ -40,12 +45,13 @@ USER_TOWERS: dict[str, Callable[[Any, int, Any], nn.Module]] = {
         config.num_layers, config.kernel_size, config.dropout, dtype
     ),
     "transformer": _make_transformer,
+    "hstu": partial(_make_transformer, gated=True),
     "bert4rec": partial(_make_transformer, bidirectional=True),
     "graph": lambda config, length, dtype: GraphTower(),
 }
 BIDIRECTIONAL = ("bert4rec",)  # predict hidden items instead of the next one
-HAS_HEADS = ("additive", "transformer", "bert4rec")  # use `num_heads`
-HAS_TIME_BIAS = ("transformer",)  # with `time`, receive `times_BxH` too
+HAS_HEADS = ("additive", "transformer", "hstu", "bert4rec")  # use `num_heads`
+HAS_TIME_BIAS = ("transformer", "hstu")  # with `time`, receive `times_BxH` too
 USES_GRAPH = ("graph",)  # read item vectors after graph propagation
 
 

@@ -1,4 +1,4 @@
-"""Transformers over the history: causal (SASRec) or bidirectional (BERT4Rec)."""
+"""Transformers over the history: causal (SASRec, HSTU), bidirectional (BERT4Rec)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +12,7 @@ from jax import Array
 from recjax.models.layers.attention import Attention
 from recjax.models.layers.causal_filter import CausalFilter
 from recjax.models.layers.dropout import Dropout
+from recjax.models.users.hstu import GatedBlock
 from recjax.models.users.time_bias import RelativeTimeBias
 
 FILTER_WINDOW = 8  # newest items in the moving average of the filter
@@ -63,11 +64,15 @@ class RelativePositionBias(nn.Module):
 
     Initially the heads forget at different rates (Press et al., ALiBi, 2022). Newer
     items, which only a bidirectional tower sees, have negative ages.
+
+    Attributes:
+      decay: whether heads forget initially; otherwise the biases are zero.
     """
 
     num_heads: int
     length: int
     bidirectional: bool
+    decay: bool = True
 
     @nn.compact
     def __call__(self, length: int) -> Array:
@@ -75,7 +80,7 @@ class RelativePositionBias(nn.Module):
         min_age = 1 - self.length if self.bidirectional else 0
 
         def init(_: Array) -> Array:
-            slope_A = 0.5 ** (1.0 + jnp.arange(self.num_heads))
+            slope_A = self.decay * 0.5 ** (1.0 + jnp.arange(self.num_heads))
             return -slope_A[:, None] * jnp.abs(jnp.arange(min_age, self.length))[None]
 
         bias_by_age = self.param("bias", init)
@@ -86,8 +91,9 @@ class RelativePositionBias(nn.Module):
 
 
 class TransformerTower(nn.Module):
-    """Transformer over the history: causal as SASRec (Kang and McAuley, 2018), or
-    bidirectional over a history with hidden items as BERT4Rec (Sun et al., 2019).
+    """Transformer over the history: causal as SASRec (Kang and McAuley, 2018) or HSTU
+    (Zhai et al., 2024), or bidirectional over a history with hidden items as BERT4Rec
+    (Sun et al., 2019).
 
     Attributes:
       position: 'absolute' adds a learned vector per position, as SASRec does;
@@ -96,6 +102,7 @@ class TransformerTower(nn.Module):
       bidirectional: whether positions also see newer items, with a learned vector in
         place of hidden ones.
       filter_share: see `Block`.
+      gated: whether the blocks are those of HSTU, see `GatedBlock`.
       time: whether attention is also biased by the time between events.
     """
 
@@ -108,6 +115,7 @@ class TransformerTower(nn.Module):
     dtype: Any
     bidirectional: bool = False
     filter_share: float = 0.0
+    gated: bool = False
     time: bool = False
 
     @nn.compact
@@ -137,16 +145,15 @@ class TransformerTower(nn.Module):
         if not self.bidirectional:
             mask_BxHxH &= jnp.tril(jnp.ones((length, length), bool))[None]
         for i in range(self.num_layers):
-            options = self.num_heads, self.mlp_ratio, self.dropout, self.dtype
-            block = Block(*options, self.filter_share, name=f"block_{i}")
-            x = block(x, mask_BxH, mask_BxHxH, bias, train)
+            x = self._run_block(f"block_{i}", x, mask_BxH, mask_BxHxH, bias, train)
         return nn.LayerNorm(dtype=self.dtype, name="norm")(x)
 
     def _attention_bias(self, length: int, times_BxH: Array | None) -> Array | None:
         """Returns the sum of the biases, bias_1xAxHxH or bias_BxAxHxH, if any."""
         bias = None
         if self.position == "relative":
-            shape = self.num_heads, self.length, self.bidirectional
+            # Without a softmax, a large negative bias is not a small weight.
+            shape = self.num_heads, self.length, self.bidirectional, not self.gated
             bias = RelativePositionBias(*shape, name="attention_bias")(length)
         if not self.time:
             return bias
@@ -154,3 +161,19 @@ class TransformerTower(nn.Module):
             times_BxH = jnp.full((1, length), -1)
         by_time = RelativeTimeBias(self.num_heads, name="time_bias")(times_BxH)
         return by_time if bias is None else bias + by_time
+
+    def _run_block(
+        self,
+        name: str,
+        x_BxHxD: Array,
+        mask_BxH: Array,
+        mask_BxHxH: Array,
+        bias: Array | None,
+        train: bool,
+    ) -> Array:
+        if self.gated:
+            shape = self.num_heads, self.length, self.dropout, self.dtype
+            return GatedBlock(*shape, name=name)(x_BxHxD, mask_BxHxH, bias, train)
+        options = self.num_heads, self.mlp_ratio, self.dropout, self.dtype
+        block = Block(*options, self.filter_share, name=name)
+        return block(x_BxHxD, mask_BxH, mask_BxHxH, bias, train)

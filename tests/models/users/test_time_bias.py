@@ -10,7 +10,7 @@ from recjax.models.users import make_user_tower
 from recjax.models.users.time_bias import UNKNOWN, RelativeTimeBias, time_buckets
 
 LENGTH = 6
-both_towers = pytest.mark.parametrize("name", ["transformer"])
+both_towers = pytest.mark.parametrize("name", ["transformer", "hstu"])
 
 
 @pytest.fixture
