@@ -5,6 +5,11 @@
 The last tenth of each user's ratings is for the test, and the tenth before it for
 validation: 9,988 ratings each. The last rating of each user alone would be 943, too few
 to tell models apart by their AUC.
+
+About two minutes on two CPU cores. AUC of likes, mean of seeds 0, 1 and 2 and their
+standard deviation: .8065 ± .0008 on the test, .7881 ± .0008 on validation. Counts alone
+(smoothed shares of likes of the film and of the user's last 20 ratings, added as
+log-odds) have .796 and .785.
 """
 
 from ml_collections import ConfigDict
