@@ -381,6 +381,11 @@ SECTIONS["optim"] = {
 
 SECTIONS["train"] = {
     "batch_size": count(64, "users", "Batch size B.", at_most=1_000_000),
+    "by_length": Key(
+        False,
+        "Whether a batch has windows of similar length, so that short ones need little "
+        "padding.",
+    ),
     "dtype": choice(
         "float32",
         ("float32", "bfloat16"),

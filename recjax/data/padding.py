@@ -10,6 +10,13 @@ def round_up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 
+def shorten(width: int, longest: int, smallest: float) -> int:
+    """Halves a width while the longest history fits and it is at least `smallest`."""
+    while width >= 2 * smallest and longest <= (half := -(-width // 2)):
+        width = half
+    return width
+
+
 def pad_to(
     values: np.ndarray, size: int, padding: float = -1, dtype: type = np.int32
 ) -> np.ndarray:

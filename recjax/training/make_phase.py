@@ -200,6 +200,7 @@ def make_batches(run: Run, phase: Any, seed: int) -> TrainBatches:
         multiple=row_multiple(run.mesh),
         like=config.eval.like_threshold if reads_ratings else None,
         rated_only=config.loss.name == RATING,
+        by_length=config.train.by_length,
         seed=seed,
     )
 

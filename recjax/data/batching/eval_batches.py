@@ -7,7 +7,7 @@ import numpy as np
 from recjax.data.batching.times import pad_times
 from recjax.data.batching.types import Queries, likes
 from recjax.data.dataset import Examples
-from recjax.data.padding import pad_left, pad_to
+from recjax.data.padding import pad_left, pad_to, shorten
 
 MIN_WIDTH = 4  # even shorter batches would not save time
 
@@ -44,7 +44,9 @@ def make_queries(
     for start in range(0, len(examples), batch_size):
         chosen = order_R[start : start + batch_size]
         longest = int(lengths_R[chosen].max())
-        width = _width(longest, history_length) if by_length else history_length
+        width = history_length
+        if by_length:
+            width = shorten(width, longest, MIN_WIDTH)
         # A history that fits into a narrower batch has no seen items outside it, unless
         # items were removed from histories.
         untruncated = width < history_length and examples.seen_items is None
@@ -100,11 +102,3 @@ def sample_candidates(
         items = rng.choice(num_items, num_draws, replace=False)
         sampled_RxC[i] = pad_to(items[~np.isin(items, excluded)][:size], size)
     return sampled_RxC
-
-
-def _width(longest: int, history_length: int) -> int:
-    """Halves the width of a batch while its longest history still fits."""
-    width = history_length
-    while width >= 2 * MIN_WIDTH and longest <= (half := -(-width // 2)):
-        width = half
-    return width

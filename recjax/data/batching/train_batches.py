@@ -1,12 +1,12 @@
 """Shuffled, deduplicated training batches."""
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import grain
 import numpy as np
 
+from recjax.data.batching.length_groups import LengthGroups
 from recjax.data.batching.negatives import NEGATIVES, NegativeSampler
 from recjax.data.batching.times import pad_times
 from recjax.data.batching.types import Batch, likes
@@ -14,6 +14,7 @@ from recjax.data.batching.windows import NextItem, Window
 from recjax.data.padding import pad_left, pad_to, round_up
 from recjax.data.text.packing import Items, Packed, Packing, whole_catalogue
 
+MAX_STEPS = 2**31 - 1  # of a phase
 SAMPLED_BATCHES = 64  # from which the sizes of all batches are estimated
 # Standard deviations above the mean, for the sizes of batches. A batch in fifteen
 # exceeds the first, which wastes little on padding, and hardly any the second.
@@ -45,6 +46,7 @@ class TrainBatches:
       multiple: U and P become multiples of it.
       like: the lowest rating of a liked item; None if ratings are not used.
       rated_only: whether targets without a rating are left out.
+      by_length: whether to batch windows of similar length, see `LengthGroups`.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class TrainBatches:
         multiple: int = 1,
         like: float | None = None,
         rated_only: bool = False,
+        by_length: bool = False,
         seed: int = 0,
     ):
         self.windows = windows
@@ -84,17 +87,29 @@ class TrainBatches:
         self._sampler = NegativeSampler(samplers, logq)
         self.seed = seed
         self.steps_per_epoch = epoch_steps or -(-len(windows) // batch_size)
+        self._shapes: dict[int, list[BatchShape]] = {}  # by width
+        self._groups = None
+        if by_length:
+            lengths_W = windows.lengths()
+            self._groups = LengthGroups(lengths_W, self.length, batch_size, seed)
         # Grain seeds the generator of each batch by its index, so an iterator that is
         # restored in the middle of an epoch continues with the same batches.
         self._dataset = (
-            grain.MapDataset.range(len(windows))
-            .seed(seed)
-            .shuffle()
-            .batch(batch_size)
-            .repeat()
+            self._chosen_windows()
             .random_map(self.make_batch)
             .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
         )
+
+    def _chosen_windows(self) -> grain.MapDataset:
+        """Endless batches of window indices."""
+        if self._groups is not None:
+            return (
+                grain.MapDataset.range(MAX_STEPS)
+                .seed(self.seed)
+                .map(self._groups.batch)
+            )
+        windows = grain.MapDataset.range(len(self.windows)).seed(self.seed)
+        return windows.shuffle().batch(self.batch_size).repeat()
 
     def __iter__(self) -> grain.DatasetIterator:
         """Endless iterator, with `get_state` and `set_state`."""
@@ -106,17 +121,25 @@ class TrainBatches:
         """Makes a batch of the chosen windows; without `rng`, always the same."""
         windows = [self.windows.window(int(w), rng) for w in chosen]
         targets = np.concatenate([window.targets for window in windows])
+        width = self._width(chosen)
         if self.negatives.needs_whole_catalogue:
-            needed = BatchShape(len(targets), 0, 0)
+            shape = self.shape_for(BatchShape(len(targets), 0, 0), width)
             # With all items as candidates, item indices already index into them.
-            return self._lay_out(chosen, windows, targets, self.shape_for(needed))
+            return self._lay_out(chosen, windows, targets, shape, width)
         rng = rng or np.random.default_rng(0)
         distinct, negatives = self._distinct_items(windows, targets, rng)
         packed = self.packing.pack(distinct) if self.packing else None
-        shape = self.shape_for(_needed_shape(targets, distinct, packed))
-        batch = self._lay_out(chosen, windows, targets, shape)
+        shape = self.shape_for(_needed_shape(targets, distinct, packed), width)
+        batch = self._lay_out(chosen, windows, targets, shape, width)
         items = self._make_items(distinct, negatives, packed, shape)
         return self._index_items(batch, targets, items, distinct)
+
+    def _width(self, chosen: np.ndarray) -> int:
+        """Returns the width H of a batch of the chosen windows."""
+        if self._groups is None:
+            return self.length
+        # Of the windows before any augmentation, which can only shorten them.
+        return int(self._groups.widths_W[chosen].max())
 
     def _lay_out(
         self,
@@ -124,15 +147,16 @@ class TrainBatches:
         windows: Sequence[Window],
         targets: np.ndarray,
         shape: BatchShape,
+        width: int,
     ) -> Batch:
         """Lays out inputs and targets as arrays of item indices."""
         return Batch(
-            *self._lay_out_inputs(windows),
-            *self._lay_out_targets(windows, targets, shape.targets),
+            *self._lay_out_inputs(windows, width),
+            *self._lay_out_targets(windows, targets, shape.targets, width),
             pad_to(self.windows.windows_Wx3[chosen, 0], self.batch_size),
             items=None,
-            liked_BxH=self._lay_out_likes(windows),
-            times_BxH=self._lay_out_times(windows),
+            liked_BxH=self._lay_out_likes(windows, width),
+            times_BxH=self._lay_out_times(windows, width),
         )
 
     def _distinct_items(
@@ -148,10 +172,10 @@ class TrainBatches:
         return np.unique(np.concatenate([targets, negatives[0], *visible])), negatives
 
     def _lay_out_inputs(
-        self, windows: Sequence[Window]
+        self, windows: Sequence[Window], width: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """history_BxH, mask_BxH and hidden_BxH of a batch."""
-        shape = (self.batch_size, self.length)
+        shape = (self.batch_size, width)
         inputs = [window.inputs for window in windows]
         history_BxH, mask_BxH = pad_left(inputs, shape)
         hidden = [window.hidden for window in windows if window.hidden is not None]
@@ -162,26 +186,30 @@ class TrainBatches:
         history_BxH[hidden_BxH] = 0
         return history_BxH, mask_BxH, hidden_BxH
 
-    def _lay_out_likes(self, windows: Sequence[Window]) -> np.ndarray | None:
+    def _lay_out_likes(
+        self, windows: Sequence[Window], width: int
+    ) -> np.ndarray | None:
         """Whether users liked the items of a batch's histories: liked_BxH."""
         if self.like is None:
             return None
         liked = [likes(window.input_ratings, self.like) for window in windows]
-        return pad_left(liked, (self.batch_size, self.length))[0]
+        return pad_left(liked, (self.batch_size, width))[0]
 
-    def _lay_out_times(self, windows: Sequence[Window]) -> np.ndarray | None:
+    def _lay_out_times(
+        self, windows: Sequence[Window], width: int
+    ) -> np.ndarray | None:
         """times_BxH of a batch; None if the user tower does not read them."""
         times = [window.times for window in windows if window.times is not None]
-        return pad_times(times, (self.batch_size, self.length)) if times else None
+        return pad_times(times, (self.batch_size, width)) if times else None
 
     def _lay_out_targets(
-        self, windows: Sequence[Window], targets: np.ndarray, size: int
+        self, windows: Sequence[Window], targets: np.ndarray, size: int, width: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """targets_P, position_P and label_P of a batch, where P = `size`."""
         targets_P = pad_to(targets, size, 0)
         # Inputs are padded on the left, so they end at the last of H positions.
         positions = [
-            (b + 1) * self.length - len(window.inputs) + window.positions
+            (b + 1) * width - len(window.inputs) + window.positions
             for b, window in enumerate(windows)
         ]
         position_P = pad_to(np.concatenate(positions), size)
@@ -243,27 +271,32 @@ class TrainBatches:
             np.add.at(freq_N, items, probabilities)
         return freq_N / len(self.windows)
 
-    def shape_for(self, needed: BatchShape) -> BatchShape:
+    def shape_for(self, needed: BatchShape, width: int) -> BatchShape:
         """Returns the smallest of the usual shapes that holds a batch."""
-        usual = next((shape for shape in self.shapes if shape.holds(needed)), None)
+        shapes = self._shapes.get(width)
+        if shapes is None:
+            shapes = self._shapes[width] = self._estimate_shapes(width)
+        usual = next((shape for shape in shapes if shape.holds(needed)), None)
         if usual is not None:
             return usual
         # So rare that its own compilation costs less than the padding of all others.
         largest = BatchShape(
-            self.batch_size * self.windows.max_targets,
+            self.batch_size * min(self.windows.max_targets, width),
             *(2 ** max(size - 1, 1).bit_length() for size in needed[1:]),
         )
-        sizes = zip(self.shapes[-1], needed, largest, strict=True)
+        sizes = zip(shapes[-1], needed, largest, strict=True)
         return self._round_up(
             BatchShape._make(own if own >= size else more for own, size, more in sizes)
         )
 
-    @functools.cached_property
-    def shapes(self) -> list[BatchShape]:
-        """The usual shapes of batches, estimated from a sample of them."""
-        mean, variance = self.windows.count_targets()
+    def _estimate_shapes(self, width: int) -> list[BatchShape]:
+        """The usual shapes of batches of a width, estimated from a sample of them."""
+        members = np.arange(len(self.windows))
+        if self._groups is not None:
+            members = np.flatnonzero(self._groups.widths_W == width)
+        mean, variance = self.windows.count_targets(members)
         size = min(self.batch_size, len(self.windows))
-        largest = size * self.windows.max_targets
+        largest = size * min(self.windows.max_targets, width)
         # Most histories are shorter than H, so P = B * H would be mostly padding.
         usual = size * mean + DEVIATIONS[-1] * (variance * size) ** 0.5
         num_targets = min(int(np.ceil(usual)), largest)
@@ -272,7 +305,7 @@ class TrainBatches:
         rng = np.random.default_rng(self.seed)
         sizes = []
         for _ in range(SAMPLED_BATCHES):
-            chosen = rng.choice(len(self.windows), size, replace=False)
+            chosen = rng.choice(members, min(size, len(members)), replace=False)
             windows = [self.windows.window(int(w), rng) for w in chosen]
             targets = np.concatenate([window.targets for window in windows])
             distinct, _ = self._distinct_items(windows, targets, rng)

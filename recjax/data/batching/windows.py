@@ -59,10 +59,16 @@ class NextItem:
     def __len__(self) -> int:
         return len(self.windows_Wx3)
 
-    def count_targets(self) -> tuple[float, float]:
-        """Mean and variance of the number of targets in a window."""
+    def lengths(self) -> np.ndarray:
+        """Number of inputs of each window: length_W."""
         _, start_W, end_W = self.windows_Wx3.T
-        size_W = end_W - start_W
+        return end_W - start_W - 1
+
+    def count_targets(self, chosen: np.ndarray | None = None) -> tuple[float, float]:
+        """Mean and variance of the number of targets in the chosen windows, or all."""
+        size_W = self.lengths() + 1
+        if chosen is not None:
+            size_W = size_W[chosen]
         count_W = np.minimum(size_W - 1, self.max_targets)
         probability = self.augmentation.probability(CROP)
         if not probability:
@@ -183,10 +189,14 @@ class MaskedItem(NextItem):
         super().__init__(examples, length, **options)  # type: ignore[arg-type]
         self.share = share if examples.all_positions else 0.0
 
-    def count_targets(self) -> tuple[float, float]:
-        """Mean and variance of the number of targets in a window."""
-        _, start_W, end_W = self.windows_Wx3.T
-        size_W = np.minimum(end_W - start_W, self.length)
+    def lengths(self) -> np.ndarray:
+        """Number of inputs of each window: length_W."""
+        # The target is an input too.
+        return np.minimum(super().lengths() + 1, self.length)
+
+    def count_targets(self, chosen: np.ndarray | None = None) -> tuple[float, float]:
+        """Mean and variance of the number of targets in the chosen windows, or all."""
+        size_W = self.lengths() if chosen is None else self.lengths()[chosen]
         # With probability (1 - share)^size none is drawn, and one is hidden anyway.
         mean_W = size_W * self.share + (1 - self.share) ** size_W
         # Law of total variance: between windows, and binomial within each.
