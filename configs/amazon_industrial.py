@@ -12,7 +12,7 @@ items.
 from ml_collections import ConfigDict
 
 from configs import data_sets
-from configs.recipes import ENCODER, RANDOM_START, TEXT_ONLY
+from configs.recipes import ENCODER
 from recjax.config import base
 from recjax.config.variants import Add, pick
 
@@ -45,5 +45,3 @@ def sweep(add: Add) -> None:
     frozen = {"head.fusion": (), "train.phases": (TOWERS,)}
     add("frozen", frozen)
     add("no_seen_bias", {**frozen, "head.seen_bias": ()})
-    add("random_start", {**frozen, **RANDOM_START})
-    add("text_only", {**frozen, **TEXT_ONLY})

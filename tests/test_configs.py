@@ -24,7 +24,7 @@ from tests.conftest import shrink
 NAMES = sorted(
     p.stem
     for p in Path("configs").glob("*.py")
-    if p.stem not in ("__init__", "data_sets")
+    if p.stem not in ("__init__", "data_sets", "recipes")
 )
 ABLATIONS = {
     path.stem: importlib.import_module(".".join(path.with_suffix("").parts))

@@ -546,7 +546,7 @@ def test_oddities_in_data_and_rules_are_logged(config, tmp_path, capsys):
     train.run(c.lock(), str(tmp_path / "not"))
     output = capsys.readouterr().out
     assert "repeat interactions" not in output
-    assert "warning: phase" not in output
+    assert "warning: phase p trains" not in output
 
 
 def test_other_pretrained_weights_are_another_run(config, tmp_path):
