@@ -1,4 +1,4 @@
-"""Amazon Industrial and Scientific: the encoder learns from behaviour, then the towers.
+"""Amazon Industrial and Scientific: ids and a frozen encoder, fused with baselines.
 
     python -m recjax.main --config=configs/amazon_industrial.py --workdir=runs/amazon \
         --config.data.source=DIR/amazon-industrial
@@ -12,11 +12,9 @@ items.
 from ml_collections import ConfigDict
 
 from configs import data_sets
-from configs.recipes import ENCODER
+from configs.recipes import TEXT_ONLY
 from recjax.config import base
 from recjax.config.variants import Add, pick
-
-TOWERS = base.phase("towers", epochs=6, lr=1e-3, ema=0.98, patience=3)
 
 
 def get_config(variant: str = "whole") -> ConfigDict:
@@ -29,12 +27,13 @@ def get_config(variant: str = "whole") -> ConfigDict:
     data_sets.amazon_industrial(config)
     config.item_tower.sources = ("id", "text")
     base.start_zero_shot(config)
-    config.text.remat_rows = 32
     config.user_tower.dropout = 0.5
     config.user_tower.repeats = True
     config.head.fusion = ("auto",)
     config.eval.baselines = ("popularity", "transitions", "repeat_transitions", "ease")
-    config.train.phases = (ENCODER, TOWERS)
+    config.train.phases = (
+        base.phase("towers", epochs=6, lr=1e-3, ema=0.98, patience=3),
+    )
     return pick(config, variant, sweep)
 
 
@@ -42,6 +41,5 @@ def sweep(add: Add) -> None:
     """Adds the complete model, and variants without some parts of it."""
     add("whole", {})
     add("no_fusion", {"head.fusion": ()})
-    frozen = {"head.fusion": (), "train.phases": (TOWERS,)}
-    add("frozen", frozen)
-    add("no_seen_bias", {**frozen, "head.seen_bias": ()})
+    add("no_seen_bias", {"head.fusion": (), "head.seen_bias": ()})
+    add("text_only", {"head.fusion": (), **TEXT_ONLY})
