@@ -7,6 +7,10 @@ The directory must have the name `amazon-industrial` and contain
 `amazon-industrial.{train,valid,test}.inter` and `.item` in RecBole's atomic format: the
 data of 2018 as MiniOneRec splits them, by global time, with histories of at most ten
 items.
+
+Two to three minutes on two CPU cores. Test HR@5 / NDCG@5 / HR@10 / NDCG@10, mean of
+seeds 0, 1 and 2 and their standard deviation: .1449 ± .0005 / .1185 ± .0005 /
+.1791 ± .0017 / .1295 ± .0010 (experiments/headlines).
 """
 
 from ml_collections import ConfigDict
