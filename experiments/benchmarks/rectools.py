@@ -1,6 +1,7 @@
 """Compares an id-only causal transformer with RecTools' SASRec.
 
     python -m experiments.benchmarks.rectools --measure=epoch --data=ml-100k
+    python -m experiments.benchmarks.rectools --measure=epoch --history=200 --by_length
     python -m experiments.benchmarks.rectools --measure=recommend --data=DIR
 
 Sequences, width, layers, heads and dropout are the same. `epoch` trains one epoch with
@@ -30,10 +31,15 @@ from recjax.training.make_phase import make_phase
 GOALS = {"epoch": 2, "recommend": 3}
 
 
-def config_for(data: str) -> ConfigDict:
-    """Returns SASRec's config: ids, positions, two narrow blocks, 51 recent events."""
+def config_for(data: str, history: int = 50) -> ConfigDict:
+    """Returns SASRec's config: ids, positions, two narrow blocks, H + 1 newest events.
+
+    Args:
+      data: name or directory of a data set.
+      history: H.
+    """
     config = base.get_config()
-    config.data.source = data
+    config.data.source, config.data.history_length = data, history
     config.data.windows, config.data.shuffle_ties = "last", False
     config.text.title = "{title}" if Path(data).is_dir() else config.text.title
     config.item_tower.sources = ("id",)
@@ -45,7 +51,8 @@ def config_for(data: str) -> ConfigDict:
 
 def work(args: argparse.Namespace) -> None:
     """Writes the input of the peer to the folder, then measures our side."""
-    config = config_for(args.data)
+    config = config_for(args.data, args.history)
+    config.train.by_length = args.by_length
     with open_run(config, args.folder, time.perf_counter()) as (run, params):
         phase, state = make_phase(run, 0, config.train.phases[0], params, 0)
         write_for_peer(config, run.data.train, run.data.test, args)
@@ -111,6 +118,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--measure", choices=GOALS, required=True)
     parser.add_argument("--data", default="ml-100k", help="name or directory")
+    parser.add_argument("--history", type=int, default=50, help="events of a user")
+    parser.add_argument(
+        "--by_length", action="store_true", help="we batch users of similar length"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -123,9 +134,10 @@ def main() -> None:
         times = duel.duel(ours, peer, args.repeats)
     works = {"epoch": "one epoch of ids", "recommend": "ranking for every test user"}
     name, users = Path(args.data).name, ours.about["users"]
+    how = ", by length" if args.by_length else ""
     print(
         duel.row(
-            f"{works[args.measure]}, {name}, {users:,} users",
+            f"{works[args.measure]}, H = {args.history}, {name}, {users:,} users{how}",
             f"{duel.spread(times.ours)} s",
             f"RecTools SASRec {duel.spread(times.peer)} s",
             times.ratio,
