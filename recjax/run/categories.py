@@ -14,8 +14,8 @@ from recjax.common.vectors import unit_vectors
 from recjax.data.dataset import Data
 from recjax.models.objectives import CATEGORY
 from recjax.models.recommender import Recommender
+from recjax.run.references import WHITENING_POWER
 
-WHITENING_POWER = 0.5  # as in the zero-shot ranking
 ITERATIONS = 20
 
 
