@@ -231,7 +231,7 @@ def _check_metrics(config: ConfigDict) -> Iterator[str]:
         if name not in known:
             yield f"{key}: {name!r} is not one of {', '.join(known)}"
     # These are chosen by the ranks alone.
-    tuned = [key for key in ("fusion", "event_bias") if config.head[key]]
+    tuned = [key for key in ("fusion", *BIASED_GROUPS) if config.head[key]]
     if tuned and config.train.metric == LIKE_AUC:
         yield f"train.metric: {LIKE_AUC!r} cannot choose head.{tuned[0]}; set it to ()"
 
