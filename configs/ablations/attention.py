@@ -1,11 +1,10 @@
-"""Parts of the user tower over the zero-shot start: filter, times, gates, length.
+"""Parts of the user tower over the zero-shot start: filter, times and gates.
 
     python -m experiments.sweep --config=configs/ablations/attention.py \
         --out=runs/attention
 
 Question: what does each part add to plain attention, for warm and for new targets? The
-model is that of `zero_shot.py`, with ids and texts. `history_50` is the reference on
-MovieLens, and longer than it on the Amazon data sets.
+model is that of `zero_shot.py`, with ids and texts. Amazon Industrial has no times.
 """
 
 from ml_collections import ConfigDict
@@ -27,4 +26,3 @@ def sweep(add: Add) -> None:
     add("time", {"user_tower.time": True})
     add("hstu", {"user_tower.name": "hstu"})
     add("hstu_time", {"user_tower.name": "hstu", "user_tower.time": True})
-    add("history_50", {"data.history_length": 50})
