@@ -180,3 +180,8 @@ def test_the_command(place, store, tmp_path, capsys, monkeypatch):
         assert code == 2
         (line,) = output.err.splitlines()
         assert message in line
+
+
+def test_a_model_that_reads_times_is_refused(timed, store, tmp_path):
+    with pytest.raises(UserError, match=r"user_tower\.time cannot learn"):
+        learn(str(timed), store, tmp_path / "work", Settings())

@@ -1,10 +1,13 @@
 """Lists of a model that reads the times of events."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
 import recjax
+from recjax.common.errors import UserError
 from recjax.common.param_paths import unflatten_params
 from recjax.data.batching.train_batches import TrainBatches
 from recjax.data.batching.windows import NextItem
@@ -90,3 +93,11 @@ def test_unknown_items_leave_their_times_out(model):
 
 def test_a_model_without_times_keeps_none(finished):
     assert TIMES not in Model.from_pretrained(finished).parts.histories.columns
+
+
+def test_every_item_of_a_history_has_a_time(model, tmp_path):
+    histories = model.parts.histories
+    cut = histories.with_columns(pl.col(TIMES).list.head(2))
+    Model(replace(model.parts, histories=cut)).save_pretrained(tmp_path / "cut")
+    with pytest.raises(UserError, match="another number of times than items"):
+        recjax.load(tmp_path / "cut")
